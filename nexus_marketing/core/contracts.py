@@ -1,0 +1,132 @@
+"""What a channel is, said once, for our own channels and for a stranger's (DESIGN.md §6).
+
+Delivery knows channels only by these types. A channel class needs neither a base class
+nor Pyramid; everything that crosses the border is a frozen dataclass.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol, runtime_checkable
+
+
+class AddressKind(StrEnum):
+    """What a channel needs to reach somebody."""
+
+    EMAIL = "email"
+    PHONE = "phone"
+    URL = "url"
+    NONE = "none"
+
+
+class OutcomeKind(StrEnum):
+    """How one hand-over ended (BEHAVIOUR.md 5.2, Retry)."""
+
+    ACCEPTED = "accepted"
+    TRANSIENT = "transient"
+    THROTTLED = "throttled"
+    PERMANENT_RECIPIENT = "permanent_recipient"
+    PERMANENT_SENDER = "permanent_sender"
+    UNKNOWN = "unknown"
+    NOT_SENT = "not_sent"
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a channel can promise; delivery plans windows, retries and recovery from it.
+
+    ``max_in_flight`` is how many messages may be on the wire without an answer: the bound of
+    what a killed worker leaves ``unknown`` where a hand-over journal survives.
+    """
+
+    address_kind: AddressKind
+    max_in_flight: int
+    supports_idempotency: bool = False
+    supports_lookup: bool = False
+    cost_minor_per_message: int = 0
+    max_message_bytes: int = 10_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """One message ready to leave.
+
+    ``ref`` numbers it within its batch and comes back in the outcome. ``message_id`` derives
+    from the ledger row and is the same on every attempt.
+    """
+
+    ref: int
+    address: str
+    message_id: str
+    values: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The answer for one submission: ``code`` and ``detail`` are the provider's own words."""
+
+    ref: int
+    kind: OutcomeKind
+    code: str = ""
+    detail: str = ""
+    retry_after_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A published template version together with the tenant's sender settings.
+
+    ``parts`` maps part names (``subject``, ``html``, ``text``) to template source; ``digest``
+    names the version's content for caching of compiled skeletons.
+    """
+
+    digest: str
+    parts: Mapping[str, str]
+    sender: Mapping[str, str]
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Journal(Protocol):
+    """The hand-over journal of a worker (BEHAVIOUR.md 5.2): survives SIGKILL of the process."""
+
+    def on_wire(self, ref: int) -> None:
+        """Called before the byte that completes the message may leave."""
+        ...
+
+    def on_outcome(self, ref: int, kind: OutcomeKind) -> None:
+        """Called as soon as the answer is read."""
+        ...
+
+
+class ChannelSession(Protocol):
+    """An open channel: connections made, content compiled."""
+
+    def submit(self, batch: Sequence[Submission], journal: Journal) -> Iterator[Outcome]:
+        """Start handing over at once; the iterator drives I/O and yields each outcome as it is known.
+
+        Every submission yields exactly one outcome. Several batches may be open at a time.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of connections. What was never answered is the caller's ``unknown``."""
+        ...
+
+
+@runtime_checkable
+class Channel(Protocol):
+    """A way to reach people."""
+
+    name: str
+    capabilities: Capabilities
+
+    def validate(self, settings: Mapping[str, Any]) -> None:
+        """Raise ``ValidationError`` naming each setting that is missing or wrong."""
+        ...
+
+    def open(self, settings: Mapping[str, Any], content: Content) -> ChannelSession:
+        """Prepare to send this content with these settings."""
+        ...
+
+
+ChannelFactory = Callable[[Mapping[str, Any]], Channel]

@@ -1,0 +1,138 @@
+"""Every error the product raises on purpose, in one tree.
+
+Each class has a stable ``code`` that REST, GraphQL, the CLI and tasks translate;
+none of them knows HTTP. An error names the field, the value and the remedy in
+``problems``, so that a caller can mend all faults at once.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One fault in an input: where it is, a stable code, and a sentence with the remedy.
+
+    ``path`` is dotted (``leads.3.email``), empty for the whole document.
+    """
+
+    path: str
+    code: str
+    message: str
+
+
+class NexusError(Exception):
+    """Something went wrong that a caller can understand and act on."""
+
+    code: ClassVar[str] = "error"
+
+    def __init__(self, message: str | None = None, *, problems: Iterable[Problem] = (), **context: Any) -> None:
+        self.problems: Sequence[Problem] = tuple(problems)
+        self.context = context
+        text = message or " ".join((self.__doc__ or self.code).split())
+        if message is None and self.problems:
+            text = "; ".join(f"{p.path}: {p.message}" if p.path else p.message for p in self.problems)
+        super().__init__(text)
+
+    @property
+    def message(self) -> str:
+        """The sentence for a person, without problem details."""
+        return str(self.args[0])
+
+
+class ValidationError(NexusError):
+    """The input is not acceptable as it stands."""
+
+    code = "validation_failed"
+
+    @classmethod
+    def at(cls, path: str, code: str, message: str) -> "ValidationError":
+        """One fault at one path."""
+        return cls(problems=[Problem(path, code, message)])
+
+
+class ConditionError(ValidationError):
+    """The condition is not part of the condition language."""
+
+    code = "condition_invalid"
+
+
+class TemplateError(ValidationError):
+    """The template is not part of the template language."""
+
+    code = "template_invalid"
+
+
+class NotFound(NexusError):
+    """There is no such thing for this tenant."""
+
+    code = "not_found"
+
+
+class Conflict(NexusError):
+    """The thing is in a state that does not allow this."""
+
+    code = "conflict"
+
+
+class StaleVersion(Conflict):
+    """Somebody else changed it first: load the current version and try again."""
+
+    code = "stale_version"
+
+
+class TransitionRefused(Conflict):
+    """The campaign cannot go there from where it is."""
+
+    code = "transition_refused"
+
+
+class PermissionDenied(NexusError):
+    """The key or member lacks the permission."""
+
+    code = "permission_denied"
+
+
+class AuthenticationFailed(NexusError):
+    """The API key is missing, unknown, expired or revoked."""
+
+    code = "authentication_failed"
+
+
+class RateLimited(NexusError):
+    """Too many requests: wait ``retry_after_seconds`` and try again."""
+
+    code = "rate_limited"
+
+    def __init__(self, message: str | None = None, *, retry_after_seconds: float = 1.0, **context: Any) -> None:
+        super().__init__(message, **context)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class Unavailable(NexusError):
+    """A part we depend on does not answer: nothing was changed, try again later."""
+
+    code = "unavailable"
+
+    def __init__(self, message: str | None = None, *, retry_after_seconds: float = 1.0, **context: Any) -> None:
+        super().__init__(message, **context)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class TenantRequired(NexusError):
+    """A tenant table was touched without a tenant: a fault in our code, never in the input."""
+
+    code = "tenant_required"
+
+
+class ForeignTenant(NexusError):
+    """A row of another tenant was about to be written: a fault in our code, never in the input."""
+
+    code = "foreign_tenant"
+
+
+class ConfigurationError(NexusError):
+    """A setting is missing or wrong; the message names it and the remedy."""
+
+    code = "configuration"
