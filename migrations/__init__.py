@@ -1,0 +1,1 @@
+"""Schema migrations; installed as ``nexus_marketing.migrations``."""

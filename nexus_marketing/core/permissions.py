@@ -1,0 +1,52 @@
+"""What a key or member may do, as one vocabulary (SR-001, SR-006).
+
+A key's scopes are permissions; every REST route and GraphQL field names exactly one.
+"""
+
+from collections.abc import Iterable
+from enum import StrEnum
+
+from nexus_marketing.core.errors import Problem, ValidationError
+
+
+class Permission(StrEnum):
+    """``topic:action``; ``write`` includes neither ``read`` nor ``launch``."""
+
+    LEADS_READ = "leads:read"
+    LEADS_WRITE = "leads:write"
+    SEGMENTS_READ = "segments:read"
+    SEGMENTS_WRITE = "segments:write"
+    TEMPLATES_READ = "templates:read"
+    TEMPLATES_WRITE = "templates:write"
+    CAMPAIGNS_READ = "campaigns:read"
+    CAMPAIGNS_WRITE = "campaigns:write"
+    CAMPAIGNS_LAUNCH = "campaigns:launch"
+    ENGAGEMENTS_READ = "engagements:read"
+    ENGAGEMENTS_WRITE = "engagements:write"
+    MEMBERS_READ = "members:read"
+    META_READ = "meta:read"
+
+
+ALL_PERMISSIONS = frozenset(Permission)
+
+
+def parse_scopes(words: Iterable[str]) -> frozenset[Permission]:
+    """Read scopes as written by a person; ``*`` stands for all.
+
+    Raises:
+        ValidationError: names each word that is no scope, and those that are.
+    """
+    chosen: set[Permission] = set()
+    problems: list[Problem] = []
+    for word in words:
+        if word == "*":
+            chosen |= ALL_PERMISSIONS
+        elif word in Permission.__members__.values():
+            chosen.add(Permission(word))
+        else:
+            problems.append(
+                Problem("scopes", "unknown_scope", f"{word!r} is no scope: use * or {', '.join(sorted(Permission))}.")
+            )
+    if problems:
+        raise ValidationError(problems=problems)
+    return frozenset(chosen)

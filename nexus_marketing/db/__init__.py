@@ -1,0 +1,1 @@
+"""The database: models, tenant-scoped sessions, queries. Nothing outside this folder writes raw SQL."""

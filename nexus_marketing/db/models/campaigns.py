@@ -1,0 +1,67 @@
+"""Campaigns and their own timeline."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Index, text
+from sqlalchemy.orm import Mapped
+
+from nexus_marketing.core.campaigns import CampaignStatus, MessageClass
+from nexus_marketing.db.base import Base, TenantKeyed, one_of, plain, tenant_fk
+
+
+class Campaign(TenantKeyed, Base):
+    """A message for an audience, with one of the requirements' six statuses (DESIGN.md 4.17).
+
+    Money is in integer minor units of ``currency``. ``version`` is the optimistic lock.
+    """
+
+    __tablename__ = "marketing_campaigns"
+    __table_args__ = (
+        one_of("status", CampaignStatus),
+        one_of("message_class", MessageClass),
+        tenant_fk("segment_id", "marketing_segments"),
+        tenant_fk("template_id", "marketing_templates"),
+        tenant_fk("owner_id", "marketing_members"),
+        Index("ix_marketing_campaigns_tenant_id_status_created_at", "tenant_id", "status", "created_at"),
+        Index("ix_marketing_campaigns_tenant_id_created_at", "tenant_id", "created_at"),
+    )
+
+    name: Mapped[str] = plain()
+    status: Mapped[str] = plain()
+    status_reason: Mapped[str | None] = plain()
+    message_class: Mapped[str] = plain()
+    channel: Mapped[str] = plain()
+    segment_id: Mapped[int | None] = plain()
+    template_id: Mapped[int | None] = plain()
+    owner_id: Mapped[int | None] = plain()
+    subject_type: Mapped[str | None] = plain()
+    subject_id: Mapped[str | None] = plain()
+    definition_id: Mapped[int | None] = plain()
+    data: Mapped[dict[str, Any]] = plain()
+    budget_minor: Mapped[int | None] = plain()
+    currency: Mapped[str | None] = plain()
+    version: Mapped[int] = plain(server_default=text("1"))
+    created_at: Mapped[datetime] = plain()
+    updated_at: Mapped[datetime] = plain()
+    started_at: Mapped[datetime | None] = plain()
+    completed_at: Mapped[datetime | None] = plain()
+
+
+class History(TenantKeyed, Base):
+    """What happened to a campaign, in its own words; only ever appended to."""
+
+    __tablename__ = "marketing_history"
+    __table_args__ = (
+        tenant_fk("campaign_id", "marketing_campaigns"),
+        Index("ix_marketing_history_tenant_id_campaign_id_id", "tenant_id", "campaign_id", "id"),
+    )
+
+    campaign_id: Mapped[int] = plain()
+    event: Mapped[str] = plain()
+    before: Mapped[dict[str, Any]] = plain()
+    after: Mapped[dict[str, Any]] = plain()
+    actor: Mapped[str] = plain()
+    actor_id: Mapped[int | None] = plain()
+    payload: Mapped[dict[str, Any]] = plain()
+    at: Mapped[datetime] = plain()

@@ -1,0 +1,158 @@
+"""The send ledger: sends, one narrow row per recipient, and the chunks that workers lease.
+
+Row size and write count are the design: a ledger row is written twice in its life (planned,
+outcome), ``claimed`` and ``handed over`` are derived from the chunk (BEHAVIOUR.md 5.2).
+"""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Index, SmallInteger, text
+from sqlalchemy.orm import Mapped
+
+from nexus_marketing.core.deliveries import OPEN_SENDS, SendStatus
+from nexus_marketing.db.base import Base, TenantKeyed, TenantScoped, one_of, personal, plain, tenant_fk
+
+_OPEN = text("status IN ({})".format(", ".join(f"'{status}'" for status in OPEN_SENDS)))
+
+
+class Send(TenantKeyed, Base):
+    """One launch of a message to an audience; everything it needs is pinned when it is planned.
+
+    ``plan_cursor`` is the last lead planned: planning commits in pieces and goes on from there.
+    """
+
+    __tablename__ = "marketing_sends"
+    __table_args__ = (
+        one_of("status", SendStatus),
+        tenant_fk("campaign_id", "marketing_campaigns"),
+        tenant_fk(["template_id", "template_version"], "marketing_template_versions", ["template_id", "number"]),
+        Index(
+            "uq_marketing_sends_open",
+            "tenant_id",
+            "campaign_id",
+            "campaign_version",
+            "occurrence_key",
+            unique=True,
+            postgresql_where=_OPEN,
+            sqlite_where=_OPEN,
+        ),
+        Index(
+            "ix_marketing_sends_working",
+            "status",
+            "tenant_id",
+            "id",
+            postgresql_where=_OPEN,
+            sqlite_where=_OPEN,
+        ),
+    )
+
+    campaign_id: Mapped[int] = plain()
+    campaign_version: Mapped[int] = plain()
+    occurrence_key: Mapped[str] = plain()
+    status: Mapped[str] = plain()
+    status_reason: Mapped[str | None] = plain()
+    message_class: Mapped[str] = plain()
+    channel: Mapped[str] = plain()
+    segment_id: Mapped[int | None] = plain()
+    template_id: Mapped[int] = plain()
+    template_version: Mapped[int] = plain()
+    sender: Mapped[dict[str, Any]] = plain()
+    plan_cursor: Mapped[int] = plain(server_default=text("0"))
+    planned: Mapped[int] = plain(server_default=text("0"))
+    send_not_after: Mapped[datetime] = plain()
+    created_at: Mapped[datetime] = plain()
+    started_at: Mapped[datetime | None] = plain()
+    finished_at: Mapped[datetime | None] = plain()
+
+
+class Delivery(TenantScoped, Base):
+    """What became of one recipient of one send."""
+
+    __tablename__ = "marketing_deliveries"
+    __table_args__ = (
+        tenant_fk("send_id", "marketing_sends"),
+        Index(
+            "uq_marketing_deliveries_recipient",
+            "tenant_id",
+            "send_id",
+            "step",
+            "occurrence",
+            "lead_id",
+            "channel",
+            unique=True,
+        ),
+        Index(
+            "uq_marketing_deliveries_address",
+            "tenant_id",
+            "send_id",
+            "channel",
+            "address_hash",
+            unique=True,
+            postgresql_where=text("address_hash IS NOT NULL"),
+            sqlite_where=text("address_hash IS NOT NULL"),
+        ),
+        Index(
+            "ix_marketing_deliveries_due",
+            "tenant_id",
+            "due_at",
+            postgresql_where=text("due_at IS NOT NULL"),
+            sqlite_where=text("due_at IS NOT NULL"),
+        ),
+        Index("ix_marketing_deliveries_lead", "tenant_id", "lead_id"),
+    )
+
+    send_id: Mapped[int] = plain(primary_key=True, autoincrement=False)
+    seq: Mapped[int] = plain(primary_key=True, autoincrement=False)
+    lead_id: Mapped[int] = plain()
+    occurrence: Mapped[int] = plain(server_default=text("0"))
+    attempts: Mapped[int] = plain(SmallInteger, server_default=text("0"))
+    step: Mapped[str] = plain(server_default=text("''"))
+    channel: Mapped[str] = plain()
+    state: Mapped[str] = plain()
+    reason: Mapped[str | None] = plain()
+    address_hash: Mapped[bytes | None] = personal()
+    due_at: Mapped[datetime | None] = plain()
+    settled_at: Mapped[datetime | None] = plain()
+    provider_code: Mapped[str | None] = plain()
+
+
+class DeliveryChunk(TenantScoped, Base):
+    """A piece of a send that one worker holds at a time.
+
+    ``fence`` grows with each claim and recovery: a commit under an old fence changes nothing.
+    ``intent_lo``..``intent_hi`` are the ``seq`` that may be on the wire. ``seqs`` lists the rows of
+    a retry chunk; an ordinary chunk covers ``seq_lo``..``seq_hi``.
+    """
+
+    __tablename__ = "marketing_delivery_chunks"
+    __table_args__ = (
+        tenant_fk("send_id", "marketing_sends"),
+        Index(
+            "ix_marketing_delivery_chunks_open",
+            "tenant_id",
+            "send_id",
+            "chunk_no",
+            postgresql_where=text("closed_at IS NULL"),
+            sqlite_where=text("closed_at IS NULL"),
+        ),
+        Index(
+            "ix_marketing_delivery_chunks_leased",
+            "lease_until",
+            postgresql_where=text("closed_at IS NULL AND lease_until IS NOT NULL"),
+            sqlite_where=text("closed_at IS NULL AND lease_until IS NOT NULL"),
+        ),
+    )
+
+    send_id: Mapped[int] = plain(primary_key=True, autoincrement=False)
+    chunk_no: Mapped[int] = plain(primary_key=True, autoincrement=False)
+    seq_lo: Mapped[int] = plain()
+    seq_hi: Mapped[int] = plain()
+    seqs: Mapped[list[Any] | None] = plain()
+    worker: Mapped[str | None] = plain()
+    fence: Mapped[int] = plain(server_default=text("0"))
+    claims: Mapped[int] = plain(SmallInteger, server_default=text("0"))
+    lease_until: Mapped[datetime | None] = plain()
+    intent_lo: Mapped[int | None] = plain()
+    intent_hi: Mapped[int | None] = plain()
+    closed_at: Mapped[datetime | None] = plain()

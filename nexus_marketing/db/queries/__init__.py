@@ -1,0 +1,1 @@
+"""Reads and bulk writes that are worth writing by hand: commented, bounded, tenant first."""

@@ -1,0 +1,201 @@
+"""The first two fences: every read gets the tenant, every write is stamped or refused (DATABASE.md).
+
+The third is PostgreSQL's row-level security; on SQLite these two hold alone. What the ORM cannot
+see (Core tables, ``text()``) must come through :func:`run`, which binds the tenant itself.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import zope.sqlalchemy
+from sqlalchemy import (
+    BindParameter,
+    Delete,
+    Engine,
+    Executable,
+    Insert,
+    Result,
+    Select,
+    TextClause,
+    Update,
+    event,
+    text,
+)
+from sqlalchemy.orm import ORMExecuteState, Session, UOWTransaction, with_loader_criteria
+from sqlalchemy.sql import visitors
+from transaction.interfaces import ITransactionManager
+
+from nexus_marketing.core.errors import ForeignTenant, NotFound, TenantRequired
+from nexus_marketing.db.base import Base, TenantScoped
+
+Row = TypeVar("Row", bound=Base)
+
+#: Execution option by which worker code says: this statement is about all tenants on purpose.
+ALL_TENANTS = "nexus_all_tenants"
+_CHECKED = "nexus_checked"
+
+
+class TenantSession(Session):
+    """A session that belongs to one tenant, or to none and then refuses tenant tables.
+
+    ``info['tenant_id']`` is the tenant; :func:`open_session` sets it.
+    """
+
+
+def open_session(
+    engine: Engine,
+    *,
+    tenant_id: int | None,
+    mode: str = "write",
+    manager: ITransactionManager | None = None,
+) -> TenantSession:
+    """A session for one unit of work.
+
+    Args:
+        engine: of the role that acts.
+        tenant_id: whose rows; ``None`` only for work over all tenants.
+        mode: ``read``, ``write`` or ``durable`` (see ``db.engines``).
+        manager: the transaction manager whose commit commits the session; without one the
+            caller commits.
+    """
+    options: dict[str, Any] = {"nexus_mode": mode}
+    if tenant_id is not None:
+        options["nexus_tenant"] = tenant_id
+    session = TenantSession(bind=engine.execution_options(**options), expire_on_commit=False)
+    session.info.update(tenant_id=tenant_id, managed=manager is not None)
+    if manager is not None:
+        zope.sqlalchemy.register(session, transaction_manager=manager)
+    return session
+
+
+def tenant_of(session: Session) -> int:
+    """The tenant this session works for.
+
+    Raises:
+        TenantRequired: it works for none.
+    """
+    tenant_id = session.info.get("tenant_id")
+    if tenant_id is None:
+        raise TenantRequired("This work needs a tenant and the session has none.")
+    return int(tenant_id)
+
+
+def find(session: Session, model: type[Row], id_: int, *, lock: bool = False) -> Row:
+    """The tenant's row with this id.
+
+    Raises:
+        NotFound: there is none; a foreign id looks exactly like an unknown one.
+    """
+    row = session.get(model, (tenant_of(session), id_), with_for_update=lock or None, populate_existing=lock)
+    if row is None:
+        raise NotFound(f"There is no {_noun(model)} {id_}.", id=id_)
+    return row
+
+
+def _noun(model: type[Base]) -> str:
+    return model.__name__.lower()
+
+
+@event.listens_for(TenantSession, "do_orm_execute")
+def _scope_statement(state: ORMExecuteState) -> None:
+    options = state.execution_options
+    if options.get(ALL_TENANTS) or options.get(_CHECKED):
+        return
+    if not _touches_tenant_rows(state):
+        return
+    tenant_id = tenant_of(state.session)
+    if isinstance(state.statement, Insert):
+        _check_bulk_insert(state, tenant_id)
+        return
+    if not isinstance(state.statement, Select | Update | Delete) or not state.is_orm_statement:
+        raise TenantRequired("Core and text statements on tenant tables go through nexus_marketing.db.tenancy.run().")
+    state.statement = state.statement.options(
+        with_loader_criteria(TenantScoped, lambda cls: cls.tenant_id == tenant_id, include_aliases=True)
+    )
+
+
+def _touches_tenant_rows(state: ORMExecuteState) -> bool:
+    if isinstance(state.statement, TextClause):
+        return True
+    mappers = state.all_mappers
+    if mappers:
+        return any(issubclass(mapper.class_, TenantScoped) for mapper in mappers) or not state.is_orm_statement
+    return not isinstance(state.statement, Insert) or not state.is_orm_statement
+
+
+def _check_bulk_insert(state: ORMExecuteState, tenant_id: int) -> None:
+    rows = state.parameters
+    if not state.is_orm_statement or not rows:
+        raise TenantRequired("INSERT … SELECT and Core inserts go through nexus_marketing.db.tenancy.run().")
+    for row in [rows] if isinstance(rows, Mapping) else rows:
+        if row.get("tenant_id") != tenant_id:
+            raise ForeignTenant(f"A bulk insert carries tenant {row.get('tenant_id')} in a session of {tenant_id}.")
+
+
+@event.listens_for(TenantSession, "before_flush")
+def _stamp_rows(session: Session, _context: UOWTransaction, _instances: Any) -> None:
+    for row in session.new:
+        if isinstance(row, TenantScoped) and row.tenant_id is None:
+            row.tenant_id = tenant_of(session)
+    for row in (*session.new, *session.dirty, *session.deleted):
+        if isinstance(row, TenantScoped) and row.tenant_id != tenant_of(session):
+            raise ForeignTenant(f"A {_noun(type(row))} of another tenant was about to be written.")
+
+
+def run(
+    session: Session,
+    statement: str | Executable,
+    parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+    *,
+    writes: bool,
+) -> Result[Any]:
+    """Execute a hand-written statement for the session's tenant.
+
+    The statement must mention ``:tenant_id`` (a bind of that name), which is set here and nowhere
+    else. ``writes`` marks the transaction as changed: zope.sqlalchemy cannot see Core writes and
+    would silently roll them back.
+
+    Raises:
+        TenantRequired: the statement has no ``:tenant_id`` or the session has no tenant.
+    """
+    tenant_id = tenant_of(session)
+    clause = _cached_text(statement) if isinstance(statement, str) else statement
+    if "tenant_id" not in _bind_names(clause):
+        raise TenantRequired("A statement without :tenant_id may not touch tenant tables.")
+    bound: Any
+    if parameters is None or isinstance(parameters, Mapping):
+        bound = {**(parameters or {}), "tenant_id": tenant_id}
+    else:
+        bound = [{**row, "tenant_id": tenant_id} for row in parameters]
+    return _execute(session, clause, bound, writes=writes)
+
+
+def run_for_all(
+    session: Session, statement: str | Executable, parameters: Mapping[str, Any] | None = None, *, writes: bool
+) -> Result[Any]:
+    """Execute a worker's statement that looks across tenants on purpose (claims, sweeps).
+
+    Returned rows must carry ``tenant_id``; what follows for each of them runs in a session of
+    that tenant. The plan check in tests reads every statement that comes through here.
+    """
+    clause = _cached_text(statement) if isinstance(statement, str) else statement
+    return _execute(session, clause, dict(parameters or {}), writes=writes)
+
+
+def _execute(session: Session, clause: Executable, bound: Any, *, writes: bool) -> Result[Any]:
+    result = session.execute(clause, bound, execution_options={_CHECKED: True})
+    if writes and session.info["managed"]:
+        zope.sqlalchemy.mark_changed(session)
+    return result
+
+
+@lru_cache(maxsize=1000)
+def _cached_text(statement: str) -> TextClause:
+    return text(statement)
+
+
+def _bind_names(clause: Executable) -> set[str]:
+    if isinstance(clause, TextClause):
+        return set(clause._bindparams)
+    return {str(element.key) for element in visitors.iterate(clause) if isinstance(element, BindParameter)}

@@ -1,0 +1,170 @@
+"""What a process has (Runtime, built once) and what a unit of work has (Context).
+
+Web requests, tasks and commands all get a :class:`Context` and call the same services with it.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from random import Random
+from typing import Any, Protocol
+from uuid import uuid4
+
+import transaction
+from transaction.interfaces import ITransactionManager
+
+from nexus_marketing.core.actors import SYSTEM, Actor
+from nexus_marketing.core.clock import Clock, SystemClock
+from nexus_marketing.core.contracts import Channel
+from nexus_marketing.core.events import Event
+from nexus_marketing.db.engines import Engines
+from nexus_marketing.db.tenancy import TenantSession, open_session
+from nexus_marketing.keys import Keys
+from nexus_marketing.settings import Settings
+from nexus_marketing.telemetry import NullTelemetry, Telemetry, get_logger
+
+log = get_logger(__name__)
+
+Subscriber = Callable[[Event], None]
+
+
+class Doorbell(Protocol):
+    """Tells workers that there may be something to do; may lose, double or delay rings without harm."""
+
+    def ring(self, tenant_id: int, queue: str) -> None:
+        """There may be work for this tenant."""
+        ...
+
+    def wait(self, timeout_seconds: float) -> bool:
+        """Sleep until rung or timed out; whether it was rung."""
+        ...
+
+
+class MemoryDoorbell:
+    """The doorbell inside one process: an event without content."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def ring(self, tenant_id: int, queue: str) -> None:
+        """Wake whoever waits in this process."""
+        del tenant_id, queue
+        self._event.set()
+
+    def wait(self, timeout_seconds: float) -> bool:
+        """Sleep until rung or timed out."""
+        rung = self._event.wait(timeout_seconds)
+        self._event.clear()
+        return rung
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """The parts one process shares: built once by ``config.build``, closed at its end."""
+
+    settings: Settings
+    engines: Engines
+    keys: Keys
+    channels: Mapping[str, Channel]
+    clock: Clock = field(default_factory=SystemClock)
+    rng: Random = field(default_factory=Random)
+    telemetry: Telemetry = field(default_factory=NullTelemetry)
+    doorbell: Doorbell = field(default_factory=MemoryDoorbell)
+    subscribers: tuple[Subscriber, ...] = ()
+
+    @contextmanager
+    def work(
+        self,
+        tenant_id: int | None,
+        actor: Actor = SYSTEM,
+        *,
+        mode: str = "write",
+        role: str = "worker",
+    ) -> Iterator["Context"]:
+        """One transaction outside of a web request: commits when the block ends well."""
+        manager = transaction.TransactionManager(explicit=True)
+        manager.begin()
+        context = Context(self, tenant_id, actor, manager, mode=mode, role=role)
+        try:
+            yield context
+        except BaseException:
+            manager.abort()
+            raise
+        else:
+            manager.commit()
+        finally:
+            context.close()
+
+    def close(self) -> None:
+        """Let go of connections."""
+        self.engines.dispose()
+
+
+class Context:
+    """One unit of work: whose rows, who acts, when, and the session that commits it all or nothing."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        tenant_id: int | None,
+        actor: Actor,
+        manager: ITransactionManager,
+        *,
+        mode: str = "write",
+        role: str = "app",
+        request_id: str | None = None,
+    ) -> None:
+        self.runtime = runtime
+        self.tenant_id = tenant_id
+        self.actor = actor
+        self.request_id = request_id or uuid4().hex
+        self._manager = manager
+        self._mode = mode
+        self._role = role
+        self._session: TenantSession | None = None
+
+    @property
+    def session(self) -> TenantSession:
+        """The tenant's session; the transaction begins with the first statement."""
+        if self._session is None:
+            engine = getattr(self.runtime.engines, self._role)
+            self._session = open_session(engine, tenant_id=self.tenant_id, mode=self._mode, manager=self._manager)
+        return self._session
+
+    @property
+    def now(self) -> datetime:
+        """The present moment by the injected clock (UTC)."""
+        return self.runtime.clock.now()
+
+    def after_commit(self, action: Callable[[], None]) -> None:
+        """Do this once the transaction is durable, and not at all if it is not.
+
+        A failing action is logged and does not stop the next: nothing that matters may depend on it.
+        """
+        self._manager.get().addAfterCommitHook(_guarded, (action,))
+
+    def emit(self, event: Event) -> None:
+        """Tell subscribers of this process, after commit."""
+        for subscriber in self.runtime.subscribers:
+            self.after_commit(lambda subscriber=subscriber: subscriber(event))  # type: ignore[misc]
+
+    def ring(self, queue: str) -> None:
+        """Wake workers after commit; what is lost here is found again by their polling."""
+        tenant_id = self.tenant_id or 0
+        self.after_commit(lambda: self.runtime.doorbell.ring(tenant_id, queue))
+
+    def close(self) -> None:
+        """Give the connection back."""
+        if self._session is not None:
+            self._session.close()
+
+
+def _guarded(committed: bool, action: Callable[[], Any]) -> None:
+    if not committed:
+        return
+    try:
+        action()
+    except Exception:  # isolation boundary: the transaction is done, the next action must run
+        log.exception("after_commit_action_failed")

@@ -1,0 +1,204 @@
+"""The settings of one process, parsed once from the ini file; nothing else reads it.
+
+Every key is described where it is declared; ``Settings.parse`` reports all faults at once.
+"""
+
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from nexus_marketing.core.errors import ConfigurationError
+
+PREFIX = "nexus."
+
+
+@dataclass(frozen=True, slots=True)
+class SmtpSettings:
+    """The relay that mail leaves through."""
+
+    host: str = "127.0.0.1"
+    port: int = 25
+    #: ``none``, ``starttls`` (required), ``opportunistic`` or ``tls``.
+    security: str = "none"
+    username: str = ""
+    password: str = field(default="", repr=False)
+    connections: int = 8
+    timeout_seconds: float = 30.0
+    #: The name we say in EHLO; empty: this machine's.
+    local_hostname: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a deployment decides."""
+
+    #: SQLite file for the embedded mode, or the URL of the web role.
+    database_url: str
+    #: PostgreSQL only: the worker's and the owner's own logins.
+    database_worker_url: str
+    database_owner_url: str
+    #: Keys of at least 32 bytes, newest first: tracking tokens, page cursors, address hashes.
+    secret_keys: tuple[bytes, ...] = field(repr=False)
+    #: Empty: no Redis, work is found by polling and an in-process doorbell.
+    redis_url: str = field(default="", repr=False)
+    #: Where recipients' links lead; no trailing slash.
+    public_url: str = "http://127.0.0.1:6543"
+    smtp: SmtpSettings = field(default_factory=SmtpSettings)
+    #: A folder: start a local catcher that writes every message there as ``.eml``, and send through it.
+    catcher_dir: Path | None = None
+    #: Worker threads inside the web process; 0 where workers run on their own.
+    worker_threads: int = 0
+    #: Files that must survive a killed worker, on a local disk.
+    state_dir: Path = Path("var")
+    pool_size: int = 10
+    prepared_statements: bool = True
+    chunk_size: int = 500
+    lease: timedelta = timedelta(seconds=30)
+    poll: timedelta = timedelta(seconds=1)
+    #: How late a send may start before it is ``missed``.
+    grace: timedelta = timedelta(hours=1)
+    #: How long hits settle before they are judged.
+    settling: timedelta = timedelta(seconds=30)
+    #: Requests per minute and tenant.
+    rate_limit_per_minute: int = 6000
+    max_body_bytes: int = 1_000_000
+    max_attempts: int = 8
+    max_retry_age: timedelta = timedelta(hours=72)
+    log_level: str = "INFO"
+
+    @property
+    def embedded(self) -> bool:
+        """One process on an SQLite file."""
+        return self.database_url.startswith("sqlite")
+
+    @classmethod
+    def parse(cls, raw: Mapping[str, str]) -> "Settings":
+        """Read ``nexus.*`` keys of an ini section.
+
+        Raises:
+            ConfigurationError: lists every key that is unknown, missing or malformed.
+        """
+        return _Parser({k[len(PREFIX) :]: v for k, v in raw.items() if k.startswith(PREFIX)}).settings()
+
+
+def _seconds(text: str) -> timedelta:
+    return timedelta(seconds=float(text))
+
+
+def _flag(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise ValueError(text)
+    return text.lower() == "true"
+
+
+_READERS: Mapping[str, Callable[[str], Any]] = {
+    "redis_url": str,
+    "public_url": lambda text: text.rstrip("/"),
+    "catcher_dir": Path,
+    "worker_threads": int,
+    "state_dir": Path,
+    "pool_size": int,
+    "prepared_statements": _flag,
+    "chunk_size": int,
+    "lease_seconds": _seconds,
+    "poll_seconds": _seconds,
+    "grace_seconds": _seconds,
+    "settling_seconds": _seconds,
+    "rate_limit_per_minute": int,
+    "max_body_bytes": int,
+    "max_attempts": int,
+    "max_retry_age_seconds": _seconds,
+    "log_level": str,
+}
+_SMTP_READERS: Mapping[str, Callable[[str], Any]] = {
+    "host": str,
+    "port": int,
+    "security": str,
+    "username": str,
+    "password": str,
+    "connections": int,
+    "timeout_seconds": float,
+    "local_hostname": str,
+}
+_OTHERS = frozenset({"database_url", "database_worker_url", "database_owner_url", "secret_key", "includes"})
+
+
+class _Parser:
+    """Collects every fault before it complains."""
+
+    def __init__(self, raw: Mapping[str, str]) -> None:
+        self._raw = raw
+        self._faults: list[str] = []
+
+    def settings(self) -> Settings:
+        values = {self._field(name): self._read(name, read) for name, read in _READERS.items() if self._has(name)}
+        smtp = {
+            name: self._read(f"smtp.{name}", read) for name, read in _SMTP_READERS.items() if self._has(f"smtp.{name}")
+        }
+        urls = self._urls()
+        keys = self._secret_keys(values.get("state_dir", Path("var")), urls["database_url"])
+        self._reject_unknown()
+        if self._faults:
+            raise ConfigurationError("; ".join(self._faults))
+        return Settings(**urls, secret_keys=keys, smtp=SmtpSettings(**smtp), **values)
+
+    def _has(self, name: str) -> bool:
+        return bool(self._raw.get(name, "").strip())
+
+    @staticmethod
+    def _field(name: str) -> str:
+        known = {item.name for item in fields(Settings)}
+        return name if name in known else name.removesuffix("_seconds")
+
+    def _read(self, name: str, reader: Callable[[str], Any]) -> Any:
+        text = self._raw[name].strip()
+        try:
+            return reader(text)
+        except ValueError:
+            self._faults.append(f"{PREFIX}{name}: {text!r} cannot be read as {reader.__name__.strip('_')}")
+            return None
+
+    def _urls(self) -> dict[str, str]:
+        url = self._raw.get("database_url", "").strip()
+        if not url:
+            self._faults.append(f"{PREFIX}database_url is missing: for example sqlite:///var/nexus.db")
+        names = ("database_worker_url", "database_owner_url")
+        if url.startswith("sqlite") or not url:
+            return {"database_url": url, **dict.fromkeys(names, url)}
+        others = {name: self._raw.get(name, "").strip() for name in names}
+        if not others["database_worker_url"]:
+            self._faults.append(
+                f"{PREFIX}database_worker_url is missing: PostgreSQL needs the nexus_worker login of its own"
+            )
+        return {"database_url": url, **others}
+
+    def _secret_keys(self, state_dir: Path, url: str) -> tuple[bytes, ...]:
+        written = self._raw.get("secret_key", "").split()
+        if not written:
+            if not url.startswith("sqlite"):
+                self._faults.append(f"{PREFIX}secret_key is missing: at least 32 random characters")
+                return ()
+            written = [_kept_secret(state_dir / "secret.key")]
+        if any(len(key) < 32 for key in written):
+            self._faults.append(f"{PREFIX}secret_key: each key needs at least 32 characters")
+        return tuple(key.encode()[:64] for key in written)
+
+    def _reject_unknown(self) -> None:
+        known = {*_READERS, *(f"smtp.{name}" for name in _SMTP_READERS), *_OTHERS}
+        for name in sorted(set(self._raw) - known):
+            self._faults.append(f"{PREFIX}{name} is no setting of this version")
+
+
+def _kept_secret(path: Path) -> str:
+    """The key of an embedded installation: made once, readable by its owner only."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("x") as file:
+            path.chmod(0o600)
+            file.write(secrets.token_urlsafe(48))
+    except FileExistsError:
+        pass
+    return path.read_text().strip()
