@@ -1,0 +1,54 @@
+"""The condition language: one typed tree, two spellings, evaluated in Python and in SQL."""
+
+from nexus_marketing.core.conditions.catalogue import campaign_schema, lead_schema, scope_fields
+from nexus_marketing.core.conditions.check import check
+from nexus_marketing.core.conditions.clock import Evaluation
+from nexus_marketing.core.conditions.formatter import to_json, to_text
+from nexus_marketing.core.conditions.parse import parse, parse_json, parse_text
+from nexus_marketing.core.conditions.schema import CustomOperator, Dependencies, Field, Folding, Schema
+from nexus_marketing.core.conditions.tree import (
+    AllOf,
+    AnyOf,
+    Arithmetic,
+    Clock,
+    ClockKind,
+    Condition,
+    Custom,
+    FieldRef,
+    FieldType,
+    Leaf,
+    Literal,
+    Not,
+    Operator,
+)
+
+__all__ = [
+    "AllOf",
+    "AnyOf",
+    "Arithmetic",
+    "Clock",
+    "ClockKind",
+    "Condition",
+    "Custom",
+    "CustomOperator",
+    "Dependencies",
+    "Evaluation",
+    "Field",
+    "FieldRef",
+    "FieldType",
+    "Folding",
+    "Leaf",
+    "Literal",
+    "Not",
+    "Operator",
+    "Schema",
+    "campaign_schema",
+    "check",
+    "lead_schema",
+    "parse",
+    "parse_json",
+    "parse_text",
+    "scope_fields",
+    "to_json",
+    "to_text",
+]
