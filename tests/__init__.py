@@ -1,0 +1,1 @@
+"""Tests, the chaos suite and what they share."""
