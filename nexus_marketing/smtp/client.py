@@ -20,9 +20,11 @@ from nexus_marketing.smtp.replies import Envelope, Phase, Reply, ReplyKind, clas
 
 __all__ = ["Envelope", "Phase", "Pool", "PoolSettings", "Reply", "ReplyKind", "TlsPolicy", "classify"]
 
-_TICK_SECONDS = 0.05
-_BACKOFF_FIRST_SECONDS = 0.2
+_TICK_SECONDS = 0.02
+_BACKOFF_FIRST_SECONDS = 0.02
 _BACKOFF_LAST_SECONDS = 30.0
+# a message gets this many connections; beyond that it may be what kills them
+_GIVE_BACK_LIMIT = 3
 
 
 class _Seat:
@@ -58,7 +60,7 @@ class Pool:
         self._queue: deque[Job] = deque()
         self._replies: list[Reply] = []
         self._outstanding = 0
-        self._given_back: set[int] = set()
+        self._given_back: dict[int, int] = {}
         self._seats = [_Seat() for _ in range(max(1, settings.connections))]
         self._opened: queue.SimpleQueue[tuple[_Seat, Session | SetupError]] = queue.SimpleQueue()
         self._selector = selectors.DefaultSelector()
@@ -155,13 +157,13 @@ class Pool:
             job[2](ref, kind.number)
 
     def give_back(self, job: Job, text: str) -> None:
-        """Queue a message again whose envelope drew no reply; the second time it is answered ``not_sent``."""
+        """Queue a message again whose envelope drew no reply; after three times it is answered ``not_sent``."""
         ref = job[0].ref
-        if self._closed or ref in self._given_back:
-            self._given_back.discard(ref)
+        times = self._given_back.pop(ref, 0) + 1
+        if self._closed or times >= _GIVE_BACK_LIMIT:
             self.answer(job, ReplyKind.NOT_SENT, 0, text)
             return
-        self._given_back.add(ref)
+        self._given_back[ref] = times
         self._queue.appendleft(job)
 
     # --- driving -------------------------------------------------------------------------------------------------
@@ -229,13 +231,14 @@ class Pool:
             self._selector.unregister(connection.fileno)
         seat.mask = 0
         seat.failures = 0 if connection.productive else seat.failures + 1
-        pause = self._backoff_seconds(seat.failures) if seat.failures or connection.slow_down else 0.0
-        seat.not_before = self.now + pause
+        seat.not_before = self.now + self._backoff_seconds(seat.failures + connection.slow_down)
         if self._queue and not self._closed:
             self._open_missing()
 
     def _backoff_seconds(self, failures: int) -> float:
-        """Exponential with full jitter."""
+        """Exponential with full jitter; at once after a connection that did its work."""
+        if not failures:
+            return 0.0
         ceiling = min(_BACKOFF_LAST_SECONDS, _BACKOFF_FIRST_SECONDS * 2.0 ** min(failures, 16))
         return self._rng.uniform(0.0, ceiling)
 

@@ -163,6 +163,9 @@ class Sink:
                     break
                 position = found
                 gone = self._message_ended(client, answer)
+                if client.resume_at:
+                    client.buffer = data[position:]
+                    break
                 continue
             end = data.find(b"\n", position)
             if end < 0:
@@ -300,8 +303,12 @@ class Sink:
         now = time.monotonic()
         for client in [client for client in self._stalled if client.resume_at <= now]:
             self._stalled.remove(client)
+            client.resume_at = 0.0
             self._selector.register(client.sock, selectors.EVENT_READ, client)
             self._send(client, _OK)
+            rest, client.buffer = client.buffer, b""
+            self._consume(client, rest)
+        self._commit()
 
     def _drop(self, client: _Client) -> None:
         with contextlib.suppress(KeyError, ValueError):
