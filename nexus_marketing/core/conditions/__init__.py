@@ -3,8 +3,10 @@
 from nexus_marketing.core.conditions.catalogue import campaign_schema, lead_schema, scope_fields
 from nexus_marketing.core.conditions.check import check
 from nexus_marketing.core.conditions.clock import Evaluation
+from nexus_marketing.core.conditions.evaluate import Predicate
 from nexus_marketing.core.conditions.formatter import to_json, to_text
 from nexus_marketing.core.conditions.parse import parse, parse_json, parse_text
+from nexus_marketing.core.conditions.predicate import compile_predicate
 from nexus_marketing.core.conditions.schema import CustomOperator, Dependencies, Field, Folding, Schema
 from nexus_marketing.core.conditions.tree import (
     AllOf,
@@ -41,9 +43,11 @@ __all__ = [
     "Literal",
     "Not",
     "Operator",
+    "Predicate",
     "Schema",
     "campaign_schema",
     "check",
+    "compile_predicate",
     "lead_schema",
     "parse",
     "parse_json",
