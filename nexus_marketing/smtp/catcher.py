@@ -46,7 +46,7 @@ class MailFolder:
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self._prefix = str(directory) + os.sep
-        numbers = [int(name[:8]) for name in os.listdir(directory) if name.endswith(".eml") and name[:8].isdecimal()]
+        numbers = [int(file.name[:8]) for file in directory.glob("*.eml") if file.name[:8].isdecimal()]
         self.count = 0
         self._last = max(numbers, default=0)
         self._index = os.open(self._prefix + "index.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -190,15 +190,18 @@ class _Session(asyncio.Protocol):
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Greet."""
         self._catcher.sessions.add(self)
         self._transport = transport  # type: ignore[assignment]
         self._say(b"220 nexus-marketing mail catcher ESMTP")
         self._send()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        """Forget the client."""
         self._catcher.sessions.discard(self)
 
     def data_received(self, data: bytes) -> None:
+        """Work through what is complete and answer it in one write."""
         self._buffer += data
         while self._buffer and not self._closing and (self._body() if self._in_data else self._line()):
             continue

@@ -56,7 +56,7 @@ class Pool:
         self.now = clock()
         self._settings = settings
         self._clock = clock
-        self._rng = rng or random.Random()
+        self._rng = rng or random.Random()  # noqa: S311 - spreads reconnects, guards nothing
         self._queue: deque[Job] = deque()
         self._replies: list[Reply] = []
         self._outstanding = 0

@@ -16,7 +16,7 @@ from typing import Protocol
 from nexus_marketing.core.errors import ValidationError
 from nexus_marketing.smtp.addresses import ascii_address
 from nexus_marketing.smtp.handshake import Capabilities, Session
-from nexus_marketing.smtp.replies import Envelope, Phase, Reply, ReplyKind, classify, enhanced_code
+from nexus_marketing.smtp.replies import Envelope, Phase, ReplyKind, classify, enhanced_code
 
 OnWire = Callable[[int], None]
 OnReply = Callable[[int, int], None]
@@ -52,9 +52,27 @@ class Connection:
     """Drives one session. ``alive`` turns False when it is closed; ``productive`` counts accepted answers."""
 
     __slots__ = (
-        "_answered", "_before_end", "_buffer", "_capabilities", "_current", "_desk", "_expected", "_lines", "_out",
-        "_refusal", "_sock", "_started", "_timeout", "_tls", "_upcoming", "_limit", "alive", "deadline", "fileno",
-        "productive", "slow_down",
+        "_answered",
+        "_before_end",
+        "_buffer",
+        "_capabilities",
+        "_current",
+        "_desk",
+        "_expected",
+        "_limit",
+        "_lines",
+        "_out",
+        "_refusal",
+        "_sock",
+        "_started",
+        "_timeout",
+        "_tls",
+        "_upcoming",
+        "alive",
+        "deadline",
+        "fileno",
+        "productive",
+        "slow_down",
     )  # fmt: skip
 
     def __init__(self, session: Session, desk: Desk, *, reply_timeout_seconds: float, max_messages: int) -> None:
@@ -270,7 +288,8 @@ class Connection:
 
     def _settle_refusal(self) -> None:
         job, refusal = self._upcoming, self._refusal
-        assert job is not None and refusal is not None
+        assert job is not None
+        assert refusal is not None
         self._upcoming = self._refusal = None
         self._desk.answer(job, *refusal)
 
@@ -325,7 +344,9 @@ class Connection:
             parameters = "" if (recipient + sender).isascii() else " SMTPUTF8"
         if not envelope.data.isascii():
             if not offers.eight_bit:
-                self._desk.answer(job, ReplyKind.PERMANENT_SENDER, 0, "5.6.3 the message is 8bit, the server takes 7bit")
+                self._desk.answer(
+                    job, ReplyKind.PERMANENT_SENDER, 0, "5.6.3 the message is 8bit, the server takes 7bit"
+                )
                 return b""
             parameters += " BODY=8BITMIME"
         if offers.size:

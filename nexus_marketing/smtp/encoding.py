@@ -16,7 +16,7 @@ _HEX = tuple(f"={byte:02X}".encode("ascii") for byte in range(256))
 
 
 def unify_newlines(text: str) -> str:
-    """The text with ``\\n`` for every CRLF, CR and LF."""
+    """The text with LF for every CRLF, CR and LF."""
     return _NEWLINE.sub("\n", text) if "\r" in text else text
 
 

@@ -21,7 +21,7 @@ _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _PLAIN_TEXT = re.compile(r"[!-<>-~](?:[ -<>-~]*[!-<>-~])?")
 _ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/^_`{|}~-]+(?: [A-Za-z0-9!#$%&'*+/^_`{|}~-]+)*")
 _LONGEST_WORD = LINE_LIMIT - 100
-_ONE_WORD = re.compile(r"[!-~]{1,%d}" % _LONGEST_WORD)
+_ONE_WORD = re.compile(rf"[!-~]{{1,{_LONGEST_WORD}}}")
 _LONGEST_ATOM = 60
 _Q_SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!*+-/")
 
@@ -81,7 +81,9 @@ def address_header(name: str, display: str, address: str) -> bytes:
     check_header_value(name, display)
     check_header_value(name, address)
     path = ascii_address(address, path=name)
-    if not display.strip():
+    # runs of blanks mean nothing in a phrase (RFC 5322 3.2.2), and readers disagree about them
+    display = " ".join(filter(None, display.strip().split(" ")))
+    if not display:
         return _fold(name, [path])
     return _fold(name, [*_phrase(display, len(name) + 2), f" <{path}>"])
 

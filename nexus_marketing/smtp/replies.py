@@ -17,6 +17,7 @@ class ReplyKind(StrEnum):
     number: int
 
     def __new__(cls, word: str, number: int) -> Self:
+        """A word with its number."""
         member = str.__new__(cls, word)
         member._value_ = word
         member.number = number
@@ -113,7 +114,9 @@ _BY_CODE: Mapping[int, ReplyKind] = MappingProxyType(
     }
 )
 _SENDER_PHASES = frozenset({Phase.CONNECT, Phase.AUTH, Phase.MAIL})
-_RATE_WORDS = re.compile(r"rate.?limit|too (?:many|much|quickly|fast)|throttl|exceeded the rate|unusual rate", re.I)
+_RATE_WORDS = re.compile(
+    r"rate.?limit|too (?:many|much|quickly|fast)|throttl|exceeded the rate|unusual rate", re.IGNORECASE
+)
 _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?=\s|$)")
 
 

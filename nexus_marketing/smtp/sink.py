@@ -51,7 +51,7 @@ def parse_script(text: str) -> list[Rule]:
 
 
 class _Client:
-    __slots__ = ("buffer", "in_data", "out", "recipient", "resume_at", "rule", "size", "sock", "head")
+    __slots__ = ("buffer", "head", "in_data", "out", "recipient", "resume_at", "rule", "size", "sock")
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -204,12 +204,12 @@ class Sink:
             return self._answer_rcpt(client, answer)
         elif verb == b"DATA":
             return self._answer_data(client, answer)
-        elif verb == b"EHLO" or verb == b"HELO":
+        elif verb in {b"EHLO", b"HELO"}:
             answer.append(_EHLO if verb == b"EHLO" else _OK)
         elif verb == b"QUIT":
             answer.append(_BYE)
             return True
-        elif verb == b"RSET" or verb == b"NOOP":
+        elif verb in {b"RSET", b"NOOP"}:
             client.recipient = b""
             answer.append(_OK)
         else:
@@ -335,9 +335,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sink = Sink(port=options.port, log=options.log, rules=rules, record=options.record)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sink.stop())
-    print(sink.port, flush=True)
+    print(sink.port, flush=True)  # noqa: T201 - the answer to --port 0
     sink.run()
-    print(json.dumps({"accepted": sink.accepted, "octets": sink.octets, "sessions": sink.sessions}), flush=True)
+    print(json.dumps({"accepted": sink.accepted, "octets": sink.octets, "sessions": sink.sessions}), flush=True)  # noqa: T201
     return 0
 
 

@@ -130,7 +130,9 @@ def _check_names(names: Sequence[str]) -> None:
     lowered = [check_header_name(name).lower() for name in names]
     for name in lowered:
         if name in _RESERVED:
-            raise ValidationError.at(name, "header_reserved", f"the header {name} is written by the MIME frame: leave it out")
+            raise ValidationError.at(
+                name, "header_reserved", f"the header {name} is written by the MIME frame: leave it out"
+            )
         if name in _ONCE and lowered.count(name) > 1:
             raise ValidationError.at(name, "header_repeated", f"the header {name} may stand once: remove the others")
 
@@ -186,7 +188,9 @@ class Skeleton:
                 parts[position] = line(values)
         except KeyError as error:
             name = str(error.args[0])
-            raise ValidationError.at(name, "missing_variable", f"no value for {name}: give one or a fallback") from error
+            raise ValidationError.at(
+                name, "missing_variable", f"no value for {name}: give one or a fallback"
+            ) from error
         return b"".join(parts)
 
 
@@ -217,9 +221,7 @@ def compile_message(
 
 def _frame(bodies: Sequence[tuple[str, list[bytes | tuple[str, _Encode]]]]) -> list[_Part]:
     boundary = _boundary(bodies)
-    parts: list[_Part] = [
-        b'Content-Type: multipart/alternative;\r\n boundary="%b"\r\n' % boundary
-    ]
+    parts: list[_Part] = [b'Content-Type: multipart/alternative;\r\n boundary="%b"\r\n' % boundary]
     for subtype, body in bodies:
         parts += [b"\r\n--%b\r\n" % boundary, _part_head(subtype), *body]
     return [*parts, b"\r\n--%b--\r\n" % boundary]
@@ -285,9 +287,7 @@ def _encoder(slot: Slot, before: str, *, markup: bool) -> _Encode:
     return _ENCODERS[(slot.context, markup, False)]
 
 
-def _plain_or(
-    plain: Callable[[str], object], prepare: Callable[[str], str], value: str
-) -> bytes:
+def _plain_or(plain: Callable[[str], object], prepare: Callable[[str], str], value: str) -> bytes:
     """Encode one value: as it is where nothing needs escaping (the usual case), else the long way."""
     if plain(value):
         raw = value.encode("ascii")
@@ -311,7 +311,9 @@ def _link(value: str) -> str:
     """A whole URL: as ``_url``, and only schemes that cannot run anything."""
     match = _SCHEME.match(value)
     if match and match[1].lower() not in _SCHEMES:
-        raise ValidationError.at("url", "url_scheme", f"{value[:60]!r}: only {', '.join(sorted(_SCHEMES))} links are sent")
+        raise ValidationError.at(
+            "url", "url_scheme", f"{value[:60]!r}: only {', '.join(sorted(_SCHEMES))} links are sent"
+        )
     return _url(value)
 
 
