@@ -62,6 +62,7 @@ def downgrade() -> None:
             op.execute(f"DROP FUNCTION IF EXISTS {name}")
     drop_tables()
     if is_postgresql():
+        op.execute("DROP FUNCTION nexus_after")
         op.execute("DROP FUNCTION nexus_now")
 
 
@@ -70,6 +71,12 @@ def create_functions() -> None:
     if not is_postgresql():
         return
     function("nexus_now()", "timestamptz", "SELECT clock_timestamp()", options="LANGUAGE sql VOLATILE PARALLEL SAFE")
+    function(
+        "nexus_after(seconds double precision)",
+        "timestamptz",
+        "SELECT nexus_now() + make_interval(secs => seconds)",
+        options="LANGUAGE sql VOLATILE PARALLEL SAFE",
+    )
     schema = op.get_bind().exec_driver_sql("SELECT current_schema()").scalar_one()
     function(
         "nexus_find_api_key(wanted text)",

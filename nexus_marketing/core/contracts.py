@@ -5,9 +5,11 @@ nor Pyramid; everything that crosses the border is a frozen dataclass.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol, runtime_checkable
+
+from nexus_marketing.core.messages import Message
 
 
 class AddressKind(StrEnum):
@@ -29,6 +31,8 @@ class OutcomeKind(StrEnum):
     PERMANENT_SENDER = "permanent_sender"
     UNKNOWN = "unknown"
     NOT_SENT = "not_sent"
+    #: The channel could not make a message of it (``code`` is a skip reason); nothing left.
+    REFUSED = "refused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +80,14 @@ class Outcome:
 class Content:
     """A published template version together with the tenant's sender settings.
 
-    ``parts`` maps part names (``subject``, ``html``, ``text``) to template source; ``digest``
-    names the version's content for caching of compiled skeletons.
+    ``message`` is the parsed template; a submission's ``values`` hold the text of each of its gaps under
+    :func:`nexus_marketing.core.messages.value_key`. ``bulk`` asks for the headers of marketing mail.
     """
 
-    digest: str
-    parts: Mapping[str, str]
+    message: Message
     sender: Mapping[str, str]
-    headers: Mapping[str, str] = field(default_factory=dict)
+    list_id: str
+    bulk: bool
 
 
 class Journal(Protocol):
@@ -101,11 +105,16 @@ class Journal(Protocol):
 class ChannelSession(Protocol):
     """An open channel: connections made, content compiled."""
 
-    def submit(self, batch: Sequence[Submission], journal: Journal) -> Iterator[Outcome]:
-        """Start handing over at once; the iterator drives I/O and yields each outcome as it is known.
+    def submit(self, batch: Sequence[Submission], journal: Journal) -> Iterator[Outcome | None]:
+        """Start handing over; the iterator drives I/O and yields each outcome as it is known.
 
-        Every submission yields exactly one outcome. Several batches may be open at a time.
+        Every submission yields exactly one outcome. While nothing is known it yields ``None`` at least
+        once a second, so that the caller can renew its lease. Several batches may be open at a time.
         """
+        ...
+
+    def withdraw(self) -> None:
+        """Take back what has not begun to leave: each gets its ``not_sent``."""
         ...
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ Execution options of the connection say what kind of transaction it is:
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
@@ -147,6 +147,7 @@ def _prepare_sqlite(dbapi: Any, now: Callable[[], datetime]) -> None:
         dbapi.execute(f"PRAGMA {pragma}")
     # trusted_schema=OFF keeps functions out of defaults and triggers: nexus_now is used in statements only.
     dbapi.create_function("nexus_now", 0, lambda: to_text(now()))
+    dbapi.create_function("nexus_after", 1, lambda seconds: to_text(now() + timedelta(seconds=seconds)))
     register_sqlite_functions(dbapi)
 
 

@@ -1,0 +1,1 @@
+"""Our own plugins, registered like a stranger's."""

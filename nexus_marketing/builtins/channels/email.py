@@ -1,0 +1,231 @@
+"""The e-mail channel: template versions compiled to byte skeletons, sent over pipelined SMTP.
+
+Everything happens in the calling thread: rendering a few messages, writing, reading replies, in turn,
+so that no second thread fights for the interpreter. The pool of connections belongs to the thread and
+outlives a session, because many small sends in a row go through the same relay.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from nexus_marketing.core.clock import Clock
+from nexus_marketing.core.contracts import (
+    AddressKind,
+    Capabilities,
+    Content,
+    Journal,
+    Outcome,
+    OutcomeKind,
+    Submission,
+)
+from nexus_marketing.core.deliveries import SkipReason
+from nexus_marketing.core.errors import Problem, ValidationError
+from nexus_marketing.core.messages import Link, OpenPixel, Piece, Place, Variable, value_key
+from nexus_marketing.smtp.addresses import ascii_address
+from nexus_marketing.smtp.client import Envelope, Pool, PoolSettings, Reply, ReplyKind
+from nexus_marketing.smtp.headers import check_header_value, date_value
+from nexus_marketing.smtp.skeleton import AddressHeader, Context, Header, Skeleton, Slot, compile_message
+
+_CONTEXTS = {
+    Place.TEXT: Context.TEXT,
+    Place.HTML: Context.HTML,
+    Place.URL_PART: Context.URL_PART,
+    Place.URL: Context.URL,
+    Place.HEADER: Context.HEADER,
+}
+#: How many messages are rendered between two looks at the sockets.
+_SLICE = 8
+_IDLE_SECONDS = 1.0
+_SETTINGS = ("from_email", "from_name", "reply_to", "postal_address", "bounce_domain")
+
+
+class EmailChannel:
+    """Reaches people by e-mail through one relay."""
+
+    name = "email"
+
+    def __init__(self, relay: PoolSettings, clock: Clock) -> None:
+        self._relay = relay
+        self._clock = clock
+        self._pools = threading.local()
+        self.capabilities = Capabilities(address_kind=AddressKind.EMAIL, max_in_flight=relay.connections)
+
+    def validate(self, settings: Mapping[str, Any]) -> None:
+        """Check a tenant's sender settings.
+
+        Raises:
+            ValidationError: names each one that is missing, unknown or not fit for a header.
+        """
+        problems = [
+            Problem(name, "unknown_setting", f"{name} is no setting of e-mail: use {', '.join(_SETTINGS)}.")
+            for name in settings.keys() - set(_SETTINGS)
+        ]
+        if not settings.get("from_email"):
+            problems.append(Problem("from_email", "required", "The address that mail comes from is required."))
+        for name in _SETTINGS:
+            try:
+                value = str(settings.get(name) or "")
+                if name in ("from_email", "reply_to") and value:
+                    ascii_address(value, path=name)
+                elif name != "postal_address":
+                    check_header_value(name, value)
+            except ValidationError as error:
+                problems += error.problems
+        if problems:
+            raise ValidationError(problems=problems)
+
+    def open(self, settings: Mapping[str, Any], content: Content) -> "EmailSession":
+        """Compile the content; connections are opened with the first message."""
+        del settings  # the sender is part of the content, the relay is the installation's
+        return EmailSession(self._pool(), compile_content(content), content, self._clock)
+
+    def close_thread(self) -> None:
+        """Let go of this thread's connections."""
+        pool = getattr(self._pools, "pool", None)
+        if pool is not None:
+            pool.close()
+            del self._pools.pool
+
+    def _pool(self) -> Pool:
+        pool: Pool | None = getattr(self._pools, "pool", None)
+        if pool is None:
+            pool = self._pools.pool = Pool(self._relay)
+        return pool
+
+
+class EmailSession:
+    """One send's content over this thread's connections."""
+
+    def __init__(self, pool: Pool, skeleton: Skeleton, content: Content, clock: Clock) -> None:
+        self._pool = pool
+        self._skeleton = skeleton
+        self._clock = clock
+        self._from = content.sender["from_email"]
+        self._bounce_domain = content.sender.get("bounce_domain") or ""
+        self._batches: dict[int, deque[Outcome]] = {}
+
+    def submit(self, batch: Sequence[Submission], journal: Journal) -> Iterator[Outcome | None]:
+        """Render and hand over, a few at a time, looking after the sockets in between."""
+        answers: deque[Outcome] = deque()
+        date = date_value(self._clock.now())
+
+        def on_reply(ref: int, number: int) -> None:
+            journal.on_outcome(ref, _KINDS[number])
+
+        for start in range(0, len(batch), _SLICE):
+            envelopes = []
+            for submission in batch[start : start + _SLICE]:
+                envelope = self._envelope(submission, date)
+                if isinstance(envelope, Outcome):
+                    answers.append(envelope)
+                else:
+                    self._batches[submission.ref] = answers
+                    envelopes.append(envelope)
+            self._pool.submit(envelopes, on_wire=journal.on_wire, on_reply=on_reply)
+            self._distribute(self._pool.poll(0.0))
+        return self._outcomes(answers, len(batch))
+
+    def withdraw(self) -> None:
+        """Take back what no connection has begun; each gets its ``not_sent``."""
+        self._pool.withdraw()
+
+    def close(self) -> None:
+        """Nothing to let go of: the pool is the thread's."""
+
+    def _outcomes(self, answers: deque[Outcome], expected: int) -> Iterator[Outcome | None]:
+        while expected:
+            if not answers:
+                self._distribute(self._pool.poll(_IDLE_SECONDS))
+            if not answers:
+                yield None
+                continue
+            expected -= 1
+            yield answers.popleft()
+
+    def _distribute(self, replies: Sequence[Reply]) -> None:
+        for reply in replies:
+            answers = self._batches.pop(reply.ref, None)
+            if answers is not None:
+                answers.append(_outcome(reply))
+
+    def _envelope(self, submission: Submission, date: str) -> Envelope | Outcome:
+        values = {
+            **submission.values,
+            "to": submission.address,
+            "message_id": submission.message_id,
+            "date": date,
+        }
+        try:
+            recipient = ascii_address(submission.address)
+            values["to"] = recipient
+            data = self._skeleton.fill(values)
+        except ValidationError as error:
+            reason = _skip_reason(error)
+            return Outcome(submission.ref, OutcomeKind.REFUSED, reason, error.message[:200])
+        return Envelope(submission.ref, self._return_path(submission), recipient, data)
+
+    def _return_path(self, submission: Submission) -> str:
+        """A sender address of its own per ledger row where bounces have a domain (VERP), else From."""
+        if not self._bounce_domain:
+            return self._from
+        return f"bounce-{submission.message_id[1:].partition('@')[0]}@{self._bounce_domain}"
+
+
+_KINDS = {kind.number: OutcomeKind(kind.value) for kind in ReplyKind}
+
+
+def _skip_reason(error: ValidationError) -> str:
+    codes = {problem.code for problem in error.problems}
+    if "unsupported_address" in codes:
+        return SkipReason.UNSUPPORTED_ADDRESS
+    return SkipReason.MISSING_VARIABLE if "missing_variable" in codes else SkipReason.RENDER_ERROR
+
+
+def _outcome(reply: Reply) -> Outcome:
+    code = f"{reply.code} {reply.enhanced}".strip() if reply.code else ""
+    return Outcome(reply.ref, OutcomeKind(reply.kind.value), code, reply.text[:200])
+
+
+def compile_content(content: Content) -> Skeleton:
+    """The byte skeleton of a template version with its headers (RFC 5322, RFC 8058).
+
+    Raises:
+        ValidationError: what the header encoder refuses, for instance a line break in the sender's name.
+    """
+    parts = content.message.parts
+    return compile_message(
+        _headers(content),
+        text=_pieces(parts["text"]) if "text" in parts else None,
+        html=_pieces(parts["html"]) if "html" in parts else None,
+    )
+
+
+def _headers(content: Content) -> list[Header | AddressHeader]:
+    sender = content.sender
+    headers: list[Header | AddressHeader] = [
+        Header("Date", [Slot("date", Context.HEADER)], structured=True),
+        AddressHeader("From", [sender.get("from_name") or ""], [sender["from_email"]]),
+        AddressHeader("To", [Slot("to_name", Context.HEADER)], [Slot("to", Context.HEADER)]),
+        Header("Message-ID", [Slot("message_id", Context.HEADER)], structured=True),
+        Header("Subject", _pieces(content.message.parts["subject"])),
+    ]
+    if sender.get("reply_to"):
+        headers.append(AddressHeader("Reply-To", [""], [sender["reply_to"]]))
+    if content.bulk:
+        headers += [
+            Header("List-ID", [content.list_id], structured=True),
+            Header("List-Unsubscribe", ["<", Slot("unsubscribe", Context.HEADER), ">"], structured=True),
+            Header("List-Unsubscribe-Post", ["List-Unsubscribe=One-Click"], structured=True),
+        ]
+    return headers
+
+
+def _pieces(pieces: Sequence[Piece]) -> list[str | Slot]:
+    return [piece if isinstance(piece, str) else Slot(value_key(piece), _context(piece)) for piece in pieces]
+
+
+def _context(piece: Variable | Link | OpenPixel) -> Context:
+    # Our own URLs are made of unreserved characters and escaped for nothing, in text and HTML alike.
+    return _CONTEXTS[piece.place] if isinstance(piece, Variable) else Context.URL

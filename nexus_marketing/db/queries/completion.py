@@ -1,0 +1,159 @@
+"""SQL of the end of a send: completion is derived from ledger rows, never from a cursor (LESSONS.md 1)."""
+
+from typing import Any
+
+from sqlalchemy import Row
+from sqlalchemy.orm import Session
+
+from nexus_marketing.db.queries.deliveries import GATHERED, chunk_members
+from nexus_marketing.db.tenancy import run, run_for_all
+
+_NOTHING_LEFT = """
+SELECT s.tenant_id, s.id FROM marketing_sends s WHERE s.status = 'running'
+  AND NOT EXISTS (SELECT 1 FROM marketing_delivery_chunks c
+                  WHERE c.tenant_id = s.tenant_id AND c.send_id = s.id AND c.closed_at IS NULL)
+  AND NOT EXISTS (SELECT 1 FROM marketing_deliveries d
+                  WHERE d.tenant_id = s.tenant_id AND d.send_id = s.id AND d.due_at IS NOT NULL)
+ORDER BY s.id LIMIT 100
+"""
+
+
+def sends_without_work(session: Session) -> list[Row[Any]]:
+    """(tenant_id, id) of running sends with no open chunk and nothing in the retry lane."""
+    return list(run_for_all(session, _NOTHING_LEFT, writes=False))
+
+
+_REOPEN = """
+UPDATE marketing_deliveries SET due_at = nexus_now()
+WHERE tenant_id = :tenant_id AND send_id = :send_id AND state = 'planned' AND due_at IS NULL
+"""
+
+
+def reopen_orphans(session: Session, send_id: int) -> int:
+    """Put planned recipients that belong to no open chunk into the retry lane; answers how many.
+
+    There should be none: the caller counts them as an alarm.
+    """
+    return int(run(session, _REOPEN, {"send_id": send_id}, writes=True).rowcount)  # type: ignore[attr-defined]
+
+
+_COMPLETE = """
+UPDATE marketing_sends SET status = 'completed', finished_at = nexus_now()
+WHERE tenant_id = :tenant_id AND id = :send_id AND status = 'running'
+RETURNING campaign_id
+"""
+
+
+def complete_send(session: Session, send_id: int) -> int | None:
+    """Finish a send; answers its campaign, or ``None`` if somebody else moved it."""
+    row = run(session, _COMPLETE, {"send_id": send_id}, writes=True).first()
+    return None if row is None else int(row.campaign_id)
+
+
+def cancelled_sends_with_rows(session: Session) -> list[Row[Any]]:
+    """(tenant_id, id) of cancelled sends that still have open chunks or due recipients."""
+    return list(
+        run_for_all(
+            session,
+            "SELECT DISTINCT c.tenant_id, c.send_id AS id FROM marketing_delivery_chunks c"
+            " JOIN marketing_sends s ON s.tenant_id = c.tenant_id AND s.id = c.send_id"
+            " WHERE c.closed_at IS NULL AND c.lease_until IS NULL AND s.status = 'cancelled'"
+            " UNION SELECT DISTINCT d.tenant_id, d.send_id FROM marketing_deliveries d"
+            " JOIN marketing_sends s ON s.tenant_id = d.tenant_id AND s.id = d.send_id"
+            " WHERE d.due_at < :gathered AND s.status = 'cancelled' LIMIT 100",
+            {"gathered": GATHERED},
+            writes=False,
+        )
+    )
+
+
+_CLOSE_CHUNK = """
+UPDATE marketing_delivery_chunks SET closed_at = nexus_now(), fence = fence + 1
+WHERE tenant_id = :tenant_id AND send_id = :send_id AND closed_at IS NULL AND lease_until IS NULL AND chunk_no = (
+    SELECT min(chunk_no) FROM marketing_delivery_chunks
+    WHERE tenant_id = :tenant_id AND send_id = :send_id AND closed_at IS NULL AND lease_until IS NULL)
+RETURNING chunk_no, seq_lo, seq_hi, seqs, fence
+"""
+_CANCEL_ROWS = """
+UPDATE marketing_deliveries
+SET state = 'skipped', reason = 'cancelled', due_at = NULL, settled_at = nexus_now()
+WHERE tenant_id = :tenant_id AND send_id = :send_id AND seq BETWEEN :lo AND :hi AND state = 'planned'
+  AND due_at IS NULL
+"""
+_CANCEL_MEMBER = """
+UPDATE marketing_deliveries
+SET state = 'skipped', reason = 'cancelled', due_at = NULL, settled_at = nexus_now()
+WHERE tenant_id = :tenant_id AND send_id = :send_id AND seq = :seq AND state = 'planned'
+"""
+_CANCEL_DUE = """
+UPDATE marketing_deliveries
+SET state = 'skipped', reason = 'cancelled', due_at = NULL, settled_at = nexus_now()
+WHERE tenant_id = :tenant_id AND send_id = :send_id AND state = 'planned' AND due_at < :gathered
+"""
+
+
+def cancel_chunk(session: Session, send_id: int) -> bool:
+    """Settle one chunk of a cancelled send that nobody holds; ``False`` when there is none."""
+    row = run(session, _CLOSE_CHUNK, {"send_id": send_id}, writes=True).first()
+    if row is None:
+        return False
+    members = chunk_members(session, row.seqs)
+    if members is None:
+        run(session, _CANCEL_ROWS, {"send_id": send_id, "lo": row.seq_lo, "hi": row.seq_hi}, writes=True)
+    else:
+        run(session, _CANCEL_MEMBER, [{"send_id": send_id, "seq": seq} for seq in members], writes=True)
+    return True
+
+
+def cancel_due(session: Session, send_id: int) -> None:
+    """Settle the retry lane of a cancelled send."""
+    run(session, _CANCEL_DUE, {"send_id": send_id, "gathered": GATHERED}, writes=True)
+
+
+def sends_to_report(session: Session) -> list[Row[Any]]:
+    """Sends whose end their campaign has not been told: missed, failed or held by delivery itself."""
+    return list(
+        run_for_all(
+            session,
+            "SELECT s.tenant_id, s.id, s.campaign_id, s.status, s.status_reason FROM marketing_sends s"
+            " JOIN marketing_campaigns c ON c.tenant_id = s.tenant_id AND c.id = s.campaign_id"
+            " WHERE c.status = 'active' AND s.status IN ('missed', 'failed', 'paused', 'completed')"
+            " AND NOT EXISTS (SELECT 1 FROM marketing_sends o WHERE o.tenant_id = s.tenant_id"
+            " AND o.campaign_id = s.campaign_id AND o.status IN ('scheduled', 'planning', 'running'))"
+            " ORDER BY s.id LIMIT 100",
+            writes=False,
+        )
+    )
+
+
+#: Invariants of the ledger: each answers no rows as long as all is well (R29).
+INVARIANTS = {
+    "open_row_without_wakeup": """
+        SELECT d.tenant_id, d.send_id, count(*) AS n FROM marketing_deliveries d
+        JOIN marketing_sends s ON s.tenant_id = d.tenant_id AND s.id = d.send_id
+        WHERE s.status IN ('running', 'paused', 'completed') AND d.state = 'planned'
+          AND (d.due_at IS NULL OR d.due_at >= '9999-12-31T00:00:00.000000Z')
+          AND NOT EXISTS (SELECT 1 FROM marketing_delivery_chunks c WHERE c.tenant_id = d.tenant_id
+              AND c.send_id = d.send_id AND c.closed_at IS NULL AND d.seq BETWEEN c.seq_lo AND c.seq_hi)
+        GROUP BY d.tenant_id, d.send_id""",
+    "planned_is_not_rows": """
+        SELECT s.tenant_id, s.id AS send_id, s.planned - count(d.seq) AS n FROM marketing_sends s
+        LEFT JOIN marketing_deliveries d ON d.tenant_id = s.tenant_id AND d.send_id = s.id
+        GROUP BY s.tenant_id, s.id, s.planned HAVING s.planned <> count(d.seq)""",
+    "completed_with_open_rows": """
+        SELECT s.tenant_id, s.id AS send_id, count(*) AS n FROM marketing_sends s
+        JOIN marketing_deliveries d ON d.tenant_id = s.tenant_id AND d.send_id = s.id AND d.state = 'planned'
+        WHERE s.status = 'completed' GROUP BY s.tenant_id, s.id""",
+    "skip_without_reason": """
+        SELECT tenant_id, send_id, count(*) AS n FROM marketing_deliveries
+        WHERE state = 'skipped' AND reason IS NULL GROUP BY tenant_id, send_id""",
+    "intent_without_lease": """
+        SELECT tenant_id, send_id, count(*) AS n FROM marketing_delivery_chunks
+        WHERE intent_lo IS NOT NULL AND lease_until IS NULL GROUP BY tenant_id, send_id""",
+}
+
+
+def broken_invariants(session: Session) -> dict[str, list[Row[Any]]]:
+    """Which invariants do not hold, and where."""
+    found = {name: list(run_for_all(session, statement, writes=False)) for name, statement in INVARIANTS.items()}
+    return {name: rows for name, rows in found.items() if rows}

@@ -1,0 +1,321 @@
+"""SQL of the hand-over protocol: claim, intent, settle, close, recover (BEHAVIOUR.md 5.2).
+
+Every write after the claim says ``fence = :fence``: whoever lost the lease changes nothing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from sqlalchemy import Row
+from sqlalchemy.orm import Session
+
+from nexus_marketing.db.tenancy import run, run_for_all
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkClaim:
+    """A chunk held under a lease: ``fence`` is what proves it."""
+
+    tenant_id: int
+    send_id: int
+    chunk_no: int
+    seq_lo: int
+    seq_hi: int
+    seqs: tuple[int, ...] | None
+    fence: int
+
+    def position(self, seq: int) -> int:
+        """Where a recipient stands within the chunk, from 0."""
+        return seq - self.seq_lo if self.seqs is None else self.seqs.index(seq)
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What became of one recipient. ``due_in_seconds`` puts the row into the retry lane instead."""
+
+    seq: int
+    state: str
+    reason: str | None = None
+    code: str | None = None
+    attempts: int = 0
+    due_in_seconds: float | None = None
+
+
+def sends_with_work(session: Session) -> list[Row[Any]]:
+    """(tenant_id, id) of running sends that have an open chunk nobody holds, oldest first."""
+    return list(
+        run_for_all(
+            session,
+            "SELECT s.tenant_id, s.id FROM marketing_sends s WHERE s.status = 'running' AND EXISTS ("
+            " SELECT 1 FROM marketing_delivery_chunks c WHERE c.tenant_id = s.tenant_id AND c.send_id = s.id"
+            " AND c.closed_at IS NULL AND c.lease_until IS NULL) ORDER BY s.id LIMIT 1000",
+            writes=False,
+        )
+    )
+
+
+_CLAIM = """
+UPDATE marketing_delivery_chunks
+SET lease_until = nexus_after(:lease_seconds), fence = fence + 1, claims = claims + 1, worker = :worker
+WHERE tenant_id = :tenant_id AND send_id = :send_id AND closed_at IS NULL AND lease_until IS NULL AND chunk_no = (
+    SELECT c.chunk_no FROM marketing_delivery_chunks c
+    WHERE c.tenant_id = :tenant_id AND c.send_id = :send_id AND c.closed_at IS NULL AND c.lease_until IS NULL
+      AND EXISTS (SELECT 1 FROM marketing_sends s
+                  WHERE s.tenant_id = :tenant_id AND s.id = :send_id AND s.status = 'running')
+    ORDER BY c.chunk_no LIMIT 1{lock})
+RETURNING chunk_no, seq_lo, seq_hi, seqs, fence
+"""
+
+
+def claim_chunk(session: Session, send_id: int, worker: str, lease_seconds: float) -> ChunkClaim | None:
+    """Take the lease of the next open chunk of a send, or ``None``."""
+    statement = _CLAIM.format(lock=" FOR UPDATE OF c SKIP LOCKED" if _is_postgresql(session) else "")
+    values = {"send_id": send_id, "worker": worker, "lease_seconds": lease_seconds}
+    row = run(session, statement, values, writes=True).first()
+    if row is None:
+        return None
+    return ChunkClaim(
+        session.info["tenant_id"], send_id, row.chunk_no, row.seq_lo, row.seq_hi, chunk_members(row.seqs), row.fence
+    )
+
+
+def chunk_members(value: Any) -> tuple[int, ...] | None:
+    """The recipients of a retry chunk; hand-written SQL gets JSON as text on SQLite."""
+    if value is None:
+        return None
+    return tuple(orjson.loads(value) if isinstance(value, str) else value)
+
+
+_ROWS = """
+SELECT d.seq, d.lead_id, d.attempts, d.reason AS mark, l.email, l.email_norm, l.country, {columns}
+FROM marketing_deliveries d
+JOIN marketing_leads l ON l.tenant_id = d.tenant_id AND l.id = d.lead_id
+WHERE d.tenant_id = :tenant_id AND d.send_id = :send_id AND d.seq BETWEEN :lo AND :hi AND d.state = 'planned'
+  AND d.due_at {lane}
+ORDER BY d.seq
+"""
+LEAD_COLUMNS = {
+    "name": "l.name",
+    "first_name": "l.first_name",
+    "last_name": "l.last_name",
+    "external_id": "l.external_id",
+    "phone": "l.phone",
+    "locale": "l.locale",
+    "time_zone": "l.time_zone",
+    "score": "l.score",
+    "metadata": "l.metadata",
+}
+
+
+def chunk_rows(session: Session, claim: ChunkClaim, columns: Sequence[str]) -> list[Row[Any]]:
+    """The chunk's open recipients with the lead columns that the message needs, by ``seq``."""
+    wanted = ", ".join(LEAD_COLUMNS[name] for name in columns) or "l.id"
+    rows = run(
+        session,
+        _ROWS.format(columns=wanted, lane=_lane(claim.seqs)),
+        {"send_id": claim.send_id, "lo": claim.seq_lo, "hi": claim.seq_hi},
+        writes=False,
+    ).all()
+    return _members(claim, rows)
+
+
+def _lane(seqs: Sequence[int] | None) -> str:
+    """A recipient is in its ordinary chunk (no ``due_at``) or in the retry lane, never in both."""
+    return "IS NULL" if seqs is None else "IS NOT NULL"
+
+
+def _members(claim: ChunkClaim, rows: Sequence[Row[Any]]) -> list[Row[Any]]:
+    if claim.seqs is None:
+        return list(rows)
+    members = frozenset(claim.seqs)
+    return [row for row in rows if row.seq in members]
+
+
+_WINDOW = """
+UPDATE marketing_delivery_chunks
+SET intent_lo = :lo, intent_hi = :hi, lease_until = nexus_after(:lease_seconds)
+WHERE tenant_id = :tenant_id AND send_id = :send_id AND chunk_no = :chunk_no AND fence = :fence AND closed_at IS NULL
+RETURNING (SELECT s.status FROM marketing_sends s WHERE s.tenant_id = :tenant_id AND s.id = :send_id)
+"""
+
+
+def commit_intent(
+    session: Session, claim: ChunkClaim, lo: int | None, hi: int | None, lease_seconds: float
+) -> str | None:
+    """Write down which recipients may be on the wire, and renew the lease.
+
+    Returns:
+        The send's status, or ``None`` when the lease is lost and nothing may be sent or settled.
+    """
+    values = {**_key(claim), "lo": lo, "hi": hi, "lease_seconds": lease_seconds}
+    row = run(session, _WINDOW, values, writes=True).first()
+    return None if row is None else str(row[0])
+
+
+_RELEASE = """
+UPDATE marketing_delivery_chunks
+SET intent_lo = NULL, intent_hi = NULL, lease_until = NULL, worker = NULL,
+    closed_at = CASE WHEN :closed THEN nexus_now() END
+WHERE tenant_id = :tenant_id AND send_id = :send_id AND chunk_no = :chunk_no AND fence = :fence
+RETURNING chunk_no
+"""
+
+
+def release_chunk(session: Session, claim: ChunkClaim, *, closed: bool) -> bool:
+    """Give the chunk back, closed when all its recipients are settled; ``False`` when the lease was lost."""
+    return run(session, _RELEASE, {**_key(claim), "closed": closed}, writes=True).first() is not None
+
+
+_SETTLE_PG = """
+UPDATE marketing_deliveries d
+SET state = v.state, reason = v.reason, provider_code = v.code, attempts = v.attempts,
+    due_at = CASE WHEN v.due_in IS NOT NULL THEN nexus_after(v.due_in) END,
+    settled_at = CASE WHEN v.due_in IS NULL THEN nexus_now() END
+FROM unnest(CAST(:seqs AS bigint[]), CAST(:states AS text[]), CAST(:reasons AS text[]), CAST(:codes AS text[]),
+            CAST(:attempts AS smallint[]), CAST(:dues AS double precision[]))
+     AS v(seq, state, reason, code, attempts, due_in)
+WHERE d.tenant_id = :tenant_id AND d.send_id = :send_id AND d.seq = v.seq AND d.state = 'planned'
+"""
+_SETTLE_SQLITE = """
+UPDATE marketing_deliveries
+SET state = :state, reason = :reason, provider_code = :code, attempts = :attempts,
+    due_at = CASE WHEN :due_in IS NOT NULL THEN nexus_after(:due_in) END,
+    settled_at = CASE WHEN :due_in IS NULL THEN nexus_now() END
+WHERE tenant_id = :tenant_id AND send_id = :send_id AND seq = :seq AND state = 'planned'
+"""
+
+
+def settle(session: Session, send_id: int, settlements: Sequence[Settlement]) -> None:
+    """Write outcomes; the caller has proved its fence in the same transaction."""
+    if not settlements:
+        return
+    ordered = sorted(settlements, key=lambda each: each.seq)
+    if _is_postgresql(session):
+        run(session, _SETTLE_PG, {"send_id": send_id, **_columns(ordered)}, writes=True)
+        return
+    rows = [
+        {
+            "send_id": send_id,
+            "seq": each.seq,
+            "state": each.state,
+            "reason": each.reason,
+            "code": each.code,
+            "attempts": each.attempts,
+            "due_in": each.due_in_seconds,
+        }
+        for each in ordered
+    ]
+    run(session, _SETTLE_SQLITE, rows, writes=True)
+
+
+def _columns(settlements: Sequence[Settlement]) -> dict[str, list[Any]]:
+    return {
+        "seqs": [each.seq for each in settlements],
+        "states": [each.state for each in settlements],
+        "reasons": [each.reason for each in settlements],
+        "codes": [each.code for each in settlements],
+        "attempts": [each.attempts for each in settlements],
+        "dues": [each.due_in_seconds for each in settlements],
+    }
+
+
+def expired_chunks(session: Session) -> list[Row[Any]]:
+    """Chunks of all tenants whose lease is over: their workers are gone or frozen."""
+    return list(
+        run_for_all(
+            session,
+            "SELECT tenant_id, send_id, chunk_no, fence FROM marketing_delivery_chunks"
+            " WHERE closed_at IS NULL AND lease_until IS NOT NULL AND lease_until < nexus_now()"
+            " ORDER BY lease_until LIMIT 100",
+            writes=False,
+        )
+    )
+
+
+_TAKE_OVER = """
+UPDATE marketing_delivery_chunks SET fence = fence + 1
+WHERE tenant_id = :tenant_id AND send_id = :send_id AND chunk_no = :chunk_no AND fence = :fence AND closed_at IS NULL
+RETURNING seq_lo, seq_hi, seqs, intent_lo, intent_hi, fence
+"""
+_OPEN_INTENT = """
+SELECT seq, attempts, reason AS mark FROM marketing_deliveries
+WHERE tenant_id = :tenant_id AND send_id = :send_id AND seq BETWEEN :lo AND :hi AND state = 'planned'
+  AND due_at {lane}
+ORDER BY seq
+"""
+
+
+def take_over(session: Session, send_id: int, chunk_no: int, fence: int) -> tuple[ChunkClaim, list[Row[Any]]] | None:
+    """Raise the fence of a chunk whose worker is gone; also its recipients that may have been on the wire.
+
+    ``None`` when somebody else was quicker or the worker is alive after all.
+    """
+    values = {"send_id": send_id, "chunk_no": chunk_no, "fence": fence}
+    row = run(session, _TAKE_OVER, values, writes=True).first()
+    if row is None:
+        return None
+    claim = ChunkClaim(
+        session.info["tenant_id"], send_id, chunk_no, row.seq_lo, row.seq_hi, chunk_members(row.seqs), row.fence
+    )
+    if row.intent_lo is None:
+        return claim, []
+    window = {"send_id": send_id, "lo": row.intent_lo, "hi": row.intent_hi}
+    rows = run(session, _OPEN_INTENT.format(lane=_lane(claim.seqs)), window, writes=False).all()
+    return claim, _members(claim, rows)
+
+
+def sends_with_due_rows(session: Session) -> list[Row[Any]]:
+    """(tenant_id, send_id) of running sends with recipients whose retry is due."""
+    return list(
+        run_for_all(
+            session,
+            "SELECT s.tenant_id, s.id AS send_id FROM marketing_sends s WHERE s.status = 'running' AND EXISTS ("
+            " SELECT 1 FROM marketing_deliveries d WHERE d.tenant_id = s.tenant_id AND d.send_id = s.id"
+            " AND d.due_at IS NOT NULL AND d.due_at <= nexus_now()) ORDER BY s.id LIMIT 100",
+            writes=False,
+        )
+    )
+
+
+#: ``due_at`` of recipients that a retry chunk holds: never due by itself, and never an ordinary chunk's.
+GATHERED = "9999-12-31T00:00:00.000000Z"
+
+_DUE = """
+SELECT seq FROM marketing_deliveries
+WHERE tenant_id = :tenant_id AND send_id = :send_id AND due_at IS NOT NULL AND due_at <= nexus_now()
+  AND state = 'planned'
+ORDER BY due_at, seq LIMIT :size
+"""
+_ADD_CHUNK = """
+INSERT INTO marketing_delivery_chunks (tenant_id, send_id, chunk_no, seq_lo, seq_hi, seqs)
+SELECT :tenant_id, :send_id, coalesce(max(chunk_no), 0) + 1, :lo, :hi, CAST(:seqs AS {json})
+FROM marketing_delivery_chunks WHERE tenant_id = :tenant_id AND send_id = :send_id
+"""
+
+
+def open_retry_chunk(session: Session, send_id: int, size: int) -> int:
+    """Gather due recipients into a chunk of their own; the caller holds the send's row lock."""
+    seqs = sorted(run(session, _DUE, {"send_id": send_id, "size": size}, writes=False).scalars())
+    if not seqs:
+        return 0
+    run(
+        session,
+        "UPDATE marketing_deliveries SET due_at = :gathered WHERE tenant_id = :tenant_id AND send_id = :send_id"
+        " AND seq = :seq",
+        [{"send_id": send_id, "seq": seq, "gathered": GATHERED} for seq in seqs],
+        writes=True,
+    )
+    kind = "jsonb" if _is_postgresql(session) else "text"
+    values = {"send_id": send_id, "lo": seqs[0], "hi": seqs[-1], "seqs": str(seqs)}
+    run(session, _ADD_CHUNK.format(json=kind), values, writes=True)
+    return len(seqs)
+
+
+def _key(claim: ChunkClaim) -> dict[str, int]:
+    return {"send_id": claim.send_id, "chunk_no": claim.chunk_no, "fence": claim.fence}
+
+
+def _is_postgresql(session: Session) -> bool:
+    return session.get_bind().dialect.name == "postgresql"

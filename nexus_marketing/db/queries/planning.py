@@ -1,0 +1,153 @@
+"""SQL of planning: one set-based statement per piece of the audience."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row
+from sqlalchemy.orm import Session
+
+from nexus_marketing.db.models import Send
+from nexus_marketing.db.tenancy import run, run_for_all, tenant_of
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedPiece:
+    """What one statement planned: how many rows, and the last lead it took."""
+
+    rows: int
+    last_lead_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlanningSend:
+    """What planning needs to know of a send, read under its row lock."""
+
+    id: int
+    status: str
+    segment_id: int | None
+    channel: str
+    plan_cursor: int
+    planned: int
+    started_at: datetime | None
+    send_not_after: datetime
+
+
+def sends_to_plan(session: Session) -> list[Row[Any]]:
+    """Sends of all tenants that wait for their audience, oldest first."""
+    return list(
+        run_for_all(
+            session,
+            "SELECT tenant_id, id, segment_id, plan_cursor FROM marketing_sends"
+            " WHERE status = 'planning' ORDER BY id LIMIT 100",
+            writes=False,
+        )
+    )
+
+
+def lock_planning_send(session: Session, send_id: int) -> PlanningSend | None:
+    """The send under its row lock: planners of one send take turns."""
+    send = session.get(Send, (tenant_of(session), send_id), with_for_update=True)
+    if send is None:
+        return None
+    return PlanningSend(
+        send.id,
+        send.status,
+        send.segment_id,
+        send.channel,
+        send.plan_cursor,
+        send.planned,
+        send.started_at,
+        send.send_not_after,
+    )
+
+
+# Members come in lead order, so that row_number() over the piece continues the dense numbering;
+# the unique recipient index makes a repeated piece impossible rather than merely unlikely.
+_PIECE = """
+INSERT INTO marketing_deliveries (tenant_id, send_id, seq, lead_id, channel, state, reason, settled_at)
+SELECT :tenant_id, :send_id, :base + row_number() OVER (ORDER BY m.lead_id), m.lead_id, :channel,
+       CASE WHEN l.email IS NULL THEN 'skipped' ELSE 'planned' END,
+       CASE WHEN l.email IS NULL THEN 'no_address' END,
+       CASE WHEN l.email IS NULL THEN nexus_now() END
+FROM (SELECT lead_id FROM marketing_segment_members
+      WHERE tenant_id = :tenant_id AND segment_id = :segment_id AND lead_id > :cursor
+      ORDER BY lead_id LIMIT :size) m
+JOIN marketing_leads l ON l.tenant_id = :tenant_id AND l.id = m.lead_id
+ORDER BY m.lead_id
+"""
+
+
+def insert_piece(session: Session, send: PlanningSend, size: int) -> PlannedPiece:
+    """Plan the next ``size`` members; those without an address are settled at once."""
+    inserted = run(
+        session,
+        _PIECE,
+        {
+            "send_id": send.id,
+            "base": send.planned,
+            "segment_id": send.segment_id,
+            "cursor": send.plan_cursor,
+            "channel": send.channel,
+            "size": size,
+        },
+        writes=True,
+    )
+    rows = inserted.rowcount  # type: ignore[attr-defined]
+    last = run(
+        session,
+        "SELECT lead_id FROM marketing_deliveries WHERE tenant_id = :tenant_id AND send_id = :send_id AND seq = :seq",
+        {"send_id": send.id, "seq": send.planned + rows},
+        writes=False,
+    ).scalar()
+    return PlannedPiece(rows, last or send.plan_cursor)
+
+
+def insert_chunks(session: Session, send: PlanningSend, rows: int, chunk_size: int) -> None:
+    """One chunk row per ``chunk_size`` recipients of the piece just planned."""
+    first, last = send.planned + 1, send.planned + rows
+    chunks = [
+        {
+            "send_id": send.id,
+            "chunk_no": (low - 1) // chunk_size + 1,
+            "seq_lo": low,
+            "seq_hi": min(low + chunk_size - 1, last),
+        }
+        for low in range(first, last + 1, chunk_size)
+    ]
+    if chunks:
+        run(
+            session,
+            "INSERT INTO marketing_delivery_chunks (tenant_id, send_id, chunk_no, seq_lo, seq_hi)"
+            " VALUES (:tenant_id, :send_id, :chunk_no, :seq_lo, :seq_hi)",
+            chunks,
+            writes=True,
+        )
+
+
+def move_cursor(session: Session, send_id: int, piece: PlannedPiece) -> None:
+    """Remember how far planning came."""
+    run(
+        session,
+        "UPDATE marketing_sends SET plan_cursor = :cursor, planned = planned + :rows,"
+        " started_at = coalesce(started_at, nexus_now()) WHERE tenant_id = :tenant_id AND id = :send_id",
+        {"send_id": send_id, "cursor": piece.last_lead_id, "rows": piece.rows},
+        writes=True,
+    )
+
+
+def set_send_status(session: Session, send_id: int, status: str, reason: str | None) -> None:
+    """Move a send; the caller holds its row lock or checks what it was."""
+    run(
+        session,
+        "UPDATE marketing_sends SET status = :status, status_reason = :reason,"
+        " finished_at = CASE WHEN :final THEN nexus_now() ELSE finished_at END"
+        " WHERE tenant_id = :tenant_id AND id = :send_id",
+        {
+            "send_id": send_id,
+            "status": status,
+            "reason": reason,
+            "final": status in ("completed", "cancelled", "missed", "failed"),
+        },
+        writes=True,
+    )

@@ -1,0 +1,27 @@
+"""Which database errors go away by themselves.
+
+zope.sqlalchemy marks only serialization failures as retryable; a busy SQLite file and a PostgreSQL
+that restarts or drops the connection are just as transient (DATABASE.md, SQLite, Retry).
+"""
+
+from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
+
+#: serialization_failure, deadlock_detected, admin_shutdown, crash_shutdown, cannot_connect_now,
+#: too_many_connections, and the class 08 (connection exceptions).
+_SQLSTATES = ("40001", "40P01", "57P01", "57P02", "57P03", "53300", "08")
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the same work may well succeed when it is simply done again."""
+    if isinstance(error, DisconnectionError):
+        return True
+    if not isinstance(error, DBAPIError):
+        return False
+    state = getattr(error.orig, "sqlstate", None)
+    if state is not None:
+        return str(state).startswith(_SQLSTATES)
+    name = getattr(error.orig, "sqlite_errorname", "")
+    if name:
+        return name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
+    # psycopg gives no SQLSTATE when the connection itself is gone or refused.
+    return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)

@@ -1,0 +1,77 @@
+"""The end of sends: completed when every row is final, cancelled rows settled, retries gathered."""
+
+from collections.abc import Callable
+
+from sqlalchemy.orm import Session
+
+from nexus_marketing.db.models import Send
+from nexus_marketing.db.queries.completion import (
+    cancel_chunk,
+    cancel_due,
+    cancelled_sends_with_rows,
+    complete_send,
+    reopen_orphans,
+    sends_without_work,
+)
+from nexus_marketing.db.queries.deliveries import open_retry_chunk, sends_with_due_rows
+from nexus_marketing.db.tenancy import find, open_session
+from nexus_marketing.runtime import Runtime
+from nexus_marketing.telemetry import get_logger
+
+log = get_logger(__name__)
+
+
+def complete_finished(runtime: Runtime) -> int:
+    """Complete running sends that have nothing left; answers how many.
+
+    A planned row that no chunk and no retry covers would be lost: it is put back into the retry
+    lane, counted and logged as an error, and the send stays open.
+    """
+    return sum(
+        _in_tenant(runtime, row.tenant_id, lambda session, send_id=row.id: _complete(runtime, session, send_id))
+        for row in _listed(runtime, sends_without_work)
+    )
+
+
+def _complete(runtime: Runtime, session: Session, send_id: int) -> int:
+    find(session, Send, send_id, lock=True)
+    orphans = reopen_orphans(session, send_id)
+    if orphans:
+        runtime.telemetry.count("delivery.invariant_broken", orphans, invariant="open_row_without_wakeup")
+        log.error("open_rows_without_wakeup", send_id=send_id, rows=orphans)
+        return 0
+    return 0 if complete_send(session, send_id) is None else 1
+
+
+def open_retries(runtime: Runtime) -> int:
+    """Gather recipients whose retry is due into chunks; answers how many recipients."""
+    size = runtime.settings.chunk_size
+
+    def gather(session: Session, send_id: int) -> int:
+        find(session, Send, send_id, lock=True)
+        return open_retry_chunk(session, send_id, size)
+
+    return sum(
+        _in_tenant(runtime, row.tenant_id, lambda session, send_id=row.send_id: gather(session, send_id))
+        for row in _listed(runtime, sends_with_due_rows)
+    )
+
+
+def settle_cancelled(runtime: Runtime) -> int:
+    """Settle what a cancelled send leaves, one chunk per transaction; answers how many chunks."""
+    chunks = 0
+    for row in _listed(runtime, cancelled_sends_with_rows):
+        while _in_tenant(runtime, row.tenant_id, lambda session, send_id=row.id: cancel_chunk(session, send_id)):
+            chunks += 1
+        _in_tenant(runtime, row.tenant_id, lambda session, send_id=row.id: cancel_due(session, send_id))
+    return chunks
+
+
+def _listed(runtime: Runtime, query: Callable[[Session], list[object]]) -> list[object]:
+    with open_session(runtime.engines.worker, tenant_id=None, mode="read") as session:
+        return query(session)
+
+
+def _in_tenant(runtime: Runtime, tenant_id: int, work: Callable[[Session], int]) -> int:
+    with open_session(runtime.engines.worker, tenant_id=tenant_id, mode="durable") as session, session.begin():
+        return work(session)

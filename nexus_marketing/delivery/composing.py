@@ -1,0 +1,167 @@
+"""From a ledger row and its lead to the values that a channel fills into the message."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from sqlalchemy import Row, select
+from sqlalchemy.orm import Session
+
+from nexus_marketing.core.campaigns import MessageClass
+from nexus_marketing.core.contracts import Content, Submission
+from nexus_marketing.core.messages import (
+    PRODUCT_NAMES,
+    Link,
+    Message,
+    Variable,
+    parse_message,
+    resolve,
+    value_key,
+)
+from nexus_marketing.core.tracking import TokenKind, pack
+from nexus_marketing.db.models import Send, TemplateVersion
+from nexus_marketing.db.queries.deliveries import LEAD_COLUMNS
+from nexus_marketing.runtime import Runtime
+
+
+@dataclass(frozen=True, slots=True)
+class SendContent:
+    """What a send needs to compose messages: pinned when it was planned, loaded once per worker."""
+
+    tenant_id: int
+    send_id: int
+    message_class: MessageClass
+    channel: str
+    message: Message
+    declared: Mapping[str, Any]
+    sender: Mapping[str, Any]
+    campaign_id: int
+    digest: str
+
+    def content(self) -> Content:
+        """What the channel compiles."""
+        sender = {name: str(value) for name, value in self.sender.items()}
+        domain = sender.get("from_email", "@localhost").rpartition("@")[2]
+        bulk = self.message_class == MessageClass.MARKETING
+        return Content(self.message, sender, f"<c{self.campaign_id}.t{self.tenant_id}.{domain}>", bulk)
+
+
+def load_content(session: Session, send: Send) -> SendContent:
+    """Read the template version and sender that a send pinned."""
+    version = session.scalars(
+        select(TemplateVersion).where(
+            TemplateVersion.template_id == send.template_id, TemplateVersion.number == send.template_version
+        )
+    ).one()
+    return SendContent(
+        send.tenant_id,
+        send.id,
+        MessageClass(send.message_class),
+        send.channel,
+        parse_message(version.content, version.variables),
+        version.variables,
+        send.sender,
+        send.campaign_id,
+        version.digest,
+    )
+
+
+class Composer:
+    """Composes the submissions of one send; the inner loop of rendering, so everything is prepared once."""
+
+    def __init__(self, runtime: Runtime, content: SendContent) -> None:
+        self._sign = runtime.keys.tokens.sign_packed
+        self._urls = {kind: f"{runtime.settings.public_url}{_PATHS[kind]}" for kind in TokenKind}
+        self._ids = (content.tenant_id, content.send_id)
+        self._links = [(value_key(Link(number)), number) for number in range(len(content.message.links))]
+        self._variables = [_Filler(variable, content.declared) for variable in _own(content.message)]
+        self._fixed = {
+            value_key(variable): _product_value(variable, content) for variable in _fixed(content.message)
+        }
+        self._unsubscribe = [
+            value_key(variable) for variable in content.message.variables if variable.path == "unsubscribe_url"
+        ]
+        self._domain = str(content.sender.get("from_email", "@localhost")).rpartition("@")[2]
+        self.columns = _columns(content.message)
+
+    def compose(self, row: Row[Any], ref: int) -> Submission | str:
+        """The submission for a recipient, or the name of a required variable that is missing."""
+        tenant_id, send_id = self._ids
+        seq, lead_id = row.seq, row.lead_id
+        values = dict(self._fixed)
+        for filler in self._variables:
+            text = filler(row)
+            if text is None:
+                return filler.path
+            values[filler.key] = text
+        sign, click = self._sign, self._urls[TokenKind.CLICK]
+        for key, number in self._links:
+            values[key] = click + sign(pack(TokenKind.CLICK, tenant_id, send_id, seq, lead_id, number))
+        values["open"] = self._urls[TokenKind.OPEN] + sign(pack(TokenKind.OPEN, tenant_id, send_id, seq, lead_id))
+        unsubscribe = self._urls[TokenKind.UNSUBSCRIBE] + sign(
+            pack(TokenKind.UNSUBSCRIBE, tenant_id, send_id, seq, lead_id)
+        )
+        values["unsubscribe"] = unsubscribe
+        for key in self._unsubscribe:
+            values[key] = unsubscribe
+        values["to_name"] = row.name or ""
+        return Submission(ref, row.email, f"<r{seq}.s{send_id}.t{tenant_id}@{self._domain}>", values)
+
+
+class _Filler:
+    """Finds and transforms one variable's value."""
+
+    __slots__ = ("_declared", "_find", "_variable", "key", "path")
+
+    def __init__(self, variable: Variable, declared: Mapping[str, Any]) -> None:
+        self.path = variable.path
+        self.key = value_key(variable)
+        self._variable = variable
+        self._declared = declared
+        self._find = _finder(variable.path)
+
+    def __call__(self, row: Row[Any]) -> str | None:
+        return resolve(self._variable, self._find(row), self._declared)
+
+
+def _finder(path: str) -> Callable[[Row[Any]], Any]:
+    scope, _, key = path.partition(".")
+    if scope == "metadata" or scope not in LEAD_COLUMNS.keys() | {"email", "country"}:
+        name = key or scope
+        return lambda row: _document(row.metadata).get(name)
+    return lambda row: getattr(row, scope)
+
+
+def _document(value: Any) -> Mapping[str, Any]:
+    """Hand-written SQL gets JSON as text on SQLite."""
+    if isinstance(value, str):
+        return orjson.loads(value)  # type: ignore[no-any-return]
+    return value or {}
+
+
+def _own(message: Message) -> list[Variable]:
+    return sorted((v for v in message.variables if v.path not in PRODUCT_NAMES), key=value_key)
+
+
+def _fixed(message: Message) -> list[Variable]:
+    return [v for v in message.variables if v.path in PRODUCT_NAMES and v.path != "unsubscribe_url"]
+
+
+def _product_value(variable: Variable, content: SendContent) -> str:
+    source = {"sender_name": "from_name"}.get(variable.path, variable.path)
+    return resolve(variable, content.sender.get(source), content.declared) or ""
+
+
+def _columns(message: Message) -> tuple[str, ...]:
+    needed = {"name"}
+    for variable in _own(message):
+        scope = variable.path.partition(".")[0]
+        if scope in LEAD_COLUMNS:
+            needed.add(scope)
+        elif scope not in ("email", "country"):
+            needed.add("metadata")
+    return tuple(name for name in LEAD_COLUMNS if name in needed)
+
+
+_PATHS = {TokenKind.OPEN: "/t/o/", TokenKind.CLICK: "/t/c/", TokenKind.UNSUBSCRIBE: "/u/"}

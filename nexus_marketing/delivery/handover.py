@@ -1,0 +1,283 @@
+"""Handing a claimed chunk over, window by window (BEHAVIOUR.md 5.2, Commits of a chunk).
+
+Before a window's first byte leaves, one transaction settles what is known, writes down which
+recipients may be on the wire and proves the lease; the next window is committed while this one is
+on the wire. No transaction is open during I/O.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from sqlalchemy import Row
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from nexus_marketing.core.campaigns import MessageClass
+from nexus_marketing.core.contracts import ChannelSession, Outcome, OutcomeKind, Submission
+from nexus_marketing.core.deliveries import DeliveryState, SendStatus, SkipReason
+from nexus_marketing.db.queries.deliveries import (
+    ChunkClaim,
+    Settlement,
+    commit_intent,
+    release_chunk,
+    settle,
+)
+from nexus_marketing.db.retry import is_transient
+from nexus_marketing.db.tenancy import open_session
+from nexus_marketing.delivery.composing import Composer
+from nexus_marketing.delivery.gate import Gate
+from nexus_marketing.delivery.journal import HandOverJournal
+from nexus_marketing.delivery.outcomes import RetryPolicy, settlement
+from nexus_marketing.runtime import Runtime
+
+Result = TypeVar("Result")
+
+MAX_WINDOW = 128
+_WINDOW_SECONDS = 0.010
+_DATABASE_RETRY_SECONDS = 0.2
+
+
+class LeaseLost(Exception):  # noqa: N818 - an event, not a fault
+    """Somebody else holds the chunk now: nothing more may be sent or settled under this fence."""
+
+
+@dataclass(slots=True)
+class Pace:
+    """The hand-over rate a worker sees, messages per second; decides how wide a window is."""
+
+    rate: float = 0.0
+
+    def window(self, max_in_flight: int, message_class: MessageClass) -> int:
+        """W = clamp(connections, 10 ms of messages, 128); transactional mail stays at connections."""
+        if message_class is MessageClass.TRANSACTIONAL:
+            return max(1, max_in_flight)
+        return max(max_in_flight, min(MAX_WINDOW, int(self.rate * _WINDOW_SECONDS)), 1)
+
+    def saw(self, messages: int, seconds: float) -> None:
+        """Learn from a chunk."""
+        if messages and seconds > 0:
+            self.rate = messages / seconds if self.rate == 0 else 0.5 * self.rate + 0.5 * messages / seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What handing over one send's chunks needs."""
+
+    runtime: Runtime
+    gate: Gate
+    composer: Composer
+    session: ChannelSession
+    journal: HandOverJournal
+    pace: Pace
+    max_in_flight: int
+    stopping: Callable[[], bool]
+
+
+@dataclass(slots=True)
+class _Window:
+    """Recipients whose intent is committed."""
+
+    lo: int
+    hi: int
+    outcomes: Iterator[Outcome | None]
+
+
+@dataclass(slots=True)
+class ChunkResult:
+    """What became of a claimed chunk: how many settled by state, and whether it was finished."""
+
+    settled: int = 0
+    accepted: int = 0
+    closed: bool = False
+    sender_failed: str | None = None
+
+
+@dataclass(slots=True)
+class ChunkHandOver:
+    """One worker handing over one chunk."""
+
+    parts: Parts
+    claim: ChunkClaim
+    rows: Sequence[Row[Any]]
+    known: list[Settlement] = field(default_factory=list)
+    result: ChunkResult = field(default_factory=ChunkResult)
+    _open: deque[_Window] = field(default_factory=deque)
+    _by_ref: dict[int, Row[Any]] = field(default_factory=dict)
+    _renewed_at: float = 0.0
+
+    def run(self) -> ChunkResult:
+        """Hand everything over, settle and give the chunk back.
+
+        Returns early, with the rest still planned, when the send is paused, the worker stops, or the
+        sender itself is refused. A lost lease ends it without another write.
+        """
+        started = time.monotonic()
+        self._renewed_at = started
+        try:
+            finished = self._windows()
+            while self._open:
+                self._exhaust(self._open.popleft())
+            self._close(finished)
+        except LeaseLost:
+            self.parts.runtime.telemetry.count("delivery.lease_lost")
+        finally:
+            self._abandon()
+        self.parts.pace.saw(self.result.accepted, time.monotonic() - started)
+        return self.result
+
+    def _windows(self) -> bool:
+        position = 0
+        while position < len(self.rows):
+            if self.parts.stopping() or self.result.sender_failed:
+                return False
+            width = self.parts.pace.window(self.parts.max_in_flight, self.parts.gate.content.message_class)
+            window = self.rows[position : position + width]
+            if not self._commit_window(window):
+                return False
+            position += len(window)
+            if len(self._open) > 1:
+                self._exhaust(self._open.popleft())
+        return not self.result.sender_failed
+
+    def _commit_window(self, window: Sequence[Row[Any]]) -> bool:
+        """Settle, intend and re-check in one transaction; then render and submit. ``False``: not running any more."""
+        telemetry = self.parts.runtime.telemetry
+        lo = self._open[0].lo if self._open else window[0].seq
+        hi = window[-1].seq
+        telemetry.point("delivery.intent.before")
+        suppressed = self._transact(lambda session: self._intend_window(session, window, lo, hi))
+        telemetry.point("delivery.intent.after")
+        if suppressed is None:
+            return False
+        self._submit(window, hi, suppressed)
+        return True
+
+    def _intend_window(self, session: Session, window: Sequence[Row[Any]], lo: int, hi: int) -> set[int] | None:
+        if self._intend(session, lo, hi) == SendStatus.RUNNING:
+            return self.parts.gate.recheck(session, window)
+        # Paused or cancelled: the window just intended will not leave, so it is taken back at once.
+        self._intend(session, *self._open_range())
+        return None
+
+    def _submit(self, window: Sequence[Row[Any]], hi: int, suppressed: set[int]) -> None:
+        batch: list[Submission] = []
+        for row in window:
+            if row.seq in suppressed:
+                self._know(Settlement(row.seq, DeliveryState.SKIPPED, SkipReason.SUPPRESSED, attempts=row.attempts))
+                continue
+            ref = self.claim.position(row.seq)
+            composed = self.parts.composer.compose(row, ref)
+            if isinstance(composed, str):
+                reason = SkipReason.MISSING_VARIABLE
+                self._know(Settlement(row.seq, DeliveryState.SKIPPED, reason, composed[:64], row.attempts))
+                continue
+            self._by_ref[ref] = row
+            batch.append(composed)
+        self._open.append(_Window(lo=window[0].seq, hi=hi, outcomes=self.parts.session.submit(batch, self.parts.journal)))
+
+    def _exhaust(self, window: _Window) -> None:
+        for outcome in window.outcomes:
+            if outcome is None:
+                self._keep_lease()
+                continue
+            row = self._by_ref.pop(outcome.ref)
+            self._know(self._settlement(outcome, row))
+            if outcome.kind is OutcomeKind.PERMANENT_SENDER:
+                self.result.sender_failed = outcome.code or outcome.detail or "sender refused"
+        self.parts.runtime.telemetry.point("delivery.wire")
+
+    def _settlement(self, outcome: Outcome, row: Row[Any]) -> Settlement:
+        settings = self.parts.runtime.settings
+        return settlement(
+            outcome,
+            seq=row.seq,
+            attempts=row.attempts,
+            mark=row.mark,
+            message_class=self.parts.gate.content.message_class,
+            policy=RetryPolicy(settings.max_attempts, settings.lease),
+            rng=self.parts.runtime.rng,
+        )
+
+    def _know(self, settlement: Settlement) -> None:
+        self.known.append(settlement)
+        self.result.settled += settlement.due_in_seconds is None
+        self.result.accepted += settlement.state == DeliveryState.ACCEPTED
+
+    def _keep_lease(self) -> None:
+        """A slow provider must not cost us the lease: renew it, settling what is known."""
+        lease = self.parts.runtime.settings.lease.total_seconds()
+        if time.monotonic() - self._renewed_at < lease / 3:
+            return
+        self._transact(lambda session: self._intend(session, *self._whole_range()))
+
+    def _intend(self, session: Session, lo: int | None, hi: int | None) -> str:
+        lease = self.parts.runtime.settings.lease.total_seconds()
+        status = commit_intent(session, self.claim, lo, hi, lease)
+        if status is None:
+            raise LeaseLost
+        settle(session, self.claim.send_id, self.known)
+        self._renewed_at = time.monotonic()
+        return status
+
+    def _open_range(self) -> tuple[int | None, int | None]:
+        """What is on the wire now."""
+        return (self._open[0].lo, self._open[-1].hi) if self._open else (None, None)
+
+    def _whole_range(self) -> tuple[int | None, int | None]:
+        """What is on the wire while a window that was taken out of the queue is waited for."""
+        refs = self._by_ref.values()
+        seqs = [row.seq for row in refs]
+        return (min(seqs), max(seqs)) if seqs else (None, None)
+
+    def _close(self, finished: bool) -> None:
+        telemetry = self.parts.runtime.telemetry
+        telemetry.point("delivery.close.before")
+        self._transact(lambda session: self._release(session, finished))
+        self.result.closed = finished
+        telemetry.point("delivery.close.after")
+
+    def _release(self, session: Session, finished: bool) -> None:
+        settle(session, self.claim.send_id, self.known)
+        if not release_chunk(session, self.claim, closed=finished):
+            raise LeaseLost
+
+    def _abandon(self) -> None:
+        """However this ended: leave nothing of this chunk in the connections that the next one will use."""
+        if not self._by_ref:
+            return
+        self.parts.session.withdraw()
+        while self._open:
+            deque(self._open.popleft().outcomes, maxlen=0)
+        self._by_ref.clear()
+
+    def _transact(self, work: Callable[[Session], Result]) -> Result:
+        """Commit a step; a database that restarts is waited for as long as the lease would hold.
+
+        Every step may be repeated: it writes absolute values under the fence.
+        """
+        deadline = self._renewed_at + self.parts.runtime.settings.lease.total_seconds()
+        while True:
+            try:
+                with self._durable() as session:
+                    result = work(session)
+            except DBAPIError as error:
+                if not is_transient(error) or time.monotonic() > deadline:
+                    raise
+                self.parts.runtime.telemetry.count("delivery.database_retry")
+                time.sleep(_DATABASE_RETRY_SECONDS)
+            else:
+                self.known.clear()
+                return result
+
+    @contextmanager
+    def _durable(self) -> Iterator[Session]:
+        runtime = self.parts.runtime
+        with (
+            open_session(runtime.engines.worker, tenant_id=self.claim.tenant_id, mode="durable") as session,
+            session.begin(),
+        ):
+            yield session

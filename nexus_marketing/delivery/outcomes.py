@@ -1,0 +1,80 @@
+"""What an outcome means for the ledger: final, or once more and when (BEHAVIOUR.md 5.2, Retry)."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from random import Random
+
+from nexus_marketing.core.campaigns import MessageClass
+from nexus_marketing.core.contracts import Outcome, OutcomeKind
+from nexus_marketing.core.deliveries import DeliveryState, FailReason
+from nexus_marketing.db.queries.deliveries import Settlement
+
+#: On a row that is planned again: the first hand-over had no answer (transactional, ``resend_once``).
+AMBIGUOUS = "ambiguous"
+_FIRST_RETRY_SECONDS = 60.0
+_LONGEST_RETRY_SECONDS = 6 * 3600.0
+_THROTTLED_SECONDS = 30.0
+_NOT_SENT_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often and how long: attempts are refused hand-overs, throttling does not count."""
+
+    max_attempts: int
+    lease: timedelta
+
+
+def settlement(
+    outcome: Outcome,
+    *,
+    seq: int,
+    attempts: int,
+    mark: str | None,
+    message_class: MessageClass,
+    policy: RetryPolicy,
+    rng: Random,
+) -> Settlement:
+    """The ledger row's next state.
+
+    Args:
+        outcome: what the channel answered.
+        attempts: refused hand-overs before this one.
+        mark: ``AMBIGUOUS`` if an earlier hand-over had no answer.
+    """
+    kind, code = outcome.kind, outcome.code[:64] or None
+    if kind is OutcomeKind.ACCEPTED:
+        return Settlement(seq, DeliveryState.ACCEPTED, mark, code, attempts)
+    if kind is OutcomeKind.REFUSED:
+        return Settlement(seq, DeliveryState.SKIPPED, outcome.code, None, attempts)
+    if kind is OutcomeKind.PERMANENT_RECIPIENT:
+        return Settlement(seq, DeliveryState.FAILED, FailReason.PERMANENT_RECIPIENT, code, attempts + 1)
+    if kind is OutcomeKind.UNKNOWN:
+        return unknown(seq, attempts, mark, message_class, policy)
+    if kind is OutcomeKind.TRANSIENT:
+        return _again_later(seq, attempts + 1, mark, code, policy, rng)
+    wait = outcome.retry_after_seconds or (_NOT_SENT_SECONDS if kind is OutcomeKind.NOT_SENT else _THROTTLED_SECONDS)
+    return Settlement(seq, DeliveryState.PLANNED, mark, code, attempts, due_in_seconds=wait * rng.uniform(1.0, 1.5))
+
+
+def unknown(
+    seq: int, attempts: int, mark: str | None, message_class: MessageClass, policy: RetryPolicy
+) -> Settlement:
+    """Handed over without an answer: marketing holds, transactional goes out once more, later."""
+    if message_class is MessageClass.TRANSACTIONAL and mark != AMBIGUOUS:
+        wait = 2 * policy.lease.total_seconds()
+        return Settlement(seq, DeliveryState.PLANNED, AMBIGUOUS, None, attempts, due_in_seconds=wait)
+    return Settlement(seq, DeliveryState.UNKNOWN, mark, None, attempts)
+
+
+def _again_later(
+    seq: int, attempts: int, mark: str | None, code: str | None, policy: RetryPolicy, rng: Random
+) -> Settlement:
+    if attempts >= policy.max_attempts:
+        return Settlement(seq, DeliveryState.FAILED, FailReason.EXHAUSTED, code, attempts)
+    # Exponential with full jitter (AWS Architecture Blog, "Exponential Backoff And Jitter"), never under
+    # half of the step, so that a mailbox that asked for patience gets some.
+    ceiling = min(_LONGEST_RETRY_SECONDS, _FIRST_RETRY_SECONDS * 4.0 ** (attempts - 1))
+    return Settlement(
+        seq, DeliveryState.PLANNED, mark, code, attempts, due_in_seconds=rng.uniform(ceiling / 2, ceiling)
+    )

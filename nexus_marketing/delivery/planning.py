@@ -1,0 +1,70 @@
+"""Planning freezes the audience: every member becomes a ledger row, in resumable pieces.
+
+A piece is one statement and one transaction: it takes the next members by lead id, numbers them
+densely and moves the send's cursor, all under the send's row lock. A crash between pieces loses
+nothing, a second planner waits and then finds the cursor moved.
+"""
+
+from dataclasses import dataclass
+
+from nexus_marketing.core.deliveries import SendStatus
+from nexus_marketing.db.queries.planning import (
+    PlannedPiece,
+    insert_chunks,
+    insert_piece,
+    lock_planning_send,
+    move_cursor,
+    set_send_status,
+)
+from nexus_marketing.db.tenancy import open_session
+from nexus_marketing.runtime import Runtime
+
+#: Members per transaction. SQLite's single writer may be held for 2,000 rows at most (DATABASE.md).
+PIECE_ROWS = {"postgresql": 50_000, "sqlite": 2_000}
+
+
+@dataclass(frozen=True, slots=True)
+class SendRef:
+    """Which send."""
+
+    tenant_id: int
+    send_id: int
+
+
+def plan_send(runtime: Runtime, ref: SendRef) -> int:
+    """Plan what is left of a send's audience and set it running.
+
+    Returns:
+        How many recipients were planned by this call, excluded ones included.
+    """
+    total = 0
+    while True:
+        piece = _plan_piece(runtime, ref)
+        if piece is None:
+            return total
+        total += piece.rows
+        runtime.telemetry.point("delivery.plan.piece")
+
+
+def _plan_piece(runtime: Runtime, ref: SendRef) -> PlannedPiece | None:
+    engine = runtime.engines.worker
+    with open_session(engine, tenant_id=ref.tenant_id) as session, session.begin():
+        send = lock_planning_send(session, ref.send_id)
+        if send is None or send.status != SendStatus.PLANNING:
+            return None
+        if send.started_at is None and runtime.clock.now() > send.send_not_after:
+            set_send_status(session, ref.send_id, SendStatus.MISSED, "planned_too_late")
+            return None
+        size = _piece_rows(runtime)
+        piece = insert_piece(session, send, size)
+        insert_chunks(session, send, piece.rows, runtime.settings.chunk_size)
+        move_cursor(session, ref.send_id, piece)
+        if piece.rows < size:
+            set_send_status(session, ref.send_id, SendStatus.RUNNING, None)
+        return piece
+
+
+def _piece_rows(runtime: Runtime) -> int:
+    """A whole number of chunks, so that every chunk but the last is full."""
+    chunk = runtime.settings.chunk_size
+    return max(1, PIECE_ROWS[runtime.engines.dialect] // chunk) * chunk

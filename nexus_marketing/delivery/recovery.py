@@ -1,0 +1,93 @@
+"""Taking over from workers that are gone: by lease, or at once where their journal tells (BEHAVIOUR.md 5.2)."""
+
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Row
+
+from nexus_marketing.core.campaigns import MessageClass
+from nexus_marketing.core.contracts import Outcome, OutcomeKind
+from nexus_marketing.db.models import Send
+from nexus_marketing.db.queries.deliveries import (
+    ChunkClaim,
+    Settlement,
+    expired_chunks,
+    release_chunk,
+    settle,
+    take_over,
+)
+from nexus_marketing.db.tenancy import find, open_session
+from nexus_marketing.delivery.journal import DeadJournal, JournalKey, dead_journals
+from nexus_marketing.delivery.outcomes import RetryPolicy, settlement, unknown
+from nexus_marketing.runtime import Runtime
+
+
+def recover_dead(runtime: Runtime, folder: Path) -> int:
+    """Recover chunks of workers of this host that died, with what their journals say.
+
+    Returns:
+        How many chunks were taken over.
+    """
+    return sum(
+        _recover(runtime, journal.key, journal)
+        for _path, journal in dead_journals(folder)
+        if journal.key is not None
+    )
+
+
+def recover_expired(runtime: Runtime) -> int:
+    """Recover chunks whose lease is over. Their journals are not read: the worker may be frozen, not dead."""
+    with open_session(runtime.engines.worker, tenant_id=None, mode="read") as session:
+        expired = expired_chunks(session)
+    return sum(
+        _recover(runtime, JournalKey(row.tenant_id, row.send_id, row.chunk_no, row.fence), None) for row in expired
+    )
+
+
+def _recover(runtime: Runtime, key: JournalKey, journal: DeadJournal | None) -> int:
+    worker = runtime.engines.worker
+    with open_session(worker, tenant_id=key.tenant_id, mode="durable") as session, session.begin():
+        taken = take_over(session, key.send_id, key.chunk_no, key.fence)
+        if taken is None:
+            return 0
+        claim, rows = taken
+        send = find(session, Send, key.send_id)
+        policy = _Recovery(runtime, claim, MessageClass(send.message_class), journal)
+        settle(session, key.send_id, [each for row in rows for each in policy.settle(row)])
+        release_chunk(session, claim, closed=False)
+    runtime.telemetry.count("delivery.recovered", 1, journal="yes" if journal else "no")
+    return 1
+
+
+class _Recovery:
+    """Decides what became of the recipients of an open intent."""
+
+    def __init__(
+        self, runtime: Runtime, claim: ChunkClaim, message_class: MessageClass, journal: DeadJournal | None
+    ) -> None:
+        settings = runtime.settings
+        self._policy = RetryPolicy(settings.max_attempts, settings.lease)
+        self._rng = runtime.rng
+        self._claim = claim
+        self._message_class = message_class
+        self._journal = journal
+
+    def settle(self, row: Row[Any]) -> list[Settlement]:
+        """Nothing for a recipient that was surely not on the wire: it stays planned and is sent."""
+        if self._journal is None:
+            return [unknown(row.seq, row.attempts, row.mark, self._message_class, self._policy)]
+        position = self._claim.position(row.seq)
+        if not self._journal.was_on_wire(position):
+            return []
+        kind = self._journal.answer(position) or OutcomeKind.UNKNOWN
+        return [
+            settlement(
+                Outcome(position, kind, "journal"),
+                seq=row.seq,
+                attempts=row.attempts,
+                mark=row.mark,
+                message_class=self._message_class,
+                policy=self._policy,
+                rng=self._rng,
+            )
+        ]

@@ -1,0 +1,142 @@
+"""A worker thread's part in sending: find a send with work, claim a chunk, hand it over."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import Row
+
+from nexus_marketing.core.contracts import Channel
+from nexus_marketing.core.deliveries import SendStatus
+from nexus_marketing.db.models import Send
+from nexus_marketing.db.queries.deliveries import ChunkClaim, chunk_rows, claim_chunk, sends_with_work, settle
+from nexus_marketing.db.queries.planning import set_send_status
+from nexus_marketing.db.tenancy import find, open_session
+from nexus_marketing.delivery.composing import Composer, load_content
+from nexus_marketing.delivery.gate import Gate
+from nexus_marketing.delivery.handover import ChunkHandOver, ChunkResult, Pace, Parts
+from nexus_marketing.delivery.journal import HandOverJournal
+from nexus_marketing.runtime import Runtime
+from nexus_marketing.telemetry import get_logger
+
+log = get_logger(__name__)
+
+_PREPARED_SENDS = 32
+
+
+@dataclass(slots=True)
+class Sender:
+    """Belongs to one thread: its journal, its prepared sends, its turn among tenants."""
+
+    runtime: Runtime
+    stopping: Callable[[], bool]
+    worker_id: str = field(default_factory=lambda: uuid4().hex)
+    _journal: HandOverJournal | None = None
+    _prepared: "OrderedDict[tuple[int, int], Parts]" = field(default_factory=OrderedDict)
+    _last_served: tuple[int, int] = (0, 0)
+
+    def work(self) -> int:
+        """Hand over one chunk of each send that has work, tenants in turn; answers how many chunks."""
+        chunks = 0
+        for tenant_id, send_id in self._in_turn():
+            if self.stopping():
+                break
+            if self._serve(tenant_id, send_id):
+                chunks += 1
+                self._last_served = (tenant_id, send_id)
+        return chunks
+
+    def close(self) -> None:
+        """End of the thread: the journal is removed, because nothing of ours is open."""
+        for parts in self._prepared.values():
+            parts.session.close()
+        if self._journal is not None:
+            self._journal.close()
+
+    def _in_turn(self) -> list[tuple[int, int]]:
+        """Sends with work, going on after the one served last, so that no tenant waits for another to finish."""
+        with open_session(self.runtime.engines.worker, tenant_id=None, mode="read") as session:
+            waiting = sorted((row.tenant_id, row.id) for row in sends_with_work(session))
+        later = [key for key in waiting if key > self._last_served]
+        return later + [key for key in waiting if key <= self._last_served]
+
+    def _serve(self, tenant_id: int, send_id: int) -> bool:
+        parts = self._parts(tenant_id, send_id)
+        if parts is None:
+            return False
+        self.runtime.telemetry.point("delivery.claim.before")
+        claimed = self._claim(parts, tenant_id, send_id)
+        if claimed is None:
+            return False
+        claim, rows = claimed
+        parts.journal.begin(claim)
+        self.runtime.telemetry.point("delivery.claim.after")
+        result = ChunkHandOver(parts, claim, rows).run()
+        if result.sender_failed:
+            self._hold(tenant_id, send_id, result)
+        return True
+
+    def _claim(self, parts: Parts, tenant_id: int, send_id: int) -> tuple[ChunkClaim, list[Row[Any]]] | None:
+        """Lease, gate and settle whom the gate refuses: one transaction."""
+        engine, lease = self.runtime.engines.worker, self.runtime.settings.lease.total_seconds()
+        with open_session(engine, tenant_id=tenant_id, mode="durable") as session, session.begin():
+            claim = claim_chunk(session, send_id, self.worker_id, lease)
+            if claim is None:
+                return None
+            rows = chunk_rows(session, claim, parts.composer.columns)
+            passing, refused = parts.gate.decide(session, rows)
+            settle(session, send_id, refused)
+            return claim, passing
+
+    def _parts(self, tenant_id: int, send_id: int) -> Parts | None:
+        key = (tenant_id, send_id)
+        if key not in self._prepared:
+            parts = self._prepare(tenant_id, send_id)
+            if parts is None:
+                return None
+            self._prepared[key] = parts
+            while len(self._prepared) > _PREPARED_SENDS:
+                self._prepared.popitem(last=False)[1].session.close()
+        self._prepared.move_to_end(key)
+        return self._prepared[key]
+
+    def _prepare(self, tenant_id: int, send_id: int) -> Parts | None:
+        with open_session(self.runtime.engines.worker, tenant_id=tenant_id, mode="read") as session:
+            content = load_content(session, find(session, Send, send_id))
+        channel = self.runtime.channels.get(content.channel)
+        if channel is None:
+            self._set_status(tenant_id, send_id, SendStatus.PAUSED, "plugin_missing")
+            return None
+        return Parts(
+            runtime=self.runtime,
+            gate=Gate(self.runtime.keys, content),
+            composer=Composer(self.runtime, content),
+            session=channel.open(content.sender, content.content()),
+            journal=self._own_journal(),
+            pace=Pace(),
+            max_in_flight=_max_in_flight(channel),
+            stopping=self.stopping,
+        )
+
+    def _own_journal(self) -> HandOverJournal:
+        if self._journal is None:
+            folder = self.runtime.settings.state_dir / "journal"
+            self._journal = HandOverJournal(folder / f"{self.worker_id}.journal")
+        return self._journal
+
+    def _hold(self, tenant_id: int, send_id: int, result: ChunkResult) -> None:
+        """The sender itself is refused (login, quota, policy): stop at once and say why."""
+        log.error("sender_refused", tenant_id=tenant_id, send_id=send_id, answer=result.sender_failed)
+        self._set_status(tenant_id, send_id, SendStatus.PAUSED, f"sender_refused: {result.sender_failed}"[:200])
+
+    def _set_status(self, tenant_id: int, send_id: int, status: SendStatus, reason: str) -> None:
+        engine = self.runtime.engines.worker
+        with open_session(engine, tenant_id=tenant_id) as session, session.begin():
+            if find(session, Send, send_id, lock=True).status == SendStatus.RUNNING:
+                set_send_status(session, send_id, status, reason)
+
+
+def _max_in_flight(channel: Channel) -> int:
+    return max(1, channel.capabilities.max_in_flight)

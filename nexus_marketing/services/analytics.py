@@ -1,0 +1,69 @@
+"""A campaign's numbers, derived from ledger rows and judged engagements."""
+
+from collections import Counter
+from typing import Any
+
+from sqlalchemy import select
+
+from nexus_marketing.core.deliveries import DeliveryState
+from nexus_marketing.core.engagements import EngagementType, Verdict
+from nexus_marketing.db.models import Campaign, Send
+from nexus_marketing.db.queries.engagements import engagement_counts, ledger_counts, unsubscribe_count
+from nexus_marketing.db.tenancy import find
+from nexus_marketing.runtime import Context
+
+_NAMES = {EngagementType.EMAIL_OPENED: "opens", EngagementType.EMAIL_CLICKED: "clicks"}
+
+
+def campaign_analytics(ctx: Context, campaign_id: int) -> dict[str, Any]:
+    """What became of a campaign.
+
+    Returns:
+        ``planned`` = ``open`` + ``accepted`` (with its successors) + ``failed`` + ``unknown`` + the sum of
+        ``skipped`` by reason; ``opens`` and ``clicks`` count recipients by verdict (``unique`` without
+        machines) and ``hits``; ``unsubscribes``; ``sends`` with status and planned per send.
+    """
+    campaign = find(ctx.session, Campaign, campaign_id)
+    sends = ctx.session.scalars(select(Send).where(Send.campaign_id == campaign.id).order_by(Send.id)).all()
+    states, skipped = _ledger(ctx, [send.id for send in sends])
+    return {
+        "campaign_id": str(campaign.id),
+        "status": campaign.status,
+        "planned": sum(states.values()),
+        "open": states[DeliveryState.PLANNED],
+        "accepted": states[DeliveryState.ACCEPTED] + states[DeliveryState.DELIVERED],
+        "delivered": states[DeliveryState.DELIVERED],
+        "bounced": states[DeliveryState.BOUNCED_SOFT] + states[DeliveryState.BOUNCED_HARD],
+        "complained": states[DeliveryState.COMPLAINED],
+        "failed": states[DeliveryState.FAILED],
+        "unknown": states[DeliveryState.UNKNOWN],
+        "skipped": dict(sorted(skipped.items())),
+        **_engagements(ctx, [send.id for send in sends]),
+        "unsubscribes": unsubscribe_count(ctx.session, campaign.id),
+        "sends": [
+            {"id": str(send.id), "status": send.status, "status_reason": send.status_reason, "planned": send.planned}
+            for send in sends
+        ],
+    }
+
+
+def _ledger(ctx: Context, send_ids: list[int]) -> tuple[Counter[str], Counter[str]]:
+    states: Counter[str] = Counter()
+    skipped: Counter[str] = Counter()
+    for row in ledger_counts(ctx.session, send_ids):
+        states[row.state] += row.n
+        if row.reason is not None:
+            skipped[row.reason] += row.n
+    return states, skipped
+
+
+def _engagements(ctx: Context, send_ids: list[int]) -> dict[str, dict[str, int]]:
+    found = {name: {"unique": 0, "hits": 0, **dict.fromkeys(Verdict, 0)} for name in _NAMES.values()}
+    for send_id in send_ids:
+        for row in engagement_counts(ctx.session, send_id):
+            if row.type in _NAMES:
+                counts = found[_NAMES[EngagementType(row.type)]]
+                counts[row.verdict] += row.recipients
+                counts["hits"] += int(row.hits)
+                counts["unique"] += row.recipients if row.verdict != Verdict.MACHINE else 0
+    return {name: {str(key): value for key, value in counts.items()} for name, counts in found.items()}

@@ -1,0 +1,110 @@
+"""Message templates: each change publishes a new immutable version."""
+
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Any
+
+import orjson
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+
+from nexus_marketing.core.errors import Conflict, StaleVersion, ValidationError
+from nexus_marketing.core.messages import Message, parse_message
+from nexus_marketing.core.values import canonical
+from nexus_marketing.db.models import Template, TemplateVersion
+from nexus_marketing.db.tenancy import find
+from nexus_marketing.runtime import Context
+from nexus_marketing.services.audit import record
+
+TEMPLATE_TYPES = ("email",)
+
+
+def create_template(ctx: Context, data: Mapping[str, Any]) -> Template:
+    """Write down a template and publish its first version.
+
+    Args:
+        data: ``name``, ``type`` (``email``), ``content`` (``subject``, ``html``, ``text``) and ``variables``
+            (name → ``required``, ``fallback``, ``type``, ``example``).
+
+    Raises:
+        TemplateError: each fault of each part with line and column.
+        Conflict: the name is taken.
+    """
+    values = canonical(dict(data))
+    _check_type(values["type"])
+    message = parse_message(values["content"], values.get("variables"))
+    template = Template(
+        name=values["name"],
+        type=values["type"],
+        content=values["content"],
+        variables=values.get("variables") or {},
+        version=1,
+        created_at=ctx.now,
+        updated_at=ctx.now,
+    )
+    ctx.session.add(template)
+    _flush_name(ctx, template.name)
+    _publish(ctx, template, message)
+    record(ctx, "template.created", "template", template.id, {"name": (None, template.name), "version": (None, 1)})
+    return template
+
+
+def update_template(
+    ctx: Context, template_id: int, data: Mapping[str, Any], *, expected_version: int | None = None
+) -> Template:
+    """Change a template; other content or variables publish a new version, sends keep theirs.
+
+    Raises:
+        StaleVersion: ``expected_version`` is not the current one.
+        TemplateError: the new content is not in the language.
+    """
+    template = find(ctx.session, Template, template_id, lock=True)
+    if expected_version is not None and expected_version != template.version:
+        raise StaleVersion(current=template.version)
+    values = canonical(dict(data))
+    before = {name: getattr(template, name) for name in values}
+    for name, value in values.items():
+        setattr(template, name, value)
+    if {"content", "variables"} & values.keys():
+        message = parse_message(template.content, template.variables)
+        template.version += 1
+        _publish(ctx, template, message)
+    template.updated_at = ctx.now
+    _flush_name(ctx, template.name)
+    record(ctx, "template.updated", "template", template.id, {n: (before[n], values[n]) for n in values})
+    return template
+
+
+def template_version(ctx: Context, template_id: int, number: int) -> TemplateVersion:
+    """A published version."""
+    return ctx.session.scalars(
+        select(TemplateVersion).where(TemplateVersion.template_id == template_id, TemplateVersion.number == number)
+    ).one()
+
+
+def _check_type(type_: str) -> None:
+    if type_ not in TEMPLATE_TYPES:
+        raise ValidationError.at("type", "unknown_type", f"{type_!r} is no template type: use email.")
+
+
+def _publish(ctx: Context, template: Template, message: Message) -> None:
+    digest = sha256(orjson.dumps([template.content, template.variables], option=orjson.OPT_SORT_KEYS)).hexdigest()
+    ctx.session.add(
+        TemplateVersion(
+            template_id=template.id,
+            number=template.version,
+            content=template.content,
+            variables=template.variables,
+            links=list(message.links),
+            digest=digest,
+            created_at=ctx.now,
+        )
+    )
+    ctx.session.flush()
+
+
+def _flush_name(ctx: Context, name: str) -> None:
+    try:
+        ctx.session.flush()
+    except IntegrityError as error:
+        raise Conflict(f"name: there is a template {name!r} already; choose another name.", field="name") from error

@@ -1,0 +1,1 @@
+"""What workers do: Dramatiq actors are doorbells, rows in the database are the work."""

@@ -1,0 +1,63 @@
+"""Dramatiq as the doorbell: a message says that there may be work and carries ids only.
+
+Losing Redis costs seconds of delay, never work: workers poll the tables anyway (DESIGN.md 4.16).
+"""
+
+import threading
+from typing import Any
+
+import dramatiq
+from dramatiq.brokers.redis import RedisBroker
+from dramatiq.middleware import AgeLimit, Callbacks, Retries, ShutdownNotifications, TimeLimit
+from redis import ConnectionPool, RedisError
+
+from nexus_marketing.telemetry import get_logger
+
+log = get_logger(__name__)
+
+QUEUE = "nexus"
+_RING_AGE_MS = 60_000
+
+
+def build_broker(redis_url: str) -> RedisBroker:
+    """A broker that gives a killed worker's messages back within seconds.
+
+    Dramatiq's own values return them after minutes: the heartbeat is 60 s and maintenance runs in
+    one of a thousand commands (DEPENDENCIES: kill -9 mid-task is redelivered, but late by default).
+    """
+    broker = RedisBroker(
+        connection_pool=ConnectionPool.from_url(redis_url, socket_timeout=5, socket_connect_timeout=1),
+        middleware=[AgeLimit(max_age=_RING_AGE_MS), TimeLimit(), ShutdownNotifications(), Callbacks(), Retries()],
+        heartbeat_timeout=15_000,
+        maintenance_chance=50_000,
+    )
+    broker.declare_queue(QUEUE)
+    return broker
+
+
+class DramatiqDoorbell:
+    """Rings workers on any host through Redis, and this process directly."""
+
+    def __init__(self, broker: RedisBroker) -> None:
+        self._rung = threading.Event()
+        self._actor: dramatiq.Actor[Any, Any] = dramatiq.actor(
+            self._answer, actor_name="ring", queue_name=QUEUE, broker=broker, max_retries=0
+        )
+
+    def ring(self, tenant_id: int, queue: str) -> None:
+        """Send a nudge; a Redis that is away is logged and forgotten, because the tables have the work."""
+        self._rung.set()
+        try:
+            self._actor.send(tenant_id, queue)
+        except (RedisError, dramatiq.errors.ConnectionError) as error:
+            log.warning("doorbell_away", tenant_id=tenant_id, queue=queue, error=type(error).__name__)
+
+    def wait(self, timeout_seconds: float) -> bool:
+        """Sleep until rung or timed out."""
+        rung = self._rung.wait(timeout_seconds)
+        self._rung.clear()
+        return rung
+
+    def _answer(self, tenant_id: int, queue: str) -> None:
+        del tenant_id, queue
+        self._rung.set()

@@ -1,0 +1,121 @@
+"""One turn of a worker: every kind of waiting work, found in the tables.
+
+A ring of the doorbell only makes the next turn come sooner; polling alone is enough, so a lost,
+doubled or late message does no harm.
+"""
+
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from sqlalchemy.exc import DBAPIError
+
+from nexus_marketing.core.actors import SYSTEM
+from nexus_marketing.core.deliveries import SendStatus
+from nexus_marketing.db.queries.completion import sends_to_report
+from nexus_marketing.db.queries.planning import sends_to_plan
+from nexus_marketing.db.queries.workers import say_alive
+from nexus_marketing.db.retry import is_transient
+from nexus_marketing.db.tenancy import open_session
+from nexus_marketing.delivery.completion import complete_finished, open_retries, settle_cancelled
+from nexus_marketing.delivery.planning import SendRef, plan_send
+from nexus_marketing.delivery.recovery import recover_dead, recover_expired
+from nexus_marketing.delivery.sending import Sender
+from nexus_marketing.runtime import Runtime
+from nexus_marketing.services.campaigns import finish_campaign, hold_campaign
+from nexus_marketing.services.engagements import judge_hits
+from nexus_marketing.services.segments import recalculate, recalculate_requested
+from nexus_marketing.telemetry import get_logger
+
+log = get_logger(__name__)
+
+_PAUSE_AFTER_ERROR_SECONDS = 1.0
+
+
+@dataclass(slots=True)
+class WorkerLoop:
+    """A thread's endless turn over all work; ``stopping`` ends it between windows."""
+
+    runtime: Runtime
+    stopping: Callable[[], bool]
+    sender: Sender = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.sender = Sender(self.runtime, self.stopping)
+
+    def run(self) -> None:
+        """Turn until stopped, sleeping only when there was nothing to do."""
+        try:
+            while not self.stopping():
+                if not self._safe_turn():
+                    self.runtime.doorbell.wait(self.runtime.settings.poll.total_seconds())
+        finally:
+            self.finish()
+
+    def finish(self) -> None:
+        """Remove the journal and part from servers; nothing of ours is open any more."""
+        self.sender.close()
+        self._close_channels()
+
+    def turn(self) -> int:
+        """Do whatever waits, once; answers how many pieces of work there were."""
+        runtime = self.runtime
+        say_alive(runtime.engines.worker, self.sender.worker_id, socket.gethostname(), os.getpid())
+        steps: tuple[Callable[[], int], ...] = (
+            lambda: recover_dead(runtime, runtime.settings.state_dir / "journal"),
+            lambda: recover_expired(runtime),
+            lambda: recalculate_requested(runtime),
+            lambda: plan_waiting(runtime),
+            lambda: open_retries(runtime),
+            self.sender.work,
+            lambda: settle_cancelled(runtime),
+            lambda: complete_finished(runtime),
+            lambda: report_ends(runtime),
+            lambda: judge_hits(runtime),
+        )
+        return sum(step() for step in steps if not self.stopping())
+
+    def _safe_turn(self) -> int:
+        try:
+            return self.turn()
+        except DBAPIError as error:
+            # The database restarts or is busy: what was leased is recovered, the loop goes on.
+            level = log.warning if is_transient(error) else log.exception
+            level("worker_turn_failed", error=type(error.orig).__name__)
+        except Exception:  # isolation boundary: one broken send must not end the worker
+            log.exception("worker_turn_failed")
+        self.runtime.telemetry.count("worker.turn_failed")
+        self.runtime.doorbell.wait(_PAUSE_AFTER_ERROR_SECONDS)
+        return 0
+
+    def _close_channels(self) -> None:
+        for channel in self.runtime.channels.values():
+            close_thread = getattr(channel, "close_thread", None)
+            if close_thread is not None:
+                close_thread()
+
+
+def plan_waiting(runtime: Runtime) -> int:
+    """Freeze the audience of every send that waits for it, from membership that is no older than the launch."""
+    with open_session(runtime.engines.worker, tenant_id=None, mode="read") as session:
+        waiting = sends_to_plan(session)
+    for row in waiting:
+        if row.plan_cursor == 0:
+            with runtime.work(row.tenant_id, SYSTEM) as ctx:
+                recalculate(ctx, row.segment_id)
+        plan_send(runtime, SendRef(row.tenant_id, row.id))
+    return len(waiting)
+
+
+def report_ends(runtime: Runtime) -> int:
+    """Tell campaigns how their sends ended."""
+    with open_session(runtime.engines.worker, tenant_id=None, mode="read") as session:
+        ended = sends_to_report(session)
+    for row in ended:
+        with runtime.work(row.tenant_id, SYSTEM) as ctx:
+            if row.status == SendStatus.COMPLETED:
+                finish_campaign(ctx, row.campaign_id)
+            else:
+                hold_campaign(ctx, row.campaign_id, f"send {row.status}: {row.status_reason or 'no reason given'}")
+    return len(ended)
