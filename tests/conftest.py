@@ -3,7 +3,6 @@
 import random
 import sqlite3
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from tests.common import databases, servers
 from tests.common.network import refuse_other_machines
 from tests.common.servers.versions import postgres_line, redis_line
 
-pytest_plugins = ["tests.common.requirements_report"]
+pytest_plugins = ["tests.common.requirements_report", "tests.common.database_fixtures"]
 
 RUN = pytest.StashKey[servers.Run]()
 
@@ -128,11 +127,11 @@ def free_port() -> int:
 
 @pytest.fixture
 def clock() -> FakeClock:
-    """A clock that stands at noon UTC on a Monday."""
-    return FakeClock(datetime(2026, 1, 5, 12, tzinfo=UTC))
+    """A clock that stands at ten o'clock UTC on a Monday, where partitions exist."""
+    return FakeClock(databases.NOW)
 
 
 @pytest.fixture
 def rng() -> random.Random:
     """Randomness that is the same in every run."""
-    return random.Random(20260105)
+    return random.Random(databases.SEED)
