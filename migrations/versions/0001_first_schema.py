@@ -94,6 +94,9 @@ def create_functions() -> None:
         options=f'LANGUAGE plpgsql SECURITY DEFINER SET search_path = "{schema}", pg_temp',
         roles=("nexus_worker",),
     )
+    # Ledger rows are updated once, in place: room on the page keeps their index entries untouched (HOT).
+    op.execute("ALTER TABLE marketing_deliveries SET (fillfactor = 80)")
+    op.execute("ALTER TABLE marketing_delivery_chunks SET (fillfactor = 50)")
     op.execute("CREATE TABLE marketing_engagements_default PARTITION OF marketing_engagements DEFAULT")
     op.execute("CREATE TABLE marketing_event_seen_default PARTITION OF marketing_event_seen DEFAULT")
 

@@ -341,3 +341,19 @@ def value_key(piece: Variable | Link | OpenPixel) -> str:
     if isinstance(piece, Link):
         return f"link:{piece.number}"
     return "open" if isinstance(piece, OpenPixel) else piece.slot
+
+
+def with_url_prefixes(message: Message, *, click: str, pixel: str, unsubscribe: str) -> Message:
+    """The message with the fixed part of our own URLs written out, so that only the token is filled in."""
+
+    def expanded(piece: Piece) -> tuple[Piece, ...]:
+        if isinstance(piece, Link):
+            return click, piece
+        if isinstance(piece, OpenPixel):
+            return pixel, piece
+        if isinstance(piece, Variable) and piece.path == "unsubscribe_url":
+            return unsubscribe, Variable(piece.path, piece.place)
+        return (piece,)
+
+    parts = {name: tuple(new for piece in part for new in expanded(piece)) for name, part in message.parts.items()}
+    return Message(parts, message.links)

@@ -14,12 +14,14 @@ from nexus_marketing.core.messages import (
     PRODUCT_NAMES,
     Link,
     Message,
+    OpenPixel,
     Variable,
     parse_message,
     resolve,
     value_key,
+    with_url_prefixes,
 )
-from nexus_marketing.core.tracking import TokenKind, pack
+from nexus_marketing.core.tracking import TokenKind, use
 from nexus_marketing.db.models import Send, TemplateVersion
 from nexus_marketing.db.queries.deliveries import LEAD_COLUMNS
 from nexus_marketing.runtime import Runtime
@@ -39,12 +41,18 @@ class SendContent:
     campaign_id: int
     digest: str
 
-    def content(self) -> Content:
-        """What the channel compiles."""
+    def content(self, public_url: str) -> Content:
+        """What the channel compiles: our URLs up to their tokens are part of the text."""
+        message = with_url_prefixes(
+            self.message,
+            click=public_url + _PATHS[TokenKind.CLICK],
+            pixel=public_url + _PATHS[TokenKind.OPEN],
+            unsubscribe=public_url + _PATHS[TokenKind.UNSUBSCRIBE],
+        )
         sender = {name: str(value) for name, value in self.sender.items()}
         domain = sender.get("from_email", "@localhost").rpartition("@")[2]
         bulk = self.message_class == MessageClass.MARKETING
-        return Content(self.message, sender, f"<c{self.campaign_id}.t{self.tenant_id}.{domain}>", bulk)
+        return Content(message, sender, f"<c{self.campaign_id}.t{self.tenant_id}.{domain}>", bulk)
 
 
 def load_content(session: Session, send: Send) -> SendContent:
@@ -71,17 +79,24 @@ class Composer:
     """Composes the submissions of one send; the inner loop of rendering, so everything is prepared once."""
 
     def __init__(self, runtime: Runtime, content: SendContent) -> None:
-        self._sign = runtime.keys.tokens.sign_packed
-        self._urls = {kind: f"{runtime.settings.public_url}{_PATHS[kind]}" for kind in TokenKind}
+        self._signer = runtime.keys.tokens.for_recipient
         self._ids = (content.tenant_id, content.send_id)
-        self._links = [(value_key(Link(number)), number) for number in range(len(content.message.links))]
+        self._uses = [
+            (value_key(Link(number)), use(TokenKind.CLICK, number)) for number in range(len(content.message.links))
+        ]
+        self._uses.append((value_key(OpenPixel()), use(TokenKind.OPEN)))
+        self._unsubscribe_url = runtime.settings.public_url + _PATHS[TokenKind.UNSUBSCRIBE]
         self._variables = [_Filler(variable, content.declared) for variable in _own(content.message)]
         self._fixed = {
             value_key(variable): _product_value(variable, content) for variable in _fixed(content.message)
         }
-        self._unsubscribe = [
-            value_key(variable) for variable in content.message.variables if variable.path == "unsubscribe_url"
-        ]
+        self._unsubscribe = sorted(
+            {
+                value_key(Variable(variable.path, variable.place))
+                for variable in content.message.variables
+                if variable.path == "unsubscribe_url"
+            }
+        )
         self._domain = str(content.sender.get("from_email", "@localhost")).rpartition("@")[2]
         self.columns = _columns(content.message)
 
@@ -95,16 +110,13 @@ class Composer:
             if text is None:
                 return filler.path
             values[filler.key] = text
-        sign, click = self._sign, self._urls[TokenKind.CLICK]
-        for key, number in self._links:
-            values[key] = click + sign(pack(TokenKind.CLICK, tenant_id, send_id, seq, lead_id, number))
-        values["open"] = self._urls[TokenKind.OPEN] + sign(pack(TokenKind.OPEN, tenant_id, send_id, seq, lead_id))
-        unsubscribe = self._urls[TokenKind.UNSUBSCRIBE] + sign(
-            pack(TokenKind.UNSUBSCRIBE, tenant_id, send_id, seq, lead_id)
-        )
-        values["unsubscribe"] = unsubscribe
+        sign = self._signer(tenant_id, send_id, seq, lead_id)
+        for key, purpose in self._uses:
+            values[key] = sign(purpose)
+        token = sign(_UNSUBSCRIBE)
+        values["unsubscribe"] = self._unsubscribe_url + token
         for key in self._unsubscribe:
-            values[key] = unsubscribe
+            values[key] = token
         values["to_name"] = row.name or ""
         return Submission(ref, row.email, f"<r{seq}.s{send_id}.t{tenant_id}@{self._domain}>", values)
 
@@ -164,4 +176,5 @@ def _columns(message: Message) -> tuple[str, ...]:
     return tuple(name for name in LEAD_COLUMNS if name in needed)
 
 
+_UNSUBSCRIBE = use(TokenKind.UNSUBSCRIBE)
 _PATHS = {TokenKind.OPEN: "/t/o/", TokenKind.CLICK: "/t/c/", TokenKind.UNSUBSCRIBE: "/u/"}

@@ -58,7 +58,7 @@ class Pace:
         return max(max_in_flight, min(MAX_WINDOW, int(self.rate * _WINDOW_SECONDS)), 1)
 
     def saw(self, messages: int, seconds: float) -> None:
-        """Learn from a chunk."""
+        """Learn from a window."""
         if messages and seconds > 0:
             self.rate = messages / seconds if self.rate == 0 else 0.5 * self.rate + 0.5 * messages / seconds
 
@@ -108,6 +108,7 @@ class ChunkHandOver:
     _open: deque[_Window] = field(default_factory=deque)
     _by_ref: dict[int, Row[Any]] = field(default_factory=dict)
     _renewed_at: float = 0.0
+    _exhausted_at: float = 0.0
 
     def run(self) -> ChunkResult:
         """Hand everything over, settle and give the chunk back.
@@ -115,8 +116,7 @@ class ChunkHandOver:
         Returns early, with the rest still planned, when the send is paused, the worker stops, or the
         sender itself is refused. A lost lease ends it without another write.
         """
-        started = time.monotonic()
-        self._renewed_at = started
+        self._renewed_at = self._exhausted_at = time.monotonic()
         try:
             finished = self._windows()
             while self._open:
@@ -126,7 +126,6 @@ class ChunkHandOver:
             self.parts.runtime.telemetry.count("delivery.lease_lost")
         finally:
             self._abandon()
-        self.parts.pace.saw(self.result.accepted, time.monotonic() - started)
         return self.result
 
     def _windows(self) -> bool:
@@ -180,14 +179,19 @@ class ChunkHandOver:
         self._open.append(_Window(lo=window[0].seq, hi=hi, outcomes=self.parts.session.submit(batch, self.parts.journal)))
 
     def _exhaust(self, window: _Window) -> None:
+        answered = 0
         for outcome in window.outcomes:
             if outcome is None:
                 self._keep_lease()
                 continue
+            answered += 1
             row = self._by_ref.pop(outcome.ref)
             self._know(self._settlement(outcome, row))
             if outcome.kind is OutcomeKind.PERMANENT_SENDER:
                 self.result.sender_failed = outcome.code or outcome.detail or "sender refused"
+        now = time.monotonic()
+        self.parts.pace.saw(answered, now - self._exhausted_at)
+        self._exhausted_at = now
         self.parts.runtime.telemetry.point("delivery.wire")
 
     def _settlement(self, outcome: Outcome, row: Row[Any]) -> Settlement:

@@ -1,5 +1,6 @@
 """A worker thread's part in sending: find a send with work, claim a chunk, hand it over."""
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from nexus_marketing.telemetry import get_logger
 log = get_logger(__name__)
 
 _PREPARED_SENDS = 32
+_TURN_SECONDS = 1.0
 
 
 @dataclass(slots=True)
@@ -35,17 +37,18 @@ class Sender:
     worker_id: str = field(default_factory=lambda: uuid4().hex)
     _journal: HandOverJournal | None = None
     _prepared: "OrderedDict[tuple[int, int], Parts]" = field(default_factory=OrderedDict)
+    _pace: Pace = field(default_factory=Pace)
     _last_served: tuple[int, int] = (0, 0)
 
     def work(self) -> int:
-        """Hand over one chunk of each send that has work, tenants in turn; answers how many chunks."""
+        """Hand over chunks, one of each send that has work in turn, for about a second; answers how many."""
         chunks = 0
-        for tenant_id, send_id in self._in_turn():
-            if self.stopping():
-                break
-            if self._serve(tenant_id, send_id):
-                chunks += 1
-                self._last_served = (tenant_id, send_id)
+        until = time.monotonic() + _TURN_SECONDS
+        waiting = self._in_turn()
+        while waiting and not self.stopping() and time.monotonic() < until:
+            served = [key for key in waiting if time.monotonic() < until and self._serve(*key)]
+            chunks += len(served)
+            waiting = served
         return chunks
 
     def close(self) -> None:
@@ -70,6 +73,7 @@ class Sender:
         claimed = self._claim(parts, tenant_id, send_id)
         if claimed is None:
             return False
+        self._last_served = (tenant_id, send_id)
         claim, rows = claimed
         parts.journal.begin(claim)
         self.runtime.telemetry.point("delivery.claim.after")
@@ -113,9 +117,9 @@ class Sender:
             runtime=self.runtime,
             gate=Gate(self.runtime.keys, content),
             composer=Composer(self.runtime, content),
-            session=channel.open(content.sender, content.content()),
+            session=channel.open(content.sender, content.content(self.runtime.settings.public_url)),
             journal=self._own_journal(),
-            pace=Pace(),
+            pace=self._pace,
             max_in_flight=_max_in_flight(channel),
             stopping=self.stopping,
         )

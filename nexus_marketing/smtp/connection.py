@@ -373,7 +373,7 @@ class Connection:
         self._current = job
         envelope, on_wire, _ = job
         data = envelope.data
-        if data[:1] == b"." or data.find(b"\n.") >= 0:
+        if not envelope.dot_free and (data[:1] == b"." or data.find(b"\n.") >= 0):
             data = _stuffed(data)
         if data[-2:] != b"\r\n":
             data += b"\r\n"

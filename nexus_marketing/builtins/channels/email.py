@@ -164,7 +164,7 @@ class EmailSession:
         except ValidationError as error:
             reason = _skip_reason(error)
             return Outcome(submission.ref, OutcomeKind.REFUSED, reason, error.message[:200])
-        return Envelope(submission.ref, self._return_path(submission), recipient, data)
+        return Envelope(submission.ref, self._return_path(submission), recipient, data, dot_free=True)
 
     def _return_path(self, submission: Submission) -> str:
         """A sender address of its own per ledger row where bounces have a domain (VERP), else From."""
@@ -227,5 +227,6 @@ def _pieces(pieces: Sequence[Piece]) -> list[str | Slot]:
 
 
 def _context(piece: Variable | Link | OpenPixel) -> Context:
-    # Our own URLs are made of unreserved characters and escaped for nothing, in text and HTML alike.
-    return _CONTEXTS[piece.place] if isinstance(piece, Variable) else Context.URL
+    # Tokens are made of unreserved characters, in text and HTML alike.
+    own = not isinstance(piece, Variable) or piece.path == "unsubscribe_url"
+    return Context.URL_PART if own else _CONTEXTS[piece.place]

@@ -1,0 +1,66 @@
+"""Consent and suppression as folds of their events, and where consent is needed at all."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+
+class ConsentState(StrEnum):
+    """What a lead's consent events add up to."""
+
+    GRANTED = "granted"
+    REVOKED = "revoked"
+    EXPIRED = "expired"
+
+
+class ConsentPolicy(StrEnum):
+    """Whom a tenant asks for consent: ``eu`` where the law does, ``always``, or ``never``."""
+
+    EU = "eu"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+#: EU and EEA members, and countries whose law follows the same rule for e-mail marketing (GDPR 6;
+#: ePrivacy directive 13; UK PECR 22; Swiss UWG 3). ISO 3166-1 alpha-2.
+CONSENT_COUNTRIES = frozenset(
+    "AT BE BG HR CY CZ DK EE FI FR DE GR HU IE IT LV LT LU MT NL PL PT RO SK SI ES SE IS LI NO GB CH".split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ConsentEvent:
+    """One act: exactly one of ``granted_at`` and ``revoked_at`` is set."""
+
+    at: datetime
+    id: int
+    granted_at: datetime | None
+    revoked_at: datetime | None
+    expires_at: datetime | None = None
+
+
+def consent_needed(country: str | None, policy: ConsentPolicy) -> bool:
+    """Whether marketing to somebody there needs consent (BR-011); an unknown country counts as EU.
+
+    >>> consent_needed("US", ConsentPolicy.EU), consent_needed(None, ConsentPolicy.EU)
+    (False, True)
+    """
+    if policy is ConsentPolicy.NEVER:
+        return False
+    return policy is ConsentPolicy.ALWAYS or not country or country.upper() in CONSENT_COUNTRIES
+
+
+def consent_state(events: Iterable[ConsentEvent], now: datetime) -> ConsentState | None:
+    """The state after all events: the newest by ``at``, then ``id``, counts; ``None`` without any."""
+    newest = max(events, key=lambda event: (event.at, event.id), default=None)
+    if newest is None:
+        return None
+    return state_of(newest.granted_at is not None, newest.expires_at, now)
+
+
+def state_of(granted: bool, expires_at: datetime | None, now: datetime) -> ConsentState:
+    """The state that the newest event stands for."""
+    if not granted:
+        return ConsentState.REVOKED
+    return ConsentState.EXPIRED if expires_at is not None and expires_at <= now else ConsentState.GRANTED

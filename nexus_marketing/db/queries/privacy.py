@@ -1,0 +1,79 @@
+"""The folds of consent and suppression as set queries, read fresh every time: never from a cache."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import BindParameter, TextClause, bindparam, text
+from sqlalchemy.orm import Session
+
+from nexus_marketing.core.campaigns import MessageClass
+from nexus_marketing.core.privacy import ConsentState
+from nexus_marketing.db.tenancy import run
+
+#: Which suppressions stop which class: ``all`` stops everything, ``marketing`` only marketing.
+_COVERS = {MessageClass.MARKETING: ("all", "marketing"), MessageClass.TRANSACTIONAL: ("all",)}
+
+_NEWEST = (
+    "NOT EXISTS (SELECT 1 FROM marketing_suppressions n WHERE n.tenant_id = :tenant_id"
+    " AND n.address_hash = s.address_hash AND n.channel = s.channel AND n.type = s.type AND n.id > s.id)"
+)
+_SUPPRESSED = (
+    "SELECT DISTINCT s.address_hash FROM marketing_suppressions s WHERE s.tenant_id = :tenant_id"
+    " AND s.address_hash {hashes} AND s.channel IN (:channel, 'all') AND s.type {types}"
+    f" AND s.suppressed_at IS NOT NULL AND {_NEWEST}"
+)
+_CONSENTS_PG = (
+    "SELECT DISTINCT ON (lead_id) lead_id, granted_at IS NOT NULL AS granted,"
+    " expires_at IS NOT NULL AND expires_at <= nexus_now() AS expired"
+    " FROM marketing_consents WHERE tenant_id = :tenant_id AND lead_id = ANY(:leads)"
+    " AND channel = :channel AND type = :type ORDER BY lead_id, at DESC, id DESC"
+)
+_CONSENTS_SQLITE = (
+    "SELECT lead_id, granted, expired FROM (SELECT lead_id, granted_at IS NOT NULL AS granted,"
+    " expires_at IS NOT NULL AND expires_at <= nexus_now() AS expired,"
+    " row_number() OVER (PARTITION BY lead_id ORDER BY at DESC, id DESC) AS place"
+    " FROM marketing_consents WHERE tenant_id = :tenant_id AND lead_id IN :leads"
+    " AND channel = :channel AND type = :type) WHERE place = 1"
+)
+_BATCH = 500
+
+
+def suppressed_hashes(
+    session: Session, hashes: Sequence[bytes], channel: str, message_class: MessageClass
+) -> set[bytes]:
+    """Those of the addresses (keyed hashes) that must not get a message of this class on this channel."""
+    found: set[bytes] = set()
+    types = list(_COVERS[message_class])
+    for start in range(0, len(hashes), _BATCH):
+        values = {"hashes": list(hashes[start : start + _BATCH]), "channel": channel, "types": types}
+        found.update(bytes(each) for each in run(session, _suppressed(session), values, writes=False).scalars())
+    return found
+
+
+def consent_states(session: Session, lead_ids: Sequence[int], channel: str, type_: str) -> dict[int, ConsentState]:
+    """The current consent of each lead that ever gave or withdrew one."""
+    found: dict[int, ConsentState] = {}
+    for start in range(0, len(lead_ids), _BATCH):
+        values = {"leads": list(lead_ids[start : start + _BATCH]), "channel": channel, "type": type_}
+        for row in run(session, _consents(session), values, writes=False):
+            state = ConsentState.EXPIRED if row.expired else ConsentState.GRANTED
+            found[row.lead_id] = state if row.granted else ConsentState.REVOKED
+    return found
+
+
+def _is_postgresql(session: Session) -> bool:
+    return session.get_bind().dialect.name == "postgresql"
+
+
+def _suppressed(session: Session) -> str | TextClause:
+    if _is_postgresql(session):
+        return _SUPPRESSED.format(hashes="= ANY(:hashes)", types="= ANY(:types)")
+    return text(_SUPPRESSED.format(hashes="IN :hashes", types="IN :types")).bindparams(_list("hashes"), _list("types"))
+
+
+def _consents(session: Session) -> str | TextClause:
+    return _CONSENTS_PG if _is_postgresql(session) else text(_CONSENTS_SQLITE).bindparams(_list("leads"))
+
+
+def _list(name: str) -> BindParameter[Any]:
+    return bindparam(name, expanding=True)

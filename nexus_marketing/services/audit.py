@@ -1,0 +1,88 @@
+"""One audit row per change, in the change's own transaction, without personal values (DESIGN.md 4.18).
+
+The row that is never changed carries salted commitments; salts and values lie beside it, where
+erasure clears them. Whoever has the value and the salt can prove what was written, nobody else.
+"""
+
+import secrets
+from collections.abc import Collection, Mapping
+from datetime import date, datetime
+from hashlib import sha256
+from typing import Any
+
+import orjson
+
+from nexus_marketing.db.models import AuditEntry, AuditValue
+from nexus_marketing.runtime import Context
+
+_SALT_BYTES = 16
+
+
+def record(
+    ctx: Context,
+    action: str,
+    subject_type: str,
+    subject_id: int | str,
+    changes: Mapping[str, tuple[Any, Any]] | None = None,
+    *,
+    personal: Collection[str] = (),
+    lead_id: int | None = None,
+) -> None:
+    """Append an audit row.
+
+    Args:
+        action: ``topic.verb``.
+        subject_type: what was changed.
+        subject_id: which one; ``batch`` for bulk work.
+        changes: field → (before, after).
+        personal: fields whose values must not stand in the row itself.
+        lead_id: whose erasure clears the values beside the row.
+    """
+    body: dict[str, Any] = {}
+    values: dict[str, Any] = {}
+    for name, (before, after) in (changes or {}).items():
+        if name in personal:
+            values[name] = kept = _kept(before, after)
+            body[name] = {"commitment": _commitment(kept)}
+        else:
+            body[name] = {"before": _plain(before), "after": _plain(after)}
+    entry = AuditEntry(
+        at=ctx.now,
+        actor=ctx.actor.label,
+        action=action,
+        subject_type=subject_type,
+        subject_id=str(subject_id),
+        request_id=ctx.request_id,
+        body=body,
+        body_hash=_digest(body),
+    )
+    ctx.session.add(entry)
+    if values:
+        ctx.session.flush()
+        ctx.session.add(AuditValue(at=entry.at, audit_id=entry.id, lead_id=lead_id, values=values))
+
+
+def commitment_holds(commitment: str, kept: Mapping[str, Any]) -> bool:
+    """Whether kept values are those an audit row committed to."""
+    return secrets.compare_digest(commitment, _commitment(kept))
+
+
+def _kept(before: Any, after: Any) -> dict[str, Any]:
+    return {"salt": secrets.token_hex(_SALT_BYTES), "before": _plain(before), "after": _plain(after)}
+
+
+def _commitment(kept: Mapping[str, Any]) -> str:
+    return _digest(kept).hex()
+
+
+def _digest(value: Any) -> bytes:
+    return sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).digest()
+
+
+def _plain(value: Any) -> Any:
+    """Values as JSON has them."""
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return value.hex()
+    return value

@@ -1,0 +1,56 @@
+"""``make chaos ARGS="[FAULT …] [--faults N] [--seed S] [--json FILE]"``."""
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from tests.chaos.scenarios import FAULTS, Plan, Verdict
+from tests.common.servers import Run, start_postgres
+
+_COLUMNS = (
+    "fault",
+    "injected",
+    "planned",
+    "lost",
+    "duplicated",
+    "unknown",
+    "unknown_undelivered",
+    "bound",
+    "recovery_s_max",
+)
+
+
+def main() -> int:
+    """Run the named faults, or all; exit 1 when one of them did harm."""
+    parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
+    parser.add_argument("fault", nargs="*", choices=[*FAULTS, []], help="default: all")
+    parser.add_argument("--faults", type=int, default=20, help="kills per random scenario")
+    parser.add_argument("--audience", type=int, help="leads; default: 200 per kill")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    plan = Plan(options.faults, options.audience or max(4_000, 200 * options.faults), options.seed)
+    verdicts = []
+    with Run.open(durable=True) as run:
+        cluster = start_postgres(run)
+        print(f"PostgreSQL {cluster.version} ({cluster.origin}), seed {plan.seed}", flush=True)
+        print("  ".join(f"{name:>12}" for name in _COLUMNS), flush=True)
+        for name in options.fault or FAULTS:
+            verdicts.append(FAULTS[name](cluster, plan))
+            _print(verdicts[-1])
+    if options.json:
+        rows = [{name: asdict(verdict)[name] for name in _COLUMNS} for verdict in verdicts]
+        options.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    return 0 if all(verdict.ok for verdict in verdicts) else 1
+
+
+def _print(verdict: Verdict) -> None:
+    print("  ".join(f"{getattr(verdict, name)!s:>12}" for name in _COLUMNS), flush=True)
+    for complaint in verdict.complaints:
+        print(f"  HARM: {complaint}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""The judge, a process of its own: reads the sink's log and plain SQL, never the product's counters."""
+
+import argparse
+import json
+import sqlite3
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from tests.common.servers import libpq_url
+
+#: Each answers no rows as long as all is well; written again here on purpose, in the judge's own words.
+INVARIANTS = {
+    "planned differs from rows": (
+        "SELECT s.id FROM marketing_sends s WHERE s.planned <>"
+        " (SELECT count(*) FROM marketing_deliveries d WHERE d.tenant_id = s.tenant_id AND d.send_id = s.id)"
+    ),
+    "completed with open rows": (
+        "SELECT s.id FROM marketing_sends s JOIN marketing_deliveries d ON d.tenant_id = s.tenant_id"
+        " AND d.send_id = s.id AND d.state = 'planned' WHERE s.status = 'completed'"
+    ),
+    "open row that nothing will wake": (
+        "SELECT d.seq FROM marketing_deliveries d JOIN marketing_sends s ON s.tenant_id = d.tenant_id"
+        " AND s.id = d.send_id WHERE s.status IN ('running', 'paused') AND d.state = 'planned' AND d.due_at IS NULL"
+        " AND NOT EXISTS (SELECT 1 FROM marketing_delivery_chunks c WHERE c.tenant_id = d.tenant_id"
+        " AND c.send_id = d.send_id AND c.closed_at IS NULL AND d.seq BETWEEN c.seq_lo AND c.seq_hi)"
+    ),
+    "unknown state": (
+        "SELECT seq FROM marketing_deliveries WHERE state NOT IN"
+        " ('planned', 'accepted', 'skipped', 'failed', 'unknown')"
+    ),
+    "skipped without reason": "SELECT seq FROM marketing_deliveries WHERE state = 'skipped' AND reason IS NULL",
+    "one lead twice": (
+        "SELECT lead_id FROM marketing_deliveries GROUP BY tenant_id, send_id, lead_id HAVING count(*) > 1"
+    ),
+}
+
+
+def query(dsn: str, statement: str) -> list[tuple[Any, ...]]:
+    """Rows of a statement, by the driver alone."""
+    if dsn.startswith("sqlite"):
+        with closing(sqlite3.connect(dsn.removeprefix("sqlite:///"), timeout=30)) as lite:
+            return lite.execute(statement).fetchall()
+    with psycopg.connect(libpq_url(dsn)) as connection:
+        return connection.execute(statement).fetchall()
+
+
+def broken(dsn: str) -> list[str]:
+    """Names of the invariants that do not hold now."""
+    return [name for name, statement in INVARIANTS.items() if query(dsn, statement)]
+
+
+def judge(dsn: str, log: Path, audience: int) -> dict[str, Any]:
+    """Compare what arrived with what the ledger says.
+
+    ``lost``: an eligible lead that neither arrived nor has a final state; also one the ledger calls
+    accepted that never arrived. ``duplicated``: second arrivals. ``unknown_undelivered``: unknown and
+    never arrived.
+    """
+    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+    arrived = Counter(line.split("\t")[0] for line in lines)
+    message_ids: dict[str, set[str]] = {}
+    for line in lines:
+        recipient, message_id, *_rest = line.split("\t")
+        message_ids.setdefault(recipient, set()).add(message_id)
+    states = {
+        email: state
+        for email, state in query(
+            dsn,
+            "SELECT l.email, d.state FROM marketing_deliveries d"
+            " JOIN marketing_leads l ON l.tenant_id = d.tenant_id AND l.id = d.lead_id",
+        )
+    }
+    leads = [email for (email,) in query(dsn, "SELECT email FROM marketing_leads")]
+    final = {"accepted", "skipped", "failed", "unknown"}
+    lost = [
+        email
+        for email in leads
+        if (arrived[email] == 0 and states.get(email) not in final - {"accepted"}) or states.get(email) not in final
+    ]
+    unknown = [email for email, state in states.items() if state == "unknown"]
+    return {
+        "audience": audience,
+        "planned": len(states),
+        "accepted": sum(state == "accepted" for state in states.values()),
+        "arrived": sum(arrived.values()),
+        "lost": len(lost),
+        "duplicated": sum(count - 1 for count in arrived.values()),
+        "changed_message_id": sum(len(ids) > 1 for ids in message_ids.values()),
+        "unknown": len(unknown),
+        "unknown_undelivered": sum(arrived[email] == 0 for email in unknown),
+        "open": sum(state == "planned" for state in states.values()),
+        "broken": broken(dsn),
+    }
+
+
+def main() -> None:
+    """Print the verdict as JSON."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--dsn", required=True)
+    parser.add_argument("--log", type=Path, required=True)
+    parser.add_argument("--audience", type=int, required=True)
+    options = parser.parse_args()
+    print(json.dumps(judge(options.dsn, options.log, options.audience)))
+
+
+if __name__ == "__main__":
+    main()

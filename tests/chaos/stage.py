@@ -1,0 +1,198 @@
+"""The stage of a chaos run: a real database, a recording mail sink, a campaign about to be sent."""
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import insert
+
+from nexus_marketing.core.campaigns import MessageClass
+from nexus_marketing.core.clock import SystemClock
+from nexus_marketing.db.models import ChannelAccount, Lead, Segment, Send, SegmentMember, Tenant
+from nexus_marketing.db.upgrade import upgrade
+from nexus_marketing.runtime import Runtime
+from nexus_marketing.services.campaigns import create_campaign, launch_campaign
+from nexus_marketing.services.templates import create_template
+from tests.common.databases import SECRET_KEY, build_runtime, opened, postgres_copy, postgres_settings, sqlite_settings
+from tests.common.servers import PostgresCluster
+
+SUBJECT = "Hello {{ first_name }}"
+HTML = (
+    "<html><body><p>Dear {{ name }}</p><p><a href='https://shop.example/sale'>Sale</a></p>"
+    "<p><a href=\"{{ unsubscribe_url }}\">Unsubscribe</a> {{ postal_address }}</p></body></html>"
+)
+_BATCH = 2_000
+
+
+@dataclass(slots=True)
+class Stage:
+    """What a scenario plays on."""
+
+    runtime: Runtime
+    folder: Path
+    sink_log: Path
+    sink_port: int
+    settings: Mapping[str, str]
+    tenant_id: int
+    campaign_id: int = 0
+    send_id: int = 0
+    audience: int = 0
+    connections: int = 8
+    workers: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    def write_ini(self) -> Path:
+        """The settings as the ini file that product commands take."""
+        path = self.folder / "chaos.ini"
+        lines = "\n".join(f"{name} = {value}" for name, value in self.settings.items())
+        path.write_text(f"[app:main]\nuse = egg:nexus-marketing\n{lines}\n", encoding="utf-8")
+        return path
+
+    def start_worker(self, probe: str | None = None) -> subprocess.Popen[str]:
+        """A worker process; ``probe`` (``name:nth``) makes it kill itself there."""
+        command = [sys.executable, "-m", "tests.chaos.worker", json.dumps(dict(self.settings))]
+        if probe is not None:
+            command += ["--probe", probe]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=(self.folder / "worker.log").open("a"))
+        self.workers.append(process)
+        return process
+
+    def send_status(self) -> str:
+        """Where the send stands."""
+        with self.runtime.work(self.tenant_id, mode="read") as ctx:
+            send = ctx.session.get(Send, (self.tenant_id, self.send_id))
+            assert send is not None
+            return send.status
+
+    def stop_workers(self) -> None:
+        """End every worker process this stage started."""
+        for process in self.workers:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+
+
+@contextmanager
+def open_stage(
+    cluster: PostgresCluster | None, *, audience: int, reply_delay_seconds: float, connections: int = 8
+) -> Iterator[Stage]:
+    """A stage on PostgreSQL, or on SQLite without a cluster."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nexus-chaos-")))
+        sink_port = stack.enter_context(_sink(folder, reply_delay_seconds))
+        database = _database(stack, cluster, folder)
+        settings = {
+            "nexus.database_url": database.app_url,
+            "nexus.database_worker_url": database.worker_url,
+            "nexus.database_owner_url": database.owner_url,
+            "nexus.secret_key": SECRET_KEY,
+            "nexus.state_dir": str(folder / "state"),
+            "nexus.smtp.host": "127.0.0.1",
+            "nexus.smtp.port": str(sink_port),
+            "nexus.smtp.connections": str(connections),
+            "nexus.lease_seconds": "6",
+            "nexus.poll_seconds": "0.1",
+        }
+        engines = stack.enter_context(opened(database))
+        runtime = build_runtime(database, engines, folder / "state", clock=SystemClock(), channels=_channels())
+        tenant_id = _tenant(runtime)
+        stage = Stage(runtime, folder, folder / "sink.log", sink_port, settings, tenant_id, connections=connections)
+        stack.callback(stage.stop_workers)
+        _audience(stage, audience)
+        yield stage
+
+
+def _database(stack: ExitStack, cluster: PostgresCluster | None, folder: Path) -> Any:
+    if cluster is not None:
+        name = postgres_copy(cluster)
+        stack.callback(cluster.drop_database, name)
+        return postgres_settings(cluster, name)
+    database = sqlite_settings(folder / "nexus.db")
+    with opened(database) as engines:
+        upgrade(engines)
+    return database
+
+
+def _channels() -> dict[str, Any]:
+    """Launching only asks whether the channel exists; workers build their own."""
+    return {"email": object()}
+
+
+@contextmanager
+def _sink(folder: Path, reply_delay_seconds: float) -> Iterator[int]:
+    script = folder / "sink.json"
+    delay = {"match": "@", "action": "stall", "seconds": reply_delay_seconds}
+    script.write_text(json.dumps([delay] if reply_delay_seconds else []), encoding="utf-8")
+    command = [sys.executable, "-m", "nexus_marketing.smtp.sink", "--port", "0", "--record"]
+    command += ["--log", str(folder / "sink.log"), "--script", str(script)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        yield int(process.stdout.readline().split()[-1])
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _tenant(runtime: Runtime) -> int:
+    with runtime.work(None, role="owner") as ctx:
+        tenant = Tenant(slug="chaos", name="Chaos", settings={}, created_at=ctx.now)
+        ctx.session.add(tenant)
+        ctx.session.flush()
+        return int(tenant.id)
+
+
+def _audience(stage: Stage, audience: int) -> None:
+    """Leads outside the EU in a static segment, so that everybody is eligible."""
+    stage.audience = audience
+    with stage.runtime.work(stage.tenant_id) as ctx:
+        now = ctx.now
+        ctx.session.add(Segment(name="everybody", kind="static", created_at=now, updated_at=now))
+        config = {"from_email": "news@shop.example", "from_name": "Shop", "postal_address": "1 High Street, Town"}
+        ctx.session.add(
+            ChannelAccount(type="email", name="main", config=config, enabled=True, created_at=now, updated_at=now)
+        )
+    for first in range(1, audience + 1, _BATCH):
+        numbers = range(first, min(first + _BATCH, audience + 1))
+        with stage.runtime.work(stage.tenant_id) as ctx:
+            ctx.session.execute(insert(Lead), [_lead(stage.tenant_id, n, ctx.now) for n in numbers])
+            members = [
+                {"tenant_id": stage.tenant_id, "segment_id": 1, "lead_id": n, "entered_at": ctx.now, "generation": 1}
+                for n in numbers
+            ]
+            ctx.session.execute(insert(SegmentMember), members)
+
+
+def _lead(tenant_id: int, number: int, now: Any) -> dict[str, Any]:
+    email = f"lead{number}@inbox.example"
+    return {
+        "tenant_id": tenant_id,
+        "id": number,
+        "email": email,
+        "email_norm": email,
+        "name": f"Lead {number}",
+        "first_name": f"Lead{number}",
+        "country": "US",
+        "tags": [],
+        "attributes": {},
+        "created_at": now,
+        "updated_at": now,
+    }
+
+
+def launch(stage: Stage, message_class: MessageClass = MessageClass.MARKETING) -> None:
+    """Create a template and a campaign for everybody, and launch it."""
+    with stage.runtime.work(stage.tenant_id) as ctx:
+        content = {"subject": SUBJECT, "html": HTML}
+        template = create_template(ctx, {"name": "t", "type": "email", "content": content, "variables": {}})
+        campaign = create_campaign(
+            ctx, {"name": "c", "segment_id": 1, "template_id": template.id, "message_class": str(message_class)}
+        )
+        launch_campaign(ctx, campaign.id)
+        stage.campaign_id = campaign.id
+        stage.send_id = 1

@@ -1,0 +1,63 @@
+"""A worker process for chaos runs: the product's own loop, optionally with a place to die at."""
+
+import argparse
+import json
+import os
+import signal
+import sys
+
+from nexus_marketing.config import make_runtime
+from nexus_marketing.core.contracts import OutcomeKind
+from nexus_marketing.delivery.journal import HandOverJournal
+from nexus_marketing.tasks.worker import run
+from nexus_marketing.telemetry import NullTelemetry, configure_logging
+
+
+class Probe(NullTelemetry):
+    """Kills the process the ``nth`` time it passes the named point, as SIGKILL: no handler, no flush."""
+
+    def __init__(self, name: str, nth: int) -> None:
+        self._name = name
+        self._left = nth
+
+    def point(self, name: str) -> None:
+        """Count down at the named point."""
+        if name == self._name:
+            self._left -= 1
+            if self._left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _probe_the_wire(probe: Probe) -> None:
+    """The two moments around a message's last byte are marked in the journal: die there too."""
+    on_wire, on_outcome = HandOverJournal.on_wire, HandOverJournal.on_outcome
+
+    def before(self: HandOverJournal, ref: int) -> None:
+        on_wire(self, ref)
+        probe.point("wire.before")
+
+    def after(self: HandOverJournal, ref: int, kind: OutcomeKind) -> None:
+        probe.point("wire.after")
+        on_outcome(self, ref, kind)
+
+    HandOverJournal.on_wire = before  # type: ignore[method-assign]
+    HandOverJournal.on_outcome = after  # type: ignore[method-assign]
+
+
+def main() -> None:
+    """Run a worker with the settings given as JSON."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("settings")
+    parser.add_argument("--probe", help="point:nth")
+    options = parser.parse_args()
+    configure_logging("WARNING", sys.stderr)
+    parts = {}
+    if options.probe:
+        name, _, nth = options.probe.rpartition(":")
+        parts["telemetry"] = probe = Probe(name, int(nth))
+        _probe_the_wire(probe)
+    run(make_runtime(json.loads(options.settings), **parts))
+
+
+if __name__ == "__main__":
+    main()
