@@ -97,7 +97,7 @@ def cancel_chunk(session: Session, send_id: int) -> bool:
     row = run(session, _CLOSE_CHUNK, {"send_id": send_id}, writes=True).first()
     if row is None:
         return False
-    members = chunk_members(session, row.seqs)
+    members = chunk_members(row.seqs)
     if members is None:
         run(session, _CANCEL_ROWS, {"send_id": send_id, "lo": row.seq_lo, "hi": row.seq_hi}, writes=True)
     else:

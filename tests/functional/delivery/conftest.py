@@ -1,0 +1,135 @@
+"""A campaign ready to be sent, on both databases, through a channel as a stranger would write it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from nexus_marketing.core.contracts import OutcomeKind
+from nexus_marketing.core.privacy import ConsentState
+from nexus_marketing.db.models import Campaign, ChannelAccount, Consent, Delivery, Send, Suppression
+from nexus_marketing.runtime import Runtime
+from nexus_marketing.services.campaigns import create_campaign, launch_campaign
+from nexus_marketing.services.templates import create_template
+from nexus_marketing.tasks.loops import WorkerLoop
+
+from tests.common.channels import ScriptedChannel
+from tests.common.factories import make_leads, make_segment
+
+CONTENT = {
+    "subject": "Hello {{ first_name | default(\"there\") }}",
+    "html": "<p>{{ name }} <a href='https://shop.example/sale'>Sale</a>"
+    "<a href=\"{{ unsubscribe_url }}\">Out</a> {{ postal_address }}</p>",
+}
+SENDER = {"from_email": "news@shop.example", "from_name": "Shop", "postal_address": "1 High Street, Town"}
+
+
+@dataclass(slots=True)
+class Scene:
+    """One tenant's campaign and the worker that sends it."""
+
+    runtime: Runtime
+    tenant_id: int
+    channel: ScriptedChannel
+    lead_ids: list[int]
+    campaign_id: int = 0
+    send_id: int = 0
+    stopping: Callable[[], bool] = lambda: False
+
+    def launch(self, **options: Any) -> None:
+        """Create the campaign and launch it."""
+        segment_id = make_segment(self.runtime, self.tenant_id, self.lead_ids)
+        with self.runtime.work(self.tenant_id) as ctx:
+            ctx.session.add(
+                ChannelAccount(
+                    type="email", name="main", config=SENDER, enabled=True, created_at=ctx.now, updated_at=ctx.now
+                )
+            )
+            template = create_template(ctx, {"name": "t", "type": "email", "content": CONTENT, "variables": {}})
+            campaign = create_campaign(
+                ctx, {"name": "c", "segment_id": segment_id, "template_id": template.id, **options}
+            )
+            launch_campaign(ctx, campaign.id)
+            self.campaign_id = campaign.id
+            self.send_id = ctx.session.scalars(select(Send.id)).one()
+
+    def work(self, turns: int = 20) -> None:
+        """Let a worker turn until nothing is left to do, or so many times."""
+        loop = WorkerLoop(self.runtime, self.stopping)
+        try:
+            for _ in range(turns):
+                if not loop.turn():
+                    break
+        finally:
+            loop.finish()
+
+    def rows(self) -> list[Delivery]:
+        """The ledger rows by ``seq``."""
+        with self.runtime.work(self.tenant_id, mode="read") as ctx:
+            return list(ctx.session.scalars(select(Delivery).order_by(Delivery.seq)))
+
+    def states(self) -> list[str]:
+        """State of each ledger row, with the reason of those skipped or failed."""
+        return [row.state if row.reason is None else f"{row.state}({row.reason})" for row in self.rows()]
+
+    def send(self) -> Send:
+        """The send as it stands."""
+        with self.runtime.work(self.tenant_id, mode="read") as ctx:
+            return ctx.session.scalars(select(Send)).one()
+
+    def campaign(self) -> Campaign:
+        """The campaign as it stands."""
+        with self.runtime.work(self.tenant_id, mode="read") as ctx:
+            return ctx.session.scalars(select(Campaign)).one()
+
+    def address(self, number: int) -> str:
+        """The address of the n-th lead, from 1."""
+        return f"person{number}@example.org"
+
+    def suppress(self, number: int, type_: str = "marketing") -> None:
+        """The n-th lead does not want it any more."""
+        with self.runtime.work(self.tenant_id) as ctx:
+            address = self.address(number)
+            ctx.session.add(
+                Suppression(
+                    address_hash=self.runtime.keys.address_hash(self.tenant_id, address),
+                    email=address,
+                    channel="email",
+                    type=type_,
+                    reason="unsubscribed",
+                    source="test",
+                    suppressed_at=ctx.now,
+                )
+            )
+
+    def consent(self, number: int, state: ConsentState) -> None:
+        """The n-th lead gave or withdrew consent."""
+        granted = state is ConsentState.GRANTED
+        with self.runtime.work(self.tenant_id) as ctx:
+            ctx.session.add(
+                Consent(
+                    lead_id=self.lead_ids[number - 1],
+                    channel="email",
+                    type="marketing",
+                    at=ctx.now,
+                    granted_at=ctx.now if granted else None,
+                    revoked_at=None if granted else ctx.now,
+                    source="test",
+                    evidence={},
+                )
+            )
+
+
+@pytest.fixture
+def make_scene(runtime: Runtime, tenant: int) -> Callable[..., Scene]:
+    """Build a scene of so many leads; options are columns of the leads, ``script`` is the channel's."""
+
+    def build(leads: int = 10, script: dict[str, list[OutcomeKind]] | None = None, **columns: Any) -> Scene:
+        channel = ScriptedChannel(script or {})
+        settings = replace(runtime.settings, chunk_size=columns.pop("chunk_size", 500))
+        staged = replace(runtime, channels={"email": channel}, settings=settings)
+        return Scene(staged, tenant, channel, make_leads(runtime, tenant, leads, **columns))
+
+    return build

@@ -1,0 +1,127 @@
+"""What a worker that died or froze leaves behind, and what becomes of it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from nexus_marketing.core.contracts import OutcomeKind
+from nexus_marketing.db.queries.deliveries import ChunkClaim, claim_chunk, commit_intent, release_chunk
+from nexus_marketing.db.tenancy import open_session
+from nexus_marketing.delivery.journal import HandOverJournal, dead_journals
+from nexus_marketing.delivery.planning import SendRef, plan_send
+from nexus_marketing.delivery.recovery import recover_dead, recover_expired
+from tests.common.databases import DatabaseTime
+from tests.functional.delivery.conftest import Scene
+
+pytestmark = pytest.mark.req("REL-001", "REL-006", "REL-007")
+
+MakeScene = Callable[..., Scene]
+JOURNALS = "journal"
+
+
+def claim(scene: Scene, lo: int, hi: int, **options: str) -> tuple[HandOverJournal, ChunkClaim]:
+    """A worker that claimed the first chunk and intends ``lo``..``hi``, up to the moment it dies."""
+    scene.launch(**options)
+    plan_send(scene.runtime, SendRef(scene.tenant_id, scene.send_id))
+    journal = HandOverJournal(scene.runtime.settings.state_dir / JOURNALS / "victim.journal")
+    engine = scene.runtime.engines.worker
+    with open_session(engine, tenant_id=scene.tenant_id, mode="durable") as session, session.begin():
+        held = claim_chunk(session, scene.send_id, "victim", 30)
+        assert held is not None
+    journal.begin(held)
+    with open_session(engine, tenant_id=scene.tenant_id, mode="durable") as session, session.begin():
+        assert commit_intent(session, held, lo, hi, 30) == "running"
+    return journal, held
+
+
+def die(journal: HandOverJournal) -> None:
+    """As SIGKILL leaves it: the file stays, its lock is gone."""
+    journal._map.close()
+    journal._file.close()
+
+
+def test_a_dead_workers_journal_tells_what_was_on_the_wire(make_scene: MakeScene) -> None:
+    scene = make_scene(10)
+    journal, _ = claim(scene, 1, 6)
+    journal.on_wire(0)
+    journal.on_outcome(0, OutcomeKind.ACCEPTED)
+    journal.on_wire(1)
+    die(journal)
+    assert recover_dead(scene.runtime, scene.runtime.settings.state_dir / JOURNALS) == 1
+    assert scene.states() == ["accepted", "unknown", *["planned"] * 8]
+    scene.work()
+    assert scene.states() == ["accepted", "unknown", *["accepted"] * 8]
+    assert len(scene.channel.sent) == 8
+
+
+def test_without_a_journal_the_whole_open_intent_is_unknown(
+    make_scene: MakeScene, database_time: DatabaseTime
+) -> None:
+    scene = make_scene(10)
+    journal, _ = claim(scene, 1, 6)
+    assert recover_expired(scene.runtime) == 0
+    database_time.advance(seconds=31)
+    assert recover_expired(scene.runtime) == 1
+    assert scene.states() == [*["unknown"] * 6, *["planned"] * 4]
+    journal.close()
+    scene.work()
+    assert len(scene.channel.sent) == 4
+
+
+def test_a_living_workers_journal_is_not_believed(make_scene: MakeScene) -> None:
+    scene = make_scene(3)
+    journal, _ = claim(scene, 1, 3)
+    assert recover_dead(scene.runtime, scene.runtime.settings.state_dir / JOURNALS) == 0
+    journal.close()
+
+
+def test_who_lost_the_lease_changes_nothing_any_more(make_scene: MakeScene, database_time: DatabaseTime) -> None:
+    scene = make_scene(3)
+    journal, held = claim(scene, 1, 3)
+    database_time.advance(seconds=31)
+    recover_expired(scene.runtime)
+    engine = scene.runtime.engines.worker
+    with open_session(engine, tenant_id=scene.tenant_id) as session, session.begin():
+        assert commit_intent(session, held, 1, 3, 30) is None
+        assert release_chunk(session, held, closed=True) is False
+    assert scene.states() == ["unknown"] * 3
+    journal.close()
+
+
+def test_transactional_rows_of_a_dead_worker_are_sent_once_more_later(
+    make_scene: MakeScene, database_time: DatabaseTime
+) -> None:
+    scene = make_scene(4)
+    journal, _ = claim(scene, 1, 2, message_class="transactional")
+    journal.on_wire(0)
+    die(journal)
+    recover_dead(scene.runtime, scene.runtime.settings.state_dir / JOURNALS)
+    assert scene.states() == ["planned(ambiguous)", *["planned"] * 3]
+    scene.work()
+    assert len(scene.channel.sent) == 3
+    database_time.advance(minutes=2)
+    scene.work()
+    assert scene.states() == ["accepted(ambiguous)", *["accepted"] * 3]
+
+
+def test_a_worker_stopping_between_windows_leaves_nothing_unknown(make_scene: MakeScene) -> None:
+    scene = make_scene(40)
+    batches: list[int] = []
+    scene.channel.on_batch = lambda batch: batches.append(len(batch))
+    scene.stopping = lambda: len(batches) >= 2
+    scene.launch()
+    scene.work()
+    scene.stopping = lambda: False
+    assert "unknown" not in scene.states()
+    assert "planned" in scene.states()
+    scene.work()
+    assert scene.states() == ["accepted"] * 40
+    assert len(scene.channel.sent) == 40
+
+
+def test_a_journal_goes_with_its_worker(tmp_path: Path) -> None:
+    journal = HandOverJournal(tmp_path / "w.journal")
+    assert list(dead_journals(tmp_path)) == []
+    journal.close()
+    assert list(tmp_path.iterdir()) == []
