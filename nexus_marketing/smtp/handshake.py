@@ -1,5 +1,6 @@
 """Set-up of one connection by the standard library: greeting, EHLO, STARTTLS policy, AUTH; then its socket is ours."""
 
+import base64
 import contextlib
 import smtplib
 import socket
@@ -101,7 +102,7 @@ def open_session(settings: PoolSettings) -> Session:
     except (OSError, smtplib.SMTPException) as error:
         client.close()
         raise _setup_error(error, Phase.AUTH) from error
-    except SetupError:
+    except BaseException:
         client.close()
         raise
 
@@ -163,7 +164,14 @@ def _log_in(client: smtplib.SMTP, settings: PoolSettings) -> None:
         raise SetupError(ReplyKind.PERMANENT_SENDER, 0, text)
     if not client.has_extn("auth"):
         raise SetupError(ReplyKind.PERMANENT_SENDER, 0, f"{settings.host} does not offer AUTH but a user name is set")
-    client.login(settings.username, settings.password)
+    if (settings.username + settings.password).isascii():
+        client.login(settings.username, settings.password)
+        return
+    # the standard library writes ASCII credentials only; PLAIN is UTF-8 (RFC 4616)
+    pair = f"\0{settings.username}\0{settings.password}".encode()
+    code, answer = client.docmd("AUTH", "PLAIN " + base64.b64encode(pair).decode("ascii"))
+    if code != 235:
+        raise smtplib.SMTPAuthenticationError(code, answer)
 
 
 def _take_over(client: smtplib.SMTP) -> Session:

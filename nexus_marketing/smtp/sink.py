@@ -113,6 +113,8 @@ class Sink:
     def _shut(self) -> None:
         for key in list(self._selector.get_map().values()):
             key.fileobj.close()  # type: ignore[union-attr]
+        for client in self._stalled:
+            client.sock.close()
         self._selector.close()
         self._bell_far.close()
         if self._log >= 0:
