@@ -25,7 +25,7 @@ from nexus_marketing.delivery.sending import Sender
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.services.campaigns import finish_campaign, hold_campaign
 from nexus_marketing.services.engagements import judge_hits
-from nexus_marketing.services.segments import recalculate, recalculate_requested
+from nexus_marketing.services.segments import recalculate_requested, refresh
 from nexus_marketing.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -102,8 +102,7 @@ def plan_waiting(runtime: Runtime) -> int:
         waiting = sends_to_plan(session)
     for row in waiting:
         if row.plan_cursor == 0:
-            with runtime.work(row.tenant_id, SYSTEM) as ctx:
-                recalculate(ctx, row.segment_id)
+            refresh(runtime, row.tenant_id, row.segment_id)
         plan_send(runtime, SendRef(row.tenant_id, row.id))
     return len(waiting)
 

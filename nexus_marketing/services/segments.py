@@ -1,0 +1,223 @@
+"""Segments: audiences by rule or by hand, kept as membership rows (BEHAVIOUR.md 5.3)."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+
+from nexus_marketing.core.actors import SYSTEM
+from nexus_marketing.core.conditions import Condition, Evaluation, FieldType, Schema, parse, to_json
+from nexus_marketing.core.conditions import lead_schema as standard_schema
+from nexus_marketing.core.errors import Conflict, NexusError, StaleVersion, ValidationError
+from nexus_marketing.core.values import canonical
+from nexus_marketing.db.conditions import compile_condition, cost_class
+from nexus_marketing.db.models import Campaign, Segment, Tenant
+from nexus_marketing.db.queries import segments as queries
+from nexus_marketing.db.tenancy import find, open_session
+from nexus_marketing.runtime import Context, Runtime
+from nexus_marketing.services.audit import record
+from nexus_marketing.telemetry import get_logger
+
+log = get_logger(__name__)
+
+KINDS = ("dynamic", "static")
+#: Rows per transaction on SQLite, whose only writer must be free for others (DATABASE.md).
+_PIECE = 2_000
+
+
+def lead_schema(ctx: Context) -> Schema:
+    """The names that this tenant's conditions may use: the lead's and those its settings declare."""
+    tenant = ctx.session.get(Tenant, ctx.tenant_id)
+    declared = tenant.settings.get("lead_fields", {}) if tenant is not None else {}
+    return standard_schema({name: FieldType(kind) for name, kind in declared.items()})
+
+
+def create_segment(ctx: Context, data: Mapping[str, Any]) -> Segment:
+    """Write down a segment; a dynamic one is computed by the workers right after commit.
+
+    Args:
+        data: ``name``, ``kind`` (``dynamic`` or ``static``), ``conditions`` (text or JSON; dynamic only)
+            and ``lead_ids`` (static only).
+
+    Raises:
+        ConditionError: what is wrong with the condition and where.
+        Conflict: the name is taken.
+    """
+    values = canonical(dict(data))
+    kind = values.get("kind") or ("static" if values.get("lead_ids") is not None else "dynamic")
+    segment = Segment(name=values["name"], kind=kind, created_at=ctx.now, updated_at=ctx.now, version=1)
+    _apply(ctx, segment, values)
+    ctx.session.add(segment)
+    _flush_name(ctx, segment.name)
+    _after_change(ctx, segment, values.get("lead_ids"))
+    record(ctx, "segment.created", "segment", segment.id, {"name": (None, segment.name), "kind": (None, kind)})
+    return segment
+
+
+def update_segment(
+    ctx: Context, segment_id: int, data: Mapping[str, Any], *, expected_version: int | None = None
+) -> Segment:
+    """Change a segment; another rule is another membership, computed right after commit.
+
+    Raises:
+        StaleVersion: ``expected_version`` is not the current one.
+        ConditionError: what is wrong with the condition and where.
+    """
+    segment = find(ctx.session, Segment, segment_id, lock=True)
+    if expected_version is not None and expected_version != segment.version:
+        raise StaleVersion(
+            f"The segment is at version {segment.version}, not {expected_version}: load it and try again.",
+            current=segment.version,
+        )
+    values = canonical(dict(data))
+    before = {name: getattr(segment, name) for name in ("name", "conditions") if name in values}
+    segment.name = values.get("name", segment.name)
+    if values.get("kind", segment.kind) != segment.kind:
+        raise ValidationError.at("kind", "fixed", f"A {segment.kind} segment stays {segment.kind}: create another one.")
+    _apply(ctx, segment, values)
+    segment.version += 1
+    segment.updated_at = ctx.now
+    _flush_name(ctx, segment.name)
+    _after_change(ctx, segment, values.get("lead_ids"))
+    changes = {name: (before[name], getattr(segment, name)) for name in before}
+    record(ctx, "segment.updated", "segment", segment.id, changes)
+    return segment
+
+
+def delete_segment(ctx: Context, segment_id: int) -> None:
+    """Remove a segment and its membership.
+
+    Raises:
+        Conflict: campaigns refer to it; names them.
+    """
+    segment = find(ctx.session, Segment, segment_id, lock=True)
+    users = ctx.session.scalars(select(Campaign.id).where(Campaign.segment_id == segment_id).limit(10)).all()
+    if users:
+        named = ", ".join(str(each) for each in users)
+        raise Conflict(f"Campaigns use this segment: {named}. Point them elsewhere first.", campaigns=list(users))
+    ctx.session.delete(segment)
+    record(ctx, "segment.deleted", "segment", segment_id, {"name": (segment.name, None)})
+
+
+def request_recalculation(ctx: Context, segment_id: int) -> Segment:
+    """Ask the workers to compute membership afresh; what is shown until then says its ``as_of``."""
+    segment = find(ctx.session, Segment, segment_id, lock=True)
+    segment.requested_at = ctx.now
+    ctx.ring("segments")
+    return segment
+
+
+def recalculate_requested(runtime: Runtime) -> int:
+    """Compute every segment that somebody asked for; answers how many."""
+    with open_session(runtime.engines.worker, tenant_id=None, mode="read") as session:
+        waiting = queries.segments_to_refresh(session)
+    for row in waiting:
+        try:
+            refresh(runtime, row.tenant_id, row.id)
+        except NexusError as error:
+            # A rule that cannot be computed any more must not stop the others, nor be tried for ever.
+            _note_failure(runtime, row.tenant_id, row.id, error)
+    return len(waiting)
+
+
+def refresh(runtime: Runtime, tenant_id: int, segment_id: int) -> int:
+    """Bring a segment's membership in line with its rule as of now; answers the number of members.
+
+    One diff statement in one transaction on PostgreSQL. On SQLite joiners and leavers are written in
+    pieces, joiners first, so that readers never see fewer than those who stay.
+    """
+    started = time.monotonic()
+    with runtime.work(tenant_id, SYSTEM, mode="read") as ctx:
+        segment = find(ctx.session, Segment, segment_id)
+        test = None if segment.kind == "static" else _compiled(ctx, segment)
+    if test is not None and runtime.engines.dialect == "sqlite":
+        _refresh_in_pieces(runtime, tenant_id, segment_id, test, segment.generation + 1)
+    with runtime.work(tenant_id, SYSTEM) as ctx:
+        segment = find(ctx.session, Segment, segment_id, lock=True)
+        if test is not None and runtime.engines.dialect != "sqlite":
+            queries.refresh_by_diff(ctx.session, segment_id, test, segment.generation + 1)
+        segment.generation += 1
+        segment.lead_count = queries.count_members(ctx.session, segment_id)
+        segment.as_of, segment.error, segment.requested_at = ctx.now, None, None
+        segment.duration_ms = int((time.monotonic() - started) * 1000)
+        return segment.lead_count
+
+
+def _refresh_in_pieces(runtime: Runtime, tenant_id: int, segment_id: int, test: Any, generation: int) -> None:
+    with runtime.work(tenant_id, SYSTEM, mode="read") as ctx:
+        wanted = queries.matching_ids(ctx.session, test)
+        present = queries.member_ids(ctx.session, segment_id)
+    joiners = sorted(set(wanted) - set(present))
+    leavers = sorted(set(present) - set(wanted))
+    for piece in _pieces(joiners):
+        with runtime.work(tenant_id, SYSTEM) as ctx:
+            queries.add_members(ctx.session, segment_id, piece, generation)
+    for piece in _pieces(leavers):
+        with runtime.work(tenant_id, SYSTEM) as ctx:
+            queries.remove_members(ctx.session, segment_id, piece)
+
+
+def _pieces(ids: Sequence[int]) -> list[Sequence[int]]:
+    return [ids[start : start + _PIECE] for start in range(0, len(ids), _PIECE)]
+
+
+def _compiled(ctx: Context, segment: Segment) -> Any:
+    schema = lead_schema(ctx)
+    condition = parse(segment.conditions, schema, "conditions")
+    dialect = ctx.runtime.engines.dialect
+    zones = queries.zones_present(ctx.session) if _needs_zones(segment.conditions) else ()
+    return compile_condition(condition, schema, queries.LEAD_COLUMNS, dialect, Evaluation(ctx.now), zones=zones)
+
+
+def _needs_zones(document: Any) -> bool:
+    return "local_today" in str(document)
+
+
+def _apply(ctx: Context, segment: Segment, values: Mapping[str, Any]) -> None:
+    if segment.kind not in KINDS:
+        raise ValidationError.at("kind", "unknown_kind", f"{segment.kind!r} is no kind: use {' or '.join(KINDS)}.")
+    if segment.kind == "static":
+        if values.get("conditions") is not None:
+            raise ValidationError.at("conditions", "not_for_static", "A static segment has lead_ids, no conditions.")
+        return
+    if values.get("lead_ids") is not None:
+        raise ValidationError.at("lead_ids", "not_for_dynamic", "A dynamic segment has conditions, no lead_ids.")
+    if "conditions" in values or segment.conditions is None:
+        segment.conditions, segment.cost_class = _checked(ctx, values.get("conditions"))
+
+
+def _checked(ctx: Context, spelling: Any) -> tuple[dict[str, Any], str]:
+    if spelling is None:
+        raise ValidationError.at("conditions", "required", "A dynamic segment needs conditions, as text or JSON.")
+    schema = lead_schema(ctx)
+    condition: Condition = parse(spelling, schema, "conditions")
+    return dict(to_json(condition)), str(cost_class(condition, schema))
+
+
+def _after_change(ctx: Context, segment: Segment, lead_ids: Sequence[Any] | None) -> None:
+    if segment.kind == "dynamic":
+        request_recalculation(ctx, segment.id)
+        return
+    if lead_ids is not None:
+        wanted = {int(each) for each in lead_ids}
+        present = set(queries.member_ids(ctx.session, segment.id))
+        queries.add_members(ctx.session, segment.id, sorted(wanted - present), segment.generation)
+        queries.remove_members(ctx.session, segment.id, sorted(present - wanted))
+    segment.lead_count = queries.count_members(ctx.session, segment.id)
+    segment.as_of = ctx.now
+
+
+def _flush_name(ctx: Context, name: str) -> None:
+    try:
+        ctx.session.flush()
+    except IntegrityError as error:
+        raise Conflict(f"name: there is a segment {name!r} already; choose another name.", field="name") from error
+
+
+def _note_failure(runtime: Runtime, tenant_id: int, segment_id: int, error: NexusError) -> None:
+    log.error("segment_refresh_failed", tenant_id=tenant_id, segment_id=segment_id, error=str(error))
+    with runtime.work(tenant_id, SYSTEM) as ctx:
+        segment = find(ctx.session, Segment, segment_id, lock=True)
+        segment.error, segment.requested_at = str(error)[:500], None

@@ -1,0 +1,130 @@
+"""Segments on both databases: rules, hands, and what a refresh leaves."""
+
+import pytest
+from sqlalchemy import select
+
+from nexus_marketing.core.errors import ConditionError, Conflict, NotFound, StaleVersion, ValidationError
+from nexus_marketing.db.models import Lead, Segment, SegmentMember
+from nexus_marketing.runtime import Runtime
+from nexus_marketing.services.segments import (
+    create_segment,
+    delete_segment,
+    recalculate_requested,
+    refresh,
+    update_segment,
+)
+from tests.common.factories import make_campaign, make_leads
+
+pytestmark = pytest.mark.req("FR-P2-003", "FR-P2-012", "US-012")
+
+
+def members(runtime: Runtime, tenant_id: int, segment_id: int) -> set[int]:
+    with runtime.work(tenant_id, mode="read") as ctx:
+        found = ctx.session.scalars(select(SegmentMember.lead_id).where(SegmentMember.segment_id == segment_id))
+        return set(found)
+
+
+def create(runtime: Runtime, tenant_id: int, **data: object) -> int:
+    with runtime.work(tenant_id) as ctx:
+        return create_segment(ctx, {"name": "s", **data}).id
+
+
+def test_a_rule_decides_who_is_in_it(runtime: Runtime, tenant: int) -> None:
+    ids = make_leads(runtime, tenant, 30)
+    segment_id = create(runtime, tenant, conditions="score >= 20 AND NOT country == 'DE'")
+    assert recalculate_requested(runtime) == 1
+    assert members(runtime, tenant, segment_id) == set(ids[19:])
+    with runtime.work(tenant, mode="read") as ctx:
+        segment = ctx.session.scalars(select(Segment)).one()
+        assert (segment.lead_count, segment.generation, segment.error, segment.requested_at) == (11, 1, None, None)
+    assert recalculate_requested(runtime) == 0
+
+
+def test_a_refresh_writes_joiners_and_leavers_only(runtime: Runtime, tenant: int) -> None:
+    ids = make_leads(runtime, tenant, 10)
+    segment_id = create(runtime, tenant, conditions="score > 5")
+    refresh(runtime, tenant, segment_id)
+    with runtime.work(tenant) as ctx:
+        for lead in ctx.session.scalars(select(Lead).where(Lead.id.in_([ids[0], ids[9]]))):
+            lead.score = 100 - lead.score
+            lead.score = 0 if lead.id == ids[9] else lead.score
+    assert refresh(runtime, tenant, segment_id) == 5
+    assert members(runtime, tenant, segment_id) == {ids[0], *ids[5:9]}
+    with runtime.work(tenant, mode="read") as ctx:
+        rows = {row.lead_id: row.generation for row in ctx.session.scalars(select(SegmentMember))}
+    assert rows[ids[0]] == 2
+    assert rows[ids[5]] == 1
+
+
+def test_both_spellings_mean_the_same(runtime: Runtime, tenant: int) -> None:
+    make_leads(runtime, tenant, 20)
+    document = {
+        "logic": "AND",
+        "conditions": [
+            {"field": "lead_score", "operator": ">", "value": 5},
+            {"field": "country", "operator": "in", "value": ["US", "CA"]},
+        ],
+    }
+    one = create(runtime, tenant, name="json", conditions=document)
+    two = create(runtime, tenant, name="text", conditions="lead_score > 5 AND country in ['US', 'CA']")
+    recalculate_requested(runtime)
+    assert members(runtime, tenant, one) == members(runtime, tenant, two) != set()
+
+
+@pytest.mark.parametrize(
+    ("condition", "said"),
+    [("scor > 5", "score"), ("score > ", "character"), ("score > 'x'", "number"), ("country matches '(a+)+$['", "")],
+)
+def test_a_wrong_rule_is_refused_with_its_place(runtime: Runtime, tenant: int, condition: str, said: str) -> None:
+    with pytest.raises(ConditionError) as refused:
+        create(runtime, tenant, conditions=condition)
+    assert said in str(refused.value)
+    assert all(problem.path.startswith("conditions") for problem in refused.value.problems)
+
+
+def test_static_segments_hold_whom_they_are_given(runtime: Runtime, tenant: int, other_tenant: int) -> None:
+    ids = make_leads(runtime, tenant, 5)
+    foreign = make_leads(runtime, other_tenant, 1)
+    segment_id = create(runtime, tenant, kind="static", lead_ids=[str(each) for each in (*ids[:3], *foreign)])
+    assert members(runtime, tenant, segment_id) == set(ids[:3])
+    with runtime.work(tenant) as ctx:
+        update_segment(ctx, segment_id, {"lead_ids": [str(ids[4])]})
+    assert members(runtime, tenant, segment_id) == {ids[4]}
+    assert refresh(runtime, tenant, segment_id) == 1
+
+
+def test_kinds_do_not_mix(runtime: Runtime, tenant: int) -> None:
+    for data in ({"kind": "static", "conditions": "score > 1"}, {"kind": "dynamic", "lead_ids": ["1"]}, {}):
+        with pytest.raises(ValidationError):
+            create(runtime, tenant, **data)
+
+
+def test_stale_versions_and_taken_names_are_refused(runtime: Runtime, tenant: int) -> None:
+    segment_id = create(runtime, tenant, conditions="score > 1")
+    with pytest.raises(StaleVersion) as stale, runtime.work(tenant) as ctx:
+        update_segment(ctx, segment_id, {"name": "new"}, expected_version=7)
+    assert stale.value.context["current"] == 1
+    with pytest.raises(Conflict, match="another name"):
+        create(runtime, tenant, conditions="score > 2")
+
+
+def test_a_segment_in_use_stays(runtime: Runtime, tenant: int) -> None:
+    segment_id = create(runtime, tenant, conditions="score > 1")
+    campaign_id = make_campaign(runtime, tenant, segment_id=segment_id)
+    with pytest.raises(Conflict, match=str(campaign_id)), runtime.work(tenant) as ctx:
+        delete_segment(ctx, segment_id)
+
+
+def test_another_tenants_segment_does_not_exist(runtime: Runtime, tenant: int, other_tenant: int) -> None:
+    segment_id = create(runtime, tenant, conditions="score > 1")
+    with pytest.raises(NotFound), runtime.work(other_tenant) as ctx:
+        update_segment(ctx, segment_id, {"name": "mine"})
+
+
+def test_large_refreshes_on_sqlite_come_in_pieces(sqlite_only_runtime: Runtime) -> None:
+    from tests.common.factories import make_tenant
+
+    tenant_id = make_tenant(sqlite_only_runtime)
+    make_leads(sqlite_only_runtime, tenant_id, 4_500)
+    segment_id = create(sqlite_only_runtime, tenant_id, conditions="score >= 0")
+    assert refresh(sqlite_only_runtime, tenant_id, segment_id) == 4_500
