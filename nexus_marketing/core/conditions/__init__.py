@@ -3,6 +3,7 @@
 from nexus_marketing.core.conditions.catalogue import campaign_schema, lead_schema, scope_fields
 from nexus_marketing.core.conditions.check import check
 from nexus_marketing.core.conditions.clock import Evaluation
+from nexus_marketing.core.conditions.dependencies import clock_leaves, dependencies, next_flip
 from nexus_marketing.core.conditions.evaluate import Predicate
 from nexus_marketing.core.conditions.formatter import to_json, to_text
 from nexus_marketing.core.conditions.parse import parse, parse_json, parse_text
@@ -47,8 +48,11 @@ __all__ = [
     "Schema",
     "campaign_schema",
     "check",
+    "clock_leaves",
     "compile_predicate",
+    "dependencies",
     "lead_schema",
+    "next_flip",
     "parse",
     "parse_json",
     "parse_text",

@@ -98,7 +98,8 @@ class _Builder:
         raise TypeError("plugin conditions are not compiled")
 
     def leaf(self, leaf: Leaf) -> ast.expr:
-        node = self.quick_leaf(leaf, self.schema.resolve(leaf.subject.name)) if _is_plain(leaf, self.schema) else None
+        field = _plain_field(leaf, self.schema)
+        node = None if field is None else self.quick_leaf(leaf, field)
         if node is not None:
             return node
         return _call(self.bind(closures(leaf, self.schema)), [_name("record"), _name("evaluation")])
@@ -195,16 +196,19 @@ def verify(module: ast.Module) -> None:
             raise TypeError(f"{node.attr} is not allowed in a compiled condition")
 
 
-def _is_plain(leaf: Leaf, schema: Schema) -> bool:
-    """Whether the subject is one shallow field and the operands are constants or the evaluation's clock."""
-    if not isinstance(leaf.subject, FieldRef):
-        return False
+def _plain_field(leaf: Leaf, schema: Schema) -> Field | None:
+    """The subject, if it is one shallow field against constants or the evaluation's clock."""
+    if not isinstance(leaf.subject, FieldRef) or not all(_is_fixed(operand) for operand in leaf.operands):
+        return None
     field = schema.resolve(leaf.subject.name)
-    if len(field.path) > 2 or any(entry.folded == field.name for entry in schema.fields.values()):
-        return False
-    return all(
-        isinstance(e, Literal) or (isinstance(e, Clock) and e.kind is not ClockKind.LOCAL_TODAY) for e in leaf.operands
-    )
+    is_companion = any(entry.folded == field.name for entry in schema.fields.values())
+    return None if len(field.path) > 2 or is_companion else field
+
+
+def _is_fixed(operand: Expression) -> bool:
+    if isinstance(operand, Clock):
+        return operand.kind is not ClockKind.LOCAL_TODAY
+    return isinstance(operand, Literal)
 
 
 def _kind(operand: Expression) -> FieldType:

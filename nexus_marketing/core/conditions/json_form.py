@@ -112,11 +112,11 @@ class _Reader:
         if not isinstance(ignore_case, bool):
             refuse(join(where, "ignore_case"), "not_a_boolean", "ignore_case is true or false", self.path)
         if document.get("value") is None:
-            return self.valueless(subject, operator, "value" in document, where)
+            return self.valueless(subject, operator, where, is_null="value" in document)
         operands = self.operands(operator, document["value"], join(where, "value"))
         return Leaf(subject, operator, operands, ignore_case, where)
 
-    def valueless(self, subject: Expression, operator: Operator, is_null: bool, where: str) -> Leaf:
+    def valueless(self, subject: Expression, operator: Operator, where: str, *, is_null: bool) -> Leaf:
         if operator in NULLARY:
             return Leaf(subject, operator, where=where)
         meaning = {Operator.EQUAL: Operator.IS_MISSING, Operator.NOT_EQUAL: Operator.IS_PRESENT}.get(operator)

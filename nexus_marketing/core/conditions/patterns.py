@@ -101,7 +101,7 @@ def postgres_source(tree: Pattern) -> str:
 @lru_cache(maxsize=1_024)
 def matcher(pattern: str) -> Callable[[str], bool]:
     """A function that says whether the pattern occurs in a text of at most 4 KB; longer text never matches."""
-    import re2
+    import re2  # noqa: PLC0415 - on first use
 
     options = re2.Options()
     options.log_errors = False

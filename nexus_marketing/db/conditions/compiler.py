@@ -188,8 +188,8 @@ class _Compiler:
             return None
         field, constants = self.field(leaf.subject), _constants(leaf)
         column = self.column(field)
-        if kind in {FieldType.TEXT, FieldType.BOOLEAN} and leaf.operator is Operator.EQUAL and _is_json(field):
-            return self.engine.equals(column, field.path[1:], constants[0])
+        if leaf.operator is Operator.EQUAL and _is_json(field):
+            return self.engine.equals(column, field.path[1:], constant=constants[0])
         if kind is FieldType.NUMBER and not _is_json(field) and isinstance(column.type, Integer):
             return _integer_test(leaf.operator, column, constants)
         return None
@@ -231,7 +231,7 @@ class _Compiler:
         value = self.typed(expression, FieldType.NUMBER)
         if isinstance(expression, FieldRef) and not _is_json(self.field(expression)):
             value = cast(value, Double)
-        size = func.abs(value, type_=Double())
+        size: Any = func.abs(value, type_=Double())
         least, most = _literal(SMALLEST, FieldType.NUMBER), _literal(LARGEST, FieldType.NUMBER)
         in_range = or_(value == _literal(0.0, FieldType.NUMBER), and_(size >= least, size <= most))
         return case((in_range, value), else_=null())
@@ -322,7 +322,7 @@ class _Compiler:
     def starts_with(self, text: Any, prefix: str) -> Test:
         """A half-open range, which a plain index serves."""
         if not prefix:
-            return text.is_not(null())  # type: ignore[no-any-return]
+            return text.is_not(null())
         ordered, after = self.engine.ordered(text), next_text(prefix)
         from_here = ordered >= literal(prefix, Text())
         return from_here if after is None else and_(from_here, ordered < literal(after, Text()))
@@ -365,15 +365,15 @@ def _integer_test(operator: Operator, column: Any, constants: list[Any]) -> Test
     low, high = constants[0], constants[-1]
     match operator:
         case Operator.EQUAL:
-            return column == _integer(low) if float(low).is_integer() else false()  # type: ignore[no-any-return]
+            return column == _integer(low) if float(low).is_integer() else false()
         case Operator.GREATER:
-            return column > _integer(math.floor(low))  # type: ignore[no-any-return]
+            return column > _integer(math.floor(low))
         case Operator.GREATER_EQUAL:
-            return column >= _integer(math.ceil(low))  # type: ignore[no-any-return]
+            return column >= _integer(math.ceil(low))
         case Operator.LESS:
-            return column < _integer(math.ceil(low))  # type: ignore[no-any-return]
+            return column < _integer(math.ceil(low))
         case Operator.LESS_EQUAL:
-            return column <= _integer(math.floor(low))  # type: ignore[no-any-return]
+            return column <= _integer(math.floor(low))
     return and_(column >= _integer(math.ceil(low)), column <= _integer(math.floor(high)))
 
 

@@ -26,8 +26,8 @@ class Engine(Protocol):
     def shaped(self, column: Column, keys: Keys, kind: FieldType) -> Column:
         """The JSON text if it has the shape of a canonical date or datetime."""
 
-    def equals(self, column: Column, keys: Keys, constant: str | bool) -> Test:
-        """Whether the JSON value is this text or boolean."""
+    def equals(self, column: Column, keys: Keys, *, constant: str | float) -> Test:
+        """Whether the JSON value is this text, number or boolean, in type and value."""
 
     def is_member(self, column: Column, keys: Keys, constants: list[Any]) -> Test:
         """Whether the JSON value is one of texts, numbers and booleans."""

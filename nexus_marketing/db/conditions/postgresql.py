@@ -1,7 +1,7 @@
 """PostgreSQL: jsonb, ``COLLATE "C"``, advanced regular expressions that we spell ourselves.
 
 A CASE on ``jsonb_typeof`` stands before every cast, because PostgreSQL promises no order of
-evaluation otherwise. Equality of text and booleans is containment: exact, and served by a GIN index.
+evaluation otherwise. Equality is containment: exact, because stored numbers are canonical, and served by a GIN index.
 """
 
 from datetime import date, datetime
@@ -51,7 +51,7 @@ class PostgresEngine:
         text = self.text(column, keys)
         return self.ordered(case((text.op("~", is_comparison=True)(_word(_SHAPES[kind])), text), else_=null()))
 
-    def equals(self, column: Column, keys: Keys, constant: str | bool) -> Test:
+    def equals(self, column: Column, keys: Keys, *, constant: str | float) -> Test:
         """``m @> '{"k": "x"}'``: the same type and value at that place."""
         if not keys:
             return _jsonb(column) == literal(constant, JSONB())

@@ -46,7 +46,7 @@ class SqliteEngine:
 
     def number(self, column: Column, keys: Keys) -> Column:
         """Integers below 2^53 and reals, as doubles."""
-        extracted = func.json_extract(column, _path(keys), type_=Double())
+        extracted: Any = func.json_extract(column, _path(keys), type_=Double())
         return case((_kind(column, keys).in_(_words(*_NUMBERS)), extracted * _one()), else_=null())
 
     def text(self, column: Column, keys: Keys) -> Column:
@@ -58,10 +58,12 @@ class SqliteEngine:
         text = self.text(column, keys)
         return case((text.op("GLOB", is_comparison=True)(_word(_SHAPES[kind])), text), else_=null())
 
-    def equals(self, column: Column, keys: Keys, constant: str | bool) -> Test:
+    def equals(self, column: Column, keys: Keys, *, constant: str | float) -> Test:
         """Text by its extracted value first, so that an index on it serves; booleans are types."""
         if isinstance(constant, bool):
             return _kind(column, keys) == _word("true" if constant else "false")
+        if not isinstance(constant, str):
+            return self.number(column, keys) == literal(float(constant), Double())
         return and_(_extracted(column, keys) == literal(constant, Text()), _kind(column, keys) == _word("text"))
 
     def is_member(self, column: Column, keys: Keys, constants: list[Any]) -> Test:
