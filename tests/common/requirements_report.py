@@ -48,7 +48,7 @@ def catalogue() -> dict[str, str]:
 
 def render(titles: Mapping[str, str], proofs: Proofs) -> str:
     """The report as Markdown."""
-    counts = defaultdict(int)
+    counts: dict[str, int] = defaultdict(int)
     rows = []
     for requirement, title in titles.items():
         status = proofs.status(requirement)

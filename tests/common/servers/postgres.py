@@ -181,6 +181,7 @@ def launch(run: Run, folder: Path) -> dict[str, Any]:
     """Make a data folder and start a server on it; another port is tried when one is taken."""
     program, account = find_postgres(), server_account()
     passwords = {role: secrets.token_urlsafe(18) for role in (SUPERUSER, *ROLES)}
+    log = ""
     for _ in range(START_ATTEMPTS):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(mode=0o700)
@@ -234,6 +235,7 @@ def initialise(initdb: Path, account: Account, data: Path, password_file: Path) 
     """Create the data folder, in C.UTF-8 where this build knows it, so that ``lower('Ä')`` works."""
     command = [initdb, "-D", data, "-U", SUPERUSER, "-A", "scram-sha-256", f"--pwfile={password_file}"]
     command += ["--no-sync", "--no-instructions", "-E", "UTF8"]
+    complaint = ""
     for locale in ("C.UTF-8", "C"):
         done = subprocess.run(
             [*command, f"--locale={locale}"],
@@ -246,8 +248,9 @@ def initialise(initdb: Path, account: Account, data: Path, password_file: Path) 
         )
         if done.returncode == 0:
             return
+        complaint = done.stderr
         shutil.rmtree(data, ignore_errors=True)
-    raise ServerUnavailable(f"initdb failed: {done.stderr}")
+    raise ServerUnavailable(f"initdb failed: {complaint}")
 
 
 def came_up(folder: Path) -> bool:

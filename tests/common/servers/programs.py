@@ -56,8 +56,8 @@ def find_postgres() -> Program:
 def find_redis() -> Program:
     """A Valkey or Redis server of the machine, else the wheel's."""
     for name in REDIS_PROGRAMS if searches("machine") else ():
-        path = shutil.which(name)
-        if path and (program := probe(Path(path), "machine")):
+        found = shutil.which(name)
+        if found and (program := probe(Path(found), "machine")):
             return program
     package = wheel_folder(WHEEL_REDIS[0])
     for path in sorted(package.glob(WHEEL_REDIS[1])) if package else ():

@@ -88,6 +88,7 @@ def adopt(run: Run, folder: Path, url: str) -> dict[str, Any]:
 def launch(run: Run, folder: Path) -> dict[str, Any]:
     """Start a server without persistence; another port is tried when one is taken."""
     program, account, password = find_redis(), server_account(), secrets.token_urlsafe(18)
+    log = ""
     for _ in range(START_ATTEMPTS):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(mode=0o700)
