@@ -6,7 +6,7 @@ see (Core tables, ``text()``) must come through :func:`run`, which binds the ten
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import zope.sqlalchemy
 from sqlalchemy import (
@@ -28,12 +28,17 @@ from transaction.interfaces import ITransactionManager
 
 from nexus_marketing.core.errors import ForeignTenant, NotFound, TenantRequired
 from nexus_marketing.db.base import Base, TenantScoped
+from nexus_marketing.db.statements import check_written_tenant, touches_tenant_rows
 
 Row = TypeVar("Row", bound=Base)
 
 #: Execution option by which worker code says: this statement is about all tenants on purpose.
 ALL_TENANTS = "nexus_all_tenants"
 _CHECKED = "nexus_checked"
+#: On what follows from a statement that was looked through.
+_SEEN = "nexus_seen"
+# Passed by Session.get() and refresh(), and by the legacy Query, which is refused below.
+_LOADS_ONE = "_sa_orm_load_options"
 
 
 class TenantSession(Session):
@@ -41,6 +46,11 @@ class TenantSession(Session):
 
     ``info['tenant_id']`` is the tenant; :func:`open_session` sets it.
     """
+
+    def _refuse(self, *_args: Any, **_options: Any) -> NoReturn:
+        raise TenantRequired("The session's legacy methods pass the fences by: use execute() with a statement.")
+
+    query = bulk_save_objects = bulk_insert_mappings = bulk_update_mappings = _refuse
 
 
 def open_session(
@@ -93,7 +103,7 @@ def find(session: Session, model: type[Row], id_: int, *, lock: bool = False) ->
     return row
 
 
-def _noun(model: type[Base]) -> str:
+def _noun(model: type[Any]) -> str:
     return model.__name__.lower()
 
 
@@ -102,35 +112,29 @@ def _scope_statement(state: ORMExecuteState) -> None:
     options = state.execution_options
     if options.get(ALL_TENANTS) or options.get(_CHECKED):
         return
-    if not _touches_tenant_rows(state):
+    statement = state.statement
+    if not state.is_orm_statement or not isinstance(statement, Select | Insert | Update | Delete):
+        raise TenantRequired("Core and text statements go through nexus_marketing.db.tenancy.run().")
+    if isinstance(statement, Insert):
+        if _is_tenant_scoped(state):
+            check_written_tenant(statement, state.parameters, tenant_of(state.session))
+        return
+    # What the ORM makes itself (get, refresh, relationships, the rows of an UPDATE already looked through)
+    # holds nothing that could escape; statements of ours are looked through.
+    generated = state.is_relationship_load or state.is_column_load or _LOADS_ONE in options or _SEEN in options
+    if not (_is_tenant_scoped(state) if generated else touches_tenant_rows(statement)):
         return
     tenant_id = tenant_of(state.session)
-    if isinstance(state.statement, Insert):
-        _check_bulk_insert(state, tenant_id)
-        return
-    if not isinstance(state.statement, Select | Update | Delete) or not state.is_orm_statement:
-        raise TenantRequired("Core and text statements on tenant tables go through nexus_marketing.db.tenancy.run().")
-    state.statement = state.statement.options(
+    if isinstance(statement, Update):
+        check_written_tenant(statement, state.parameters, tenant_id)
+    state.update_execution_options(**{_SEEN: True})
+    state.statement = statement.options(
         with_loader_criteria(TenantScoped, lambda cls: cls.tenant_id == tenant_id, include_aliases=True)
     )
 
 
-def _touches_tenant_rows(state: ORMExecuteState) -> bool:
-    if isinstance(state.statement, TextClause):
-        return True
-    mappers = state.all_mappers
-    if mappers:
-        return any(issubclass(mapper.class_, TenantScoped) for mapper in mappers) or not state.is_orm_statement
-    return not isinstance(state.statement, Insert) or not state.is_orm_statement
-
-
-def _check_bulk_insert(state: ORMExecuteState, tenant_id: int) -> None:
-    rows = state.parameters
-    if not state.is_orm_statement or not rows:
-        raise TenantRequired("INSERT … SELECT and Core inserts go through nexus_marketing.db.tenancy.run().")
-    for row in [rows] if isinstance(rows, Mapping) else rows:
-        if row.get("tenant_id") != tenant_id:
-            raise ForeignTenant(f"A bulk insert carries tenant {row.get('tenant_id')} in a session of {tenant_id}.")
+def _is_tenant_scoped(state: ORMExecuteState) -> bool:
+    return any(issubclass(mapper.class_, TenantScoped) for mapper in state.all_mappers)
 
 
 @event.listens_for(TenantSession, "before_flush")
@@ -197,5 +201,5 @@ def _cached_text(statement: str) -> TextClause:
 
 def _bind_names(clause: Executable) -> set[str]:
     if isinstance(clause, TextClause):
-        return set(clause._bindparams)
-    return {str(element.key) for element in visitors.iterate(clause) if isinstance(element, BindParameter)}
+        return set(clause._bindparams)  # noqa: SLF001 - there is no public way to ask
+    return {str(element.key) for element in visitors.iterate(clause) if isinstance(element, BindParameter)}  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -81,7 +82,7 @@ def sqlite_only_runtime(
 
 
 @contextmanager
-def _on_sqlite(request: pytest.FixtureRequest, folder: Path, time: DatabaseTime, **parts: object) -> Iterator[Runtime]:
+def _on_sqlite(request: pytest.FixtureRequest, folder: Path, time: DatabaseTime, **parts: Any) -> Iterator[Runtime]:
     run = request.getfixturevalue("servers_run")
     with databases.sqlite_runtime(run, folder, time, **parts) as built:
         yield built
@@ -89,7 +90,7 @@ def _on_sqlite(request: pytest.FixtureRequest, folder: Path, time: DatabaseTime,
 
 @contextmanager
 def _on_postgresql(
-    request: pytest.FixtureRequest, folder: Path, time: DatabaseTime, **parts: object
+    request: pytest.FixtureRequest, folder: Path, time: DatabaseTime, **parts: Any
 ) -> Iterator[Runtime]:
     database: ProcessDatabase = request.getfixturevalue("process_database")
     # Before the test, not after it: a test that was interrupted leaves rows behind.
