@@ -77,3 +77,19 @@ class LeadUpdated(LeadEvent):
     """A lead was changed."""
 
     name: ClassVar[str] = "marketing.lead.updated"
+
+
+@dataclass(frozen=True, slots=True)
+class LeadsImported(Event):
+    """A piece of a file came in; stands for the events of its leads."""
+
+    name: ClassVar[str] = "marketing.leads.imported"
+    import_id: int
+    created: int
+    updated: int
+
+
+class LeadUnsubscribed(LeadEvent):
+    """A lead wants no more marketing on a channel."""
+
+    name: ClassVar[str] = "marketing.lead.unsubscribed"

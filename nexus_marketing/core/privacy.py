@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 
 
 class ConsentState(StrEnum):
@@ -24,9 +25,28 @@ class ConsentPolicy(StrEnum):
 
 #: EU and EEA members, and countries whose law follows the same rule for e-mail marketing (GDPR 6;
 #: ePrivacy directive 13; UK PECR 22; Swiss UWG 3). ISO 3166-1 alpha-2.
-CONSENT_COUNTRIES = frozenset(
-    "AT BE BG HR CY CZ DK EE FI FR DE GR HU IE IT LV LT LU MT NL PL PT RO SK SI ES SE IS LI NO GB CH".split()
-)
+_COUNTRIES: Final = "AT BE BG HR CY CZ DK EE FI FR DE GR HU IE IT LV LT LU MT NL PL PT RO SK SI ES SE IS LI NO GB CH"
+#: Parts of members that have a code of their own and where EU law holds (Article 355 TFEU).
+_TERRITORIES: Final = "AX GF GP MF MQ RE YT"
+CONSENT_COUNTRIES: Final = frozenset(f"{_COUNTRIES} {_TERRITORIES}".split())
+
+
+class SuppressionType(StrEnum):
+    """What a suppression keeps out: marketing only, or everything."""
+
+    MARKETING = "marketing"
+    ALL = "all"
+
+
+class SuppressionReason(StrEnum):
+    """Why an address is not written to."""
+
+    UNSUBSCRIBED = "unsubscribed"
+    COMPLAINED = "complained"
+    BOUNCED = "bounced"
+    MANUAL = "manual"
+    ERASED = "erased"
+    IMPORTED = "imported"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +76,16 @@ def consent_state(events: Iterable[ConsentEvent], now: datetime) -> ConsentState
     newest = max(events, key=lambda event: (event.at, event.id), default=None)
     if newest is None:
         return None
-    return state_of(newest.granted_at is not None, newest.expires_at, now)
-
-
-def state_of(granted: bool, expires_at: datetime | None, now: datetime) -> ConsentState:
-    """The state that the newest event stands for."""
-    if not granted:
+    if newest.granted_at is None:
         return ConsentState.REVOKED
-    return ConsentState.EXPIRED if expires_at is not None and expires_at <= now else ConsentState.GRANTED
+    is_over = newest.expires_at is not None and newest.expires_at <= now
+    return ConsentState.EXPIRED if is_over else ConsentState.GRANTED
+
+
+def is_suppressed(events: Iterable[tuple[int, bool]]) -> bool:
+    """Whether an address is suppressed after all events of one channel and type.
+
+    Args:
+        events: (id, whether it suppresses rather than lifts); the newest by id counts.
+    """
+    return max(events, default=(0, False))[1]

@@ -62,6 +62,19 @@ def record(
         ctx.session.add(AuditValue(at=entry.at, audit_id=entry.id, lead_id=lead_id, values=values))
 
 
+def record_bulk(
+    ctx: Context, action: str, subject_type: str, subject_id: int | str, count: int, manifest: bytes
+) -> None:
+    """Append one row for an operation on many things.
+
+    Args:
+        count: how many things changed.
+        manifest: SHA-256 over what changed, in an order the operation can reproduce: of ids and
+            versions, never of personal values, which the hash of a few does not hide.
+    """
+    record(ctx, action, subject_type, subject_id, {"count": (None, count), "manifest": (None, manifest)})
+
+
 def commitment_holds(commitment: str, kept: Mapping[str, Any]) -> bool:
     """Whether kept values are those an audit row committed to."""
     return secrets.compare_digest(commitment, _commitment(kept))

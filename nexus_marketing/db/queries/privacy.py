@@ -1,6 +1,7 @@
 """The folds of consent and suppression as set queries, read fresh every time: never from a cache."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import BindParameter, TextClause, bindparam, text
@@ -9,6 +10,7 @@ from sqlalchemy.orm import Session
 from nexus_marketing.core.campaigns import MessageClass
 from nexus_marketing.core.privacy import ConsentState
 from nexus_marketing.db.tenancy import run
+from nexus_marketing.db.types import to_text
 
 #: Which suppressions stop which class: ``all`` stops everything, ``marketing`` only marketing.
 _COVERS = {MessageClass.MARKETING: ("all", "marketing"), MessageClass.TRANSACTIONAL: ("all",)}
@@ -59,6 +61,35 @@ def consent_states(session: Session, lead_ids: Sequence[int], channel: str, type
             state = ConsentState.EXPIRED if row.expired else ConsentState.GRANTED
             found[row.lead_id] = state if row.granted else ConsentState.REVOKED
     return found
+
+
+def lock_address(session: Session, hashed: bytes) -> None:
+    """Let acts about one address follow each other: the newest id is then also the newest commit.
+
+    A transaction-level lock; on SQLite the single writer is lock enough.
+    """
+    if _is_postgresql(session):
+        number = int.from_bytes(hashed[:8], "big", signed=True)
+        run(
+            session,
+            "SELECT pg_advisory_xact_lock(:number) WHERE CAST(:tenant_id AS bigint) IS NOT NULL",
+            {"number": number},
+            writes=False,
+        )
+
+
+def claim_engagement(session: Session, send_id: int, seq: int, type_: str, at: datetime) -> bool:
+    """Whether this is the first engagement of its type for one message; a repeat is only counted."""
+    row = run(
+        session,
+        "INSERT INTO marketing_recipient_engagements (tenant_id, send_id, seq, type, verdict, first_at, hits)"
+        " VALUES (:tenant_id, :send_id, :seq, :type, 'human', :at, 1)"
+        " ON CONFLICT (tenant_id, send_id, seq, type) DO UPDATE SET hits = marketing_recipient_engagements.hits + 1"
+        " RETURNING hits",
+        {"send_id": send_id, "seq": seq, "type": type_, "at": at if _is_postgresql(session) else to_text(at)},
+        writes=True,
+    )
+    return bool(row.scalar_one() == 1)
 
 
 def _is_postgresql(session: Session) -> bool:
