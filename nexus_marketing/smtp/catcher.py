@@ -26,6 +26,8 @@ from nexus_marketing.core.errors import Unavailable
 
 LINE_LIMIT = 998
 _COMMAND_LIMIT = 4096
+# a TLS transport takes a few turns of the loop to close
+_CLOSING_ROUNDS = 10
 _END = b"\r\n.\r\n"
 _PATH = re.compile(rb"(?:FROM|TO):\s*<([^<>\r\n]*)>(.*)", re.IGNORECASE | re.DOTALL)
 _BARE = re.compile(rb"\r(?!\n)|(?<!\r)\n")
@@ -153,11 +155,20 @@ class Catcher:
         ready.set()
         loop.run_forever()
         server.close()
+        loop.run_until_complete(self._part())
+        loop.close()
+
+    async def _part(self) -> None:
+        """Drop the clients, handshakes under way included, and let their transports close."""
+        await asyncio.sleep(0)
         for session in list(self.sessions):
             session.abort()
-        loop.run_until_complete(asyncio.sleep(0))
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.close()
+        upgrades = asyncio.all_tasks() - {asyncio.current_task()}
+        for upgrade in upgrades:
+            upgrade.cancel()
+        await asyncio.gather(*upgrades, return_exceptions=True)
+        for _ in range(_CLOSING_ROUNDS):
+            await asyncio.sleep(0)
 
 
 class _Session(asyncio.Protocol):
