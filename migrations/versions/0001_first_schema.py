@@ -340,6 +340,14 @@ def create_tables() -> None:
         sa.PrimaryKeyConstraint("tenant_id", "id", name=op.f("pk_marketing_segments")),
         sa.UniqueConstraint("tenant_id", "name", name=op.f("uq_marketing_segments_tenant_id_name")),
     )
+    op.create_index(
+        "ix_marketing_segments_requested",
+        "marketing_segments",
+        ["requested_at"],
+        unique=False,
+        postgresql_where=sa.text("requested_at IS NOT NULL"),
+        sqlite_where=sa.text("requested_at IS NOT NULL"),
+    )
     op.create_table(
         "marketing_suppressions",
         sa.Column("tenant_id", BigInt, autoincrement=False, nullable=False),
@@ -462,6 +470,14 @@ def create_tables() -> None:
             name=op.f("fk_marketing_campaigns_tenant_id_template_id"),
         ),
         sa.PrimaryKeyConstraint("tenant_id", "id", name=op.f("pk_marketing_campaigns")),
+    )
+    op.create_index(
+        "ix_marketing_campaigns_active",
+        "marketing_campaigns",
+        ["tenant_id", "id"],
+        unique=False,
+        postgresql_where=sa.text("status = 'active'"),
+        sqlite_where=sa.text("status = 'active'"),
     )
     op.create_index(
         "ix_marketing_campaigns_tenant_id_created_at", "marketing_campaigns", ["tenant_id", "created_at"], unique=False

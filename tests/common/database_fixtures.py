@@ -15,6 +15,7 @@ from nexus_marketing.runtime import Runtime
 from tests.common import databases, servers
 from tests.common.databases import DatabaseTime, Emptier
 from tests.common.factories import make_tenant
+from tests.common.plans import PlanWatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class ProcessDatabase:
     settings: DatabaseSettings
     engines: Engines
     emptier: Emptier
+    plans: PlanWatch
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +34,7 @@ def process_database(cluster: servers.PostgresCluster) -> Iterator[ProcessDataba
     name = databases.postgres_copy(cluster)
     settings = databases.postgres_settings(cluster, name)
     with databases.opened(settings) as engines:
-        yield ProcessDatabase(settings, engines, Emptier.of(engines.owner))
+        yield ProcessDatabase(settings, engines, Emptier.of(engines.owner), PlanWatch.on(engines.worker, engines.owner))
     cluster.drop_database(name)
 
 
@@ -89,9 +91,7 @@ def _on_sqlite(request: pytest.FixtureRequest, folder: Path, time: DatabaseTime,
 
 
 @contextmanager
-def _on_postgresql(
-    request: pytest.FixtureRequest, folder: Path, time: DatabaseTime, **parts: Any
-) -> Iterator[Runtime]:
+def _on_postgresql(request: pytest.FixtureRequest, folder: Path, time: DatabaseTime, **parts: Any) -> Iterator[Runtime]:
     database: ProcessDatabase = request.getfixturevalue("process_database")
     # Before the test, not after it: a test that was interrupted leaves rows behind.
     database.emptier.empty()
@@ -100,6 +100,8 @@ def _on_postgresql(
         yield databases.build_runtime(database.settings, database.engines, folder, **parts)
     finally:
         time.reset()
+        findings = database.plans.take()
+    assert not findings, "\n".join(["worker statements see other tenants:", *map(str, findings)])
 
 
 @pytest.fixture

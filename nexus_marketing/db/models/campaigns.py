@@ -25,6 +25,14 @@ class Campaign(TenantKeyed, Base):
         tenant_fk("owner_id", "marketing_members"),
         Index("ix_marketing_campaigns_tenant_id_status_created_at", "tenant_id", "status", "created_at"),
         Index("ix_marketing_campaigns_tenant_id_created_at", "tenant_id", "created_at"),
+        # For the sweep that tells campaigns how their sends ended: its size is what runs, not what ever ran.
+        Index(
+            "ix_marketing_campaigns_active",
+            "tenant_id",
+            "id",
+            postgresql_where=text("status = 'active'"),
+            sqlite_where=text("status = 'active'"),
+        ),
     )
 
     name: Mapped[str] = plain()

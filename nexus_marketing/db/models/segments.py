@@ -17,7 +17,15 @@ class Segment(TenantKeyed, Base):
     """
 
     __tablename__ = "marketing_segments"
-    __table_args__ = (UniqueConstraint("tenant_id", "name"),)
+    __table_args__ = (
+        UniqueConstraint("tenant_id", "name"),
+        Index(
+            "ix_marketing_segments_requested",
+            "requested_at",
+            postgresql_where=text("requested_at IS NOT NULL"),
+            sqlite_where=text("requested_at IS NOT NULL"),
+        ),
+    )
 
     name: Mapped[str] = plain()
     kind: Mapped[str] = plain()

@@ -432,7 +432,7 @@ class TestSessions:
             ctx.session.add(Lead(**row_of(runtime, two[0])))
 
     def test_a_session_without_a_tenant_opts_out_by_name(self, runtime, two):
-        with runtime.work(None, mode="read") as ctx:
+        with runtime.work(None, mode="read", role="owner") as ctx:
             found = ctx.session.scalars(select(Lead.tenant_id).execution_options(**{ALL_TENANTS: True}))
             assert set(found) == set(two)
 
@@ -477,7 +477,7 @@ class TestRun:
             run(ctx.session, "SELECT :tenant_id", writes=False)
 
     def test_work_over_all_tenants_says_so(self, runtime, two):
-        with runtime.work(None, mode="read") as ctx:
+        with runtime.work(None, mode="read", role="owner") as ctx:
             found = run_for_all(ctx.session, "SELECT DISTINCT tenant_id FROM marketing_leads", writes=False)
             assert set(found.scalars()) == set(two)
 

@@ -1,0 +1,98 @@
+"""The reader of plans finds what it is there for, and lets the rest be."""
+
+import pytest
+from sqlalchemy import select, text
+
+from nexus_marketing.db.models import Lead
+from nexus_marketing.db.queries import completion, deliveries, engagements, planning, segments
+from nexus_marketing.db.tenancy import ALL_TENANTS, run, run_for_all
+from tests.common.database_fixtures import ProcessDatabase
+from tests.common.factories import make_leads, make_tenant
+from tests.common.plans import SWEEPS
+
+pytestmark = pytest.mark.req("SR-003", "S02")
+
+
+@pytest.fixture
+def watched(postgres_only_runtime, process_database: ProcessDatabase):
+    """A runtime whose findings are the test's own business."""
+    yield postgres_only_runtime, process_database.plans
+    process_database.plans.take()
+
+
+FAULTS = {
+    "text": lambda s: s.execute(text("SELECT 1 FROM marketing_leads WHERE id = 1"), execution_options={"nexus_checked": True}),
+    "a join that forgets the tenant": lambda s: run(
+        s,
+        "SELECT l.id FROM marketing_segment_members m JOIN marketing_leads l ON l.id = m.lead_id"
+        " WHERE m.tenant_id = :tenant_id",
+        writes=False,
+    ),
+    "a subquery that forgets the tenant": lambda s: run(
+        s,
+        "DELETE FROM marketing_hits WHERE tenant_id = :tenant_id AND lead_id IN (SELECT id FROM marketing_leads)",
+        writes=True,
+    ),
+    "an update that only mentions the tenant": lambda s: run(
+        s, "UPDATE marketing_leads SET score = 1 WHERE id = 2 AND CAST(:tenant_id AS bigint) > 0", writes=True
+    ),
+    "an orm statement over all tenants": lambda s: s.scalars(
+        select(Lead.id).where(Lead.score > 98.5).execution_options(**{ALL_TENANTS: True})
+    ),
+    "a sweep without a name": lambda s: run_for_all(s, "SELECT id FROM marketing_sends WHERE status = 'running'", writes=False),
+    "a partition read directly": lambda s: s.execute(text("SELECT 1 FROM marketing_engagements"), execution_options={"nexus_checked": True}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_a_statement_that_could_see_other_tenants_is_found(watched, fault):
+    runtime, plans = watched
+    tenant_id = make_tenant(runtime)
+    make_leads(runtime, tenant_id, 2)
+    with runtime.work(tenant_id) as ctx:
+        fault(ctx.session)
+    assert plans.take()
+    plans.seen.clear()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT count(*) FROM marketing_leads WHERE tenant_id = :tenant_id",
+        """SELECT l.id FROM marketing_segment_members m JOIN marketing_leads l
+           ON l.tenant_id = m.tenant_id AND l.id = m.lead_id WHERE m.tenant_id = :tenant_id""",
+        "SELECT id FROM marketing_engagements WHERE tenant_id = :tenant_id AND lead_id = 5",
+        """SELECT t.id FROM marketing_tenants t WHERE t.id = :tenant_id AND EXISTS
+           (SELECT 1 FROM marketing_leads l WHERE l.tenant_id = t.id)""",
+    ],
+    ids=["one table", "join", "partitions", "correlated"],
+)
+def test_a_statement_of_one_tenant_is_let_be(watched, statement):
+    runtime, plans = watched
+    with runtime.work(make_tenant(runtime)) as ctx:
+        run(ctx.session, statement, writes=False)
+    assert plans.take() == []
+
+
+SWEEPERS = [
+    planning.sends_to_plan,
+    deliveries.sends_with_work,
+    deliveries.sends_with_due_rows,
+    deliveries.expired_chunks,
+    completion.sends_without_work,
+    completion.cancelled_sends_with_rows,
+    completion.sends_to_report,
+    segments.segments_to_refresh,
+    lambda session: engagements.tenants_with_settled_hits(session, 30),
+]
+
+
+def test_every_sweep_reads_by_its_own_small_indexes(watched):
+    runtime, plans = watched
+    with runtime.work(None, mode="read") as ctx:
+        assert [sweep(ctx.session) for sweep in SWEEPERS] == [[]] * len(SWEEPS)
+    assert [str(each) for each in plans.take()] == []
+
+
+def test_the_list_of_sweeps_is_short():
+    assert len(SWEEPS) == len(SWEEPERS) <= 12
