@@ -111,7 +111,8 @@ def lift(
     """Allow an address again, on the person's own word; ``None`` where nothing was in the way."""
     hashed = _address_hash(ctx, address)
     lock_address(ctx.session, hashed)
-    if hashed not in suppressed_hashes(ctx.session, [hashed], channel, MessageClass.MARKETING):
+    covered = MessageClass.MARKETING if type == _MARKETING else MessageClass.TRANSACTIONAL
+    if hashed not in suppressed_hashes(ctx.session, [hashed], channel, covered):
         return None
     return _append_suppression(ctx, hashed, channel, type, (reason, source), is_lifted=True)
 

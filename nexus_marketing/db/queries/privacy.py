@@ -22,7 +22,7 @@ _NEWEST = (
 _SUPPRESSED = (
     "SELECT DISTINCT s.address_hash FROM marketing_suppressions s WHERE s.tenant_id = :tenant_id"
     " AND s.address_hash {hashes} AND s.channel IN (:channel, 'all') AND s.type {types}"
-    f" AND s.suppressed_at IS NOT NULL AND {_NEWEST}"
+    " AND s.suppressed_at IS NOT NULL AND " + _NEWEST  # noqa: S608 - our own words only
 )
 _CONSENTS_PG = (
     "SELECT DISTINCT ON (lead_id) lead_id, granted_at IS NOT NULL AS granted,"

@@ -1,0 +1,179 @@
+"""Tenants as files: ``tenants/<slug>/tenant.toml`` says what a tenant is, and applying it makes it so.
+
+Applying twice changes nothing. Keys in ``tenants/_defaults.toml`` hold for every tenant that does
+not say otherwise. A key nobody knows is an error: a typo must not silently mean the default.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import select
+
+from nexus_marketing.core.actors import SYSTEM, Actor
+from nexus_marketing.core.audience import normalise_email_address
+from nexus_marketing.core.errors import Problem, ValidationError
+from nexus_marketing.core.values import Canonical, canonical_text
+from nexus_marketing.db.models import ChannelAccount
+from nexus_marketing.db.queries.tenants import find_tenant
+from nexus_marketing.runtime import Context, Runtime
+from nexus_marketing.services.audit import record
+from nexus_marketing.services.tenant_settings import check_settings, unknown_keys
+from nexus_marketing.services.tenants import change_tenant, create_tenant
+
+DEFAULTS: Final = "_defaults.toml"
+_TOP: Final = dict.fromkeys(("name", "settings", "email"))
+_EMAIL: Final = dict.fromkeys(("from_email", "from_name", "reply_to", "postal_address", "bounce_domain"))
+_ADDRESSES: Final = ("from_email", "reply_to")
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """A tenant as its file says; ``email`` is the sender identity, empty where none is declared."""
+
+    slug: str
+    name: str
+    settings: Mapping[str, Canonical]
+    email: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What applying one declaration did: ``created``, ``changed`` or ``unchanged``."""
+
+    slug: str
+    tenant_id: int
+    outcome: str
+
+
+def apply_declarations(runtime: Runtime, directory: Path | str, *, actor: Actor = SYSTEM) -> list[Applied]:
+    """Make tenants what the files under a directory say.
+
+    Args:
+        directory: holds ``<slug>/tenant.toml`` files and perhaps ``_defaults.toml``, or is the
+            folder of one tenant.
+
+    Raises:
+        ValidationError: every fault of every file, before anything is changed.
+    """
+    return [_apply(runtime, declaration, actor) for declaration in read_declarations(Path(directory))]
+
+
+def read_declarations(directory: Path) -> list[Declaration]:
+    """All declarations under a directory, by slug.
+
+    Raises:
+        ValidationError: every fault of every file; the path names file and key.
+    """
+    is_one = (directory / "tenant.toml").is_file()
+    folders = [directory] if is_one else sorted(path.parent for path in directory.glob("*/tenant.toml"))
+    root = directory.parent if is_one else directory
+    if not folders:
+        raise ValidationError.at(str(directory), "no_declaration", "There is no <name>/tenant.toml in this folder.")
+    defaults_file = root / DEFAULTS
+    defaults = _load(defaults_file) if defaults_file.is_file() else {}
+    found: list[Declaration] = []
+    problems: list[Problem] = []
+    for folder in folders:
+        try:
+            found.append(_declaration(folder.name, _load(folder / "tenant.toml"), defaults))
+        except ValidationError as error:
+            label = f"{folder.name}/tenant.toml"
+            problems += [Problem(f"{label}: {p.path}", p.code, p.message) for p in error.problems]
+    if problems:
+        raise ValidationError(problems=problems)
+    return found
+
+
+def _load(path: Path) -> dict[str, object]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValidationError.at(path.name, "not_toml", f"{path.name} cannot be read: {error}.") from error
+
+
+def _declaration(slug: str, own: Mapping[str, object], defaults: Mapping[str, object]) -> Declaration:
+    problems = [*unknown_keys(own, _TOP, ""), *unknown_keys(defaults, _TOP, DEFAULTS)]
+    settings: dict[str, Canonical] = {}
+    email: dict[str, str] = {}
+    try:
+        settings = check_settings({**_table(defaults, "settings"), **_table(own, "settings")})
+    except ValidationError as error:
+        problems += error.problems
+    try:
+        email = _checked_email({**_table(defaults, "email"), **_table(own, "email")})
+    except ValidationError as error:
+        problems += error.problems
+    if problems:
+        raise ValidationError(problems=problems)
+    return Declaration(slug, str(own.get("name") or slug), settings, email)
+
+
+def _table(document: Mapping[str, object], name: str) -> Mapping[str, object]:
+    table = document.get(name, {})
+    if not isinstance(table, Mapping):
+        raise ValidationError.at(name, "not_a_table", f"{name} is a table: write [{name}] on a line of its own.")
+    return table
+
+
+def _checked_email(table: Mapping[str, object]) -> dict[str, str]:
+    """The sender identity; marketing mail must carry a postal address (CAN-SPAM, 15 USC 7704)."""
+    if not table:
+        return {}
+    problems = unknown_keys(table, _EMAIL, "email")
+    for required, what in (("from_email", "the address mail comes from"), ("postal_address", "the sender's address")):
+        if not str(table.get(required) or "").strip():
+            problems.append(Problem(f"email.{required}", "required", f"{required} is missing: write {what}."))
+    checked: dict[str, str] = {}
+    for name in table.keys() & _EMAIL.keys():
+        try:
+            checked[name] = _checked_entry(name, table[name])
+        except ValidationError as error:
+            problems += [Problem(f"email.{name}", each.code, each.message) for each in error.problems]
+    if problems:
+        raise ValidationError(problems=problems)
+    return checked
+
+
+def _checked_entry(name: str, value: object) -> str:
+    text = canonical_text(str(value).strip(), name)
+    if name in _ADDRESSES and text:
+        return normalise_email_address(text)
+    # A postal address may have several lines; everything else ends up in a header.
+    if name != "postal_address" and not text.isprintable():
+        raise ValidationError.at(name, "control_character", f"{name} has a line break or control character: remove it.")
+    return text
+
+
+def _apply(runtime: Runtime, declared: Declaration, actor: Actor) -> Applied:
+    with runtime.work(None, actor, mode="read", role="owner") as ctx:
+        known = find_tenant(ctx.session, declared.slug)
+        tenant_id = None if known is None else known.id
+    if tenant_id is None:
+        tenant_id = create_tenant(runtime, declared.slug, declared.name, declared.settings, actor=actor)
+        outcome = "created"
+    else:
+        is_changed = change_tenant(runtime, declared.slug, declared.name, declared.settings, actor=actor)
+        outcome = "changed" if is_changed else "unchanged"
+    if declared.email:
+        with runtime.work(tenant_id, actor) as ctx:
+            is_changed = _apply_email(ctx, dict(declared.email))
+        outcome = "changed" if is_changed and outcome == "unchanged" else outcome
+    return Applied(declared.slug, tenant_id, outcome)
+
+
+def _apply_email(ctx: Context, config: dict[str, str]) -> bool:
+    wanted = (ChannelAccount.type == "email", ChannelAccount.name == "default")
+    account = ctx.session.scalars(select(ChannelAccount).where(*wanted)).one_or_none()
+    if account is not None and account.config == config:
+        return False
+    before = None if account is None else account.config
+    if account is None:
+        account = ChannelAccount(type="email", name="default", config=config, enabled=True, created_at=ctx.now)
+        ctx.session.add(account)
+    account.config, account.updated_at = config, ctx.now
+    ctx.session.flush()
+    record(ctx, "channel.declared", "channel", account.id, {"config": (before, config)}, personal=("config",))
+    return True
