@@ -22,7 +22,7 @@ _NEWEST = (
 _SUPPRESSED = (
     "SELECT DISTINCT s.address_hash FROM marketing_suppressions s WHERE s.tenant_id = :tenant_id"
     " AND s.address_hash {hashes} AND s.channel IN (:channel, 'all') AND s.type {types}"
-    " AND s.suppressed_at IS NOT NULL AND " + _NEWEST  # noqa: S608 - our own words only
+    " AND s.suppressed_at IS NOT NULL AND {newest}"
 )
 _CONSENTS_PG = (
     "SELECT DISTINCT ON (lead_id) lead_id, granted_at IS NOT NULL AS granted,"
@@ -98,8 +98,10 @@ def _is_postgresql(session: Session) -> bool:
 
 def _suppressed(session: Session) -> str | TextClause:
     if _is_postgresql(session):
-        return _SUPPRESSED.format(hashes="= ANY(:hashes)", types="= ANY(:types)")
-    return text(_SUPPRESSED.format(hashes="IN :hashes", types="IN :types")).bindparams(_list("hashes"), _list("types"))
+        return _SUPPRESSED.format(hashes="= ANY(:hashes)", types="= ANY(:types)", newest=_NEWEST)
+    return text(_SUPPRESSED.format(hashes="IN :hashes", types="IN :types", newest=_NEWEST)).bindparams(
+        _list("hashes"), _list("types")
+    )
 
 
 def _consents(session: Session) -> str | TextClause:
