@@ -1,0 +1,13 @@
+"""The REST entrance: one module per resource, thin over services and queries."""
+
+from pyramid.config import Configurator
+
+_RESOURCES = ("root", "leads")
+
+
+def includeme(config: Configurator) -> None:
+    """Every route of the API, its errors and what surrounds each request."""
+    config.include("nexus_marketing.api.surroundings")
+    config.include("nexus_marketing.api.errors")
+    for name in _RESOURCES:
+        config.include(f"nexus_marketing.api.{name}")

@@ -1,0 +1,31 @@
+"""``GET /api/v1``: whose key this is and where everything lies."""
+
+from pyramid.config import Configurator
+from pyramid.request import Request
+from pyramid.response import Response
+
+import nexus_marketing
+from nexus_marketing.api.replies import show
+from nexus_marketing.security.routes import ANY_KEY
+
+_RESOURCES = ("leads", "segments", "templates", "campaigns", "engagements", "members")
+
+
+def includeme(config: Configurator) -> None:
+    """One route."""
+    config.add_api_route("GET", "/api/v1", show_root, permission=ANY_KEY)
+
+
+def show_root(request: Request) -> Response:
+    """What a client can learn with nothing but a key."""
+    identity = request.identity
+    return show(
+        {
+            "product": "nexus-marketing",
+            "version": nexus_marketing.__version__,
+            "tenant_id": str(identity.tenant_id),
+            "scopes": sorted(identity.actor.permissions),
+            "resources": {name: f"/api/v1/{name}" for name in _RESOURCES},
+            "graphql": "/graphql",
+        }
+    )

@@ -1,0 +1,71 @@
+"""What surrounds every request: its id, the bound on its body, the headers of every answer."""
+
+import re
+import secrets
+from collections.abc import Callable
+
+import structlog
+from pyramid.config import Configurator
+from pyramid.registry import Registry
+from pyramid.request import Request
+from pyramid.response import Response
+from pyramid.tweens import INGRESS
+
+from nexus_marketing.api.errors import HttpFault, fault_response
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}\Z")
+#: A JSON API shows nothing, runs nothing, is embedded nowhere and is kept by no cache (A02).
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+def includeme(config: Configurator) -> None:
+    """Outside of transactions and error pages, so that their answers have these headers too."""
+    config.add_tween("nexus_marketing.api.surroundings.surround", under=INGRESS)
+
+
+def surround(handler: Callable[[Request], Response], registry: Registry) -> Callable[[Request], Response]:
+    """The outermost tween."""
+    settings = registry["nexus.runtime"].settings
+    limit = settings.max_body_bytes
+    headers = dict(_HEADERS)
+    if settings.public_url.startswith("https:"):
+        headers["Strict-Transport-Security"] = "max-age=31536000"
+    constant = tuple(headers.items())
+
+    def tween(request: Request) -> Response:
+        request_id = _request_id(request)
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            fault = _body_fault(request, limit)
+            response = handler(request) if fault is None else fault_response(request, fault)
+        present = {name.lower() for name, _ in response.headerlist}
+        response.headerlist.extend(pair for pair in constant if pair[0].lower() not in present)
+        response.headerlist.append(("X-Request-Id", request_id))
+        return response
+
+    return tween
+
+
+def _request_id(request: Request) -> str:
+    """The caller's id if it is a plain word, else a new one; the same for every attempt."""
+    known: str | None = request.environ.get("nexus.request_id")
+    if known is None:
+        sent = request.environ.get("HTTP_X_REQUEST_ID", "")
+        known = sent if _REQUEST_ID.match(sent) else secrets.token_hex(16)
+        request.environ["nexus.request_id"] = known
+    return known
+
+
+def _body_fault(request: Request, limit: int) -> HttpFault | None:
+    length = request.content_length
+    if length is not None and length > limit:
+        return HttpFault(
+            413, "body_too_large", f"The body has {length} bytes; the bound is {limit}. Send less at once."
+        )
+    if length is None and "HTTP_TRANSFER_ENCODING" in request.environ:
+        return HttpFault(411, "length_required", "Send the body with a Content-Length.")
+    return None

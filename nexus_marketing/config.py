@@ -1,0 +1,156 @@
+"""The one place where a process is put together: web, worker, CLI and tests build from here.
+
+Settings are read once (``nexus.*`` of the ini section), the runtime is built from them, and one
+ordered list of includes makes the application: ours first, then the deployment's ``nexus.includes``.
+"""
+
+import atexit
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+from pyramid.config import Configurator
+from pyramid.router import Router
+
+from nexus_marketing.builtins.channels.email import EmailChannel
+from nexus_marketing.core.clock import Clock, SystemClock
+from nexus_marketing.core.contracts import Channel
+from nexus_marketing.core.errors import ConfigurationError
+from nexus_marketing.db.engines import DatabaseSettings, build_engines, check_versions
+from nexus_marketing.db.upgrade import lock_file, require_current
+from nexus_marketing.keys import Keys
+from nexus_marketing.runtime import Doorbell, MemoryDoorbell, Runtime
+from nexus_marketing.settings import Settings, SmtpSettings
+from nexus_marketing.smtp.catcher import Catcher
+from nexus_marketing.smtp.handshake import PoolSettings, TlsPolicy
+from nexus_marketing.telemetry import configure_logging, get_logger
+
+log = get_logger(__name__)
+
+#: In order: later ones rest on earlier ones.
+INCLUDES = (
+    "pyramid_retry",
+    "pyramid_tm",
+    "nexus_marketing.security",
+    "nexus_marketing.api",
+)
+_TLS = {
+    "none": TlsPolicy.NONE,
+    "opportunistic": TlsPolicy.OPPORTUNISTIC,
+    "starttls": TlsPolicy.REQUIRED,
+    "tls": TlsPolicy.IMPLICIT,
+}
+_PYRAMID = {
+    "tm.manager_hook": "pyramid_tm.explicit_manager",
+    # The key is checked by the view's entrance; asking again here would cost a request its speed.
+    "tm.annotate_user": "false",
+    "retry.attempts": "3",
+    "retry.activate_hook": "nexus_marketing.api.retries.attempts",
+}
+
+
+def build(
+    settings: Mapping[str, str],
+    *,
+    runtime: Runtime | None = None,
+    now_seconds: Callable[[], float] = time.monotonic,
+) -> Configurator:
+    """Everything a process is made of, committed by the caller (``make_wsgi_app``).
+
+    Args:
+        settings: an ini section.
+        runtime: one built already; from the settings otherwise.
+        now_seconds: a clock that never goes back, for limits and short memories.
+
+    Raises:
+        ConfigurationError: a setting is missing or wrong, each named.
+    """
+    config = Configurator(settings={**settings, **_PYRAMID})
+    config.registry["nexus.runtime"] = runtime or make_runtime(settings)
+    config.registry["nexus.now_seconds"] = now_seconds
+    for name in (*INCLUDES, *settings.get("nexus.includes", "").split()):
+        config.include(name)
+    return config
+
+
+def make_runtime(settings: Mapping[str, str]) -> Runtime:
+    """The parts of a process; no connection is made yet, except to a catcher that it starts itself."""
+    parsed = Settings.parse(settings)
+    clock = SystemClock()
+    urls = (parsed.database_url, parsed.database_worker_url, parsed.database_owner_url)
+    database = DatabaseSettings(*urls, pool_size=parsed.pool_size, prepared_statements=parsed.prepared_statements)
+    return Runtime(
+        settings=parsed,
+        engines=build_engines(database, clock.now),
+        keys=Keys(parsed.secret_keys),
+        channels=_channels(parsed, clock),
+        clock=clock,
+        doorbell=_doorbell(parsed),
+    )
+
+
+def make_app(global_config: Mapping[str, str], settings: Mapping[str, str]) -> Router:
+    """The WSGI application of ``pserve``; in embedded mode with its worker threads.
+
+    Raises:
+        ConfigurationError: a setting is wrong, the server too old, or the schema not this version's.
+    """
+    del global_config
+    configure_logging(settings.get("nexus.log_level", "INFO"))
+    config = build(settings)
+    runtime: Runtime = config.registry["nexus.runtime"]
+    version = check_versions(runtime.engines)
+    lock = lock_file(runtime.engines.app)
+    if lock is not None:
+        lock.hold_shared()
+        config.registry["nexus.server_lock"] = lock  # held as long as the application lives
+    require_current(runtime.engines)
+    app = config.make_wsgi_app()
+    if runtime.settings.worker_threads > 0:
+        _start_workers(runtime)
+    log.info("application_ready", database=version, worker_threads=runtime.settings.worker_threads)
+    return app
+
+
+def _channels(settings: Settings, clock: Clock) -> Mapping[str, Channel]:
+    return {"email": EmailChannel(_relay(settings), clock)}
+
+
+def _relay(settings: Settings) -> PoolSettings:
+    smtp = settings.smtp
+    if settings.catcher_dir is not None:
+        catcher = Catcher(settings.catcher_dir).start()
+        atexit.register(catcher.stop)
+        smtp = SmtpSettings(host=catcher.settings.host, port=catcher.port, connections=smtp.connections)
+    if smtp.security not in _TLS:
+        raise ConfigurationError(f"nexus.smtp.security: {smtp.security!r} is none of {', '.join(_TLS)}.")
+    return PoolSettings(
+        host=smtp.host,
+        port=smtp.port,
+        connections=smtp.connections,
+        tls=_TLS[smtp.security],
+        username=smtp.username,
+        password=smtp.password,
+        reply_timeout_seconds=smtp.timeout_seconds,
+        local_hostname=smtp.local_hostname,
+    )
+
+
+def _doorbell(settings: Settings) -> Doorbell:
+    if not settings.redis_url:
+        return MemoryDoorbell()
+    from nexus_marketing.tasks.broker import DramatiqDoorbell, build_broker  # noqa: PLC0415 - loads Redis
+
+    return DramatiqDoorbell(build_broker(settings.redis_url))
+
+
+def _start_workers(runtime: Runtime) -> None:
+    from nexus_marketing.tasks import embedded  # noqa: PLC0415 - production's web processes run no workers
+
+    atexit.register(embedded.start(runtime))
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if in_main_thread and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        # Without this, SIGTERM would skip the exit functions that finish what is on the wire.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

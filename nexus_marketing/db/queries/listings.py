@@ -1,0 +1,320 @@
+"""Lists of resources: one whitelist of fields, sorts and filters for REST and GraphQL (S07).
+
+Names from outside are looked up here and never reach SQL as text. Pages go by key, not by offset:
+``(sort value, id)`` of the last row, so that page 1,000 costs what page 1 costs. Statements are
+made once per shape and kept, because building one costs more than PostgreSQL needs to run it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, Select, Table, Text, bindparam, cast, exists, select, tuple_
+from sqlalchemy.orm import Session
+
+from nexus_marketing.core.conditions import Evaluation, Field, FieldType, Schema, lead_schema, parse_text
+from nexus_marketing.core.conditions.schema import nearest
+from nexus_marketing.core.errors import Problem, ValidationError
+from nexus_marketing.db.conditions import compile_condition
+from nexus_marketing.db.models import Campaign, Engagement, Lead, Member, Segment, SegmentMember, Template
+from nexus_marketing.db.tenancy import run
+from nexus_marketing.db.types import UtcDateTime
+
+MAX_LIMIT = 200
+_TENANT = bindparam("tenant_id")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Listing:
+    """What of a table may be seen, sorted by and filtered on.
+
+    ``fields`` maps names of the API to columns; ``ids`` leave as text. Sorts are on columns that are
+    never NULL, because NULLs sort differently on the two databases. ``scope`` narrows a listing to
+    its parent with named parameters.
+    """
+
+    name: str
+    table: Table
+    fields: Mapping[str, str]
+    sorts: Sequence[str]
+    schema: Schema
+    ids: frozenset[str] = frozenset({"id"})
+    scope: ColumnElement[bool] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a caller asked of a list, with names checked by :func:`read_wish`.
+
+    ``after`` is the sort value and id of the last row seen; ``parameters`` belong to the scope.
+    """
+
+    fields: tuple[str, ...]
+    sort: str
+    descending: bool
+    limit: int
+    filter: str = ""
+    after: tuple[Any, int] | None = None
+    offset: int = 0
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Rows in the order of ``names``; ``last`` continues after them when there are more."""
+
+    names: tuple[str, ...]
+    rows: Sequence[Row[Any]]
+    last: tuple[Any, int] | None
+
+    def documents(self) -> list[dict[str, Any]]:
+        """The rows as objects."""
+        names = self.names
+        return [dict(zip(names, row, strict=False)) for row in self.rows]
+
+
+def read_wish(listing: Listing, *, fields: str = "", sort: str = "", limit: int = 50, filter_text: str = "") -> Wish:
+    """Check the names of a wish.
+
+    Raises:
+        ValidationError: each name that is not in the whitelist, with the nearest that is.
+    """
+    problems: list[Problem] = []
+    wanted = tuple(dict.fromkeys(name.strip() for name in fields.split(","))) if fields else tuple(listing.fields)
+    problems += [_unknown("fields", name, listing.fields) for name in wanted if name not in listing.fields]
+    by = sort.removeprefix("-") or "id"
+    if by not in listing.sorts:
+        problems.append(_unknown("sort", by, listing.sorts))
+    if not 1 <= limit <= MAX_LIMIT:
+        problems.append(Problem("limit", "out_of_bounds", f"limit is between 1 and {MAX_LIMIT}."))
+    if problems:
+        raise ValidationError(problems=problems)
+    return Wish(wanted, by, sort.startswith("-") or not sort, limit, filter_text)
+
+
+def page(session: Session, listing: Listing, wish: Wish, evaluation: Evaluation, schema: Schema | None = None) -> Page:
+    """One page of a tenant's rows.
+
+    Args:
+        session: of the tenant.
+        listing: what may be seen.
+        wish: from :func:`read_wish`.
+        evaluation: the clock of the filter.
+        schema: names of the filter when they are more than the listing's (a tenant's own lead fields).
+
+    Raises:
+        ConditionError: what is wrong with the filter and where.
+    """
+    statement = _statement(listing, wish.fields, wish.sort, wish.descending, wish.after is not None, wish.offset > 0)
+    parameters: dict[str, Any] = {**wish.parameters, "row_limit": wish.limit + 1}
+    if wish.filter:
+        statement = statement.where(_filter(session, listing, wish.filter, evaluation, schema))
+    if wish.after is not None:
+        parameters |= {"after_value": _value_after(listing, wish), "after_id": wish.after[1]}
+    if wish.offset:
+        parameters["row_offset"] = wish.offset
+    rows = run(session, statement, parameters, writes=False).all()
+    if len(rows) <= wish.limit:
+        return Page(wish.fields, rows, None)
+    rows = rows[: wish.limit]
+    return Page(wish.fields, rows, (rows[-1][-2], rows[-1][-1]))
+
+
+def _value_after(listing: Listing, wish: Wish) -> Any:
+    """The sort value of the last row seen; moments come back from a cursor as text."""
+    value = wish.after[0] if wish.after else None
+    is_moment = isinstance(listing.table.c[listing.fields[wish.sort]].type, UtcDateTime)
+    return datetime.fromisoformat(value) if is_moment and isinstance(value, str) else value
+
+
+@lru_cache(maxsize=500)
+def _statement(
+    listing: Listing, fields: tuple[str, ...], sort: str, descending: bool, after: bool, offset: bool
+) -> Select[Any]:
+    columns = listing.table.c
+    by, identity = columns[listing.fields[sort]], columns["id"]
+    statement = select(*(_shown(listing, name) for name in fields), by.label("_sort"), identity.label("_id"))
+    statement = statement.where(columns["tenant_id"] == _TENANT)
+    if listing.scope is not None:
+        statement = statement.where(listing.scope)
+    order = (identity,) if sort == "id" else (by, identity)
+    if after:
+        seen = (bindparam("after_value", type_=by.type), bindparam("after_id", type_=identity.type))
+        here, there = tuple_(*order), tuple_(*seen[-len(order) :])
+        statement = statement.where(here < there if descending else here > there)
+    statement = statement.order_by(*(column.desc() if descending else column for column in order))
+    statement = statement.limit(bindparam("row_limit"))
+    return statement.offset(bindparam("row_offset")) if offset else statement
+
+
+def _shown(listing: Listing, name: str) -> ColumnElement[Any]:
+    column = listing.table.c[listing.fields[name]]
+    return cast(column, Text).label(name) if name in listing.ids else column.label(name)
+
+
+def _filter(session: Session, listing: Listing, text: str, evaluation: Evaluation, schema: Schema | None) -> Any:
+    names = schema or listing.schema
+    condition = parse_text(text, names, "filter")
+    dialect = session.get_bind().dialect.name
+    return compile_condition(condition, names, dict(listing.table.c), dialect, evaluation)
+
+
+def _unknown(path: str, name: str, known: Any) -> Problem:
+    hint = nearest(name, list(known)) or f": use {', '.join(known)}"
+    return Problem(path, "unknown_field", f"There is no field {name[:64]!a} here{hint}.")
+
+
+def _same(*names: str, **others: str) -> dict[str, str]:
+    return {name: name for name in names} | others
+
+
+_N, _T, _D, _J = FieldType.NUMBER, FieldType.TEXT, FieldType.DATETIME, FieldType.JSON
+_TIMES: Mapping[str, FieldType] = {"created_at": _D, "updated_at": _D}
+_LEAD_FIELDS = _same(
+    "id", "email", "name", "first_name", "last_name", "external_id", "phone", "country", "locale", "time_zone",
+    "tags", "metadata", "score", "version", "created_at", "updated_at",
+)  # fmt: skip
+
+LEADS = Listing(
+    "leads",
+    Lead.__table__,
+    _LEAD_FIELDS,
+    ("id", "created_at", "updated_at", "score"),
+    lead_schema(),  # type: ignore[arg-type]
+)
+SEGMENTS = Listing(
+    "segments",
+    Segment.__table__,  # type: ignore[arg-type]
+    _same(
+        "id",
+        "name",
+        "kind",
+        "conditions",
+        "lead_count",
+        "as_of",
+        "generation",
+        "cost_class",
+        "error",
+        "version",
+        "created_at",
+        "updated_at",
+    ),  # fmt: skip
+    ("id", "name", "created_at", "updated_at", "lead_count"),
+    Schema.of(
+        Field(name, kind)
+        for name, kind in {
+            "id": _N,
+            "name": _T,
+            "kind": _T,
+            "lead_count": _N,
+            "cost_class": _T,
+            "as_of": _D,
+            **_TIMES,
+        }.items()
+    ),  # fmt: skip
+)
+TEMPLATES = Listing(
+    "templates",
+    Template.__table__,  # type: ignore[arg-type]
+    _same("id", "name", "type", "content", "variables", "version", "created_at", "updated_at"),
+    ("id", "name", "created_at", "updated_at"),
+    Schema.of(Field(name, kind) for name, kind in {"id": _N, "name": _T, "type": _T, "version": _N, **_TIMES}.items()),
+)
+CAMPAIGNS = Listing(
+    "campaigns",
+    Campaign.__table__,  # type: ignore[arg-type]
+    _same(
+        "id",
+        "name",
+        "status",
+        "status_reason",
+        "message_class",
+        "channel",
+        "segment_id",
+        "template_id",
+        "owner_id",
+        "subject_type",
+        "subject_id",
+        "data",
+        "currency",
+        "version",
+        "started_at",
+        "completed_at",
+        "created_at",
+        "updated_at",
+        budget="budget_minor",
+    ),  # fmt: skip
+    ("id", "name", "created_at", "updated_at", "status"),
+    Schema.of(
+        Field(name, kind)
+        for name, kind in {
+            "id": _N,
+            "name": _T,
+            "status": _T,
+            "message_class": _T,
+            "channel": _T,
+            "segment_id": _N,
+            "template_id": _N,
+            "owner_id": _N,
+            "subject_type": _T,
+            "subject_id": _T,
+            "currency": _T,
+            "started_at": _D,
+            "completed_at": _D,
+            "data": _J,
+            **_TIMES,
+        }.items()
+    ),  # fmt: skip
+    ids=frozenset({"id", "segment_id", "template_id", "owner_id"}),
+)
+MEMBERS = Listing(
+    "members",
+    Member.__table__,  # type: ignore[arg-type]
+    _same("id", "name", "email", "role", "manager_id", "created_at"),
+    ("id", "created_at"),
+    Schema.of(Field(name, kind) for name, kind in {"id": _N, "role": _T, "manager_id": _N, "created_at": _D}.items()),
+    ids=frozenset({"id", "manager_id"}),
+)
+ENGAGEMENTS = Listing(
+    "engagements",
+    Engagement.__table__,  # type: ignore[arg-type]
+    _same("id", "type", "lead_id", "campaign_id", "channel", "verdict", "link", "notes", "metadata", "tracked_at"),
+    ("id", "tracked_at"),
+    Schema.of(
+        Field(name, kind)
+        for name, kind in {
+            "id": _N,
+            "type": _T,
+            "lead_id": _N,
+            "campaign_id": _N,
+            "channel": _T,
+            "verdict": _T,
+            "tracked_at": _D,
+        }.items()
+    ),  # fmt: skip
+    ids=frozenset({"id", "lead_id", "campaign_id"}),
+)
+_MEMBERSHIP = SegmentMember.__table__.c
+SEGMENT_LEADS = Listing(
+    "segment_leads",
+    LEADS.table,
+    LEADS.fields,
+    LEADS.sorts,
+    LEADS.schema,
+    scope=exists().where(
+        _MEMBERSHIP.tenant_id == _TENANT,
+        _MEMBERSHIP.segment_id == bindparam("segment_id"),
+        _MEMBERSHIP.lead_id == LEADS.table.c.id,
+    ),
+)
+LEAD_ENGAGEMENTS = Listing(
+    "lead_engagements",
+    ENGAGEMENTS.table,
+    ENGAGEMENTS.fields,
+    ENGAGEMENTS.sorts,
+    ENGAGEMENTS.schema,
+    ENGAGEMENTS.ids,
+    scope=ENGAGEMENTS.table.c.lead_id == bindparam("lead_id"),
+)

@@ -1,0 +1,1 @@
+"""How much is allowed in which time; knows neither the web nor the database."""

@@ -1,0 +1,26 @@
+"""Keys, permissions and the table of routes."""
+
+from pyramid.config import Configurator
+from pyramid.viewderivers import INGRESS
+
+from nexus_marketing.limits.windows import SlidingWindows
+from nexus_marketing.security.contexts import request_context
+from nexus_marketing.security.keys import KeyRing
+from nexus_marketing.security.policy import KeyPolicy
+from nexus_marketing.security.routes import RouteTable, add_api_route, entrance
+from nexus_marketing.services.idempotency import KeysInFlight
+
+
+def includeme(config: Configurator) -> None:
+    """Authentication, authorisation and limits for every route."""
+    registry = config.registry
+    runtime = registry["nexus.runtime"]
+    now_seconds = registry["nexus.now_seconds"]
+    registry["nexus.routes"] = RouteTable()
+    registry["nexus.keys"] = KeyRing(runtime, now_seconds)
+    registry["nexus.limits"] = SlidingWindows(runtime.settings.rate_limit_per_minute, 60.0, now_seconds)
+    registry["nexus.keys_in_flight"] = KeysInFlight()
+    config.set_security_policy(KeyPolicy())
+    config.add_request_method(request_context, "nexus", reify=True)
+    config.add_view_deriver(entrance, under=INGRESS, over="secured_view")
+    config.add_directive("add_api_route", add_api_route)
