@@ -91,7 +91,7 @@ def create_functions() -> None:
         "nexus_create_partitions(today date)",
         "void",
         PARTITIONS,
-        options=f'LANGUAGE plpgsql SECURITY DEFINER SET search_path = "{schema}", pg_temp',
+        options=f'LANGUAGE plpgsql SECURITY DEFINER SET search_path = "{schema}", pg_temp SET timezone = UTC',
         roles=("nexus_worker",),
     )
     # Ledger rows are updated once, in place: room on the page keeps their index entries untouched (HOT).

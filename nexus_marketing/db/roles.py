@@ -1,6 +1,7 @@
 """The three login roles of PostgreSQL and what each may do (DATABASE.md, Three login roles)."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import psycopg
 from psycopg import sql
@@ -22,9 +23,21 @@ def create_roles(superuser_dsn: str, passwords: Mapping[str, str]) -> None:
             verb = sql.SQL("ALTER" if known else "CREATE")
             connection.execute(
                 sql.SQL(
-                    "{} ROLE {} WITH LOGIN NOSUPERUSER NOBYPASSRLS NOCREATEROLE NOCREATEDB PASSWORD {}"
+                    "{} ROLE {} WITH LOGIN NOSUPERUSER NOBYPASSRLS NOCREATEROLE NOCREATEDB NOREPLICATION PASSWORD {}"
                 ).format(verb, sql.Identifier(role), sql.Literal(passwords[role]))
             )
+        _revoke_memberships(connection)
+
+
+def _revoke_memberships(connection: psycopg.Connection[Any]) -> None:
+    """A member of the worker's role would see every tenant (DATABASE.md); no role of ours needs another."""
+    found = connection.execute(
+        "SELECT g.rolname, m.rolname FROM pg_auth_members a JOIN pg_roles g ON g.oid = a.roleid"
+        " JOIN pg_roles m ON m.oid = a.member WHERE m.rolname = ANY(%s)",
+        [list(ROLES)],
+    )
+    for role, member in found.fetchall():
+        connection.execute(sql.SQL("REVOKE {} FROM {}").format(sql.Identifier(role), sql.Identifier(member)))
 
 
 def create_database(superuser_dsn: str, name: str, template: str | None = None) -> None:

@@ -1,6 +1,8 @@
 """Bring a database to the schema this version needs, and see whether it is there."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from alembic import command
@@ -14,6 +16,7 @@ from nexus_marketing import migrations
 from nexus_marketing.core.errors import ConfigurationError, Conflict
 from nexus_marketing.db.base import Base
 from nexus_marketing.db.engines import Engines
+from nexus_marketing.db.files import refuse_network_file
 
 if os.name == "posix":
     import fcntl
@@ -34,14 +37,31 @@ def upgrade(engines: Engines, revision: str = "head") -> None:
     Raises:
         Conflict: a server holds the SQLite file; stop it first.
     """
-    with owner_connection(engines.owner) as connection:
+    with _alone(engines.owner), owner_connection(engines.owner) as connection:
         command.upgrade(alembic_config(connection), revision)
 
 
 def downgrade(engines: Engines, revision: str) -> None:
-    """Take migrations back, as the owner."""
-    with owner_connection(engines.owner) as connection:
+    """Take migrations back, as the owner.
+
+    Raises:
+        Conflict: a server holds the SQLite file; stop it first.
+    """
+    with _alone(engines.owner), owner_connection(engines.owner) as connection:
         command.downgrade(alembic_config(connection), revision)
+
+
+@contextmanager
+def _alone(engine: Engine) -> Iterator[None]:
+    lock = lock_file(engine)
+    if lock is None:
+        yield
+        return
+    try:
+        lock.hold_alone()
+        yield
+    finally:
+        lock.release()
 
 
 def owner_connection(engine: Engine) -> Connection:
@@ -91,10 +111,17 @@ _PARTITIONED = ("marketing_engagements_", "marketing_event_seen_")
 
 
 def lock_file(engine: Engine) -> "ServerLock | None":
-    """The lock that a server on an SQLite file holds; ``None`` on PostgreSQL."""
+    """The lock that a server on an SQLite file holds; ``None`` on PostgreSQL.
+
+    Raises:
+        ConfigurationError: the file is on a network file system.
+    """
     if engine.dialect.name != "sqlite":
         return None
-    return ServerLock(Path(f"{engine.url.database}.lock"))
+    path = Path(str(engine.url.database))
+    refuse_network_file(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return ServerLock(Path(f"{path}.lock"))
 
 
 class ServerLock:

@@ -114,12 +114,17 @@ class PlanWatch:
 
 
 def explain(connection: psycopg.Connection[Any], statement: str, values: Any) -> dict[str, Any]:
-    """The plan as PostgreSQL would run it on large tables: with an index wherever one fits."""
+    """The plan as PostgreSQL would run it on large tables: with an index wherever one fits.
+
+    Inside a savepoint, so that neither the setting nor a statement that fails is felt afterwards.
+    """
     with connection.cursor() as cursor:
-        cursor.execute("SET LOCAL enable_seqscan = off", prepare=False)
-        cursor.execute(f"EXPLAIN (FORMAT JSON) {statement}", values, prepare=False)  # type: ignore[arg-type]
-        row = cursor.fetchone()
-        cursor.execute("SET LOCAL enable_seqscan = on", prepare=False)
+        cursor.execute("SAVEPOINT nexus_plan; SET LOCAL enable_seqscan = off", prepare=False)
+        try:
+            cursor.execute(f"EXPLAIN (FORMAT JSON) {statement}", values, prepare=False)
+            row = cursor.fetchone()
+        finally:
+            cursor.execute("ROLLBACK TO nexus_plan; RELEASE nexus_plan", prepare=False)
     assert row is not None
     found = json.loads(row[0]) if isinstance(row[0], str) else row[0]
     plan: dict[str, Any] = found[0]["Plan"]
