@@ -100,7 +100,7 @@ class Sink:
     def run(self) -> None:
         """Serve until ``stop``."""
         while not self._stopping:
-            for key, mask in self._selector.select(0.2 if self._stalled else None):
+            for key, mask in self._selector.select(self._patience()):
                 if key.data is not None:
                     self._serve(key.data, mask)
                 elif key.fileobj is self._listener:
@@ -300,6 +300,12 @@ class Sink:
             with contextlib.suppress(KeyError, ValueError):
                 events = selectors.EVENT_READ | (selectors.EVENT_WRITE if client.out else 0)
                 self._selector.modify(client.sock, events, client)
+
+    def _patience(self) -> float | None:
+        """Seconds until the next stalled client is due; None while nobody is."""
+        if not self._stalled:
+            return None
+        return max(0.0, min(client.resume_at for client in self._stalled) - time.monotonic())
 
     def _release_stalled(self) -> None:
         now = time.monotonic()

@@ -29,7 +29,7 @@ PROBES = (
     "delivery.close.after",
     "delivery.plan.piece",
 )
-_NOBODY_WAITS_LONGER_SECONDS = 120.0
+_NOBODY_WAITS_LONGER_SECONDS = 60.0
 
 
 @dataclass(slots=True)
@@ -68,16 +68,16 @@ class Watch(threading.Thread):
     def __init__(self, dsn: str) -> None:
         super().__init__(daemon=True)
         self._dsn = dsn
-        self._stop = threading.Event()
+        self._ended = threading.Event()
         self.violations: list[str] = []
 
     def run(self) -> None:
-        while not self._stop.wait(1.0):
+        while not self._ended.wait(1.0):
             self.violations += broken(self._dsn)
 
     def finish(self) -> list[str]:
         """Stop and answer what was seen."""
-        self._stop.set()
+        self._ended.set()
         self.join()
         return sorted(set(self.violations))
 
@@ -179,6 +179,8 @@ def _verdict(
         recovery_s_max=round(waited, 1),
     )
     verdict.complaints = _complaints(facts, verdict, message_class, violations)
+    if verdict.complaints:
+        verdict.complaints += [f"worker said: {line}" for line in stage.worker_log()[-5:]]
     return verdict
 
 

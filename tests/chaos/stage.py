@@ -69,6 +69,11 @@ class Stage:
             assert send is not None
             return send.status
 
+    def worker_log(self) -> list[str]:
+        """What the workers wrote, by line."""
+        path = self.folder / "worker.log"
+        return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+
     def stop_workers(self) -> None:
         """End every worker process this stage started."""
         for process in self.workers:

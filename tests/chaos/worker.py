@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import sys
+from dataclasses import replace
 
 from nexus_marketing.config import make_runtime
 from nexus_marketing.core.contracts import OutcomeKind
@@ -51,12 +52,13 @@ def main() -> None:
     parser.add_argument("--probe", help="point:nth")
     options = parser.parse_args()
     configure_logging("WARNING", sys.stderr)
-    parts = {}
+    runtime = make_runtime(json.loads(options.settings))
     if options.probe:
         name, _, nth = options.probe.rpartition(":")
-        parts["telemetry"] = probe = Probe(name, int(nth))
+        probe = Probe(name, int(nth))
         _probe_the_wire(probe)
-    run(make_runtime(json.loads(options.settings), **parts))
+        runtime = replace(runtime, telemetry=probe)
+    run(runtime)
 
 
 if __name__ == "__main__":
