@@ -15,7 +15,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, timezone
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn, overload
 
 from nexus_marketing.core.errors import Problem, ValidationError
 
@@ -45,7 +45,11 @@ class Limits:
 DEFAULT_LIMITS: Final = Limits()
 
 
-def canonical(value: object, path: str = "", limits: Limits = DEFAULT_LIMITS) -> Canonical:
+@overload
+def canonical(value: Mapping[str, object], path: str = "", limits: Limits = DEFAULT_LIMITS) -> dict[str, Any]: ...
+@overload
+def canonical(value: object, path: str = "", limits: Limits = DEFAULT_LIMITS) -> Canonical: ...
+def canonical(value: object, path: str = "", limits: Limits = DEFAULT_LIMITS) -> Any:
     """Return the one stored form of ``value``, or refuse it with path, value and remedy.
 
     Integers lie within ±(2^53 − 1); integral doubles become integers and −0 becomes 0; text is in
@@ -126,7 +130,7 @@ def canonical_datetime(moment: datetime, path: str = "") -> str:
     try:
         utc = moment.astimezone(UTC).replace(tzinfo=None)
     except OverflowError:
-        _refuse(path, f"{moment.isoformat()} leaves the years 0001 to 9999 in UTC")
+        _refuse(path, f"{moment.isoformat()} leaves the years 0001 to 9999 in UTC; use a date within them")
     return utc.isoformat(timespec="microseconds") + "Z"
 
 

@@ -419,3 +419,22 @@ def plan_of(connection: sa.Connection, statement: sa.Select[Any]) -> str:
 def uses_index(connection: sa.Connection, statement: sa.Select[Any], index: str) -> bool:
     """Whether the plan of a statement, under the connection's role, searches the index."""
     return index in plan_of(connection, statement)
+
+
+def catastrophic_patterns() -> list[str]:
+    """Two hundred patterns known to take backtracking engines (or counting ones) down."""
+    cores = [
+        "(a+)+$", "(a*)*$", "(a|a)*$", "(a|aa)+$", "(a|a?)+$", "(.*)*$", "(.*a)*$", "(.+)+$", "([a-zA-Z]+)*$", "(a+)+b",
+        "(a|b|ab)*c", "^(a?){20}a{20}$", "(x+x+)+y", "(a+a+)+$", r"(\w+\s?)*$", r"^(\d+)*$", r"(\s*\w*)*!", "((a+)+)+$",
+        "(((a*)*)*)*$", "(a{1,3})*$", "(a{0,20}){20}$", "^(([a-z])+.)+[A-Z]([a-z])+$", "(.*)(.*)(.*)(.*)$", "a*a*a*a*a*a*a*b",
+        "(a|ab|abc)*d", r"(\w|\d)*\.", "(.|a)*$", "(.|.)*z", "a.{200}b", "(a.{20}){10}b", "(a|.{9}){20}$", "^(.?){200}$",
+        "(a*){100}b", "((a|b)*c|(a|b)*d)*e", "(.*,){20}P", r"^\s+|\s+$", "[^b]*[^c]*[^d]*e", "(a?a?a?){60}b", "(ab|a)*(b|c){100}$",
+        ".*.*.*.*.*.*=.*",
+    ]  # fmt: skip
+    wraps = ["{}", "^{}", "({})x", "z?{}", "({}|q)"]
+    return [wrap.format(core) for core in cores for wrap in wraps]
+
+
+def catastrophic_subjects() -> list[str]:
+    """Subjects that make them suffer."""
+    return ["a" * 30_000, "ab" * 15_000, "a " * 15_000, "x" * 29_999 + "!", "1" * 30_000]

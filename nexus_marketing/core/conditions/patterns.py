@@ -14,6 +14,7 @@ MAX_PATTERN: Final = 256
 MAX_SUBJECT_BYTES: Final = 4_096
 MAX_REPEAT: Final = 255
 MAX_SIZE: Final = 1_000
+MAX_SKIPS: Final = 128  # PostgreSQL compiles n skippable parts in about n^2.5: 400 take half a second
 MAX_NESTING: Final = 12
 _SETS: Final = {
     "d": ((0x30, 0x39),),
@@ -85,6 +86,8 @@ def parse(pattern: str) -> Pattern:
         reader.refuse("this ) closes nothing; write \\) for the character")
     if _size(tree) > MAX_SIZE:
         raise PatternError(f"its repeats expand to more than {MAX_SIZE} characters", 0)
+    if _skips(tree) > MAX_SKIPS:
+        raise PatternError(f"its repeats expand to more than {MAX_SKIPS} optional parts", 0)
     return tree
 
 
@@ -291,6 +294,33 @@ def _size(tree: Pattern) -> int:
         case Sequence():
             return sum(map(_size, tree.terms))
     return sum(map(_size, tree.branches)) + len(tree.branches)
+
+
+def _skips(tree: Pattern) -> int:
+    """How many parts of the expanded pattern can be passed over in one place or another."""
+    match tree:
+        case Class() | Anchor():
+            return 0
+        case Repeat():
+            copies = max(tree.high if tree.high is not None else tree.low + 1, 1)
+            inner = _skips(tree.term) + _is_nullable(tree.term)
+            return inner * copies + (tree.low == 0)
+        case Sequence():
+            return sum(map(_skips, tree.terms))
+    return sum(_skips(branch) + _is_nullable(branch) for branch in tree.branches)
+
+
+def _is_nullable(tree: Pattern) -> bool:
+    match tree:
+        case Class():
+            return False
+        case Repeat():
+            return tree.low == 0 or _is_nullable(tree.term)
+        case Sequence():
+            return all(map(_is_nullable, tree.terms))
+        case Choice():
+            return any(map(_is_nullable, tree.branches))
+    return True
 
 
 def _emit(tree: Pattern, point: Callable[[int], str], start: str, end: str) -> str:
