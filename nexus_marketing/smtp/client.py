@@ -142,6 +142,7 @@ class Pool:
         self._selector.close()
         self._bell.close()
         self._bell_far.close()
+        self._discard_opened()
 
     # --- what connections ask of their desk ----------------------------------------------------------------------
 
@@ -266,11 +267,18 @@ class Pool:
         except Exception as error:  # noqa: BLE001 - isolation boundary: a thread's fault must reach the pool
             outcome = SetupError(ReplyKind.TRANSIENT, 0, f"{type(error).__name__}: {error}")
         self._opened.put((seat, outcome))
-        try:
+        with contextlib.suppress(OSError):
             self._bell_far.send(b"!")
-        except OSError:
-            if isinstance(outcome, Session):
-                outcome.sock.close()
+        if self._closed:
+            self._discard_opened()
+
+    def _discard_opened(self) -> None:
+        """Close what was set up too late; both the closing pool and a late thread look, so that one of them finds it."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                _, outcome = self._opened.get_nowait()
+                if isinstance(outcome, Session):
+                    outcome.sock.close()
 
     def _seat_opened(self) -> None:
         with contextlib.suppress(BlockingIOError):
