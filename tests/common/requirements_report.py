@@ -1,4 +1,4 @@
-"""Writes which requirement is proved by which tests: id → tests → status.
+"""Writes which tests speak for which requirement: id → tests → status.
 
 ``--requirements-report PATH`` asks for it; without dates and timings, so that an unchanged
 suite writes an unchanged file. Works with and without xdist.
@@ -17,7 +17,7 @@ MARK = "req"
 WORST_FIRST = ("failed", "skipped", "passed")
 HEADER = """# Requirements and their tests
 
-Written by `make test`; do not edit. A requirement is *proved* when every test that names it passed,
+Written by `make test`; do not edit. A requirement is *passing* when every test that names it passed,
 *failing* when one did not, *skipped* when none failed and one was skipped, *open* when no test names it.
 """
 
@@ -33,9 +33,9 @@ class Proofs:
         self.outcomes[requirement][test].add(outcome)
 
     def status(self, requirement: str) -> str:
-        """``proved``, ``failing``, ``skipped`` or ``open``."""
+        """``passing``, ``failing``, ``skipped`` or ``open``."""
         outcomes = set().union(*self.outcomes.get(requirement, {}).values())
-        words = {"failed": "failing", "skipped": "skipped", "passed": "proved"}
+        words = {"failed": "failing", "skipped": "skipped", "passed": "passing"}
         return next((words[outcome] for outcome in WORST_FIRST if outcome in outcomes), "open")
 
 
@@ -55,7 +55,7 @@ def render(titles: Mapping[str, str], proofs: Proofs) -> str:
         counts[status] += 1
         tests = "<br>".join(f"`{test}`" for test in sorted(proofs.outcomes.get(requirement, {})))
         rows.append(f"| {requirement} | {title} | {status} | {tests} |")
-    summary = ", ".join(f"{counts[status]} {status}" for status in ("proved", "failing", "skipped", "open"))
+    summary = ", ".join(f"{counts[status]} {status}" for status in ("passing", "failing", "skipped", "open"))
     table = ["| id | requirement | status | tests |", "|---|---|---|---|", *rows]
     return f"{HEADER}\n{summary}.\n\n" + "\n".join(table) + "\n"
 
