@@ -8,16 +8,17 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
 from nexus_marketing.core.actors import SYSTEM
-from nexus_marketing.core.conditions import Condition, Evaluation, FieldType, Schema, parse, to_json
+from nexus_marketing.core.conditions import Condition, Evaluation, Schema, parse, to_json
 from nexus_marketing.core.conditions import lead_schema as standard_schema
 from nexus_marketing.core.errors import Conflict, NexusError, StaleVersion, ValidationError
 from nexus_marketing.core.values import canonical
 from nexus_marketing.db.conditions import compile_condition, cost_class
-from nexus_marketing.db.models import Campaign, Segment, Tenant
+from nexus_marketing.db.models import Campaign, Segment
 from nexus_marketing.db.queries import segments as queries
 from nexus_marketing.db.tenancy import find, open_session
 from nexus_marketing.runtime import Context, Runtime
 from nexus_marketing.services.audit import record
+from nexus_marketing.services.fields import declared_fields
 from nexus_marketing.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -29,9 +30,7 @@ _PIECE = 2_000
 
 def lead_schema(ctx: Context) -> Schema:
     """The names that this tenant's conditions may use: the lead's and those its settings declare."""
-    tenant = ctx.session.get(Tenant, ctx.tenant_id)
-    declared = tenant.settings.get("lead_fields", {}) if tenant is not None else {}
-    return standard_schema({name: FieldType(kind) for name, kind in declared.items()})
+    return standard_schema(declared_fields(ctx))
 
 
 def create_segment(ctx: Context, data: Mapping[str, Any]) -> Segment:
