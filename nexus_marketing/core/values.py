@@ -67,7 +67,7 @@ def parse_json(text: str | bytes, path: str = "", limits: Limits = DEFAULT_LIMIT
     if len(text) > 4 * limits.total_characters:
         _too_large(path, f"the JSON text has {len(text)} characters", 4 * limits.total_characters)
     try:
-        parsed = json.loads(text, parse_constant=lambda name: _no_number(path, name))
+        parsed: object = json.loads(text, parse_constant=lambda name: _no_number(path, name))
     except RecursionError:
         _too_large(path, "the JSON text is nested too deeply", limits.depth)
     except UnicodeDecodeError as error:

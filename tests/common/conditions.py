@@ -258,7 +258,7 @@ class Conditions:
         return make()
 
     def literal(self, values: Sequence[Any]) -> Literal:
-        return Literal(canonical(self.rng.choice(values)))  # type: ignore[arg-type]
+        return Literal(canonical(self.rng.choice(values)))
 
     def number(self) -> Literal:
         return self.literal([*NUMBERS, self.rng.randrange(100), self.rng.randrange(100) + 0.5])

@@ -90,9 +90,7 @@ def test_a_where_clause_selects_what_a_select_list_affirms(connection):
 
 def test_every_double_equals_itself_after_storage(connection):
     rng = random.Random(2)
-    doubles = [
-        value for (value,) in struct.iter_unpack("<d", rng.randbytes(160_000)) if value == value and abs(value) < 2**53
-    ]
+    doubles = [value for (value,) in struct.iter_unpack("<d", rng.randbytes(160_000)) if abs(value) < 2**53]
     doubles = [value for value in doubles if not value.is_integer()][:4_000]
     store(
         connection, [{"id": number, "score": value, "metadata": {"x": value}} for number, value in enumerate(doubles)]

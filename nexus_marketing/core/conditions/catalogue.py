@@ -20,7 +20,7 @@ LEAD_FIELDS: Final = (
     Field("locale", _T),
     Field("time_zone", _T),
     Field("score", _N, indexed=True),
-    Field("created_at", _D),
+    Field("created_at", _D, indexed=True),
     Field("updated_at", _D),
     Field("tags", FieldType.LIST),
     Field("metadata", FieldType.JSON),
