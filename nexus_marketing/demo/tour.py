@@ -95,8 +95,7 @@ class Tour:
         declared = Path(nexus_marketing.__file__).parent / "tenants"
         runtime = make_runtime({**settings, "nexus.catcher_dir": ""})
         try:
-            apply_declarations(runtime, declared)
-            tenant_id = self._tenant_id(runtime)
+            tenant_id = next(each.tenant_id for each in apply_declarations(runtime, declared) if each.slug == "demo")
             with runtime.work(tenant_id) as ctx:
                 _key, secret = create_key(ctx, "demo", ["*"])
             people = self.folder / "people.csv"
@@ -106,11 +105,6 @@ class Tour:
         finally:
             runtime.close()
         return secret, imported
-
-    def _tenant_id(self, runtime: Any) -> int:
-        from nexus_marketing.services.tenants import tenant_id_of  # noqa: PLC0415
-
-        return tenant_id_of(runtime, "demo")
 
     def _campaign(self, client: Client) -> dict[str, Any]:
         """Segment, template and campaign through the REST API; launch; let recipients act."""

@@ -1,0 +1,212 @@
+"""``delivery.plan`` and ``delivery.email``: the send engine against the same work by hand (PERFORMANCE.md).
+
+The sink is a process of its own and takes both sides' messages. Ours is the whole pipeline of one
+process: claim, gate, consent, windows with durable intents, journal, rendering with signed links,
+settling. The reference is a bare ``smtplib`` loop that sends one constant message of the same size.
+"""
+
+import smtplib
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import select, text
+
+from benchmarks.common import Options, Result, paired
+from nexus_marketing.builtins.channels.email import EmailChannel
+from nexus_marketing.core.clock import SystemClock
+from nexus_marketing.db.models import ChannelAccount, Send
+from nexus_marketing.db.tenancy import run as run_sql
+from nexus_marketing.delivery.planning import SendRef, plan_send
+from nexus_marketing.runtime import Runtime
+from nexus_marketing.services.campaigns import create_campaign, launch_campaign
+from nexus_marketing.services.templates import create_template
+from nexus_marketing.smtp.client import PoolSettings, TlsPolicy
+from nexus_marketing.tasks.loops import WorkerLoop
+from tests.common.databases import postgres_runtime
+from tests.common.factories import make_segment, make_tenant
+
+_VARIABLES = ("first_name", "name", "email", "country", "metadata.plan", "metadata.city", "score", "external_id")
+_SENDER = {"from_email": "news@shop.example", "from_name": "Shop", "postal_address": "1 High Street, Town"}
+
+
+def delivery_plan(options: Options) -> Result:
+    """Freeze an audience into ledger rows, against one hand-written ``INSERT … SELECT`` into the same table."""
+    count = options.size(1_000_000, 50_000)
+    with postgres_runtime(
+        options.cluster, options.folder, clock=SystemClock(), channels={"email": object()}
+    ) as runtime:
+        tenant_id, segment_id = _audience(runtime, count)
+        template_id = _template(runtime, tenant_id)
+        seconds = paired(
+            lambda: _plan_ours(runtime, tenant_id, segment_id, template_id, count),
+            lambda: _plan_by_hand(runtime, tenant_id, segment_id, template_id, count),
+            repetitions=3,
+        )
+    return seconds.result("delivery.plan", 1.3, per=count, unit="us", notes=f"{count} recipients")
+
+
+def _plan_ours(runtime: Runtime, tenant_id: int, segment_id: int, template_id: int, count: int) -> float:
+    send_id = _launch(runtime, tenant_id, segment_id, template_id)
+    started = time.perf_counter()
+    planned = plan_send(runtime, SendRef(tenant_id, send_id))
+    seconds = time.perf_counter() - started
+    assert planned == count, (planned, count)
+    _forget(runtime, tenant_id)
+    return seconds
+
+
+def _plan_by_hand(runtime: Runtime, tenant_id: int, segment_id: int, template_id: int, count: int) -> float:
+    send_id = _launch(runtime, tenant_id, segment_id, template_id)
+    statement = text(
+        "INSERT INTO marketing_deliveries (tenant_id, send_id, seq, lead_id, channel, state)"
+        " SELECT m.tenant_id, :send, row_number() OVER (ORDER BY m.lead_id), m.lead_id, 'email',"
+        " CASE WHEN l.email IS NULL THEN 'skipped' ELSE 'planned' END"
+        " FROM marketing_segment_members m JOIN marketing_leads l ON l.tenant_id = m.tenant_id AND l.id = m.lead_id"
+        " WHERE m.tenant_id = :tenant AND m.segment_id = :segment"
+    )
+    started = time.perf_counter()
+    with runtime.engines.worker.begin() as connection:
+        done = connection.execute(statement, {"tenant": tenant_id, "send": send_id, "segment": segment_id})
+    seconds = time.perf_counter() - started
+    assert done.rowcount == count
+    _forget(runtime, tenant_id)
+    return seconds
+
+
+def delivery_email(options: Options) -> Result:
+    """A whole campaign through one process, against a bare ``smtplib`` loop to the same sink."""
+    count = options.size(20_000, 4_000)
+    body = b"From: a@shop.example\r\nTo: b@inbox.example\r\nSubject: x\r\n\r\n" + (b"x" * 76 + b"\r\n") * 256
+    with _sink() as port:
+        relay = PoolSettings(host="127.0.0.1", port=port, connections=8, tls=TlsPolicy.NONE)
+        channels = {"email": EmailChannel(relay, SystemClock())}
+        with postgres_runtime(options.cluster, options.folder, clock=SystemClock(), channels=channels) as runtime:
+            tenant_id, segment_id = _audience(runtime, count)
+            template_id = _template(runtime, tenant_id)
+            seconds = paired(
+                lambda: _send_ours(runtime, tenant_id, segment_id, template_id, count),
+                lambda: _send_by_smtplib(port, body, count),
+                repetitions=3,
+            )
+    return seconds.result("delivery.email", 0.20, per=count, unit="us", notes=f"{count} messages of 20 KB")
+
+
+def _send_ours(runtime: Runtime, tenant_id: int, segment_id: int, template_id: int, count: int) -> float:
+    send_id = _launch(runtime, tenant_id, segment_id, template_id)
+    plan_send(runtime, SendRef(tenant_id, send_id))
+    loop = WorkerLoop(runtime, lambda: False)
+    started = time.perf_counter()
+    while _open_rows(runtime, tenant_id):
+        loop.turn()
+    seconds = time.perf_counter() - started
+    loop.finish()
+    assert _accepted(runtime, tenant_id) == count
+    _forget(runtime, tenant_id)
+    return seconds
+
+
+def _send_by_smtplib(port: int, body: bytes, count: int) -> float:
+    with smtplib.SMTP("127.0.0.1", port) as connection:
+        started = time.perf_counter()
+        for number in range(count):
+            connection.sendmail("news@shop.example", [f"lead{number}@inbox.example"], body)
+        return time.perf_counter() - started
+
+
+@contextmanager
+def _sink() -> Iterator[int]:
+    command = [sys.executable, "-m", "nexus_marketing.smtp.sink", "--port", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        yield int(process.stdout.readline().split()[-1])
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _audience(runtime: Runtime, count: int) -> tuple[int, int]:
+    tenant_id = make_tenant(runtime, "bench")
+    segment_id = make_segment(runtime, tenant_id)
+    with runtime.work(tenant_id) as ctx:
+        config = {"type": "email", "name": "main", "config": _SENDER, "enabled": True}
+        ctx.session.add(ChannelAccount(**config, created_at=ctx.now, updated_at=ctx.now))
+        run_sql(
+            ctx.session,
+            "INSERT INTO marketing_leads (tenant_id, created_at, updated_at, email, email_norm, name, first_name,"
+            " external_id, country, score, tags, metadata)"
+            " SELECT :tenant_id, now(), now(), 'lead' || i || '@inbox.example', 'lead' || i || '@inbox.example',"
+            " 'Lead Number ' || i, 'Lead' || i, 'x' || i, 'US', i % 100, '[]',"
+            " jsonb_build_object('plan', 'pro', 'city', 'Town ' || (i % 50)) FROM generate_series(1, :n) i",
+            {"n": count},
+            writes=True,
+        )
+        run_sql(
+            ctx.session,
+            "INSERT INTO marketing_segment_members (tenant_id, segment_id, lead_id, entered_at, generation)"
+            " SELECT :tenant_id, :segment_id, id, now(), 1 FROM marketing_leads WHERE tenant_id = :tenant_id",
+            {"segment_id": segment_id},
+            writes=True,
+        )
+    with runtime.engines.owner.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("COMMIT")
+        connection.exec_driver_sql("ANALYZE marketing_leads, marketing_segment_members")
+    return tenant_id, segment_id
+
+
+def _template(runtime: Runtime, tenant_id: int) -> int:
+    paragraphs = "".join(
+        f"<p>{'Lorem ipsum dolor sit amet. ' * 60}{{{{ {name} }}}} <a href='https://shop.example/p/{number}'>More</a></p>"
+        for number, name in enumerate(_VARIABLES)
+    )
+    filler = f"<p>{'The quick brown fox jumps over the lazy dog. ' * 100}</p>"
+    out = '<p><a href="{{ unsubscribe_url }}">Out</a> {{ postal_address }}</p>'
+    content = {"subject": "Hello {{ first_name }}", "html": f"<html><body>{paragraphs}{filler}{out}</body></html>"}
+    with runtime.work(tenant_id) as ctx:
+        return create_template(ctx, {"name": "bench", "type": "email", "content": content, "variables": {}}).id
+
+
+def _launch(runtime: Runtime, tenant_id: int, segment_id: int, template_id: int) -> int:
+    with runtime.work(tenant_id) as ctx:
+        campaign = create_campaign(ctx, {"name": "bench", "segment_id": segment_id, "template_id": template_id})
+        launch_campaign(ctx, campaign.id)
+        return int(ctx.session.scalars(select(Send.id).where(Send.campaign_id == campaign.id)).one())
+
+
+def _open_rows(runtime: Runtime, tenant_id: int) -> bool:
+    return bool(
+        _scalar(
+            runtime,
+            tenant_id,
+            "SELECT count(*) FROM marketing_delivery_chunks WHERE tenant_id = :tenant_id AND closed_at IS NULL",
+        )
+    )
+
+
+def _accepted(runtime: Runtime, tenant_id: int) -> int:
+    return _scalar(
+        runtime,
+        tenant_id,
+        "SELECT count(*) FROM marketing_deliveries WHERE tenant_id = :tenant_id AND state = 'accepted'",
+    )
+
+
+def _scalar(runtime: Runtime, tenant_id: int, statement: str) -> int:
+    with runtime.work(tenant_id, mode="read") as ctx:
+        return int(run_sql(ctx.session, statement, writes=False).scalar_one())
+
+
+def _forget(runtime: Runtime, tenant_id: int) -> None:
+    """Empty the ledger between repetitions, so that every run writes to the same empty table."""
+    del tenant_id
+    with runtime.engines.owner.begin() as connection:
+        connection.exec_driver_sql(
+            "TRUNCATE marketing_deliveries, marketing_delivery_chunks, marketing_sends, marketing_history,"
+            " marketing_campaigns, marketing_hits, marketing_recipient_engagements"
+        )
+
+
+BENCHMARKS = {"delivery.plan": delivery_plan, "delivery.email": delivery_email}
