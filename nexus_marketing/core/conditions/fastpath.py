@@ -73,7 +73,7 @@ class _Builder:
         names = [ast.arg(name) for name in ("record", "evaluation", *self.bound)]
         arguments = ast.arguments(posonlyargs=names, args=[], kwonlyargs=[], kw_defaults=[], defaults=[])
         definition = ast.FunctionDef("predicate", arguments, body, [])
-        if hasattr(definition, "type_params"):
+        if "type_params" in ast.FunctionDef._fields:  # since Python 3.12
             definition.type_params = []
         module = ast.fix_missing_locations(ast.Module([definition], []))
         verify(module)
