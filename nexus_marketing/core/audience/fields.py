@@ -13,8 +13,8 @@ from difflib import get_close_matches
 from functools import lru_cache
 from typing import Final
 
+from nexus_marketing.core.audience.countries import COUNTRIES, MISTAKEN
 from nexus_marketing.core.conditions.clock import is_zone
-from nexus_marketing.core.countries import COUNTRIES, MISTAKEN
 from nexus_marketing.core.errors import Problem, ValidationError
 from nexus_marketing.core.values import Canonical, Limits, canonical, canonical_text, email_norm
 
