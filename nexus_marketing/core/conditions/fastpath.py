@@ -9,7 +9,7 @@ judged again by the closures of ``evaluate``, which define the meaning. About 2 
 import ast
 from datetime import date
 from types import FunctionType
-from typing import Final
+from typing import Any, Final
 
 from nexus_marketing.core.conditions.clock import Evaluation
 from nexus_marketing.core.conditions.evaluate import Predicate, closures
@@ -72,9 +72,8 @@ class _Builder:
         body: list[ast.stmt] = [ast.Try([quick], [handler], [], [])]
         names = [ast.arg(name) for name in ("record", "evaluation", *self.bound)]
         arguments = ast.arguments(posonlyargs=names, args=[], kwonlyargs=[], kw_defaults=[], defaults=[])
-        definition = ast.FunctionDef("predicate", arguments, body, [])
-        if "type_params" in ast.FunctionDef._fields:  # since Python 3.12
-            definition.type_params = []
+        since_312: dict[str, Any] = {"type_params": []} if "type_params" in ast.FunctionDef._fields else {}
+        definition = ast.FunctionDef("predicate", arguments, body, [], **since_312)
         module = ast.fix_missing_locations(ast.Module([definition], []))
         verify(module)
         code = next(c for c in compile(module, "<condition>", "exec").co_consts if hasattr(c, "co_code"))
