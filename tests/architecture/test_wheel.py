@@ -15,6 +15,11 @@ PROJECT = Path(__file__).parents[2]
 DATA_KINDS = (".lark", ".mako", ".typed", ".html", ".css", ".js", ".json", ".sql", ".txt")
 
 
+def links() -> list[Path]:
+    """The folders of the root that are part of the package: migrations and tenants."""
+    return sorted(path for path in (PROJECT / "nexus_marketing").iterdir() if path.is_symlink())
+
+
 def run(*command: object, cwd: Path) -> str:
     # Nothing of the checkout may help: no PYTHONPATH, an empty folder to stand in.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
@@ -32,9 +37,8 @@ def wheel(tmp_path_factory, repository_files) -> Path:
             target = copy / path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes((PROJECT / path).read_bytes())
-    for link in (PROJECT / "nexus_marketing").iterdir():
-        if link.is_symlink():
-            (copy / "nexus_marketing" / link.name).symlink_to(link.readlink())
+    for link in links():
+        (copy / "nexus_marketing" / link.name).symlink_to(link.readlink())
     run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", out, cwd=copy)
     return next(out.glob("*.whl"))
 
@@ -67,14 +71,15 @@ def installed(tmp_path_factory, wheel) -> Path:
 
 def test_the_wheel_holds_every_data_file_of_the_package(wheel, repository_files):
     packed = set(zipfile.ZipFile(wheel).namelist())
-    wanted = {
-        re_rooted
-        for path in repository_files
-        if path.endswith(DATA_KINDS) or path.startswith("migrations/")
-        if (re_rooted := f"nexus_marketing/{path}" if path.startswith("migrations/") else path).startswith(
-            "nexus_marketing/"
-        )
-    }
+    package = "nexus_marketing/"
+    linked = {f"{link.readlink().name}/": f"{package}{link.name}/" for link in links()}
+    wanted = set()
+    for path in repository_files:
+        top = f"{path.partition('/')[0]}/"
+        if top in linked:
+            wanted.add(linked[top] + path.removeprefix(top))
+        elif top == package and path.endswith(DATA_KINDS):
+            wanted.add(path)
     assert wanted
     assert wanted - packed == set()
 
