@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -30,7 +31,9 @@ def discover() -> dict[str, Benchmark]:
     for module_info in pkgutil.iter_modules(benchmarks.__path__):
         if module_info.name in {"__main__", "common"}:
             continue
-        module = importlib.import_module(f"benchmarks.{module_info.name}")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of libraries at import, see setup.cfg
+            module = importlib.import_module(f"benchmarks.{module_info.name}")
         for name, function in getattr(module, "BENCHMARKS", {}).items():
             if name in found:
                 raise ValueError(f"two benchmarks are called {name!r}, one of them in {module.__name__}")
