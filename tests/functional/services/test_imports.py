@@ -175,7 +175,7 @@ def test_a_file_that_cannot_come_in_says_what_where_and_what_to_do(runtime, tena
 
 
 def test_a_missing_file_is_named(runtime, tenant):
-    with pytest.raises(ValidationError, match="no file 'nowhere.csv'"):
+    with pytest.raises(ValidationError, match=r"no file 'nowhere\.csv'"):
         import_leads(runtime, tenant, "nowhere.csv", actor=SYSTEM)
 
 
