@@ -24,6 +24,8 @@ from nexus_marketing.db.types import to_text
 
 MIN_POSTGRESQL = 150000
 MIN_SQLITE = (3, 39, 0)
+#: Where a connection keeps how its next transaction begins.
+_BEGIN = "nexus_begin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,20 +95,28 @@ def _postgresql_engine(url: URL, settings: DatabaseSettings) -> Engine:
         },
     )
 
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        options = connection.get_execution_options()
-        mode = options.get("nexus_mode", "write")
-        statement = "BEGIN READ ONLY" if mode == "read" else "BEGIN"
-        tenant = options.get("nexus_tenant")
-        if tenant is not None:
-            statement += f"; SET LOCAL app.tenant = '{int(tenant)}'"
-        if mode == "durable":
-            statement += "; SET LOCAL synchronous_commit = on"
-        with connection.connection.cursor() as cursor:
-            cursor.execute(statement, prepare=False)  # type: ignore[call-arg]
-
+    event.listen(engine, "begin", _choose_begin)
+    engine.dialect.do_begin = _send_begin  # type: ignore[assignment, method-assign]
     return engine
+
+
+# Two steps, because only the event knows the execution options and only errors of ``do_begin`` are treated
+# as database errors: BEGIN is where a connection that died in the pool shows, and then all of them go.
+def _choose_begin(connection: Connection) -> None:
+    options = connection.get_execution_options()
+    mode = options.get("nexus_mode", "write")
+    statement = "BEGIN READ ONLY" if mode == "read" else "BEGIN"
+    tenant = options.get("nexus_tenant")
+    if tenant is not None:
+        statement += f"; SET LOCAL app.tenant = '{int(tenant)}'"
+    if mode == "durable":
+        statement += "; SET LOCAL synchronous_commit = on"
+    connection.connection.info[_BEGIN] = statement
+
+
+def _send_begin(connection: Any) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(connection.info[_BEGIN], prepare=False)
 
 
 def _sqlite_engine(url: URL, settings: DatabaseSettings, now: Callable[[], datetime]) -> Engine:
@@ -127,7 +137,8 @@ def _sqlite_engine(url: URL, settings: DatabaseSettings, now: Callable[[], datet
     lock = FairLock()
     writer = _SqliteWriter(lock, settings.busy_timeout_seconds)
     event.listen(engine, "connect", lambda dbapi, _record: _prepare_sqlite(dbapi, now))
-    event.listen(engine, "begin", writer.begin)
+    event.listen(engine, "begin", writer.take_turn)
+    engine.dialect.do_begin = writer.begin  # type: ignore[assignment, method-assign]
     event.listen(engine, "checkin", writer.checkin)
     event.listen(engine, "invalidate", lambda dbapi, record, _error: writer.checkin(dbapi, record))
     return engine
@@ -159,20 +170,23 @@ class _SqliteWriter:
     timeout_seconds: float
     holders: set[int] = field(default_factory=set)
 
-    def begin(self, connection: Connection) -> None:
+    def take_turn(self, connection: Connection) -> None:
         mode = connection.get_execution_options().get("nexus_mode", "write")
-        dbapi = connection.connection.dbapi_connection
-        assert dbapi is not None  # a begun connection is connected
+        connection.connection.info[_BEGIN] = mode
+        if mode != "read":
+            self.lock.acquire(self.timeout_seconds)
+            self.holders.add(id(connection.connection.dbapi_connection))
+
+    def begin(self, connection: Any) -> None:
+        mode, dbapi = connection.info[_BEGIN], connection.dbapi_connection
         if mode == "read":
-            dbapi.execute("PRAGMA query_only=ON")  # type: ignore[attr-defined]
-            dbapi.execute("BEGIN")  # type: ignore[attr-defined]
+            dbapi.execute("PRAGMA query_only=ON")
+            dbapi.execute("BEGIN")
             return
-        self.lock.acquire(self.timeout_seconds)
-        self.holders.add(id(dbapi))
         try:
-            dbapi.execute("PRAGMA query_only=OFF")  # type: ignore[attr-defined]
-            dbapi.execute(f"PRAGMA synchronous={'FULL' if mode == 'durable' else 'NORMAL'}")  # type: ignore[attr-defined]
-            dbapi.execute("BEGIN IMMEDIATE")  # type: ignore[attr-defined]
+            dbapi.execute("PRAGMA query_only=OFF")
+            dbapi.execute(f"PRAGMA synchronous={'FULL' if mode == 'durable' else 'NORMAL'}")
+            dbapi.execute("BEGIN IMMEDIATE")
         except BaseException:
             self._release(dbapi)
             raise
