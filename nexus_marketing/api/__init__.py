@@ -2,7 +2,7 @@
 
 from pyramid.config import Configurator
 
-_RESOURCES = ("root", "leads")
+_RESOURCES = ("root", "leads", "segments", "templates", "campaigns", "engagements", "members", "tracking", "health")
 
 
 def includeme(config: Configurator) -> None:

@@ -1,28 +1,27 @@
 """What a client sends: JSON, checked against a Cerberus schema, every fault at once with its path."""
 
-import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, ClassVar
 
 from cerberus import TypeDefinition, Validator
 from cerberus.errors import ValidationError as Fault
 from pyramid.request import Request
 
 from nexus_marketing.api.errors import HttpFault
-from nexus_marketing.core.errors import Problem, ValidationError
+from nexus_marketing.core.errors import NotFound, Problem, ValidationError
+from nexus_marketing.core.ids import parse_id
 from nexus_marketing.core.values import parse_json
 
 Schema = Mapping[str, Mapping[str, Any]]
 
-_ID = re.compile(r"[0-9]{1,19}\Z", re.ASCII)
 _JSON_TYPES = ("application/json", "application/merge-patch+json")
 
 
 class BodyValidator(Validator):  # type: ignore[misc]
     """Cerberus with JSON's types: ``true`` is no number, and ids are text of digits."""
 
-    types_mapping = {
+    types_mapping: ClassVar[dict[str, TypeDefinition]] = {
         **Validator.types_mapping,
         "integer": TypeDefinition("integer", (int,), (bool,)),
         "number": TypeDefinition("number", (int, float), (bool,)),
@@ -31,8 +30,12 @@ class BodyValidator(Validator):  # type: ignore[misc]
     }
 
     def _check_with_id(self, field: str, value: Any) -> None:
-        if isinstance(value, str) and not _ID.match(value):
-            self._error(field, "There is no such thing: an id is text of digits.")
+        if not isinstance(value, str):
+            return
+        try:
+            parse_id(value, field.removesuffix("_id") if isinstance(field, str) else "resource")
+        except NotFound as error:
+            self._error(field, error.message)
 
 
 def read_json(request: Request) -> Any:

@@ -23,7 +23,7 @@ def writes(change: Change) -> Callable[[Request], Response]:
         key = idempotency_key(request)
         if key is None:
             return _respond(change(request))
-        if not request.registry["nexus.runtime"].engines.dialect == "postgresql":
+        if request.registry["nexus.runtime"].engines.dialect != "postgresql":
             leave = request.registry["nexus.keys_in_flight"].enter(request.identity.tenant_id, key)
             request.add_finished_callback(lambda _request: leave())
         fingerprint = request_fingerprint(request)

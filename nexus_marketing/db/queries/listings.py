@@ -42,6 +42,8 @@ class Listing:
     schema: Schema
     ids: frozenset[str] = frozenset({"id"})
     scope: ColumnElement[bool] | None = None
+    #: Money says nothing without its currency: who asks for one gets the other.
+    together: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,8 @@ def read_wish(listing: Listing, *, fields: str = "", sort: str = "", limit: int 
         ValidationError: each name that is not in the whitelist, with the nearest that is.
     """
     problems: list[Problem] = []
-    wanted = tuple(dict.fromkeys(name.strip() for name in fields.split(","))) if fields else tuple(listing.fields)
+    named = [name.strip() for name in fields.split(",")] if fields else list(listing.fields)
+    wanted = tuple(dict.fromkeys([*named, *(listing.together[name] for name in named if name in listing.together)]))
     problems += [_unknown("fields", name, listing.fields) for name in wanted if name not in listing.fields]
     by = sort.removeprefix("-") or "id"
     if by not in listing.sorts:
@@ -268,6 +271,7 @@ CAMPAIGNS = Listing(
         }.items()
     ),  # fmt: skip
     ids=frozenset({"id", "segment_id", "template_id", "owner_id"}),
+    together={"budget": "currency"},
 )
 MEMBERS = Listing(
     "members",

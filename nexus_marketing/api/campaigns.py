@@ -1,0 +1,85 @@
+"""``/api/v1/campaigns``."""
+
+from collections.abc import Callable
+from typing import Any
+
+from pyramid.config import Configurator
+from pyramid.request import Request
+from pyramid.response import Response
+
+from nexus_marketing.api.bodies import read_object
+from nexus_marketing.api.pages import respond_page
+from nexus_marketing.api.replies import Reply, show
+from nexus_marketing.api.resources import Document, changed, created, document_of, path_id, shows
+from nexus_marketing.api.schemas import campaigns as schemas
+from nexus_marketing.api.versions import expected_version
+from nexus_marketing.api.writes import writes
+from nexus_marketing.core.permissions import Permission
+from nexus_marketing.db.models import Campaign
+from nexus_marketing.db.queries.listings import CAMPAIGNS
+from nexus_marketing.services import campaigns as services
+from nexus_marketing.services.analytics import campaign_analytics
+
+_PATH = "/api/v1/campaigns"
+
+
+def includeme(config: Configurator) -> None:
+    """The routes of campaigns."""
+    read, write, launch = Permission.CAMPAIGNS_READ, Permission.CAMPAIGNS_WRITE, Permission.CAMPAIGNS_LAUNCH
+    one = f"{_PATH}/{{id}}"
+    config.add_api_route("GET", _PATH, list_campaigns, permission=read)
+    config.add_api_route("POST", _PATH, writes(create_campaign), permission=write)
+    config.add_api_route("GET", one, shows(Campaign, "campaign", campaign_document), permission=read)
+    config.add_api_route("PATCH", one, writes(update_campaign), permission=write)
+    config.add_api_route("DELETE", one, writes(_acts(services.cancel_campaign)), permission=write)
+    config.add_api_route("POST", f"{one}/launch", writes(_acts(services.launch_campaign)), permission=launch)
+    config.add_api_route("POST", f"{one}/pause", writes(_acts(services.pause_campaign)), permission=launch)
+    config.add_api_route("POST", f"{one}/resume", writes(_acts(services.resume_campaign)), permission=launch)
+    config.add_api_route("GET", f"{one}/analytics", show_analytics, permission=read)
+
+
+def campaign_document(campaign: Campaign) -> Document:
+    """A campaign as the API shows it: money in major units."""
+    document = document_of(campaign, CAMPAIGNS.fields, CAMPAIGNS.ids)
+    document["budget"] = services.major(campaign.budget_minor, campaign.currency)
+    return document
+
+
+def list_campaigns(request: Request) -> Response:
+    return respond_page(request, CAMPAIGNS, rendering=_with_money)
+
+
+def create_campaign(request: Request) -> Reply:
+    data = read_object(request, schemas.CREATE, schemas.READ_ONLY)
+    return created(campaign_document(services.create_campaign(request.nexus, data)), _PATH)
+
+
+def update_campaign(request: Request) -> Reply:
+    data = read_object(request, schemas.PATCH, schemas.READ_ONLY, patch=True)
+    version = expected_version(request, data)
+    campaign = services.update_campaign(request.nexus, path_id(request, "campaign"), data, expected_version=version)
+    return changed(campaign_document(campaign), _PATH)
+
+
+def show_analytics(request: Request) -> Response:
+    return show(campaign_analytics(request.nexus, path_id(request, "campaign")))
+
+
+def _acts(action: Callable[..., Campaign]) -> Callable[[Request], Reply]:
+    """A move of the campaign's life; the version it is meant for may be given."""
+
+    def change(request: Request) -> Reply:
+        data = read_object(request, schemas.ACTION) if request.content_length else {}
+        version = expected_version(request, data)
+        campaign = action(request.nexus, path_id(request, "campaign"), expected_version=version)
+        return changed(campaign_document(campaign), _PATH)
+
+    return change
+
+
+def _with_money(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    for document in documents:
+        if "budget" in document:
+            # The listing brings the currency along whenever the budget is asked for.
+            document["budget"] = services.major(document["budget"], document["currency"])
+    return documents

@@ -1,0 +1,71 @@
+"""``/api/v1/segments``."""
+
+from pyramid.config import Configurator
+from pyramid.request import Request
+from pyramid.response import Response
+
+from nexus_marketing.api.bodies import read_object
+from nexus_marketing.api.pages import respond_page
+from nexus_marketing.api.replies import Reply
+from nexus_marketing.api.resources import Document, changed, created, document_of, path_id, shows
+from nexus_marketing.api.schemas import segments as schemas
+from nexus_marketing.api.versions import expected_version
+from nexus_marketing.api.writes import writes
+from nexus_marketing.core.permissions import Permission
+from nexus_marketing.db.models import Segment
+from nexus_marketing.db.queries.listings import SEGMENT_LEADS, SEGMENTS
+from nexus_marketing.db.tenancy import find
+from nexus_marketing.services import segments as services
+
+_PATH = "/api/v1/segments"
+
+
+def includeme(config: Configurator) -> None:
+    """The routes of segments."""
+    read, write = Permission.SEGMENTS_READ, Permission.SEGMENTS_WRITE
+    one = f"{_PATH}/{{id}}"
+    config.add_api_route("GET", _PATH, list_segments, permission=read)
+    config.add_api_route("POST", _PATH, writes(create_segment), permission=write)
+    config.add_api_route("GET", one, shows(Segment, "segment", segment_document), permission=read)
+    config.add_api_route("PATCH", one, writes(update_segment), permission=write)
+    config.add_api_route("DELETE", one, writes(delete_segment), permission=write)
+    config.add_api_route("POST", f"{one}/recalculate", writes(recalculate), permission=write)
+    config.add_api_route("GET", f"{one}/leads", list_segment_leads, permission=Permission.LEADS_READ)
+
+
+def segment_document(segment: Segment) -> Document:
+    """A segment as the API shows it."""
+    return document_of(segment, SEGMENTS.fields, SEGMENTS.ids)
+
+
+def list_segments(request: Request) -> Response:
+    return respond_page(request, SEGMENTS)
+
+
+def create_segment(request: Request) -> Reply:
+    data = read_object(request, schemas.CREATE, schemas.READ_ONLY)
+    return created(segment_document(services.create_segment(request.nexus, data)), _PATH)
+
+
+def update_segment(request: Request) -> Reply:
+    data = read_object(request, schemas.PATCH, schemas.READ_ONLY, patch=True)
+    version = expected_version(request, data)
+    segment = services.update_segment(request.nexus, path_id(request, "segment"), data, expected_version=version)
+    return changed(segment_document(segment), _PATH)
+
+
+def delete_segment(request: Request) -> Reply:
+    services.delete_segment(request.nexus, path_id(request, "segment"))
+    return Reply(None, 204)
+
+
+def recalculate(request: Request) -> Reply:
+    """202: the workers do it; ``as_of`` says when it was done last."""
+    segment = services.request_recalculation(request.nexus, path_id(request, "segment"))
+    return Reply(segment_document(segment), 202, f"{_PATH}/{segment.id}", segment.version)
+
+
+def list_segment_leads(request: Request) -> Response:
+    segment = find(request.nexus.session, Segment, path_id(request, "segment"))
+    names = lambda: services.lead_schema(request.nexus)  # noqa: E731
+    return respond_page(request, SEGMENT_LEADS, schema=names, scope={"segment_id": segment.id})
