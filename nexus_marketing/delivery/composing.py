@@ -21,7 +21,7 @@ from nexus_marketing.core.messages import (
     value_key,
     with_url_prefixes,
 )
-from nexus_marketing.core.tracking import TokenKind, use
+from nexus_marketing.core.tracking import TokenKind, TokenUse
 from nexus_marketing.db.models import Send, TemplateVersion
 from nexus_marketing.db.queries.deliveries import LEAD_COLUMNS
 from nexus_marketing.runtime import Runtime
@@ -79,12 +79,16 @@ class Composer:
     """Composes the submissions of one send; the inner loop of rendering, so everything is prepared once."""
 
     def __init__(self, runtime: Runtime, content: SendContent) -> None:
-        self._signer = runtime.keys.tokens.for_recipient
+        self._sign = runtime.keys.tokens.sign_all
         self._ids = (content.tenant_id, content.send_id)
-        self._uses = [
-            (value_key(Link(number)), use(TokenKind.CLICK, number)) for number in range(len(content.message.links))
-        ]
-        self._uses.append((value_key(OpenPixel()), use(TokenKind.OPEN)))
+        links = range(len(content.message.links))
+        # The unsubscribe token comes first: it fills more than one gap.
+        self._keys = [value_key(OpenPixel()), *(value_key(Link(number)) for number in links)]
+        self._uses = (
+            TokenUse.of(TokenKind.UNSUBSCRIBE),
+            TokenUse.of(TokenKind.OPEN),
+            *(TokenUse.of(TokenKind.CLICK, number) for number in links),
+        )
         self._unsubscribe_url = runtime.settings.public_url + _PATHS[TokenKind.UNSUBSCRIBE]
         self._variables = [_Filler(variable, content.declared) for variable in _own(content.message)]
         self._fixed = {
@@ -110,10 +114,8 @@ class Composer:
             if text is None:
                 return filler.path
             values[filler.key] = text
-        sign = self._signer(tenant_id, send_id, seq, lead_id)
-        for key, purpose in self._uses:
-            values[key] = sign(purpose)
-        token = sign(_UNSUBSCRIBE)
+        token, *tokens = self._sign(self._uses, tenant_id, send_id, seq, lead_id)
+        values.update(zip(self._keys, tokens, strict=True))
         values["unsubscribe"] = self._unsubscribe_url + token
         for key in self._unsubscribe:
             values[key] = token
@@ -176,5 +178,4 @@ def _columns(message: Message) -> tuple[str, ...]:
     return tuple(name for name in LEAD_COLUMNS if name in needed)
 
 
-_UNSUBSCRIBE = use(TokenKind.UNSUBSCRIBE)
 _PATHS = {TokenKind.OPEN: "/t/o/", TokenKind.CLICK: "/t/c/", TokenKind.UNSUBSCRIBE: "/u/"}

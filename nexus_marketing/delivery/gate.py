@@ -1,7 +1,7 @@
 """The gate: the only way to a channel. Whoever may not be written to is settled here, with the reason."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Row
@@ -17,6 +17,9 @@ from nexus_marketing.db.tenancy import tenant_of
 from nexus_marketing.delivery.composing import SendContent
 from nexus_marketing.keys import Keys
 
+#: Hashes kept between the gate and the windows of a chunk.
+_REMEMBERED = 5_000
+
 
 @dataclass(frozen=True, slots=True)
 class Gate:
@@ -24,6 +27,7 @@ class Gate:
 
     keys: Keys
     content: SendContent
+    known: dict[int, bytes] = field(default_factory=dict)
 
     def decide(self, session: Session, rows: Sequence[Row[Any]]) -> tuple[list[Row[Any]], list[Settlement]]:
         """Split a chunk's recipients into those who may be written to and those settled as skipped."""
@@ -62,8 +66,14 @@ class Gate:
         return reasons
 
     def _hashes(self, session: Session, rows: Sequence[Row[Any]]) -> dict[int, bytes]:
-        tenant_id = tenant_of(session)
-        return {row.seq: self.keys.address_hash(tenant_id, row.email_norm) for row in rows}
+        """Keyed hashes by ``seq``; a window asks again for what the gate has just computed."""
+        tenant_id, known, hashed = tenant_of(session), self.known, self.keys.address_hash
+        if len(known) > _REMEMBERED:
+            known.clear()
+        for row in rows:
+            if row.seq not in known:
+                known[row.seq] = hashed(tenant_id, row.email_norm)
+        return {row.seq: known[row.seq] for row in rows}
 
 
 def _consent_policy(session: Session) -> ConsentPolicy:

@@ -47,7 +47,8 @@ def suppressed_hashes(
     found: set[bytes] = set()
     types = list(_COVERS[message_class])
     for start in range(0, len(hashes), _BATCH):
-        values = {"hashes": list(hashes[start : start + _BATCH]), "channel": channel, "types": types}
+        piece = hashes[start : start + _BATCH]
+        values = {"hashes": _hash_list(session, piece), "channel": channel, "types": types}
         found.update(bytes(each) for each in run(session, _suppressed(session), values, writes=False).scalars())
     return found
 
@@ -61,6 +62,13 @@ def consent_states(session: Session, lead_ids: Sequence[int], channel: str, type
             state = ConsentState.EXPIRED if row.expired else ConsentState.GRANTED
             found[row.lead_id] = state if row.granted else ConsentState.REVOKED
     return found
+
+
+def _hash_list(session: Session, hashes: Sequence[bytes]) -> str | list[bytes]:
+    """One array literal for PostgreSQL: the driver's own encoding of byte arrays costs 1.5 us an element."""
+    if _is_postgresql(session):
+        return "{" + ",".join(['"\\\\x' + each.hex() + '"' for each in hashes]) + "}"
+    return list(hashes)
 
 
 def lock_address(session: Session, hashed: bytes) -> None:
@@ -98,7 +106,7 @@ def _is_postgresql(session: Session) -> bool:
 
 def _suppressed(session: Session) -> str | TextClause:
     if _is_postgresql(session):
-        return _SUPPRESSED.format(hashes="= ANY(:hashes)", types="= ANY(:types)", newest=_NEWEST)
+        return _SUPPRESSED.format(hashes="= ANY(CAST(:hashes AS bytea[]))", types="= ANY(:types)", newest=_NEWEST)
     return text(_SUPPRESSED.format(hashes="IN :hashes", types="IN :types", newest=_NEWEST)).bindparams(
         _list("hashes"), _list("types")
     )
