@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from nexus_marketing.core.errors import ValidationError
 
@@ -42,8 +42,7 @@ class CsvFile:
     has_damage: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One record: its row in a spreadsheet, its cells, and where the next one begins in the file."""
 
     row_no: int

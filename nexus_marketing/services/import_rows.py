@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address
+from operator import itemgetter
 from typing import Final
 
 from nexus_marketing.core.audience import Column, ConsentWord, Converter, RowReader
@@ -47,14 +48,13 @@ class ConsentAct:
 class Piece:
     """Consecutive rows of a file that are written in one transaction.
 
-    ``row_count`` and ``end_offset`` say how far the file was read at its end; ``rows`` are sorted
-    by folded address and carry ``row_no`` beside them in ``row_nos``.
+    ``row_count`` and ``end_offset`` say how far the file was read at its end; ``rows`` are lead
+    values with their ``row_no``, sorted by folded address.
     """
 
     row_count: int = 0
     end_offset: int = 0
     rows: list[dict[str, Canonical]] = field(default_factory=list)
-    row_nos: dict[str, int] = field(default_factory=dict)
     consents: list[ConsentAct] = field(default_factory=list)
     errors: list[RowError] = field(default_factory=list)
     duplicate: int = 0
@@ -72,19 +72,24 @@ class RowSource:
 
     def pieces(self, size: int) -> Iterator[Piece]:
         """All rows in pieces of ``size`` records; the same file always falls into the same pieces."""
-        reader = self._reader()
+        reader, has_consent = self._reader(), self.has_consent
+        unique = [column.target for column in self.columns if column.target == "external_id"]
         seen = SeenKeys()
         try:
             count, last_offset, piece = 0, 0, Piece()
             for record in self._data_records():
                 count += 1
-                self._take(reader, record, piece)
+                self._take(reader, record, piece, has_consent=has_consent)
                 if count % size == 0:
-                    yield _finished(piece, count, record.end_offset, seen)
+                    piece.row_count, piece.end_offset = count, record.end_offset
+                    _drop_repeated(piece, ["email_norm", *unique], seen)
+                    yield piece
                     piece = Piece()
                 last_offset = record.end_offset
             if count % size:
-                yield _finished(piece, count, last_offset, seen)
+                piece.row_count, piece.end_offset = count, last_offset
+                _drop_repeated(piece, ["email_norm", *unique], seen)
+                yield piece
         finally:
             seen.close()
 
@@ -100,18 +105,16 @@ class RowSource:
         instant = partial(convert_text, kind=FieldType.DATETIME, path="consent_at")
         return RowReader(self.columns, len(self.header), converters, instant)
 
-    def _take(self, reader: RowReader, record: Record, piece: Piece) -> None:
+    def _take(self, reader: RowReader, record: Record, piece: Piece, *, has_consent: bool) -> None:
         try:
             if record.fault is not None:
                 raise ValidationError.at("row", "not_csv", record.fault)
             values = reader.read(record.cells)
-            act = self._consent(record.row_no, values) if "consent" in values else None
+            act = self._consent(record.row_no, values) if has_consent else None
         except ValidationError as error:
             problem = error.problems[0]
             piece.errors.append(RowError(record.row_no, self._column(problem.path), problem.code, problem.message))
             return
-        for target in _CONSENT_TARGETS:
-            values.pop(target, None)
         if act is not None:
             piece.consents.append(act)
         values["row_no"] = record.row_no
@@ -121,9 +124,18 @@ class RowSource:
         """The header of the column, as the person who made the file knows it."""
         return next((column.header for column in self.columns if column.target == path), path)
 
-    def _consent(self, row_no: int, values: Mapping[str, Canonical]) -> ConsentAct:
-        texts = {target: None if values.get(target) is None else str(values[target]) for target in _CONSENT_TARGETS}
-        word = ConsentWord(str(values["consent"]))
+    @property
+    def has_consent(self) -> bool:
+        """Whether the file says something about consent."""
+        return any(column.target == "consent" for column in self.columns)
+
+    def _consent(self, row_no: int, values: dict[str, Canonical]) -> ConsentAct | None:
+        """Take what the row says about consent out of its values."""
+        taken = {target: values.pop(target, None) for target in _CONSENT_TARGETS}
+        texts = {target: None if value is None else str(value) for target, value in taken.items()}
+        if texts["consent"] is None:
+            return None
+        word = ConsentWord(texts["consent"])
         at = texts["consent_at"]
         if word is ConsentWord.GIVEN:
             for needed in ("consent_at", "consent_source"):
@@ -157,41 +169,24 @@ def read_header(file: CsvFile) -> Sequence[str]:
     return record.cells
 
 
-def _finished(piece: Piece, count: int, end_offset: int, seen: SeenKeys) -> Piece:
-    """The piece without rows that came before in the file, in the order in which rows are locked."""
+def _drop_repeated(piece: Piece, unique: Sequence[str], seen: SeenKeys) -> None:
+    """Leave out rows that came before in the file, and bring the rest into the order in which rows are locked."""
     before = len(piece.rows)
-    piece.rows = _first_times(piece.rows, "email_norm", seen)
-    piece.rows = _first_times(piece.rows, "external_id", seen)
+    for name in unique:
+        piece.rows = _first_times(piece.rows, name, seen)
     piece.duplicate = before - len(piece.rows)
-    piece.rows.sort(key=lambda row: str(row["email_norm"]))
-    piece.row_nos = {str(row["email_norm"]): _row_no(row) for row in piece.rows}
-    kept = set(piece.row_nos.values())
-    piece.consents = [act for act in piece.consents if act.row_no in kept]
-    piece.row_count, piece.end_offset = count, end_offset
-    return piece
-
-
-def _row_no(row: dict[str, Canonical]) -> int:
-    number = row.pop("row_no")
-    assert isinstance(number, int)
-    return number
+    piece.rows.sort(key=itemgetter("email_norm"))
+    if piece.consents:
+        kept = {row["row_no"] for row in piece.rows}
+        piece.consents = [act for act in piece.consents if act.row_no in kept]
 
 
 def _first_times(rows: list[dict[str, Canonical]], name: str, seen: SeenKeys) -> list[dict[str, Canonical]]:
     """Rows whose value has not been seen in the file; rows without one always stay."""
     keys = [hash((name, row[name])) if name in row else None for row in rows]
-    wanted = [key for key in keys if key is not None]
-    if not wanted:
-        return rows
-    known = seen.add(wanted)
-    kept = []
-    for row, key in zip(rows, keys, strict=True):
-        if key is not None:
-            if key in known:
-                continue
-            known.add(key)
-        kept.append(row)
-    return kept
+    is_new = seen.first_times([key for key in keys if key is not None])
+    news = iter(is_new)
+    return [row for row, key in zip(rows, keys, strict=True) if key is None or next(news)]
 
 
 def _checked_ip(text: str | None) -> str | None:

@@ -106,13 +106,13 @@ def _match(ctx: Context, piece: Piece, existing: Existing) -> _Matching:
     for row in piece.rows:
         of_id, of_email = by_id.get(row.get("external_id")), by_email.get(row["email_norm"])
         if "external_id" in row and _is_ambiguous(row, of_id, of_email):
-            found.errors.append(_ambiguous(piece, row))
+            found.errors.append(_ambiguous(row))
             continue
         if of_id is not None and of_email is None:
             if existing is Existing.OVERWRITE:
                 found.renames.append((of_id.id, row))
             elif of_id.email_norm is None:
-                found.errors.append(_ambiguous(piece, row))
+                found.errors.append(_ambiguous(row))
                 continue
             else:
                 # The known address stays: match the row by it.
@@ -129,9 +129,10 @@ def _is_ambiguous(row: Row, of_id: object, of_email: object) -> bool:
     return of_id is None and other is not None and other != row["external_id"]
 
 
-def _ambiguous(piece: Piece, row: Row) -> RowError:
+def _ambiguous(row: Row) -> RowError:
     message = "The external id and the e-mail address belong to different leads: mend one of the two."
-    row_no = piece.row_nos[str(row["email_norm"])]
+    row_no = row["row_no"]
+    assert isinstance(row_no, int)
     return RowError(row_no, "external_id", "ambiguous_match", message)
 
 
