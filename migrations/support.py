@@ -59,7 +59,7 @@ def function(signature: str, returns: str, body: str, *, options: str, roles: It
     if not is_postgresql():
         return
     op.execute(f"CREATE FUNCTION {signature} RETURNS {returns} {options} AS $function$ {body} $function$")
-    bare = signature.split("(")[0]
+    bare = signature.partition("(")[0]
     op.execute(f"REVOKE ALL ON FUNCTION {bare} FROM PUBLIC")
     op.execute(f"GRANT EXECUTE ON FUNCTION {bare} TO {', '.join(roles)}")
 

@@ -161,7 +161,7 @@ class Context:
             self._session.close()
 
 
-def _guarded(committed: bool, action: Callable[[], Any]) -> None:
+def _guarded(committed: bool, action: Callable[[], Any]) -> None:  # noqa: FBT001 - the hook's signature
     if not committed:
         return
     try:

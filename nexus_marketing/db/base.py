@@ -31,7 +31,7 @@ class Base(DeclarativeBase):
     """All our tables."""
 
     metadata = MetaData(naming_convention=NAMING)
-    type_annotation_map = {
+    type_annotation_map = {  # noqa: RUF012 - the declarative base reads it as it is
         int: BigInt,
         str: Text,
         bytes: Bytes,
@@ -82,7 +82,7 @@ def one_of(column: str, vocabulary: type[StrEnum]) -> CheckConstraint:
 
 def _is_row_id(column: Column[Any]) -> bool:
     table = column.table
-    return column.name == "id" and column.primary_key and table is not None and len(table.primary_key) > 1
+    return column.name == "id" and column.primary_key and len(table.primary_key.columns) > 1
 
 
 @compiles(CreateColumn, "sqlite")

@@ -46,6 +46,7 @@ class UtcDateTime(TypeDecorator[datetime]):
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
         """Aware UTC, whichever database it came from."""
+        del dialect
         if value is None:
             return None
         if isinstance(value, str):

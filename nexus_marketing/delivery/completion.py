@@ -1,7 +1,10 @@
 """The end of sends: completed when every row is final, cancelled rows settled, retries gathered."""
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
+from sqlalchemy import Row
 from sqlalchemy.orm import Session
 
 from nexus_marketing.db.models import Send
@@ -28,12 +31,31 @@ def complete_finished(runtime: Runtime) -> int:
     lane, counted and logged as an error, and the send stays open.
     """
     return sum(
-        _in_tenant(runtime, row.tenant_id, lambda session, send_id=row.id: _complete(runtime, session, send_id))
+        _in_tenant(runtime, row.tenant_id, partial(_complete, runtime, send_id=row.id))
         for row in _listed(runtime, sends_without_work)
     )
 
 
-def _complete(runtime: Runtime, session: Session, send_id: int) -> int:
+def open_retries(runtime: Runtime) -> int:
+    """Gather recipients whose retry is due into chunks; answers how many recipients."""
+    size = runtime.settings.chunk_size
+    return sum(
+        _in_tenant(runtime, row.tenant_id, partial(_gather, send_id=row.send_id, size=size))
+        for row in _listed(runtime, sends_with_due_rows)
+    )
+
+
+def settle_cancelled(runtime: Runtime) -> int:
+    """Settle what a cancelled send leaves, one chunk per transaction; answers how many chunks."""
+    chunks = 0
+    for row in _listed(runtime, cancelled_sends_with_rows):
+        while _in_tenant(runtime, row.tenant_id, partial(_cancel, send_id=row.id)):
+            chunks += 1
+        _in_tenant(runtime, row.tenant_id, partial(cancel_due, send_id=row.id))
+    return chunks
+
+
+def _complete(runtime: Runtime, session: Session, *, send_id: int) -> int:
     find(session, Send, send_id, lock=True)
     orphans = reopen_orphans(session, send_id)
     if orphans:
@@ -43,31 +65,16 @@ def _complete(runtime: Runtime, session: Session, send_id: int) -> int:
     return 0 if complete_send(session, send_id) is None else 1
 
 
-def open_retries(runtime: Runtime) -> int:
-    """Gather recipients whose retry is due into chunks; answers how many recipients."""
-    size = runtime.settings.chunk_size
-
-    def gather(session: Session, send_id: int) -> int:
-        find(session, Send, send_id, lock=True)
-        return open_retry_chunk(session, send_id, size)
-
-    return sum(
-        _in_tenant(runtime, row.tenant_id, lambda session, send_id=row.send_id: gather(session, send_id))
-        for row in _listed(runtime, sends_with_due_rows)
-    )
+def _gather(session: Session, *, send_id: int, size: int) -> int:
+    find(session, Send, send_id, lock=True)
+    return open_retry_chunk(session, send_id, size)
 
 
-def settle_cancelled(runtime: Runtime) -> int:
-    """Settle what a cancelled send leaves, one chunk per transaction; answers how many chunks."""
-    chunks = 0
-    for row in _listed(runtime, cancelled_sends_with_rows):
-        while _in_tenant(runtime, row.tenant_id, lambda session, send_id=row.id: cancel_chunk(session, send_id)):
-            chunks += 1
-        _in_tenant(runtime, row.tenant_id, lambda session, send_id=row.id: cancel_due(session, send_id))
-    return chunks
+def _cancel(session: Session, *, send_id: int) -> int:
+    return int(cancel_chunk(session, send_id))
 
 
-def _listed(runtime: Runtime, query: Callable[[Session], list[object]]) -> list[object]:
+def _listed(runtime: Runtime, query: Callable[[Session], list[Row[Any]]]) -> list[Row[Any]]:
     with open_session(runtime.engines.worker, tenant_id=None, mode="read") as session:
         return query(session)
 

@@ -91,9 +91,7 @@ class Composer:
         )
         self._unsubscribe_url = runtime.settings.public_url + _PATHS[TokenKind.UNSUBSCRIBE]
         self._variables = [_Filler(variable, content.declared) for variable in _own(content.message)]
-        self._fixed = {
-            value_key(variable): _product_value(variable, content) for variable in _fixed(content.message)
-        }
+        self._fixed = {value_key(variable): _product_value(variable, content) for variable in _fixed(content.message)}
         self._unsubscribe = sorted(
             {
                 value_key(Variable(variable.path, variable.place))
@@ -150,7 +148,7 @@ def _finder(path: str) -> Callable[[Row[Any]], Any]:
 def _document(value: Any) -> Mapping[str, Any]:
     """Hand-written SQL gets JSON as text on SQLite."""
     if isinstance(value, str):
-        return orjson.loads(value)  # type: ignore[no-any-return]
+        value = orjson.loads(value)
     return value or {}
 
 

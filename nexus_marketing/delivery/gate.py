@@ -38,9 +38,7 @@ class Gate:
     def recheck(self, session: Session, rows: Sequence[Row[Any]]) -> set[int]:
         """Those of a window who were suppressed since the gate (D03)."""
         hashes = self._hashes(session, rows)
-        suppressed = suppressed_hashes(
-            session, list(hashes.values()), self.content.channel, self.content.message_class
-        )
+        suppressed = suppressed_hashes(session, list(hashes.values()), self.content.channel, self.content.message_class)
         return {seq for seq, hashed in hashes.items() if hashed in suppressed}
 
     def _reasons(self, session: Session, rows: Sequence[Row[Any]]) -> dict[int, SkipReason]:

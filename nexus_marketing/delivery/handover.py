@@ -41,7 +41,7 @@ _WINDOW_SECONDS = 0.010
 _DATABASE_RETRY_SECONDS = 0.2
 
 
-class LeaseLost(Exception):  # noqa: N818 - an event, not a fault
+class LeaseLost(Exception):
     """Somebody else holds the chunk now: nothing more may be sent or settled under this fence."""
 
 
@@ -121,7 +121,7 @@ class ChunkHandOver:
             finished = self._windows()
             while self._open:
                 self._exhaust(self._open.popleft())
-            self._close(finished)
+            self._close(finished=finished)
         except LeaseLost:
             self.parts.runtime.telemetry.count("delivery.lease_lost")
         finally:
@@ -176,7 +176,9 @@ class ChunkHandOver:
                 continue
             self._by_ref[ref] = row
             batch.append(composed)
-        self._open.append(_Window(lo=window[0].seq, hi=hi, outcomes=self.parts.session.submit(batch, self.parts.journal)))
+        self._open.append(
+            _Window(lo=window[0].seq, hi=hi, outcomes=self.parts.session.submit(batch, self.parts.journal))
+        )
 
     def _exhaust(self, window: _Window) -> None:
         answered = 0
@@ -237,14 +239,14 @@ class ChunkHandOver:
         seqs = [row.seq for row in refs]
         return (min(seqs), max(seqs)) if seqs else (None, None)
 
-    def _close(self, finished: bool) -> None:
+    def _close(self, *, finished: bool) -> None:
         telemetry = self.parts.runtime.telemetry
         telemetry.point("delivery.close.before")
-        self._transact(lambda session: self._release(session, finished))
+        self._transact(lambda session: self._release(session, finished=finished))
         self.result.closed = finished
         telemetry.point("delivery.close.after")
 
-    def _release(self, session: Session, finished: bool) -> None:
+    def _release(self, session: Session, *, finished: bool) -> None:
         settle(session, self.claim.send_id, self.known)
         if not release_chunk(session, self.claim, closed=finished):
             raise LeaseLost

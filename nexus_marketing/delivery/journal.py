@@ -54,9 +54,7 @@ class HandOverJournal:
     def begin(self, claim: ChunkClaim) -> None:
         """Turn to a newly claimed chunk, before its first intent is committed."""
         self._map[:] = bytes(_SIZE)
-        self._map[: _HEADER.size] = _HEADER.pack(
-            _MAGIC, claim.tenant_id, claim.send_id, claim.chunk_no, claim.fence
-        )
+        self._map[: _HEADER.size] = _HEADER.pack(_MAGIC, claim.tenant_id, claim.send_id, claim.chunk_no, claim.fence)
 
     def on_wire(self, ref: int) -> None:
         """The recipient at this position may be complete on the wire from now on."""

@@ -57,9 +57,7 @@ def settlement(
     return Settlement(seq, DeliveryState.PLANNED, mark, code, attempts, due_in_seconds=wait * rng.uniform(1.0, 1.5))
 
 
-def unknown(
-    seq: int, attempts: int, mark: str | None, message_class: MessageClass, policy: RetryPolicy
-) -> Settlement:
+def unknown(seq: int, attempts: int, mark: str | None, message_class: MessageClass, policy: RetryPolicy) -> Settlement:
     """Handed over without an answer: marketing holds, transactional goes out once more, later."""
     if message_class is MessageClass.TRANSACTIONAL and mark != AMBIGUOUS:
         wait = 2 * policy.lease.total_seconds()

@@ -29,9 +29,7 @@ def recover_dead(runtime: Runtime, folder: Path) -> int:
         How many chunks were taken over.
     """
     return sum(
-        _recover(runtime, journal.key, journal)
-        for _path, journal in dead_journals(folder)
-        if journal.key is not None
+        _recover(runtime, journal.key, journal) for _path, journal in dead_journals(folder) if journal.key is not None
     )
 
 

@@ -23,14 +23,63 @@ COLUMNS = (
 
 #: Country → (share, locale, zone, first names, last names, cities). Names that occur there, people that do not.
 _PLACES = {
-    "US": (30, "en-US", "America/New_York", "Olivia Liam Emma Noah Ava Ethan", "Smith Johnson Brown Davis", "Austin Boston Denver"),
-    "GB": (12, "en-GB", "Europe/London", "Amelia Oliver Isla George Freya Arthur", "Jones Taylor Evans Walker", "Leeds Bristol York"),
-    "DE": (16, "de-DE", "Europe/Berlin", "Mia Ben Emilia Paul Jürgen Käthe", "Müller Schmidt Weiß Böhm", "Köln Leipzig Nürnberg"),
-    "FR": (12, "fr-FR", "Europe/Paris", "Léa Hugo Chloé Jules Zoé Anaïs", "Martin Bernard Lefèvre Noël", "Lyon Nîmes Orléans"),
-    "PL": (8, "pl-PL", "Europe/Warsaw", "Zofia Jan Łucja Michał Żaneta Kuba", "Nowak Wójcik Zając Król", "Łódź Gdańsk Kraków"),
-    "BR": (8, "pt-BR", "America/Sao_Paulo", "Helena Miguel João Luíza Antônio Íris", "Silva Souza Gonçalves Araújo", "Recife Goiânia Belém"),
+    "US": (
+        30,
+        "en-US",
+        "America/New_York",
+        "Olivia Liam Emma Noah Ava Ethan",
+        "Smith Johnson Brown Davis",
+        "Austin Boston Denver",
+    ),
+    "GB": (
+        12,
+        "en-GB",
+        "Europe/London",
+        "Amelia Oliver Isla George Freya Arthur",
+        "Jones Taylor Evans Walker",
+        "Leeds Bristol York",
+    ),
+    "DE": (
+        16,
+        "de-DE",
+        "Europe/Berlin",
+        "Mia Ben Emilia Paul Jürgen Käthe",
+        "Müller Schmidt Weiß Böhm",
+        "Köln Leipzig Nürnberg",
+    ),
+    "FR": (
+        12,
+        "fr-FR",
+        "Europe/Paris",
+        "Léa Hugo Chloé Jules Zoé Anaïs",
+        "Martin Bernard Lefèvre Noël",
+        "Lyon Nîmes Orléans",
+    ),
+    "PL": (
+        8,
+        "pl-PL",
+        "Europe/Warsaw",
+        "Zofia Jan Łucja Michał Żaneta Kuba",
+        "Nowak Wójcik Zając Król",
+        "Łódź Gdańsk Kraków",
+    ),
+    "BR": (
+        8,
+        "pt-BR",
+        "America/Sao_Paulo",
+        "Helena Miguel João Luíza Antônio Íris",
+        "Silva Souza Gonçalves Araújo",
+        "Recife Goiânia Belém",
+    ),
     "JP": (6, "ja-JP", "Asia/Tokyo", "陽葵 蓮 葵 湊 結菜 蒼", "佐藤 鈴木 高橋 田中", "大阪 京都 札幌"),
-    "AU": (6, "en-AU", "Australia/Sydney", "Charlotte Jack Ruby Lachlan Mila Cooper", "Wilson Nguyen Kelly Clarke", "Perth Hobart Cairns"),
+    "AU": (
+        6,
+        "en-AU",
+        "Australia/Sydney",
+        "Charlotte Jack Ruby Lachlan Mila Cooper",
+        "Wilson Nguyen Kelly Clarke",
+        "Perth Hobart Cairns",
+    ),
     "": (2, "", "", "Sam Alex Robin Kim", "Lee Park Gray Hill", "Nowhere"),
 }
 _PLANS = ("free", "free", "free", "pro", "pro", "team")
@@ -46,7 +95,7 @@ _BREAKAGES = ("{local}example.net", "{local}@", "{local}@@example.net", "{local}
 
 def write_people(path: Path, count: int, seed: int = 20260302) -> None:
     """Write ``count`` rows, the same for the same seed."""
-    rng = Random(seed)
+    rng = Random(seed)  # noqa: S311 - people to repeat, not secrets
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()

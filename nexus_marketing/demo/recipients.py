@@ -9,6 +9,7 @@ from email import message_from_binary_file, policy
 from email.message import EmailMessage
 from pathlib import Path
 from random import Random
+from typing import Self
 from urllib.parse import urlsplit
 
 _PIXEL = re.compile(r'src="([^"]*/t/o/[^"]*)"')
@@ -35,7 +36,7 @@ class Habits:
 
 def act(folder: Path, seed: int, habits: Habits | None = None) -> Counter[str]:
     """Let everybody who got a message in ``folder`` do what people do; counts what was done."""
-    rng = Random(seed)
+    rng = Random(seed)  # noqa: S311 - habits to repeat, not secrets
     done: Counter[str] = Counter()
     with _Browser() as browser:
         for message in read_messages(folder):
@@ -76,7 +77,7 @@ class _Browser:
     def __init__(self) -> None:
         self._connection: http.client.HTTPConnection | None = None
 
-    def __enter__(self) -> "_Browser":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_details: object) -> None:

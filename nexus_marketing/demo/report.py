@@ -39,12 +39,13 @@ def show(
 def show_next_steps(console: Console, url: str, key: str) -> None:
     """Three commands to go on with."""
     console.print(f"\nThe server stays up at {url} until Ctrl-C. Go on with:")
+    query = '{"query": "{ campaigns { id name status } }"}'
     authorised = f'curl -s -H "Authorization: Bearer {key}"'
     for line in (
         f'{authorised} "{url}/api/v1/campaigns/1/analytics"',
         f"{authorised} \"{url}/api/v1/leads?limit=3&filter=country%20%3D%3D%20'DE'\"",
         f"{authorised} -H 'Content-Type: application/json' "
-        f"-d '{{\"query\": \"{{ campaigns {{ id name status }} }}\"}}' \"{url}/graphql\"",
+        f'-d \'{{"query": "{{ campaigns {{ id name status }} }}"}}\' "{url}/graphql"',
     ):
         console.print(f"  {line}", soft_wrap=True, highlight=False, markup=False)
 
@@ -53,7 +54,9 @@ def _import_table(imported: ImportReport) -> Table:
     table = Table(title="Import", title_justify="left")
     for name in ("created", "updated", "unchanged", "duplicate", "rejected"):
         table.add_column(name, justify="right")
-    table.add_row(*(str(getattr(imported, name)) for name in ("created", "updated", "unchanged", "duplicate", "rejected")))
+    table.add_row(
+        *(str(getattr(imported, name)) for name in ("created", "updated", "unchanged", "duplicate", "rejected"))
+    )
     return table
 
 
@@ -73,7 +76,7 @@ def _funnel(numbers: dict[str, Any]) -> Table:
         ("unknown", numbers["unknown"]),
     )
     for name, people in steps:
-        share = f"{people / accepted:.1%}" if accepted and name not in ("in the audience",) else ""
+        share = f"{people / accepted:.1%}" if accepted and name != "in the audience" else ""
         table.add_row(name, str(people), share)
     return table
 

@@ -15,7 +15,16 @@ from nexus_marketing.db.engines import DatabaseSettings, build_engines
 from nexus_marketing.db.upgrade import upgrade
 
 #: What a demonstration leaves in its folder; a new one starts by removing exactly these.
-_LEFT_BEHIND = ("nexus.db", "nexus.db-wal", "nexus.db-shm", "nexus.db.lock", "mail", "state", "people.csv", "summary.json")
+_LEFT_BEHIND = (
+    "nexus.db",
+    "nexus.db-wal",
+    "nexus.db-shm",
+    "nexus.db.lock",
+    "mail",
+    "state",
+    "people.csv",
+    "summary.json",
+)
 _PREFERRED_PORT = 6543
 
 

@@ -280,9 +280,7 @@ def _marketing_problems(template: Template, account: ChannelAccount) -> list[Pro
             Problem("channel.postal_address", "no_postal_address", "Marketing mail needs the sender's postal address.")
         )
     elif not any("postal_address" in _paths(pieces) for name, pieces in message.parts.items() if name != "subject"):
-        problems.append(
-            Problem("template.content", "no_postal_address", "Put {{ postal_address }} in the message.")
-        )
+        problems.append(Problem("template.content", "no_postal_address", "Put {{ postal_address }} in the message."))
     return problems
 
 
@@ -300,7 +298,7 @@ def _optional(ctx: Context, model: type[Template], id_: int | None) -> Template 
 
 
 def _canonical(ctx: Context, data: Mapping[str, Any]) -> dict[str, Any]:
-    values = canonical(dict(data))
+    values: dict[str, Any] = canonical(dict(data))
     problems: list[Problem] = []
     for name, model in _REFERENCES.items():
         if values.get(name) is not None:
@@ -329,7 +327,9 @@ def _minor(budget: Any, currency: str | None, problems: list[Problem]) -> int | 
         return None
     if minor != minor.to_integral_value() or minor < 0 or minor > 2**53:
         problems.append(
-            Problem("budget", "not_money", f"{budget} is no amount in {currency}: at most {digits} decimals, not negative.")
+            Problem(
+                "budget", "not_money", f"{budget} is no amount in {currency}: at most {digits} decimals, not negative."
+            )
         )
         return None
     return int(minor)

@@ -40,9 +40,8 @@ class DramatiqDoorbell:
 
     def __init__(self, broker: RedisBroker) -> None:
         self._rung = threading.Event()
-        self._actor: dramatiq.Actor[Any, Any] = dramatiq.actor(
-            self._answer, actor_name="ring", queue_name=QUEUE, broker=broker, max_retries=0
-        )
+        declare = dramatiq.actor(actor_name="ring", queue_name=QUEUE, broker=broker, max_retries=0)
+        self._actor: dramatiq.Actor[Any, Any] = declare(self._answer)
 
     def ring(self, tenant_id: int, queue: str) -> None:
         """Send a nudge; a Redis that is away is logged and forgotten, because the tables have the work."""

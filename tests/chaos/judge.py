@@ -66,14 +66,12 @@ def judge(dsn: str, log: Path, audience: int) -> dict[str, Any]:
     for line in lines:
         recipient, message_id, *_rest = line.split("\t")
         message_ids.setdefault(recipient, set()).add(message_id)
-    states = {
-        email: state
-        for email, state in query(
-            dsn,
-            "SELECT l.email, d.state FROM marketing_deliveries d"
-            " JOIN marketing_leads l ON l.tenant_id = d.tenant_id AND l.id = d.lead_id",
-        )
-    }
+    ledger = query(
+        dsn,
+        "SELECT l.email, d.state FROM marketing_deliveries d"
+        " JOIN marketing_leads l ON l.tenant_id = d.tenant_id AND l.id = d.lead_id",
+    )
+    states: dict[str, str] = dict(ledger)
     leads = [email for (email,) in query(dsn, "SELECT email FROM marketing_leads")]
     final = {"accepted", "skipped", "failed", "unknown"}
     lost = [

@@ -14,7 +14,7 @@ from sqlalchemy import insert
 
 from nexus_marketing.core.campaigns import MessageClass
 from nexus_marketing.core.clock import SystemClock
-from nexus_marketing.db.models import ChannelAccount, Lead, Segment, Send, SegmentMember, Tenant
+from nexus_marketing.db.models import ChannelAccount, Lead, Segment, SegmentMember, Send, Tenant
 from nexus_marketing.db.upgrade import upgrade
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.services.campaigns import create_campaign, launch_campaign
@@ -25,7 +25,7 @@ from tests.common.servers import PostgresCluster
 SUBJECT = "Hello {{ first_name }}"
 HTML = (
     "<html><body><p>Dear {{ name }}</p><p><a href='https://shop.example/sale'>Sale</a></p>"
-    "<p><a href=\"{{ unsubscribe_url }}\">Unsubscribe</a> {{ postal_address }}</p></body></html>"
+    '<p><a href="{{ unsubscribe_url }}">Unsubscribe</a> {{ postal_address }}</p></body></html>'
 )
 _BATCH = 2_000
 
@@ -44,7 +44,7 @@ class Stage:
     send_id: int = 0
     audience: int = 0
     connections: int = 8
-    workers: list[subprocess.Popen[str]] = field(default_factory=list)
+    workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def write_ini(self) -> Path:
         """The settings as the ini file that product commands take."""
@@ -53,7 +53,7 @@ class Stage:
         path.write_text(f"[app:main]\nuse = egg:nexus-marketing\n{lines}\n", encoding="utf-8")
         return path
 
-    def start_worker(self, probe: str | None = None) -> subprocess.Popen[str]:
+    def start_worker(self, probe: str | None = None) -> subprocess.Popen[bytes]:
         """A worker process; ``probe`` (``name:nth``) makes it kill itself there."""
         command = [sys.executable, "-m", "tests.chaos.worker", json.dumps(dict(self.settings))]
         if probe is not None:

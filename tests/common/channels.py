@@ -31,9 +31,10 @@ class ScriptedChannel:
     name: str = "email"
     max_in_flight: int = 4
 
-    @property
-    def capabilities(self) -> Capabilities:
-        return Capabilities(address_kind=AddressKind.EMAIL, max_in_flight=self.max_in_flight)
+    capabilities: Capabilities = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.capabilities = Capabilities(address_kind=AddressKind.EMAIL, max_in_flight=self.max_in_flight)
 
     def validate(self, settings: Mapping[str, Any]) -> None:
         """Every setting will do."""

@@ -228,5 +228,6 @@ def _pieces(pieces: Sequence[Piece]) -> list[str | Slot]:
 
 def _context(piece: Variable | Link | OpenPixel) -> Context:
     # Tokens are made of unreserved characters, in text and HTML alike.
-    own = not isinstance(piece, Variable) or piece.path == "unsubscribe_url"
-    return Context.URL_PART if own else _CONTEXTS[piece.place]
+    if not isinstance(piece, Variable) or piece.path == "unsubscribe_url":
+        return Context.URL_PART
+    return _CONTEXTS[piece.place]

@@ -105,9 +105,10 @@ def cancel_chunk(session: Session, send_id: int) -> bool:
     return True
 
 
-def cancel_due(session: Session, send_id: int) -> None:
-    """Settle the retry lane of a cancelled send."""
-    run(session, _CANCEL_DUE, {"send_id": send_id, "gathered": GATHERED}, writes=True)
+def cancel_due(session: Session, send_id: int) -> int:
+    """Settle the retry lane of a cancelled send; answers how many recipients."""
+    done = run(session, _CANCEL_DUE, {"send_id": send_id, "gathered": GATHERED}, writes=True)
+    return int(done.rowcount)  # type: ignore[attr-defined]
 
 
 def sends_to_report(session: Session) -> list[Row[Any]]:

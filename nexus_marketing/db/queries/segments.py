@@ -1,18 +1,18 @@
 """Set-based segment membership: one diff per refresh, only joiners and leavers are written (DESIGN.md 4.14)."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import (
     ColumnElement,
     Row,
+    Table,
     bindparam,
     delete,
     func,
     insert,
     literal,
     literal_column,
-
     or_,
     select,
     text,
@@ -23,8 +23,8 @@ from nexus_marketing.db.models import Lead, SegmentMember
 from nexus_marketing.db.tenancy import run, run_for_all
 from nexus_marketing.db.types import BigInt
 
-LEADS = Lead.__table__
-MEMBERS = SegmentMember.__table__
+LEADS = cast("Table", Lead.__table__)
+MEMBERS = cast("Table", SegmentMember.__table__)
 
 #: Column expressions by the first key of a condition's field.
 LEAD_COLUMNS: dict[str, Any] = {column.name: column for column in LEADS.columns}
@@ -49,9 +49,9 @@ def refresh_by_diff(session: Session, segment_id: int, test: ColumnElement[bool]
         .where(or_(matching.c.id.is_(None), present.c.lead_id.is_(None)))
         .cte("diff")
     )
-    joiners = select(
-        _TENANT, _SEGMENT, diff.c.lead_id, func.nexus_now(), literal(generation, BigInt)
-    ).where(~diff.c.gone)
+    joiners = select(_TENANT, _SEGMENT, diff.c.lead_id, func.nexus_now(), literal(generation, BigInt)).where(
+        ~diff.c.gone
+    )
     came = insert(MEMBERS).from_select(_MEMBER_COLUMNS, joiners).returning(literal_column("1").label("n")).cte("came")
     went = (
         delete(MEMBERS)
@@ -64,10 +64,11 @@ def refresh_by_diff(session: Session, segment_id: int, test: ColumnElement[bool]
         .cte("went")
     )
     counts = select(
-        select(func.count()).select_from(came).scalar_subquery(), select(func.count()).select_from(went).scalar_subquery()
+        select(func.count()).select_from(came).scalar_subquery().label("joined"),
+        select(func.count()).select_from(went).scalar_subquery().label("left"),
     )
-    row = run(session, counts, {"segment_id": segment_id}, writes=True).one()
-    return int(row[0]), int(row[1])
+    changes: Row[Any] = run(session, counts, {"segment_id": segment_id}, writes=True).one()
+    return int(changes.joined), int(changes.left)
 
 
 _MEMBER_COLUMNS = ["tenant_id", "segment_id", "lead_id", "entered_at", "generation"]
@@ -85,7 +86,9 @@ def matching_ids(session: Session, test: ColumnElement[bool]) -> list[int]:
 
 def member_ids(session: Session, segment_id: int) -> list[int]:
     """Ids of the members, ascending."""
-    return list(run(session, _present().order_by(MEMBERS.c.lead_id), {"segment_id": segment_id}, writes=False).scalars())
+    return list(
+        run(session, _present().order_by(MEMBERS.c.lead_id), {"segment_id": segment_id}, writes=False).scalars()
+    )
 
 
 def add_members(session: Session, segment_id: int, lead_ids: Sequence[int], generation: int) -> None:
@@ -129,9 +132,5 @@ def segments_to_refresh(session: Session) -> list[Row[Any]]:
 
 def zones_present(session: Session) -> list[str]:
     """The time zones that the tenant's leads live in."""
-    statement = (
-        "SELECT DISTINCT time_zone FROM marketing_leads WHERE tenant_id = :tenant_id AND time_zone IS NOT NULL"
-    )
+    statement = "SELECT DISTINCT time_zone FROM marketing_leads WHERE tenant_id = :tenant_id AND time_zone IS NOT NULL"
     return list(run(session, statement, writes=False).scalars())
-
-

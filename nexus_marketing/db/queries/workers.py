@@ -12,6 +12,11 @@ WHERE marketing_workers.seen_at < nexus_after(-10)
 """
 _FORGET = "DELETE FROM marketing_workers WHERE id = :id OR seen_at < nexus_after(-86400)"
 
+_AGE = {
+    "postgresql": "SELECT EXTRACT(EPOCH FROM nexus_now() - max(seen_at)) FROM marketing_workers",
+    "sqlite": "SELECT (julianday(nexus_now()) - julianday(max(seen_at))) * 86400 FROM marketing_workers",
+}
+
 
 def say_alive(engine: Engine, worker_id: str, host: str, pid: int) -> None:
     """Write down that this worker is here, at most every ten seconds."""
@@ -27,11 +32,6 @@ def say_goodbye(engine: Engine, worker_id: str) -> None:
 
 def seconds_since_worker(engine: Engine) -> float | None:
     """Age in seconds of the newest sign of life, ``None`` when there never was one."""
-    age = (
-        "EXTRACT(EPOCH FROM nexus_now() - max(seen_at))"
-        if engine.dialect.name == "postgresql"
-        else "(julianday(nexus_now()) - julianday(max(seen_at))) * 86400"
-    )
     with open_session(engine, tenant_id=None, mode="read") as session:
-        found = run_for_all(session, f"SELECT {age} FROM marketing_workers", writes=False).scalar()
+        found = run_for_all(session, _AGE[engine.dialect.name], writes=False).scalar()
     return None if found is None else float(found)

@@ -14,14 +14,13 @@ from nexus_marketing.runtime import Runtime
 from nexus_marketing.services.campaigns import create_campaign, launch_campaign
 from nexus_marketing.services.templates import create_template
 from nexus_marketing.tasks.loops import WorkerLoop
-
 from tests.common.channels import ScriptedChannel
 from tests.common.factories import make_leads, make_segment
 
 CONTENT = {
-    "subject": "Hello {{ first_name | default(\"there\") }}",
+    "subject": 'Hello {{ first_name | default("there") }}',
     "html": "<p>{{ name }} <a href='https://shop.example/sale'>Sale</a>"
-    "<a href=\"{{ unsubscribe_url }}\">Out</a> {{ postal_address }}</p>",
+    '<a href="{{ unsubscribe_url }}">Out</a> {{ postal_address }}</p>',
 }
 SENDER = {"from_email": "news@shop.example", "from_name": "Shop", "postal_address": "1 High Street, Town"}
 

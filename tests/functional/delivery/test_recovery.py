@@ -55,9 +55,7 @@ def test_a_dead_workers_journal_tells_what_was_on_the_wire(make_scene: MakeScene
     assert len(scene.channel.sent) == 8
 
 
-def test_without_a_journal_the_whole_open_intent_is_unknown(
-    make_scene: MakeScene, database_time: DatabaseTime
-) -> None:
+def test_without_a_journal_the_whole_open_intent_is_unknown(make_scene: MakeScene, database_time: DatabaseTime) -> None:
     scene = make_scene(10)
     journal, _ = claim(scene, 1, 6)
     assert recover_expired(scene.runtime) == 0

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import timedelta
+from threading import Thread
 
 import pytest
 from sqlalchemy import select
@@ -233,16 +234,15 @@ def test_a_missing_channel_pauses_with_its_reason(make_scene: MakeScene) -> None
 def test_a_second_launch_is_refused(make_scene: MakeScene) -> None:
     scene = make_scene(1)
     scene.launch()
-    with pytest.raises(TransitionRefused, match="possible here: cancel, complete, pause"):
-        with scene.runtime.work(scene.tenant_id) as ctx:
-            launch_campaign(ctx, scene.campaign_id)
+    said = "possible here: cancel, complete, pause"
+    with pytest.raises(TransitionRefused, match=said), scene.runtime.work(scene.tenant_id) as ctx:
+        launch_campaign(ctx, scene.campaign_id)
 
 
 def test_a_launch_without_audience_names_every_missing_thing(make_scene: MakeScene) -> None:
     scene = make_scene(0)
-    with pytest.raises(ValidationError) as refused:
-        with scene.runtime.work(scene.tenant_id) as ctx:
-            launch_campaign(ctx, create_campaign(ctx, {"name": "empty"}).id)
+    with pytest.raises(ValidationError) as refused, scene.runtime.work(scene.tenant_id) as ctx:
+        launch_campaign(ctx, create_campaign(ctx, {"name": "empty"}).id)
     assert {problem.code for problem in refused.value.problems} == {"no_audience", "no_template", "no_sender"}
 
 
@@ -276,8 +276,6 @@ def test_two_workers_share_a_send_without_doubling(make_scene: MakeScene) -> Non
     scene = make_scene(60, chunk_size=10)
     scene.launch()
     scene.work(turns=1)
-    from threading import Thread
-
     workers = [Thread(target=scene.work) for _ in range(2)]
     for worker in workers:
         worker.start()
