@@ -7,7 +7,11 @@ import logging
 import re
 import sys
 from collections.abc import Mapping, MutableMapping
+from datetime import date, timedelta
+from decimal import Decimal
+from pathlib import PurePath
 from typing import Any, Protocol
+from uuid import UUID
 
 import structlog
 
@@ -63,11 +67,15 @@ SECRET_KEYS = frozenset(
         "values",
     }
 )
+#: So do those of keys that end like this.
+_SECRET_ENDINGS = ("_address", "_email", "_key", "_password", "_phone", "_secret", "_token")
+# Every repetition is bounded or ends at a character it cannot contain: hostile text costs linear time.
 _PATTERNS = re.compile(
     r"nmk_[A-Za-z0-9_\-]+"  # our API keys
-    r"|[A-Za-z0-9._%+\-]+@[A-Za-z0-9.\-]+"  # e-mail addresses
-    r"|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"  # credentials in URLs
-    r"|(?<=/[tu]/)[ocu]?/?[A-Za-z0-9_\-]{20,}"  # tracking tokens
+    r"|(?<=://)[^/\s:@]*:[^/\s@]+(?=@)"  # credentials in URLs
+    r"|[^\s@\"'<>(),;:=\[\]{}]{1,64}@[^\s@\"'<>(),;:=\[\]{}]+"  # e-mail addresses, international ones too
+    r"|AQ[A-Za-z0-9_\-]{52}"  # tracking tokens begin with their version
+    r"|(?<=Bearer )\S+"
     r"|\+\d[\d\s().\-]{6,}\d"  # phone numbers
 )
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\x85\u2028\u2029]")
@@ -83,22 +91,41 @@ def scrub(text: str) -> str:
 
 
 def redact(_logger: Any, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """A structlog processor: secret keys are cut, every other text is scrubbed."""
+    """A structlog processor: secret keys are cut at any depth, every other text is scrubbed."""
     for key, value in line.items():
-        if key in SECRET_KEYS:
-            line[key] = "[redacted]"
-        elif isinstance(value, str):
-            line[key] = scrub(value)
-        elif isinstance(value, BaseException):
-            line[key] = scrub(f"{type(value).__name__}: {value}")
-        elif isinstance(value, Mapping | list | tuple):
-            line[key] = scrub(repr(value))
+        line[key] = _without_secrets(key, value)
     return line
+
+
+def _without_secrets(key: str, value: Any) -> Any:
+    if _is_secret(key):
+        return "[redacted]"
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, str):
+        return scrub(value)
+    if isinstance(value, bytes | bytearray | memoryview):
+        return "[bytes]"
+    if isinstance(value, Mapping):
+        return {scrub(str(each)): _without_secrets(str(each), inner) for each, inner in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_without_secrets("", each) for each in value]
+    if isinstance(value, BaseException):
+        return scrub(f"{type(value).__name__}: {value}")
+    if isinstance(value, date | timedelta | Decimal | PurePath | UUID):
+        return scrub(str(value))
+    # Anything else would be rendered by its repr, which may show whatever it holds.
+    return f"[{type(value).__name__}]"
+
+
+def _is_secret(key: str) -> bool:
+    lowered = key.lower()
+    return lowered in SECRET_KEYS or lowered.endswith(_SECRET_ENDINGS)
 
 
 def configure_logging(level: str = "INFO", stream: Any = None) -> None:
     """One JSON line per event on ``stream`` (default standard error), libraries' lines included."""
-    shared = [
+    shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
