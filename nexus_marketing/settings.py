@@ -134,11 +134,11 @@ class _Parser:
         self._faults: list[str] = []
 
     def settings(self) -> Settings:
-        values = {self._field(name): self._read(name, read) for name, read in _READERS.items() if self._has(name)}
-        smtp = {
+        values: dict[str, Any] = {self._field(name): self._read(name, read) for name, read in _READERS.items() if self._has(name)}
+        smtp: dict[str, Any] = {
             name: self._read(f"smtp.{name}", read) for name, read in _SMTP_READERS.items() if self._has(f"smtp.{name}")
         }
-        urls = self._urls()
+        urls: dict[str, Any] = self._urls()
         keys = self._secret_keys(values.get("state_dir", Path("var")), urls["database_url"])
         self._reject_unknown()
         if self._faults:

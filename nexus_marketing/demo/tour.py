@@ -101,7 +101,7 @@ class Tour:
             people = self.folder / "people.csv"
             write_people(people, self.leads, _SEED)
             with self._bar("Importing leads", self.leads) as moved:
-                imported = import_leads(runtime, tenant_id, people, actor=SYSTEM, on_progress=moved)
+                imported = import_leads(runtime, tenant_id, people, actor=SYSTEM, on_progress=lambda at: moved(at.rows))
         finally:
             runtime.close()
         return secret, imported
