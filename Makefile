@@ -48,10 +48,8 @@ docs: $(CORE) ## render docs/ to build/docs and fail on a broken link
 	$(BIN)/python docs/build.py $(ARGS)
 
 lint: $(DEV) ## check style, format, types and import layers
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports --no-logo
+	@status=0; for each in "ruff check ." "ruff format --check ." mypy "lint-imports --no-logo"; do \
+		echo "$(BIN)/$$each"; $(BIN)/$$each || status=1; done; exit $$status
 
 lock: ## resolve the dependencies of setup.cfg again (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --generate-hashes --upgrade \
