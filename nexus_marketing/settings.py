@@ -3,12 +3,14 @@
 Every key is described where it is declared; ``Settings.parse`` reports all faults at once.
 """
 
+import os
 import secrets
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from nexus_marketing.core.errors import ConfigurationError
 
@@ -36,10 +38,10 @@ class Settings:
     """What a deployment decides."""
 
     #: SQLite file for the embedded mode, or the URL of the web role.
-    database_url: str
+    database_url: str = field(repr=False)
     #: PostgreSQL only: the worker's and the owner's own logins.
-    database_worker_url: str
-    database_owner_url: str
+    database_worker_url: str = field(repr=False)
+    database_owner_url: str = field(repr=False)
     #: Keys of at least 32 bytes, newest first: tracking tokens, page cursors, address hashes.
     secret_keys: tuple[bytes, ...] = field(repr=False)
     #: Empty: no Redis, work is found by polling and an in-process doorbell.
@@ -84,44 +86,74 @@ class Settings:
         return _Parser({k[len(PREFIX) :]: v for k, v in raw.items() if k.startswith(PREFIX)}).settings()
 
 
-def _seconds(text: str) -> timedelta:
-    return timedelta(seconds=float(text))
+class _Reader(NamedTuple):
+    """How a value is read, and what it is when it can be."""
+
+    expected: str
+    read: Callable[[str], Any]
 
 
-def _flag(text: str) -> bool:
-    if text.lower() not in ("true", "false"):
+def _number(expected: str, convert: Callable[[str], Any], low: float, high: float = 1e9) -> _Reader:
+    def read(text: str) -> Any:
+        value = convert(text)
+        if not low <= value <= high:
+            raise ValueError(text)
+        return value
+
+    return _Reader(expected, read)
+
+
+def _word(*words: str) -> _Reader:
+    known = {word.lower(): word for word in words}
+    return _Reader(" or ".join((", ".join(words[:-1]), words[-1])), lambda text: known[text.lower()])
+
+
+def _url(text: str) -> str:
+    if not text.startswith(("http://", "https://")):
         raise ValueError(text)
-    return text.lower() == "true"
+    return text.rstrip("/")
 
 
-_READERS: Mapping[str, Callable[[str], Any]] = {
-    "redis_url": str,
-    "public_url": lambda text: text.rstrip("/"),
-    "catcher_dir": Path,
-    "worker_threads": int,
-    "state_dir": Path,
-    "pool_size": int,
-    "prepared_statements": _flag,
-    "chunk_size": int,
-    "lease_seconds": _seconds,
-    "poll_seconds": _seconds,
-    "grace_seconds": _seconds,
-    "settling_seconds": _seconds,
-    "rate_limit_per_minute": int,
-    "max_body_bytes": int,
-    "max_attempts": int,
-    "max_retry_age_seconds": _seconds,
-    "log_level": str,
+def _seconds(text: str) -> timedelta:
+    found = timedelta(seconds=float(text))
+    if found < timedelta():
+        raise ValueError(text)
+    return found
+
+
+_TEXT = _Reader("text", str)
+_FOLDER = _Reader("a path", Path)
+_SIZE = _number("a whole number above 0", int, 1)
+_DURATION = _Reader("a number of seconds, not below 0", _seconds)
+
+_READERS: Mapping[str, _Reader] = {
+    "redis_url": _TEXT,
+    "public_url": _Reader("a URL that begins with http:// or https://", _url),
+    "catcher_dir": _FOLDER,
+    "worker_threads": _number("a whole number, not below 0", int, 0),
+    "state_dir": _FOLDER,
+    "pool_size": _SIZE,
+    "prepared_statements": _Reader("true or false", lambda text: {"true": True, "false": False}[text.lower()]),
+    "chunk_size": _SIZE,
+    "lease_seconds": _DURATION,
+    "poll_seconds": _DURATION,
+    "grace_seconds": _DURATION,
+    "settling_seconds": _DURATION,
+    "rate_limit_per_minute": _SIZE,
+    "max_body_bytes": _SIZE,
+    "max_attempts": _SIZE,
+    "max_retry_age_seconds": _DURATION,
+    "log_level": _word("DEBUG", "INFO", "WARNING", "ERROR"),
 }
-_SMTP_READERS: Mapping[str, Callable[[str], Any]] = {
-    "host": str,
-    "port": int,
-    "security": str,
-    "username": str,
-    "password": str,
-    "connections": int,
-    "timeout_seconds": float,
-    "local_hostname": str,
+_SMTP_READERS: Mapping[str, _Reader] = {
+    "host": _TEXT,
+    "port": _number("a port from 1 to 65535", int, 1, 65535),
+    "security": _word("none", "opportunistic", "starttls", "tls"),
+    "username": _TEXT,
+    "password": _TEXT,
+    "connections": _SIZE,
+    "timeout_seconds": _number("a number of seconds above 0", float, 0.001),
+    "local_hostname": _TEXT,
 }
 _OTHERS = frozenset({"database_url", "database_worker_url", "database_owner_url", "secret_key", "includes"})
 
@@ -134,7 +166,9 @@ class _Parser:
         self._faults: list[str] = []
 
     def settings(self) -> Settings:
-        values: dict[str, Any] = {self._field(name): self._read(name, read) for name, read in _READERS.items() if self._has(name)}
+        values: dict[str, Any] = {
+            self._field(name): self._read(name, read) for name, read in _READERS.items() if self._has(name)
+        }
         smtp: dict[str, Any] = {
             name: self._read(f"smtp.{name}", read) for name, read in _SMTP_READERS.items() if self._has(f"smtp.{name}")
         }
@@ -153,12 +187,12 @@ class _Parser:
         known = {item.name for item in fields(Settings)}
         return name if name in known else name.removesuffix("_seconds")
 
-    def _read(self, name: str, reader: Callable[[str], Any]) -> Any:
+    def _read(self, name: str, reader: _Reader) -> Any:
         text = self._raw[name].strip()
         try:
-            return reader(text)
-        except ValueError:
-            self._faults.append(f"{PREFIX}{name}: {text!r} cannot be read as {reader.__name__.strip('_')}")
+            return reader.read(text)
+        except (ValueError, OverflowError, KeyError):
+            self._faults.append(f"{PREFIX}{name}: {text!r} is not {reader.expected}")
             return None
 
     def _urls(self) -> dict[str, str]:
@@ -168,6 +202,10 @@ class _Parser:
         names = ("database_worker_url", "database_owner_url")
         if url.startswith("sqlite") or not url:
             return {"database_url": url, **dict.fromkeys(names, url)}
+        if not url.startswith("postgresql"):
+            # Without the rest, which may hold a password.
+            kind = url.partition(":")[0]
+            self._faults.append(f"{PREFIX}database_url: {kind} is neither sqlite nor postgresql")
         others = {name: self._raw.get(name, "").strip() for name in names}
         if not others["database_worker_url"]:
             self._faults.append(
@@ -194,11 +232,13 @@ class _Parser:
 
 def _kept_secret(path: Path) -> str:
     """The key of an embedded installation: made once, readable by its owner only."""
-    try:
+    if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("x") as file:
-            path.chmod(0o600)
-            file.write(secrets.token_urlsafe(48))
-    except FileExistsError:
-        pass
+        draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+        draft.touch(mode=0o600)
+        draft.write_text(secrets.token_urlsafe(48))
+        # A link appears whole or not at all: of two processes that start together, one key stays.
+        with suppress(FileExistsError):
+            os.link(draft, path)
+        draft.unlink()
     return path.read_text().strip()

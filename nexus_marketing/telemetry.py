@@ -74,7 +74,7 @@ _PATTERNS = re.compile(
     r"nmk_[A-Za-z0-9_\-]+"  # our API keys
     r"|(?<=://)[^/\s:@]*:[^/\s@]+(?=@)"  # credentials in URLs
     r"|[^\s@\"'<>(),;:=\[\]{}]{1,64}@[^\s@\"'<>(),;:=\[\]{}]+"  # e-mail addresses, international ones too
-    r"|AQ[A-Za-z0-9_\-]{52}"  # tracking tokens begin with their version
+    r"|AQ[A-Za-z0-9_\-]{52,}"  # tracking tokens begin with their version
     r"|(?<=Bearer )\S+"
     r"|\+\d[\d\s().\-]{6,}\d"  # phone numbers
 )

@@ -1,0 +1,191 @@
+"""Settings are read once, whole or not at all, and faults name the key and the remedy."""
+
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from nexus_marketing.core.errors import ConfigurationError
+from nexus_marketing.settings import Settings, SmtpSettings
+
+pytestmark = pytest.mark.req("MAINT-001")
+
+SECRET = "0123456789abcdef0123456789abcdef"
+EMBEDDED = {"nexus.database_url": "sqlite:///var/nexus.db", "nexus.secret_key": SECRET}
+PRODUCTION = {
+    "nexus.database_url": "postgresql://nexus_app:c4n4ry@db/nexus",
+    "nexus.database_worker_url": "postgresql://nexus_worker:c4n4ry@db/nexus",
+    "nexus.database_owner_url": "postgresql://nexus_owner:c4n4ry@db/nexus",
+    "nexus.secret_key": SECRET,
+}
+
+
+def faults(raw: dict[str, str]) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.parse(raw)
+    return str(caught.value)
+
+
+def test_a_file_is_enough_for_the_embedded_mode():
+    settings = Settings.parse(EMBEDDED)
+    assert settings.embedded
+    assert settings.database_url == settings.database_worker_url == settings.database_owner_url
+    assert settings.smtp == SmtpSettings()
+    assert settings.worker_threads == 0
+
+
+def test_production_has_a_login_for_each_role():
+    settings = Settings.parse(PRODUCTION)
+    assert not settings.embedded
+    assert settings.database_worker_url == PRODUCTION["nexus.database_worker_url"]
+    assert settings.database_owner_url == PRODUCTION["nexus.database_owner_url"]
+
+
+def test_every_key_is_read_in_its_unit():
+    settings = Settings.parse(
+        EMBEDDED
+        | {
+            "nexus.redis_url": "redis://127.0.0.1/0",
+            "nexus.public_url": "https://mail.example.org/",
+            "nexus.catcher_dir": "var/mail",
+            "nexus.worker_threads": "2",
+            "nexus.state_dir": "/var/lib/nexus",
+            "nexus.pool_size": "4",
+            "nexus.prepared_statements": "False",
+            "nexus.chunk_size": "100",
+            "nexus.lease_seconds": "45",
+            "nexus.poll_seconds": "0.5",
+            "nexus.grace_seconds": "7200",
+            "nexus.settling_seconds": "0",
+            "nexus.rate_limit_per_minute": "60",
+            "nexus.max_body_bytes": "2000",
+            "nexus.max_attempts": "3",
+            "nexus.max_retry_age_seconds": "3600",
+            "nexus.log_level": "debug",
+            "nexus.smtp.host": "mail",
+            "nexus.smtp.port": "587",
+            "nexus.smtp.security": "starttls",
+            "nexus.smtp.username": "u",
+            "nexus.smtp.password": "p",
+            "nexus.smtp.connections": "2",
+            "nexus.smtp.timeout_seconds": "2.5",
+            "nexus.smtp.local_hostname": "here",
+        }
+    )
+    assert settings.redis_url == "redis://127.0.0.1/0"
+    assert settings.public_url == "https://mail.example.org"
+    assert (settings.catcher_dir, settings.state_dir) == (Path("var/mail"), Path("/var/lib/nexus"))
+    assert (settings.worker_threads, settings.pool_size, settings.chunk_size) == (2, 4, 100)
+    assert settings.prepared_statements is False
+    assert (settings.lease, settings.poll) == (timedelta(seconds=45), timedelta(milliseconds=500))
+    assert (settings.grace, settings.settling) == (timedelta(hours=2), timedelta())
+    assert (settings.rate_limit_per_minute, settings.max_body_bytes, settings.max_attempts) == (60, 2000, 3)
+    assert settings.max_retry_age == timedelta(hours=1)
+    assert settings.log_level == "DEBUG"
+    assert settings.smtp == SmtpSettings("mail", 587, "starttls", "u", "p", 2, 2.5, "here")
+
+
+def test_other_sections_keys_are_not_ours():
+    Settings.parse(EMBEDDED | {"pyramid.includes": "x", "use": "egg:nexus-marketing", "nexus.includes": "plugin"})
+
+
+def test_an_empty_value_means_the_default():
+    assert Settings.parse(EMBEDDED | {"nexus.pool_size": " ", "nexus.smtp.port": ""}).pool_size == 10
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "remedy"),
+    [
+        ("pool_size", "many", "a whole number above 0"),
+        ("pool_size", "0", "a whole number above 0"),
+        ("worker_threads", "-1", "a whole number, not below 0"),
+        ("lease_seconds", "soon", "a number of seconds"),
+        ("lease_seconds", "-1", "a number of seconds"),
+        ("lease_seconds", "nan", "a number of seconds"),
+        ("lease_seconds", "inf", "a number of seconds"),
+        ("lease_seconds", "1e300", "a number of seconds"),
+        ("prepared_statements", "yes", "true or false"),
+        ("public_url", "mail.example.org", "http:// or https://"),
+        ("public_url", "javascript:alert(1)", "http:// or https://"),
+        ("log_level", "LOUD", "DEBUG, INFO, WARNING or ERROR"),
+        ("smtp.port", "0", "a port from 1 to 65535"),
+        ("smtp.port", "65536", "a port from 1 to 65535"),
+        ("smtp.security", "ssl", "none, opportunistic, starttls or tls"),
+        ("smtp.timeout_seconds", "0", "a number of seconds above 0"),
+        ("smtp.timeout_seconds", "nan", "a number of seconds above 0"),
+        ("smtp.connections", "0", "a whole number above 0"),
+    ],
+)
+def test_a_value_that_cannot_be_is_named_with_what_would_be(key, value, remedy):
+    message = faults(EMBEDDED | {f"nexus.{key}": value})
+    assert message.startswith(f"nexus.{key}: {value!r} is not ")
+    assert remedy in message
+
+
+def test_all_faults_are_told_at_once():
+    message = faults(
+        {"nexus.pool_size": "x", "nexus.colour": "red", "nexus.smtp.port": "y", "nexus.secret_key": SECRET}
+    )
+    for key in ("nexus.pool_size", "nexus.colour", "nexus.smtp.port", "nexus.database_url"):
+        assert key in message
+
+
+def test_a_misspelt_key_is_refused():
+    assert "nexus.databse_url is no setting" in faults(EMBEDDED | {"nexus.databse_url": "x"})
+
+
+def test_postgresql_needs_the_workers_login():
+    raw = {key: value for key, value in PRODUCTION.items() if key != "nexus.database_worker_url"}
+    assert "nexus.database_worker_url is missing" in faults(raw)
+
+
+def test_a_web_process_may_do_without_the_owners_login():
+    raw = {key: value for key, value in PRODUCTION.items() if key != "nexus.database_owner_url"}
+    assert Settings.parse(raw).database_owner_url == ""
+
+
+def test_another_database_is_refused_without_showing_its_password():
+    message = faults(PRODUCTION | {"nexus.database_url": "mysql://root:c4n4ry@db/nexus"})
+    assert "mysql is neither sqlite nor postgresql" in message
+    assert "c4n4ry" not in message
+
+
+class TestSecretKeys:
+    def test_production_needs_one(self):
+        raw = {key: value for key, value in PRODUCTION.items() if key != "nexus.secret_key"}
+        assert "nexus.secret_key is missing" in faults(raw)
+
+    @pytest.mark.parametrize("written", ["short", f"{SECRET} short"])
+    def test_short_ones_are_refused_without_showing_them(self, written):
+        message = faults(EMBEDDED | {"nexus.secret_key": written})
+        assert "at least 32 characters" in message
+        assert "short" not in message.replace("nexus", "")
+
+    def test_several_are_for_rotation(self):
+        other = SECRET[::-1]
+        parsed = Settings.parse(EMBEDDED | {"nexus.secret_key": f"{other}\n{SECRET}"})
+        assert parsed.secret_keys == (other.encode(), SECRET.encode())
+
+    def test_the_embedded_mode_makes_one_and_keeps_it(self, tmp_path):
+        raw = {"nexus.database_url": "sqlite:///x.db", "nexus.state_dir": str(tmp_path / "state")}
+        first, second = Settings.parse(raw).secret_keys, Settings.parse(raw).secret_keys
+        assert first == second
+        assert len(first[0]) == 64
+        kept = tmp_path / "state" / "secret.key"
+        assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+        assert list(kept.parent.iterdir()) == [kept]
+
+    def test_processes_that_start_together_agree(self, tmp_path):
+        raw = {"nexus.database_url": "sqlite:///x.db", "nexus.state_dir": str(tmp_path)}
+        with ThreadPoolExecutor(8) as pool:
+            found = set(pool.map(lambda _: Settings.parse(raw).secret_keys, range(40)))
+        assert len(found) == 1
+
+    def test_nothing_secret_is_in_the_repr(self):
+        shown = repr(
+            Settings.parse(PRODUCTION | {"nexus.smtp.password": "c4n4ry", "nexus.redis_url": "redis://:c4n4ry@h"})
+        )
+        assert SECRET not in shown
+        assert "c4n4ry" not in shown
