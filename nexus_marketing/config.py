@@ -35,6 +35,7 @@ INCLUDES = (
     "pyramid_tm",
     "nexus_marketing.security",
     "nexus_marketing.api",
+    "nexus_marketing.graphql",
 )
 _TLS = {
     "none": TlsPolicy.NONE,

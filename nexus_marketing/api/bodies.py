@@ -8,7 +8,6 @@ from cerberus import TypeDefinition, Validator
 from cerberus.errors import ValidationError as Fault
 from pyramid.request import Request
 
-from nexus_marketing.api.errors import HttpFault
 from nexus_marketing.core.errors import NotFound, Problem, ValidationError
 from nexus_marketing.core.ids import parse_id
 from nexus_marketing.core.values import parse_json
@@ -42,12 +41,12 @@ def read_json(request: Request) -> Any:
     """The body as a canonical JSON value.
 
     Raises:
-        HttpFault: 415, it is not declared as JSON.
-        ValidationError: it is not JSON (400), or holds a value that cannot be stored (422).
+        ValidationError: it is not declared as JSON (415), is not JSON (400), or holds a value that cannot
+            be stored (422).
     """
     if request.content_type not in _JSON_TYPES:
-        raise HttpFault(
-            415, "unsupported_media_type", f"Send application/json, not {request.content_type or 'an untyped body'}."
+        raise ValidationError.at(
+            "", "unsupported_media_type", f"Send application/json, not {request.content_type or 'an untyped body'}."
         )
     return parse_json(request.body)
 

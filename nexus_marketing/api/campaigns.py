@@ -16,7 +16,7 @@ from nexus_marketing.api.versions import expected_version
 from nexus_marketing.api.writes import writes
 from nexus_marketing.core.permissions import Permission
 from nexus_marketing.db.models import Campaign
-from nexus_marketing.db.queries.listings import CAMPAIGNS
+from nexus_marketing.db.queries.resources import CAMPAIGNS
 from nexus_marketing.services import campaigns as services
 from nexus_marketing.services.analytics import campaign_analytics
 

@@ -44,7 +44,14 @@ _STATUS: Sequence[tuple[type[NexusError], int]] = (
     (Unavailable, 503),
 )
 #: Faults of the request's form, before anybody looked at its meaning.
-_MALFORMED = frozenset({"not_json", "not_an_object", "cursor_invalid"})
+_BY_PROBLEM = {
+    "not_json": 400,
+    "not_an_object": 400,
+    "cursor_invalid": 400,
+    "bad_idempotency_key": 400,
+    "unknown_operation": 400,
+    "unsupported_media_type": 415,
+}
 _SENTENCES = {
     404: "There is nothing at this address.",
     405: "This address does not answer that method.",
@@ -150,8 +157,9 @@ def fault_response(request: Request, fault: HttpFault) -> Response:
 
 
 def _status(error: NexusError, request: Request) -> int:
-    if isinstance(error, ValidationError) and any(problem.code in _MALFORMED for problem in error.problems):
-        return 400
+    for problem in error.problems:
+        if problem.code in _BY_PROBLEM:
+            return _BY_PROBLEM[problem.code]
     if isinstance(error, StaleVersion) and request.environ.get("nexus.if_match"):
         return 412
     return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)

@@ -13,7 +13,7 @@ from nexus_marketing.api.versions import expected_version
 from nexus_marketing.api.writes import writes
 from nexus_marketing.core.permissions import Permission
 from nexus_marketing.db.models import Lead
-from nexus_marketing.db.queries.listings import LEAD_ENGAGEMENTS, LEADS
+from nexus_marketing.db.queries.resources import LEAD_ENGAGEMENTS, LEADS
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.services import leads as services
 from nexus_marketing.services.segments import lead_schema

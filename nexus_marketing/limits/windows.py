@@ -59,7 +59,7 @@ class SlidingWindows:
             allowed = len(moments) < self.limit
             if allowed and amount:
                 moments.append(now)
-            return self._verdict(moments, now, allowed)
+            return self._verdict(moments, now, allowed=allowed)
 
     def _current(self, key: Hashable, now: float) -> deque[float]:
         moments = self._moments.get(key)
@@ -74,7 +74,7 @@ class SlidingWindows:
             moments.popleft()
         return moments
 
-    def _verdict(self, moments: deque[float], now: float, allowed: bool) -> Verdict:
+    def _verdict(self, moments: deque[float], now: float, *, allowed: bool) -> Verdict:
         if not moments:
             return Verdict(allowed, self.limit, self.limit, 0.0, 0.0)
         window = self.window_seconds

@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 from webtest import TestApp, TestResponse
 
 from nexus_marketing.config import build
@@ -62,10 +64,10 @@ def ini() -> dict[str, str]:
 
 
 @pytest.fixture
-def app(runtime: Runtime, clock: FakeClock, ini: dict[str, str]) -> Iterator[TestApp]:
+def app(runtime: Runtime, clock: FakeClock, ini: dict[str, str]) -> TestApp:
     """The whole application."""
     config = build(ini, runtime=runtime, now_seconds=lambda: clock.now().timestamp())
-    yield TestApp(config.make_wsgi_app(), extra_environ={"REMOTE_ADDR": "192.0.2.1"})
+    return TestApp(config.make_wsgi_app(), extra_environ={"REMOTE_ADDR": "192.0.2.1"})
 
 
 @pytest.fixture
@@ -90,3 +92,23 @@ def client(make_client: Callable[..., Client], tenant: int) -> Client:
 def stranger(make_client: Callable[..., Client], other_tenant: int) -> Client:
     """A key of another tenant that may do everything there."""
     return make_client(other_tenant)
+
+
+@pytest.fixture
+def count_statements(runtime: Runtime) -> Callable[[], Any]:
+    """``with count_statements() as statements:`` collects the SQL of the web role."""
+
+    @contextmanager
+    def counting() -> Iterator[list[str]]:
+        seen: list[str] = []
+
+        def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+            seen.append(statement)
+
+        event.listen(runtime.engines.app, "before_cursor_execute", note)
+        try:
+            yield seen
+        finally:
+            event.remove(runtime.engines.app, "before_cursor_execute", note)
+
+    return counting

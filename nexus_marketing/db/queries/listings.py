@@ -11,19 +11,18 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, Table, Text, bindparam, cast, exists, select, tuple_
+from sqlalchemy import ColumnElement, Row, Select, Table, Text, bindparam, cast, select, tuple_
 from sqlalchemy.orm import Session
 
-from nexus_marketing.core.conditions import Evaluation, Field, FieldType, Schema, lead_schema, parse_text
+from nexus_marketing.core.conditions import Evaluation, Schema, parse_text
 from nexus_marketing.core.conditions.schema import nearest
 from nexus_marketing.core.errors import Problem, ValidationError
 from nexus_marketing.db.conditions import compile_condition
-from nexus_marketing.db.models import Campaign, Engagement, Lead, Member, Segment, SegmentMember, Template
 from nexus_marketing.db.tenancy import run
 from nexus_marketing.db.types import UtcDateTime
 
 MAX_LIMIT = 200
-_TENANT = bindparam("tenant_id")
+TENANT = bindparam("tenant_id")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,7 +109,14 @@ def page(session: Session, listing: Listing, wish: Wish, evaluation: Evaluation,
     Raises:
         ConditionError: what is wrong with the filter and where.
     """
-    statement = _statement(listing, wish.fields, wish.sort, wish.descending, wish.after is not None, wish.offset > 0)
+    statement = _statement(
+        listing,
+        wish.fields,
+        wish.sort,
+        descending=wish.descending,
+        after=wish.after is not None,
+        offset=wish.offset > 0,
+    )
     parameters: dict[str, Any] = {**wish.parameters, "row_limit": wish.limit + 1}
     if wish.filter:
         statement = statement.where(_filter(session, listing, wish.filter, evaluation, schema))
@@ -134,12 +140,12 @@ def _value_after(listing: Listing, wish: Wish) -> Any:
 
 @lru_cache(maxsize=500)
 def _statement(
-    listing: Listing, fields: tuple[str, ...], sort: str, descending: bool, after: bool, offset: bool
+    listing: Listing, fields: tuple[str, ...], sort: str, *, descending: bool, after: bool, offset: bool
 ) -> Select[Any]:
     columns = listing.table.c
     by, identity = columns[listing.fields[sort]], columns["id"]
     statement = select(*(_shown(listing, name) for name in fields), by.label("_sort"), identity.label("_id"))
-    statement = statement.where(columns["tenant_id"] == _TENANT)
+    statement = statement.where(columns["tenant_id"] == TENANT)
     if listing.scope is not None:
         statement = statement.where(listing.scope)
     order = (identity,) if sort == "id" else (by, identity)
@@ -167,158 +173,3 @@ def _filter(session: Session, listing: Listing, text: str, evaluation: Evaluatio
 def _unknown(path: str, name: str, known: Any) -> Problem:
     hint = nearest(name, list(known)) or f": use {', '.join(known)}"
     return Problem(path, "unknown_field", f"There is no field {name[:64]!a} here{hint}.")
-
-
-def _same(*names: str, **others: str) -> dict[str, str]:
-    return {name: name for name in names} | others
-
-
-_N, _T, _D, _J = FieldType.NUMBER, FieldType.TEXT, FieldType.DATETIME, FieldType.JSON
-_TIMES: Mapping[str, FieldType] = {"created_at": _D, "updated_at": _D}
-_LEAD_FIELDS = _same(
-    "id", "email", "name", "first_name", "last_name", "external_id", "phone", "country", "locale", "time_zone",
-    "tags", "metadata", "score", "version", "created_at", "updated_at",
-)  # fmt: skip
-
-LEADS = Listing(
-    "leads",
-    Lead.__table__,
-    _LEAD_FIELDS,
-    ("id", "created_at", "updated_at", "score"),
-    lead_schema(),  # type: ignore[arg-type]
-)
-SEGMENTS = Listing(
-    "segments",
-    Segment.__table__,  # type: ignore[arg-type]
-    _same(
-        "id",
-        "name",
-        "kind",
-        "conditions",
-        "lead_count",
-        "as_of",
-        "generation",
-        "cost_class",
-        "error",
-        "version",
-        "created_at",
-        "updated_at",
-    ),  # fmt: skip
-    ("id", "name", "created_at", "updated_at", "lead_count"),
-    Schema.of(
-        Field(name, kind)
-        for name, kind in {
-            "id": _N,
-            "name": _T,
-            "kind": _T,
-            "lead_count": _N,
-            "cost_class": _T,
-            "as_of": _D,
-            **_TIMES,
-        }.items()
-    ),  # fmt: skip
-)
-TEMPLATES = Listing(
-    "templates",
-    Template.__table__,  # type: ignore[arg-type]
-    _same("id", "name", "type", "content", "variables", "version", "created_at", "updated_at"),
-    ("id", "name", "created_at", "updated_at"),
-    Schema.of(Field(name, kind) for name, kind in {"id": _N, "name": _T, "type": _T, "version": _N, **_TIMES}.items()),
-)
-CAMPAIGNS = Listing(
-    "campaigns",
-    Campaign.__table__,  # type: ignore[arg-type]
-    _same(
-        "id",
-        "name",
-        "status",
-        "status_reason",
-        "message_class",
-        "channel",
-        "segment_id",
-        "template_id",
-        "owner_id",
-        "subject_type",
-        "subject_id",
-        "data",
-        "currency",
-        "version",
-        "started_at",
-        "completed_at",
-        "created_at",
-        "updated_at",
-        budget="budget_minor",
-    ),  # fmt: skip
-    ("id", "name", "created_at", "updated_at", "status"),
-    Schema.of(
-        Field(name, kind)
-        for name, kind in {
-            "id": _N,
-            "name": _T,
-            "status": _T,
-            "message_class": _T,
-            "channel": _T,
-            "segment_id": _N,
-            "template_id": _N,
-            "owner_id": _N,
-            "subject_type": _T,
-            "subject_id": _T,
-            "currency": _T,
-            "started_at": _D,
-            "completed_at": _D,
-            "data": _J,
-            **_TIMES,
-        }.items()
-    ),  # fmt: skip
-    ids=frozenset({"id", "segment_id", "template_id", "owner_id"}),
-    together={"budget": "currency"},
-)
-MEMBERS = Listing(
-    "members",
-    Member.__table__,  # type: ignore[arg-type]
-    _same("id", "name", "email", "role", "manager_id", "created_at"),
-    ("id", "created_at"),
-    Schema.of(Field(name, kind) for name, kind in {"id": _N, "role": _T, "manager_id": _N, "created_at": _D}.items()),
-    ids=frozenset({"id", "manager_id"}),
-)
-ENGAGEMENTS = Listing(
-    "engagements",
-    Engagement.__table__,  # type: ignore[arg-type]
-    _same("id", "type", "lead_id", "campaign_id", "channel", "verdict", "link", "notes", "metadata", "tracked_at"),
-    ("id", "tracked_at"),
-    Schema.of(
-        Field(name, kind)
-        for name, kind in {
-            "id": _N,
-            "type": _T,
-            "lead_id": _N,
-            "campaign_id": _N,
-            "channel": _T,
-            "verdict": _T,
-            "tracked_at": _D,
-        }.items()
-    ),  # fmt: skip
-    ids=frozenset({"id", "lead_id", "campaign_id"}),
-)
-_MEMBERSHIP = SegmentMember.__table__.c
-SEGMENT_LEADS = Listing(
-    "segment_leads",
-    LEADS.table,
-    LEADS.fields,
-    LEADS.sorts,
-    LEADS.schema,
-    scope=exists().where(
-        _MEMBERSHIP.tenant_id == _TENANT,
-        _MEMBERSHIP.segment_id == bindparam("segment_id"),
-        _MEMBERSHIP.lead_id == LEADS.table.c.id,
-    ),
-)
-LEAD_ENGAGEMENTS = Listing(
-    "lead_engagements",
-    ENGAGEMENTS.table,
-    ENGAGEMENTS.fields,
-    ENGAGEMENTS.sorts,
-    ENGAGEMENTS.schema,
-    ENGAGEMENTS.ids,
-    scope=ENGAGEMENTS.table.c.lead_id == bindparam("lead_id"),
-)

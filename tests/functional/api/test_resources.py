@@ -144,4 +144,6 @@ def test_a_single_engagement_of_an_unknown_lead_is_refused(client: Client) -> No
 
 def test_a_score_is_set_with_a_reason(client: Client, runtime: Runtime, tenant: int) -> None:
     (lead,) = make_leads(runtime, tenant)
-    assert client.post(f"/api/v1/leads/{lead}/score", {"score": 72.5, "reason": "demo"}, status=200).json["score"] == 72.5
+    assert (
+        client.post(f"/api/v1/leads/{lead}/score", {"score": 72.5, "reason": "demo"}, status=200).json["score"] == 72.5
+    )

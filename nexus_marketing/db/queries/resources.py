@@ -1,0 +1,178 @@
+"""The listings of REST and GraphQL: what of each table may be seen, sorted by and filtered on."""
+
+from collections.abc import Mapping
+
+from sqlalchemy import bindparam, exists
+
+from nexus_marketing.core.conditions import Field, FieldType, Schema, lead_schema
+from nexus_marketing.db.models import Campaign, Engagement, Lead, Member, Segment, SegmentMember, Template
+from nexus_marketing.db.queries.listings import TENANT, Listing
+
+
+def _same(*names: str, **others: str) -> dict[str, str]:
+    return {name: name for name in names} | others
+
+
+_N, _T, _D, _J = FieldType.NUMBER, FieldType.TEXT, FieldType.DATETIME, FieldType.JSON
+_TIMES: Mapping[str, FieldType] = {"created_at": _D, "updated_at": _D}
+_LEAD_FIELDS = _same(
+    "id",
+    "email",
+    "name",
+    "first_name",
+    "last_name",
+    "external_id",
+    "phone",
+    "country",
+    "locale",
+    "time_zone",
+    "tags",
+    "metadata",
+    "score",
+    "version",
+    "created_at",
+    "updated_at",
+)
+
+LEADS = Listing(
+    "leads",
+    Lead.__table__,
+    _LEAD_FIELDS,
+    ("id", "created_at", "updated_at", "score"),
+    lead_schema(),  # type: ignore[arg-type]
+)
+SEGMENTS = Listing(
+    "segments",
+    Segment.__table__,  # type: ignore[arg-type]
+    _same(
+        "id",
+        "name",
+        "kind",
+        "conditions",
+        "lead_count",
+        "as_of",
+        "generation",
+        "cost_class",
+        "error",
+        "version",
+        "created_at",
+        "updated_at",
+    ),
+    ("id", "name", "created_at", "updated_at", "lead_count"),
+    Schema.of(
+        Field(name, kind)
+        for name, kind in {
+            "id": _N,
+            "name": _T,
+            "kind": _T,
+            "lead_count": _N,
+            "cost_class": _T,
+            "as_of": _D,
+            **_TIMES,
+        }.items()
+    ),
+)
+TEMPLATES = Listing(
+    "templates",
+    Template.__table__,  # type: ignore[arg-type]
+    _same("id", "name", "type", "content", "variables", "version", "created_at", "updated_at"),
+    ("id", "name", "created_at", "updated_at"),
+    Schema.of(Field(name, kind) for name, kind in {"id": _N, "name": _T, "type": _T, "version": _N, **_TIMES}.items()),
+)
+CAMPAIGNS = Listing(
+    "campaigns",
+    Campaign.__table__,  # type: ignore[arg-type]
+    _same(
+        "id",
+        "name",
+        "status",
+        "status_reason",
+        "message_class",
+        "channel",
+        "segment_id",
+        "template_id",
+        "owner_id",
+        "subject_type",
+        "subject_id",
+        "data",
+        "currency",
+        "version",
+        "started_at",
+        "completed_at",
+        "created_at",
+        "updated_at",
+        budget="budget_minor",
+    ),
+    ("id", "name", "created_at", "updated_at", "status"),
+    Schema.of(
+        Field(name, kind)
+        for name, kind in {
+            "id": _N,
+            "name": _T,
+            "status": _T,
+            "message_class": _T,
+            "channel": _T,
+            "segment_id": _N,
+            "template_id": _N,
+            "owner_id": _N,
+            "subject_type": _T,
+            "subject_id": _T,
+            "currency": _T,
+            "started_at": _D,
+            "completed_at": _D,
+            "data": _J,
+            **_TIMES,
+        }.items()
+    ),
+    ids=frozenset({"id", "segment_id", "template_id", "owner_id"}),
+    together={"budget": "currency"},
+)
+MEMBERS = Listing(
+    "members",
+    Member.__table__,  # type: ignore[arg-type]
+    _same("id", "name", "email", "role", "manager_id", "created_at"),
+    ("id", "created_at"),
+    Schema.of(Field(name, kind) for name, kind in {"id": _N, "role": _T, "manager_id": _N, "created_at": _D}.items()),
+    ids=frozenset({"id", "manager_id"}),
+)
+ENGAGEMENTS = Listing(
+    "engagements",
+    Engagement.__table__,  # type: ignore[arg-type]
+    _same("id", "type", "lead_id", "campaign_id", "channel", "verdict", "link", "notes", "metadata", "tracked_at"),
+    ("id", "tracked_at"),
+    Schema.of(
+        Field(name, kind)
+        for name, kind in {
+            "id": _N,
+            "type": _T,
+            "lead_id": _N,
+            "campaign_id": _N,
+            "channel": _T,
+            "verdict": _T,
+            "tracked_at": _D,
+        }.items()
+    ),
+    ids=frozenset({"id", "lead_id", "campaign_id"}),
+)
+_MEMBERSHIP = SegmentMember.__table__.c
+SEGMENT_LEADS = Listing(
+    "segment_leads",
+    LEADS.table,
+    LEADS.fields,
+    LEADS.sorts,
+    LEADS.schema,
+    scope=exists().where(
+        _MEMBERSHIP.tenant_id == TENANT,
+        _MEMBERSHIP.segment_id == bindparam("segment_id"),
+        _MEMBERSHIP.lead_id == LEADS.table.c.id,
+    ),
+)
+LEAD_ENGAGEMENTS = Listing(
+    "lead_engagements",
+    ENGAGEMENTS.table,
+    ENGAGEMENTS.fields,
+    ENGAGEMENTS.sorts,
+    ENGAGEMENTS.schema,
+    ENGAGEMENTS.ids,
+    scope=ENGAGEMENTS.table.c.lead_id == bindparam("lead_id"),
+)

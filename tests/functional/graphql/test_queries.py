@@ -1,0 +1,175 @@
+"""``/graphql`` from the outside."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from nexus_marketing.runtime import Runtime
+from tests.common.factories import make_campaign, make_leads, make_segment
+from tests.functional.conftest import Client
+
+pytestmark = pytest.mark.req("FR-P2-003", "SR-007")
+
+
+def ask(client: Client, query: str, status: int = 200, **variables: Any) -> dict[str, Any]:
+    answer: dict[str, Any] = client.post("/graphql", {"query": query, "variables": variables}, status=status).json
+    return answer
+
+
+def test_campaigns_with_their_leads_and_segments_are_asked_in_one_go(
+    client: Client, runtime: Runtime, tenant: int
+) -> None:
+    ids = make_leads(runtime, tenant, 3)
+    segment = make_segment(runtime, tenant, ids, name="Everybody")
+    for name in ("One", "Two"):
+        make_campaign(runtime, tenant, name, segment_id=segment, budget_minor=150050, currency="EUR")
+    make_campaign(runtime, tenant, "Nobody")
+    query = "{ campaigns { name status budget leads(limit: 2) { id email score segments { name leadCount } } } }"
+    data = ask(client, query)["data"]["campaigns"]
+    assert [row["name"] for row in data] == ["Nobody", "Two", "One"]
+    assert data[0]["leads"] == []
+    assert data[1]["status"] == "DRAFT"
+    assert data[1]["budget"] == 1500.5
+    assert [lead["id"] for lead in data[1]["leads"]] == [str(ids[0]), str(ids[1])]
+    assert data[1]["leads"][0]["segments"] == [{"name": "Everybody", "leadCount": 3}]
+
+
+def test_nested_lists_take_one_statement_per_level(
+    client: Client, runtime: Runtime, tenant: int, count_statements: Callable[[], Any]
+) -> None:
+    ids = make_leads(runtime, tenant, 5)
+    for number in range(5):
+        segment = make_segment(runtime, tenant, ids, name=f"Segment {number}")
+        make_campaign(runtime, tenant, f"Campaign {number}", segment_id=segment)
+    ask(client, "{ campaigns { id } }")  # the key is known now
+    with count_statements() as statements:
+        ask(client, "{ campaigns { leads { segments { name } } } }")
+    assert len(statements) == 3
+
+
+def test_campaigns_are_filtered_by_status(client: Client, runtime: Runtime, tenant: int) -> None:
+    make_campaign(runtime, tenant, "Draft")
+    make_campaign(runtime, tenant, "Running", status="active")
+    query = "query Some($status: CampaignStatus) { campaigns(status: $status) { name } }"
+    body = {"query": query, "variables": {"status": "ACTIVE"}}
+    assert client.post("/graphql", body, status=200).json["data"]["campaigns"] == [{"name": "Running"}]
+
+
+def test_leads_are_filtered_by_segment_and_score(client: Client, runtime: Runtime, tenant: int) -> None:
+    ids = make_leads(runtime, tenant, 4, first=50)
+    segment = make_segment(runtime, tenant, ids[:3])
+    query = "query Some($segment: ID, $score: Int) { leads(segment: $segment, score: $score) { id score } }"
+    found = ask(client, query, segment=str(segment), score=51)["data"]["leads"]
+    assert sorted(row["id"] for row in found) == [str(ids[1]), str(ids[2])]
+
+
+def test_an_unknown_id_is_null(client: Client) -> None:
+    assert ask(client, '{ lead(id: "999") { id } campaign(id: "x") { id } }')["data"] == {
+        "lead": None,
+        "campaign": None,
+    }
+
+
+def test_analytics_are_part_of_a_campaign(client: Client, runtime: Runtime, tenant: int) -> None:
+    campaign = make_campaign(runtime, tenant)
+    query = "query One($id: ID!) { campaign(id: $id) { analytics { planned skipped opens unsubscribes } } }"
+    numbers = ask(client, query, id=str(campaign))["data"]["campaign"]["analytics"]
+    assert numbers["planned"] == 0
+    assert numbers["skipped"] == {}
+
+
+def test_a_launch_that_is_refused_changes_nothing(client: Client, runtime: Runtime, tenant: int) -> None:
+    campaign = make_campaign(runtime, tenant)
+    answer = ask(client, "mutation Go($id: ID!) { launchCampaign(id: $id) { status } }", id=str(campaign))
+    assert answer["data"] is None
+    assert answer["errors"][0]["extensions"]["code"] == "validation_failed"
+    assert "no_audience" in [problem["code"] for problem in answer["errors"][0]["extensions"]["errors"]]
+    assert client.get(f"/api/v1/campaigns/{campaign}").json["status"] == "draft"
+
+
+def test_introspection_works_with_a_key(client: Client) -> None:
+    from graphql import get_introspection_query
+
+    kinds = ask(client, get_introspection_query())["data"]["__schema"]["types"]
+    assert {"Campaign", "Lead", "Segment", "CampaignStatus"} <= {kind["name"] for kind in kinds}
+
+
+@pytest.mark.parametrize("query", ["{ leads { id } }", "{ __schema { types { name } } }"])
+def test_nothing_is_answered_without_a_key(client: Client, query: str) -> None:
+    client.headers = {}
+    client.post("/graphql", {"query": query}, status=401)
+
+
+def test_get_is_refused(client: Client) -> None:
+    assert client.get("/graphql?query={leads{id}}", status=405).headers["Allow"] == "POST"
+
+
+def test_batches_are_off(client: Client) -> None:
+    client.post("/graphql", [{"query": "{ leads { id } }"}], status=400)
+
+
+def test_a_form_is_no_way_in(client: Client) -> None:
+    response = client.app.post(
+        "/graphql",
+        params=b"query={leads{id}}",
+        headers={**client.headers, "Content-Type": "application/x-www-form-urlencoded"},
+        status=415,
+    )
+    assert response.json["errors"][0]["code"] == "unsupported_media_type"
+
+
+def test_a_syntax_error_names_the_place(client: Client) -> None:
+    error = ask(client, "{ leads { id ", status=400)["errors"][0]
+    assert error["extensions"]["code"] == "graphql_invalid"
+    assert error["locations"] == [{"line": 1, "column": 14}]
+
+
+DOUBLING = "".join(f"fragment F{n} on Lead {{ ...F{n + 1} a{n}: id ...F{n + 1} }} " for n in range(40))
+
+
+@pytest.mark.req("SR-003")
+@pytest.mark.parametrize(
+    ("query", "what"),
+    [
+        ("{ " + " ".join(f"a{n}: leads {{ id }}" for n in range(51)) + " }", "aliases"),
+        (
+            "{ "
+            + " ".join(f"...{{ b{n}: __typename }}" for n in range(30))
+            + " leads { "
+            + " ".join(f"c{n}: id" for n in range(30))
+            + " } }",
+            "aliases",
+        ),
+        ("{ campaigns(limit: 100) { leads(limit: 100) { segments { id } } } }", "objects"),
+        ("{ leads { ...F0 } } " + DOUBLING + " fragment F40 on Lead { id }", "aliases"),
+    ],
+)
+def test_a_document_that_asks_for_too_much_is_refused_before_it_runs(client: Client, query: str, what: str) -> None:
+    fault = client.post("/graphql", {"query": query}, status=422).json
+    assert what in [error["path"] for error in fault["errors"]]
+
+
+@pytest.mark.req("SR-003")
+def test_fragments_in_a_circle_are_refused(client: Client) -> None:
+    query = "{ leads { ...A } } fragment A on Lead { ...B } fragment B on Lead { ...A }"
+    assert "within itself" in ask(client, query, status=400)["errors"][0]["message"]
+
+
+@pytest.mark.req("SR-003")
+@pytest.mark.parametrize("limit", [0, -1, 101, 1_000_000])
+def test_a_list_is_bounded(client: Client, limit: int) -> None:
+    answer = ask(client, "query Some($limit: Int) { leads(limit: $limit) { id } }", limit=limit)
+    assert answer["errors"][0]["extensions"]["errors"][0]["path"] == "limit"
+
+
+def test_fields_have_permissions_of_their_own(
+    make_client: Callable[..., Client], runtime: Runtime, tenant: int
+) -> None:
+    make_campaign(runtime, tenant)
+    client = make_client(tenant, ["campaigns:read"])
+    assert ask(client, "{ campaigns { name } }")["data"]["campaigns"] == [{"name": "Spring"}]
+    for query in ("{ leads { id } }", "{ campaigns { leads { id } } }", 'mutation { launchCampaign(id: "1") { id } }'):
+        answer = ask(client, query)
+        assert answer["errors"][0]["extensions"]["code"] == "permission_denied"
+        assert answer["data"] is None
