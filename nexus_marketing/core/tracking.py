@@ -65,9 +65,7 @@ class TokenSigner:
         uses = (TokenUse.of(token.kind, token.link),)
         return self.sign_all(uses, token.tenant_id, token.send_id, token.seq, token.lead_id)[0]
 
-    def sign_all(
-        self, uses: Sequence["TokenUse"], tenant_id: int, send_id: int, seq: int, lead_id: int
-    ) -> list[str]:
+    def sign_all(self, uses: Sequence["TokenUse"], tenant_id: int, send_id: int, seq: int, lead_id: int) -> list[str]:
         """Tokens of one recipient for all uses, in their order: the sender's inner loop."""
         payload = _RECIPIENT.pack(1, tenant_id, send_id, lead_id, seq)
         state = self._bases[0].copy()
@@ -95,7 +93,9 @@ class TokenSigner:
             return None
         version, tenant_id, send_id, lead_id, seq = _RECIPIENT.unpack_from(raw)
         letter, link = _USE.unpack_from(raw, _RECIPIENT.size)
-        if version != 1 or letter != kind.encode() or not self._is_ours(raw, TokenUse.of(kind, link)):
+        if version != 1 or letter != kind.encode() or (link and kind is not TokenKind.CLICK):
+            return None
+        if not self._is_ours(raw, TokenUse.of(kind, link)):
             return None
         return Token(kind, tenant_id, send_id, seq, lead_id, link)
 
