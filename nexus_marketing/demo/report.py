@@ -40,13 +40,13 @@ def show_next_steps(console: Console, url: str, key: str) -> None:
     """Three commands to go on with."""
     console.print(f"\nThe server stays up at {url} until Ctrl-C. Go on with:")
     query = '{"query": "{ campaigns { id name status } }"}'
-    authorised = f'curl -s -H "Authorization: Bearer {key}"'
-    for line in (
-        f'{authorised} "{url}/api/v1/campaigns/1/analytics"',
-        f"{authorised} \"{url}/api/v1/leads?limit=3&filter=country%20%3D%3D%20'DE'\"",
-        f"{authorised} -H 'Content-Type: application/json' "
-        f'-d \'{{"query": "{{ campaigns {{ id name status }} }}"}}\' "{url}/graphql"',
-    ):
+    commands = (
+        f'"{url}/api/v1/campaigns/1/analytics"',
+        f"\"{url}/api/v1/leads?limit=3&filter=country%20%3D%3D%20'DE'\"",
+        f"-H 'Content-Type: application/json' -d '{query}' \"{url}/graphql\"",
+    )
+    for command in commands:
+        line = f'curl -s -H "Authorization: Bearer {key}" {command}'
         console.print(f"  {line}", soft_wrap=True, highlight=False, markup=False)
 
 

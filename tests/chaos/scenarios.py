@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nexus_marketing.core.campaigns import MessageClass
-from tests.chaos.judge import broken
+from tests.chaos.judge import broken, query
 from tests.chaos.stage import Stage, launch, open_stage
 from tests.common.servers import PostgresCluster
 
@@ -97,6 +97,11 @@ def worker_kill_embedded(_cluster: PostgresCluster, plan: Plan) -> Verdict:
     return _random_kills(None, plan, "worker_kill_embedded", MessageClass.MARKETING)
 
 
+def pserve_kill(_cluster: PostgresCluster, plan: Plan) -> Verdict:
+    """SIGKILL ``pserve`` itself in embedded mode, its worker thread with it."""
+    return _random_kills(None, plan, "pserve_kill", MessageClass.MARKETING, Stage.start_server)
+
+
 def probes(cluster: PostgresCluster, plan: Plan) -> Verdict:
     """Kill once before and after every commit of the protocol, on both databases, one by one."""
     total = Verdict("probes")
@@ -107,7 +112,13 @@ def probes(cluster: PostgresCluster, plan: Plan) -> Verdict:
     return total
 
 
-def _random_kills(cluster: PostgresCluster | None, plan: Plan, fault: str, message_class: MessageClass) -> Verdict:
+def _random_kills(
+    cluster: PostgresCluster | None,
+    plan: Plan,
+    fault: str,
+    message_class: MessageClass,
+    start: Callable[[Stage], Any] = Stage.start_worker,
+) -> Verdict:
     rng = random.Random(plan.seed)
     workers = 2 if cluster is not None else 1
     # Slow enough answers that the audience outlasts the kills: about 0.7 s of work per kill.
@@ -117,17 +128,18 @@ def _random_kills(cluster: PostgresCluster | None, plan: Plan, fault: str, messa
         watch = Watch(stage.runtime.settings.database_owner_url)
         watch.start()
         for _ in range(workers):
-            stage.start_worker()
-        injected = 0
+            start(stage)
+        injected, slowest = 0, 0.0
         while injected < plan.faults and stage.send_status() != "completed":
             time.sleep(rng.uniform(0.2, 1.2))
             victim = rng.choice([each for each in stage.workers if each.poll() is None])
             victim.send_signal(signal.SIGKILL)
             victim.wait()
             injected += 1
-            stage.start_worker()
-        waited = _play_to_the_end(stage)
-        return _verdict(stage, fault, injected, message_class, waited, watch.finish())
+            start(stage)
+            slowest = max(slowest, _recovery_seconds(stage, victim.pid))
+        _play_to_the_end(stage)
+        return _verdict(stage, fault, injected, message_class, slowest, watch.finish())
 
 
 def _probe(cluster: PostgresCluster | None, name: str, nth: int, plan: Plan) -> Verdict:
@@ -138,16 +150,26 @@ def _probe(cluster: PostgresCluster | None, name: str, nth: int, plan: Plan) -> 
         died = _wait(lambda: victim.poll() is not None or stage.send_status() == "completed")
         killed = victim.poll() == -signal.SIGKILL
         stage.start_worker()
-        waited = _play_to_the_end(stage)
-        verdict = _verdict(stage, f"{name}:{nth}", int(killed), MessageClass.MARKETING, waited, [])
+        recovered = _recovery_seconds(stage, victim.pid)
+        _play_to_the_end(stage)
+        verdict = _verdict(stage, f"{name}:{nth}", int(killed), MessageClass.MARKETING, recovered, [])
         if not died:
             verdict.complaints.append(f"{name}:{nth}: the worker neither died nor finished")
         return verdict
 
 
-def _play_to_the_end(stage: Stage) -> float:
-    started = time.monotonic()
+def _play_to_the_end(stage: Stage) -> None:
     _wait(lambda: stage.send_status() == "completed")
+
+
+def _recovery_seconds(stage: Stage, pid: int) -> float:
+    """How long a dead process's chunks stay leased: start of its successor included."""
+    started = time.monotonic()
+    held = (
+        "SELECT 1 FROM marketing_delivery_chunks c JOIN marketing_workers w ON w.id = c.worker"
+        f" WHERE w.pid = {pid:d} AND c.closed_at IS NULL AND c.lease_until IS NOT NULL"
+    )
+    _wait(lambda: not query(stage.runtime.settings.database_owner_url, held))
     return time.monotonic() - started
 
 
@@ -161,7 +183,7 @@ def _wait(condition: Callable[[], bool]) -> bool:
 
 
 def _verdict(
-    stage: Stage, fault: str, injected: int, message_class: MessageClass, waited: float, violations: list[str]
+    stage: Stage, fault: str, injected: int, message_class: MessageClass, recovered: float, violations: list[str]
 ) -> Verdict:
     stage.stop_workers()
     facts = _judged(stage)
@@ -176,7 +198,7 @@ def _verdict(
         unknown=facts["unknown"],
         unknown_undelivered=facts["unknown_undelivered"],
         bound=bound,
-        recovery_s_max=round(waited, 1),
+        recovery_s_max=round(recovered, 1),
     )
     verdict.complaints = _complaints(facts, verdict, message_class, violations)
     if verdict.complaints:
@@ -222,5 +244,6 @@ FAULTS: Mapping[str, Callable[[PostgresCluster, Plan], Verdict]] = {
     "worker_kill": worker_kill,
     "worker_kill_transactional": worker_kill_transactional,
     "worker_kill_embedded": worker_kill_embedded,
+    "pserve_kill": pserve_kill,
     "probes": probes,
 }

@@ -20,7 +20,7 @@ from nexus_marketing.runtime import Runtime
 from nexus_marketing.services.campaigns import create_campaign, launch_campaign
 from nexus_marketing.services.templates import create_template
 from tests.common.databases import SECRET_KEY, build_runtime, opened, postgres_copy, postgres_settings, sqlite_settings
-from tests.common.servers import PostgresCluster
+from tests.common.servers import PostgresCluster, free_port
 
 SUBJECT = "Hello {{ first_name }}"
 HTML = (
@@ -46,19 +46,25 @@ class Stage:
     connections: int = 8
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
-    def write_ini(self) -> Path:
-        """The settings as the ini file that product commands take."""
+    def start_server(self) -> subprocess.Popen[bytes]:
+        """The embedded mode as people run it: ``pserve`` with a worker thread inside."""
+        settings = {**self.settings, "nexus.worker_threads": "1"}
+        lines = "\n".join(f"{name} = {value}" for name, value in settings.items())
+        server = f"[server:main]\nuse = egg:waitress#main\nlisten = 127.0.0.1:{free_port()}\n"
         path = self.folder / "chaos.ini"
-        lines = "\n".join(f"{name} = {value}" for name, value in self.settings.items())
-        path.write_text(f"[app:main]\nuse = egg:nexus-marketing\n{lines}\n", encoding="utf-8")
-        return path
+        path.write_text(f"[app:main]\nuse = egg:nexus-marketing\n{lines}\n{server}", encoding="utf-8")
+        return self._start([str(Path(sys.executable).with_name("pserve")), str(path)])
 
     def start_worker(self, probe: str | None = None) -> subprocess.Popen[bytes]:
         """A worker process; ``probe`` (``name:nth``) makes it kill itself there."""
         command = [sys.executable, "-m", "tests.chaos.worker", json.dumps(dict(self.settings))]
         if probe is not None:
             command += ["--probe", probe]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=(self.folder / "worker.log").open("a"))
+        return self._start(command)
+
+    def _start(self, command: list[str]) -> subprocess.Popen[bytes]:
+        with (self.folder / "worker.log").open("a") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log)
         self.workers.append(process)
         return process
 

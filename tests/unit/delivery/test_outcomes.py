@@ -1,0 +1,52 @@
+"""What an outcome means for the ledger."""
+
+from datetime import timedelta
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nexus_marketing.core.campaigns import MessageClass
+from nexus_marketing.core.contracts import Outcome, OutcomeKind
+from nexus_marketing.core.deliveries import DeliveryState
+from nexus_marketing.delivery.handover import MAX_WINDOW, Pace
+from nexus_marketing.delivery.outcomes import AMBIGUOUS, RetryPolicy, settlement
+
+pytestmark = pytest.mark.req("REL-005", "REL-007")
+
+POLICY = RetryPolicy(max_attempts=8, lease=timedelta(seconds=30))
+kinds = st.sampled_from(list(OutcomeKind))
+classes = st.sampled_from(list(MessageClass))
+
+
+@given(kinds, classes, st.integers(0, 20), st.sampled_from([None, AMBIGUOUS]), st.integers(0, 1000))
+def test_every_outcome_is_final_or_has_its_time(
+    kind: OutcomeKind, message_class: MessageClass, attempts: int, mark: str | None, seed: int
+) -> None:
+    settled = settlement(
+        Outcome(0, kind, "x"),
+        seq=7,
+        attempts=attempts,
+        mark=mark,
+        message_class=message_class,
+        policy=POLICY,
+        rng=Random(seed),
+    )
+    assert settled.seq == 7
+    assert (settled.state == DeliveryState.PLANNED) == (settled.due_in_seconds is not None)
+    assert settled.due_in_seconds is None or 0 < settled.due_in_seconds <= 6 * 3600
+    if kind is OutcomeKind.UNKNOWN and message_class is MessageClass.MARKETING:
+        assert settled.state == DeliveryState.UNKNOWN
+    if attempts >= POLICY.max_attempts and kind is OutcomeKind.TRANSIENT:
+        assert settled.state == DeliveryState.FAILED
+
+
+@given(st.lists(st.tuples(st.integers(0, 500), st.floats(0.0001, 10)), max_size=30), classes)
+def test_windows_stay_within_their_bounds(seen: list[tuple[int, float]], message_class: MessageClass) -> None:
+    pace = Pace()
+    for messages, seconds in seen:
+        pace.saw(messages, seconds)
+    width = pace.window(8, message_class)
+    assert 8 <= width <= MAX_WINDOW
+    assert message_class is MessageClass.MARKETING or width == 8
