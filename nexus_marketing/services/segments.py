@@ -2,13 +2,26 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
 from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
 from nexus_marketing.core.actors import SYSTEM
-from nexus_marketing.core.conditions import Condition, Evaluation, Schema, parse, to_json
+from nexus_marketing.core.conditions import (
+    AllOf,
+    Condition,
+    Evaluation,
+    FieldRef,
+    Leaf,
+    Operator,
+    Schema,
+    parse,
+    to_json,
+)
 from nexus_marketing.core.conditions import lead_schema as standard_schema
 from nexus_marketing.core.errors import Conflict, NexusError, StaleVersion, ValidationError
 from nexus_marketing.core.values import canonical
@@ -17,7 +30,7 @@ from nexus_marketing.db.models import Campaign, Segment
 from nexus_marketing.db.queries import segments as queries
 from nexus_marketing.db.tenancy import find, open_session
 from nexus_marketing.runtime import Context, Runtime
-from nexus_marketing.services.audit import record
+from nexus_marketing.services.audit import record, record_bulk
 from nexus_marketing.services.fields import declared_fields
 from nexus_marketing.telemetry import get_logger
 
@@ -85,6 +98,23 @@ def update_segment(
     return segment
 
 
+def change_members(ctx: Context, segment_id: int, *, add: Sequence[int] = (), remove: Sequence[int] = ()) -> Segment:
+    """Put leads into a static segment and take others out; ids that are no lead of the tenant are left out.
+
+    Raises:
+        Conflict: the segment is dynamic: its rule decides.
+    """
+    segment = find(ctx.session, Segment, segment_id, lock=True)
+    if segment.kind != "static":
+        raise Conflict("The rule of a dynamic segment decides who is in it: change its conditions instead.")
+    queries.add_members(ctx.session, segment_id, sorted(add), segment.generation)
+    queries.remove_members(ctx.session, segment_id, sorted(remove))
+    _recount(ctx, segment)
+    manifest = sha256(f"add {sorted(add)} remove {sorted(remove)}".encode()).digest()
+    record_bulk(ctx, "segment.members_changed", "segment", segment_id, len(add) + len(remove), manifest)
+    return segment
+
+
 def delete_segment(ctx: Context, segment_id: int) -> None:
     """Remove a segment and its membership.
 
@@ -121,53 +151,116 @@ def recalculate_requested(runtime: Runtime) -> int:
     return len(waiting)
 
 
+def recalculate(ctx: Context, segment_id: int) -> Segment:
+    """Bring a segment's membership in line with its rule, in the caller's transaction.
+
+    For what must be right at once; workers use :func:`refresh`, which on SQLite writes in pieces.
+
+    Raises:
+        ConditionError: the rule no longer fits the tenant's fields.
+    """
+    segment = find(ctx.session, Segment, segment_id, lock=True)
+    started = time.monotonic()
+    if segment.kind == "dynamic":
+        if ctx.runtime.engines.dialect == "sqlite":
+            _write(ctx, segment, _difference(ctx, segment))
+        else:
+            test = _compiled(ctx, segment, _condition(ctx, segment))
+            queries.refresh_by_diff(ctx.session, segment_id, test, segment.generation + 1)
+    _finish(ctx, segment, ctx.now, started)
+    return segment
+
+
 def refresh(runtime: Runtime, tenant_id: int, segment_id: int) -> int:
     """Bring a segment's membership in line with its rule as of now; answers the number of members.
 
     One diff statement in one transaction on PostgreSQL. On SQLite joiners and leavers are written in
-    pieces, joiners first, so that readers never see fewer than those who stay.
+    pieces, joiners first, so that readers never see fewer than those who stay. A rule that was edited
+    meanwhile stays asked for: what was computed of the old one is not called current (LESSONS.md 25).
     """
+    if runtime.engines.dialect != "sqlite":
+        with runtime.work(tenant_id, SYSTEM) as ctx:
+            return recalculate(ctx, segment_id).lead_count
     started = time.monotonic()
     with runtime.work(tenant_id, SYSTEM, mode="read") as ctx:
-        segment = find(ctx.session, Segment, segment_id)
-        test = None if segment.kind == "static" else _compiled(ctx, segment)
-    if test is not None and runtime.engines.dialect == "sqlite":
-        _refresh_in_pieces(runtime, tenant_id, segment_id, test, segment.generation + 1)
+        as_of, segment = ctx.now, find(ctx.session, Segment, segment_id)
+        change = _NO_CHANGE
+        if segment.kind == "dynamic":
+            change = _difference(ctx, segment)
+    for piece in _pieces(change)[:-1]:
+        with runtime.work(tenant_id, SYSTEM) as ctx:
+            _write(ctx, segment, piece)
     with runtime.work(tenant_id, SYSTEM) as ctx:
-        segment = find(ctx.session, Segment, segment_id, lock=True)
-        if test is not None and runtime.engines.dialect != "sqlite":
-            queries.refresh_by_diff(ctx.session, segment_id, test, segment.generation + 1)
-        segment.generation += 1
-        segment.lead_count = queries.count_members(ctx.session, segment_id)
-        segment.as_of, segment.error, segment.requested_at = ctx.now, None, None
-        segment.duration_ms = int((time.monotonic() - started) * 1000)
-        return segment.lead_count
+        current = find(ctx.session, Segment, segment_id, lock=True)
+        if current.version == segment.version:
+            _write(ctx, segment, _pieces(change)[-1])
+            _finish(ctx, current, as_of, started)
+        return current.lead_count
 
 
-def _refresh_in_pieces(runtime: Runtime, tenant_id: int, segment_id: int, test: Any, generation: int) -> None:
-    with runtime.work(tenant_id, SYSTEM, mode="read") as ctx:
-        wanted = queries.matching_ids(ctx.session, test)
-        present = queries.member_ids(ctx.session, segment_id)
-    joiners = sorted(set(wanted) - set(present))
-    leavers = sorted(set(present) - set(wanted))
-    for piece in _pieces(joiners):
-        with runtime.work(tenant_id, SYSTEM) as ctx:
-            queries.add_members(ctx.session, segment_id, piece, generation)
-    for piece in _pieces(leavers):
-        with runtime.work(tenant_id, SYSTEM) as ctx:
-            queries.remove_members(ctx.session, segment_id, piece)
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """Who joins and who leaves, ascending."""
+
+    joiners: Sequence[int] = ()
+    leavers: Sequence[int] = ()
 
 
-def _pieces(ids: Sequence[int]) -> list[Sequence[int]]:
-    return [ids[start : start + _PIECE] for start in range(0, len(ids), _PIECE)]
+_NO_CHANGE = _Change()
 
 
-def _compiled(ctx: Context, segment: Segment) -> Any:
-    schema = lead_schema(ctx)
-    condition = parse(segment.conditions, schema, "conditions")
+def _difference(ctx: Context, segment: Segment) -> _Change:
+    condition = _condition(ctx, segment)
+    test = _compiled(ctx, segment, condition)
+    scan = not _names_few(condition, lead_schema(ctx))
+    return _Change(
+        queries.joiners(ctx.session, segment.id, test, scan=scan), queries.leavers(ctx.session, segment.id, test)
+    )
+
+
+def _names_few(condition: Condition, schema: Schema) -> bool:
+    """Whether a condition asks for single values of an indexed field, so that an index finds few leads."""
+    if isinstance(condition, AllOf):
+        return any(_names_few(term, schema) for term in condition.terms)
+    if not isinstance(condition, Leaf) or condition.operator not in (Operator.EQUAL, Operator.IN):
+        return False
+    return isinstance(condition.subject, FieldRef) and schema.resolve(condition.subject.name).indexed
+
+
+def _write(ctx: Context, segment: Segment, change: _Change) -> None:
+    queries.add_members(ctx.session, segment.id, change.joiners, segment.generation + 1)
+    queries.remove_members(ctx.session, segment.id, change.leavers)
+
+
+def _pieces(change: _Change) -> list[_Change]:
+    """Joiners first; at least one piece, perhaps empty."""
+    came, went = change.joiners, change.leavers
+    if len(came) + len(went) <= _PIECE:
+        return [change]
+    pieces = [_Change(joiners=came[start : start + _PIECE]) for start in range(0, len(came), _PIECE)]
+    return pieces + [_Change(leavers=went[start : start + _PIECE]) for start in range(0, len(went), _PIECE)]
+
+
+def _finish(ctx: Context, segment: Segment, as_of: datetime, started: float) -> None:
+    segment.generation += 1
+    segment.lead_count = queries.count_members(ctx.session, segment.id)
+    segment.as_of, segment.error = as_of, None
+    if segment.requested_at is not None and segment.requested_at <= as_of:
+        segment.requested_at = None  # asked for again meanwhile: computed again
+    segment.duration_ms = int((time.monotonic() - started) * 1000)
+    ctx.session.flush()
+
+
+def _condition(ctx: Context, segment: Segment) -> Condition:
+    return parse(segment.conditions, lead_schema(ctx), "conditions")
+
+
+def _compiled(ctx: Context, segment: Segment, condition: Condition) -> Any:
     dialect = ctx.runtime.engines.dialect
     zones = queries.zones_present(ctx.session) if _needs_zones(segment.conditions) else ()
-    return compile_condition(condition, schema, queries.LEAD_COLUMNS, dialect, Evaluation(ctx.now), zones=zones)
+    return compile_condition(
+        condition, lead_schema(ctx), queries.LEAD_COLUMNS, dialect, Evaluation(ctx.now), zones=zones
+    )
 
 
 def _needs_zones(document: Any) -> bool:
@@ -202,10 +295,15 @@ def _after_change(ctx: Context, segment: Segment, lead_ids: Sequence[Any] | None
     if lead_ids is not None:
         wanted = {int(each) for each in lead_ids}
         present = set(queries.member_ids(ctx.session, segment.id))
-        queries.add_members(ctx.session, segment.id, sorted(wanted - present), segment.generation)
-        queries.remove_members(ctx.session, segment.id, sorted(present - wanted))
+        change_members(ctx, segment.id, add=sorted(wanted - present), remove=sorted(present - wanted))
+        return
+    _recount(ctx, segment)
+
+
+def _recount(ctx: Context, segment: Segment) -> None:
     segment.lead_count = queries.count_members(ctx.session, segment.id)
     segment.as_of = ctx.now
+    ctx.session.flush()
 
 
 def _flush_name(ctx: Context, name: str) -> None:

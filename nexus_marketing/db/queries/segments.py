@@ -1,12 +1,15 @@
 """Set-based segment membership: one diff per refresh, only joiners and leavers are written (DESIGN.md 4.14)."""
+# ruff: noqa: S608 - the pieces put together here are our own words, never input
 
 from collections.abc import Sequence
 from typing import Any, cast
 
+import orjson
 from sqlalchemy import (
     ColumnElement,
     Row,
     Table,
+    and_,
     bindparam,
     delete,
     func,
@@ -16,6 +19,7 @@ from sqlalchemy import (
     or_,
     select,
     text,
+    true,
 )
 from sqlalchemy.orm import Session
 
@@ -78,10 +82,29 @@ def _present() -> Any:
     return select(MEMBERS.c.lead_id).where(MEMBERS.c.tenant_id == _TENANT, MEMBERS.c.segment_id == _SEGMENT)
 
 
-def matching_ids(session: Session, test: ColumnElement[bool]) -> list[int]:
-    """Ids of the leads that satisfy a condition, ascending."""
-    statement = select(LEADS.c.id).where(LEADS.c.tenant_id == _TENANT, test).order_by(LEADS.c.id)
-    return list(run(session, statement, writes=False).scalars())
+def joiners(session: Session, segment_id: int, test: ColumnElement[bool], *, scan: bool = False) -> list[int]:
+    """Ids of leads that satisfy a condition and are not members yet, ascending.
+
+    ``scan`` keeps SQLite from an index on a range: it has no statistics and takes ``score > 60`` for
+    selective; reading 40 % of 100,000 leads through it takes 74 ms, the whole table 18 ms.
+    """
+    tenant = LEADS.c.tenant_id.op("+")(0) if scan else LEADS.c.tenant_id
+    is_member = select(1).where(
+        MEMBERS.c.tenant_id == _TENANT, MEMBERS.c.segment_id == _SEGMENT, MEMBERS.c.lead_id == LEADS.c.id
+    )
+    statement = select(LEADS.c.id).where(tenant == _TENANT, test, ~is_member.exists()).order_by(LEADS.c.id)
+    return list(run(session, statement, {"segment_id": segment_id}, writes=False).scalars())
+
+
+def leavers(session: Session, segment_id: int, test: ColumnElement[bool]) -> list[int]:
+    """Ids of members that satisfy a condition no longer, ascending."""
+    statement = (
+        select(MEMBERS.c.lead_id)
+        .join(LEADS, and_(LEADS.c.tenant_id == MEMBERS.c.tenant_id, LEADS.c.id == MEMBERS.c.lead_id))
+        .where(MEMBERS.c.tenant_id == _TENANT, MEMBERS.c.segment_id == _SEGMENT, test.is_not(true()))
+        .order_by(MEMBERS.c.lead_id)
+    )
+    return list(run(session, statement, {"segment_id": segment_id}, writes=False).scalars())
 
 
 def member_ids(session: Session, segment_id: int) -> list[int]:
@@ -96,22 +119,28 @@ def add_members(session: Session, segment_id: int, lead_ids: Sequence[int], gene
     statement = (
         "INSERT INTO marketing_segment_members (tenant_id, segment_id, lead_id, entered_at, generation)"
         " SELECT :tenant_id, :segment_id, id, nexus_now(), :generation FROM marketing_leads"
-        " WHERE tenant_id = :tenant_id AND id = :lead_id ON CONFLICT DO NOTHING"
+        f" WHERE tenant_id = :tenant_id AND id IN ({_ids(session)}) ORDER BY id ON CONFLICT DO NOTHING"
     )
-    rows = [{"segment_id": segment_id, "lead_id": each, "generation": generation} for each in sorted(lead_ids)]
-    if rows:
-        run(session, statement, rows, writes=True)
+    if lead_ids:
+        bound = {"segment_id": segment_id, "generation": generation, "ids": orjson.dumps(list(lead_ids)).decode()}
+        run(session, statement, bound, writes=True)
 
 
 def remove_members(session: Session, segment_id: int, lead_ids: Sequence[int]) -> None:
     """Take members out."""
     statement = (
         "DELETE FROM marketing_segment_members"
-        " WHERE tenant_id = :tenant_id AND segment_id = :segment_id AND lead_id = :lead_id"
+        f" WHERE tenant_id = :tenant_id AND segment_id = :segment_id AND lead_id IN ({_ids(session)})"
     )
-    rows = [{"segment_id": segment_id, "lead_id": each} for each in sorted(lead_ids)]
-    if rows:
-        run(session, statement, rows, writes=True)
+    if lead_ids:
+        run(session, statement, {"segment_id": segment_id, "ids": orjson.dumps(list(lead_ids)).decode()}, writes=True)
+
+
+def _ids(session: Session) -> str:
+    """The ids of a JSON array as rows."""
+    if session.get_bind().dialect.name == "postgresql":
+        return "SELECT CAST(value AS bigint) FROM json_array_elements_text(CAST(:ids AS json))"
+    return "SELECT value FROM json_each(:ids)"
 
 
 def count_members(session: Session, segment_id: int) -> int:

@@ -4,16 +4,19 @@ import pytest
 from sqlalchemy import select
 
 from nexus_marketing.core.errors import ConditionError, Conflict, NotFound, StaleVersion, ValidationError
-from nexus_marketing.db.models import Lead, Segment, SegmentMember
+from nexus_marketing.db.models import Lead, Segment, SegmentMember, Tenant
 from nexus_marketing.runtime import Runtime
+from nexus_marketing.services import segments
 from nexus_marketing.services.segments import (
+    change_members,
     create_segment,
     delete_segment,
+    recalculate,
     recalculate_requested,
     refresh,
     update_segment,
 )
-from tests.common.factories import make_campaign, make_leads
+from tests.common.factories import make_campaign, make_leads, make_tenant
 
 pytestmark = pytest.mark.req("FR-P2-003", "FR-P2-012", "US-012")
 
@@ -122,9 +125,100 @@ def test_another_tenants_segment_does_not_exist(runtime: Runtime, tenant: int, o
 
 
 def test_large_refreshes_on_sqlite_come_in_pieces(sqlite_only_runtime: Runtime) -> None:
-    from tests.common.factories import make_tenant
-
     tenant_id = make_tenant(sqlite_only_runtime)
     make_leads(sqlite_only_runtime, tenant_id, 4_500)
     segment_id = create(sqlite_only_runtime, tenant_id, conditions="score >= 0")
     assert refresh(sqlite_only_runtime, tenant_id, segment_id) == 4_500
+
+
+def test_a_recalculation_in_a_transaction_is_seen_with_it(runtime: Runtime, tenant: int) -> None:
+    ids = make_leads(runtime, tenant, 10)
+    segment_id = create(runtime, tenant, conditions="score >= 9")
+    with pytest.raises(RuntimeError), runtime.work(tenant) as ctx:
+        assert recalculate(ctx, segment_id).lead_count == 2
+        raise RuntimeError
+    assert members(runtime, tenant, segment_id) == set()
+    with runtime.work(tenant) as ctx:
+        recalculate(ctx, segment_id)
+    assert members(runtime, tenant, segment_id) == set(ids[8:])
+
+
+def test_members_come_and_go_by_hand(runtime: Runtime, tenant: int, other_tenant: int) -> None:
+    ids = make_leads(runtime, tenant, 4)
+    foreign = make_leads(runtime, other_tenant, 1)
+    segment_id = create(runtime, tenant, kind="static", lead_ids=[str(ids[0])])
+    with runtime.work(tenant) as ctx:
+        assert change_members(ctx, segment_id, add=[*ids[1:3], *foreign], remove=[ids[0]]).lead_count == 2
+    assert members(runtime, tenant, segment_id) == set(ids[1:3])
+    dynamic = create(runtime, tenant, name="d", conditions="score > 1")
+    with pytest.raises(Conflict, match="rule"), runtime.work(tenant) as ctx:
+        change_members(ctx, dynamic, add=ids)
+
+
+def test_declared_fields_are_names_of_conditions(runtime: Runtime, tenant: int) -> None:
+    with runtime.work(None, role="owner") as ctx:
+        ctx.session.get(Tenant, tenant).settings = {"fields": {"seats": "number"}}
+    ids = make_leads(runtime, tenant, 3, attributes={"seats": 7})
+    segment_id = create(runtime, tenant, conditions="seats > 5 AND metadata.seats < 8")
+    refresh(runtime, tenant, segment_id)
+    assert members(runtime, tenant, segment_id) == set(ids)
+
+
+def test_what_is_asked_for_during_a_refresh_is_computed_again(
+    runtime: Runtime, tenant: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = make_leads(runtime, tenant, 10)
+    segment_id = create(runtime, tenant, conditions="score > 2")
+    compiled = segments._compiled
+
+    def edited_meanwhile(ctx, segment, condition):  # type: ignore[no-untyped-def]
+        monkeypatch.setattr(segments, "_compiled", compiled)
+        runtime.clock.advance(seconds=1)  # type: ignore[attr-defined]
+        if runtime.engines.dialect == "sqlite":
+            with runtime.work(tenant) as other:
+                update_segment(other, segment_id, {"conditions": "score > 8"})
+        return compiled(ctx, segment, condition)
+
+    monkeypatch.setattr(segments, "_compiled", edited_meanwhile)
+    refresh(runtime, tenant, segment_id)
+    if runtime.engines.dialect == "sqlite":
+        assert recalculate_requested(runtime) == 1
+        assert members(runtime, tenant, segment_id) == set(ids[8:])
+
+
+def test_readers_never_see_fewer_than_those_who_stay(
+    sqlite_only_runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = sqlite_only_runtime
+    tenant_id = make_tenant(runtime)
+    ids = make_leads(runtime, tenant_id, 60)
+    segment_id = create(runtime, tenant_id, conditions="score <= 40")
+    refresh(runtime, tenant_id, segment_id)
+    with runtime.work(tenant_id) as ctx:
+        update_segment(ctx, segment_id, {"conditions": "score > 20"})
+    monkeypatch.setattr(segments, "_PIECE", 5)
+    seen: list[set[int]] = []
+    write = segments._write
+
+    def watched(*parts: object) -> None:
+        seen.append(members(runtime, tenant_id, segment_id))
+        write(*parts)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(segments, "_write", watched)
+    refresh(runtime, tenant_id, segment_id)
+    assert len(seen) == 8
+    assert all(set(ids[20:40]) <= each for each in seen)
+    assert members(runtime, tenant_id, segment_id) == set(ids[20:])
+
+
+def test_a_rule_that_fits_no_longer_is_told_and_not_tried_for_ever(runtime: Runtime, tenant: int) -> None:
+    with runtime.work(None, role="owner") as ctx:
+        ctx.session.get(Tenant, tenant).settings = {"fields": {"seats": "number"}}
+    segment_id = create(runtime, tenant, conditions="seats > 5")
+    with runtime.work(None, role="owner") as ctx:
+        ctx.session.get(Tenant, tenant).settings = {}
+    assert recalculate_requested(runtime) == 1
+    with runtime.work(tenant, mode="read") as ctx:
+        segment = ctx.session.get(Segment, (tenant, segment_id))
+        assert "seats" in segment.error
+    assert recalculate_requested(runtime) == 0
