@@ -31,9 +31,13 @@ setup: $(DEV) ## create .venv with everything that development needs
 demo: $(CORE) ## run the whole job on generated leads: ARGS="--leads N --no-serve --out DIR"
 	$(BIN)/nexus-marketing demo $(ARGS)
 
-test: $(DEV) ## run the tests on servers they start themselves; without ARGS also write docs/reference/requirements.md
-	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=worksteal --ignore=tests/e2e \
+test: $(DEV) ## run the tests on servers they start themselves; COVERAGE=1 also holds coverage to its gates
+	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=worksteal --ignore=tests/e2e $(if $(COVERAGE),--cov --cov-report=) \
 		$(if $(strip $(ARGS)),$(ARGS),--requirements-report=docs/reference/requirements.md)
+ifdef COVERAGE
+	$(BIN)/coverage report --skip-covered --sort=cover --fail-under=85
+	$(BIN)/coverage report --format=total --include='nexus_marketing/core/*' --fail-under=95
+endif
 
 bench: $(DEV) ## measure against hand-written references: ARGS="[NAME …] [--list] [--small] [--json FILE]"
 	$(BIN)/python -m benchmarks $(ARGS)
