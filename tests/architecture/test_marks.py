@@ -8,6 +8,7 @@ pytestmark = pytest.mark.req("MAINT-003")
 
 EXEMPT = {
     "tests/common/": "tests of the test tools: they prove no requirement of the product",
+    "tests/functional/db/test_databases.py": "tests of the database fixtures themselves",
 }
 
 
