@@ -5,6 +5,7 @@ from difflib import get_close_matches
 from typing import Any, ClassVar
 
 from cerberus import TypeDefinition, Validator
+from cerberus.errors import CUSTOM, UNKNOWN_FIELD
 from cerberus.errors import ValidationError as Fault
 from pyramid.request import Request
 
@@ -94,14 +95,15 @@ def _problems(faults: Iterable[Fault], schema: Schema, read_only: Collection[str
 
 
 def _problem(fault: Fault, path: str, name: str, schema: Schema, read_only: Collection[str]) -> Problem:
-    if fault.code == 0x03:  # Cerberus: UNKNOWN_FIELD
+    if fault.code == UNKNOWN_FIELD.code:
         if len(fault.document_path) == 1 and name in read_only:
             return Problem(path, "read_only", f"{name} is written by the server: leave it out.")
         known = schema.keys() if len(fault.document_path) == 1 else _siblings(fault, schema)
         return Problem(path, "unknown_field", f"There is no field {name!a}{_hint(name, known)}.")
+    if fault.code == CUSTOM.code:  # what _check_with_id says
+        return Problem(path, "not_found", fault.info[0])
     code, sentence = _RULES.get(fault.rule, ("not_acceptable", "This value is not acceptable."))
-    detail = fault.info[0] if fault.rule == "check_with" and fault.info else sentence
-    return Problem(path, code, detail.format(constraint=_shown(fault.constraint)))
+    return Problem(path, code, sentence.format(constraint=_shown(fault.constraint)))
 
 
 def _siblings(fault: Fault, schema: Schema) -> Collection[str]:
@@ -134,5 +136,4 @@ _RULES: Mapping[str | None, tuple[str, str]] = {
     "max": ("too_large", "This may be at most {constraint}."),
     "regex": ("not_well_formed", "This is not in the form {constraint}."),
     "empty": ("empty", "This cannot be empty."),
-    "check_with": ("not_found", "There is no such thing."),
 }

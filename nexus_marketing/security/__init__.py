@@ -4,7 +4,7 @@ from pyramid.config import Configurator
 from pyramid.viewderivers import INGRESS
 
 from nexus_marketing.limits.windows import SlidingWindows
-from nexus_marketing.security.contexts import request_context
+from nexus_marketing.security.contexts import ApiRequest, request_context
 from nexus_marketing.security.keys import KeyRing
 from nexus_marketing.security.policy import KeyPolicy
 from nexus_marketing.security.routes import RouteTable, add_api_route, entrance
@@ -20,6 +20,7 @@ def includeme(config: Configurator) -> None:
     registry["nexus.keys"] = KeyRing(runtime, now_seconds)
     registry["nexus.limits"] = SlidingWindows(runtime.settings.rate_limit_per_minute, 60.0, now_seconds)
     registry["nexus.keys_in_flight"] = KeysInFlight()
+    config.set_request_factory(ApiRequest)
     config.set_security_policy(KeyPolicy())
     config.add_request_method(request_context, "nexus", reify=True)
     config.add_view_deriver(entrance, under=INGRESS, over="secured_view")

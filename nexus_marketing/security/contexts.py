@@ -6,6 +6,12 @@ from nexus_marketing.core.actors import Actor
 from nexus_marketing.runtime import Context
 
 
+class ApiRequest(Request):
+    """A request whose body stays in memory: it is bounded, and a temporary file for 10 KB costs more."""
+
+    request_body_tempfile_limit = 2**63
+
+
 def request_context(request: Request) -> Context:
     """The tenant's context of an authenticated request; its transaction begins with the first statement."""
     identity = request.identity
