@@ -41,6 +41,10 @@ class Doorbell(Protocol):
         """Sleep until rung or timed out; whether it was rung."""
         ...
 
+    def listen(self) -> Callable[[], None]:
+        """Begin to hear rings of other processes; answers a function that ends it."""
+        ...
+
 
 class MemoryDoorbell:
     """The doorbell inside one process: an event without content."""
@@ -58,6 +62,18 @@ class MemoryDoorbell:
         rung = self._event.wait(timeout_seconds)
         self._event.clear()
         return rung
+
+    def listen(self) -> Callable[[], None]:
+        """There are no other processes to hear."""
+        return lambda: None
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How a unit of work reaches the database: ``mode`` and ``role`` as in ``db.engines``."""
+
+    mode: str = "write"
+    role: str = "app"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +102,7 @@ class Runtime:
         """One transaction outside of a web request: commits when the block ends well."""
         manager = transaction.TransactionManager(explicit=True)
         manager.begin()
-        context = Context(self, tenant_id, actor, manager, mode=mode, role=role)
+        context = Context(self, tenant_id, actor, manager, Access(mode, role))
         try:
             yield context
         except BaseException:
@@ -111,9 +127,7 @@ class Context:
         tenant_id: int | None,
         actor: Actor,
         manager: ITransactionManager,
-        *,
-        mode: str = "write",
-        role: str = "app",
+        access: Access,
         request_id: str | None = None,
     ) -> None:
         self.runtime = runtime
@@ -121,16 +135,16 @@ class Context:
         self.actor = actor
         self.request_id = request_id or uuid4().hex
         self._manager = manager
-        self._mode = mode
-        self._role = role
+        self._access = access
         self._session: TenantSession | None = None
 
     @property
     def session(self) -> TenantSession:
         """The tenant's session; the transaction begins with the first statement."""
         if self._session is None:
-            engine = getattr(self.runtime.engines, self._role)
-            self._session = open_session(engine, tenant_id=self.tenant_id, mode=self._mode, manager=self._manager)
+            engine = getattr(self.runtime.engines, self._access.role)
+            mode = self._access.mode
+            self._session = open_session(engine, tenant_id=self.tenant_id, mode=mode, manager=self._manager)
         return self._session
 
     @property

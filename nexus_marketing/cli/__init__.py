@@ -1,4 +1,4 @@
-"""``nexus-marketing``: everything an operator does, one command each."""
+"""``nexus-marketing``: everything an operator does without a browser."""
 
 from nexus_marketing.cli.app import main
 

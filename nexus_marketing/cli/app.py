@@ -1,140 +1,100 @@
-"""The command tree and what every command shares: the ini file, output, exit codes.
+"""The root of the command line: options that hold for all commands, and faults as one clear line.
 
-Exit codes: 0 done, 1 refused or failed with a message, 2 wrong usage.
+Exit codes: 0 done, 1 refused or failed with a reason, 2 the command itself was written wrongly.
 """
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
-import plaster
 import typer
-from rich.console import Console
-from rich.table import Table
 from sqlalchemy.exc import DBAPIError
+from typer.core import TyperGroup
 
-from nexus_marketing import __version__
-from nexus_marketing.core.errors import ConfigurationError, NexusError, NotFound
-from nexus_marketing.db.models import Tenant
-from nexus_marketing.runtime import Runtime
+from nexus_marketing.cli import campaigns, database, keys, leads, probes, processes, segments, tenants
+from nexus_marketing.cli.session import Cli
+from nexus_marketing.core.errors import NexusError
+from nexus_marketing.telemetry import scrub
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, help=__doc__)
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", metavar="INI", help="Configuration file (default: development.ini, else ./var)."),
+]
 
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
-ForTenant = Annotated[str, typer.Option("--tenant", help="The tenant's short name.")]
 
-#: What holds without an ini file: the embedded mode in ./var.
-_EMBEDDED = {
-    "nexus.database_url": "sqlite:///var/nexus.db",
-    "nexus.state_dir": "var",
-    "nexus.catcher_dir": "",
-}
+class ClearErrors(TyperGroup):
+    """Says our own errors in one line, or as JSON; anything else is a bug and keeps its traceback."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Remember whether JSON was asked for, before the commands take the arguments apart."""
+        ctx.meta["nexus.json"] = "--json" in args
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except NexusError as error:
+            problems = [{"path": p.path, "code": p.code, "message": p.message} for p in error.problems]
+            _complain(error.code, str(error), problems, as_json=ctx.meta["nexus.json"])
+        except DBAPIError as error:
+            _complain("database", _database_words(error), [], as_json=ctx.meta["nexus.json"])
+        except (OSError, UnicodeDecodeError) as error:
+            _complain("operating_system", str(error), [], as_json=ctx.meta["nexus.json"])
+        raise typer.Exit(1)
+
+
+def _complain(code: str, message: str, problems: list[dict[str, str]], *, as_json: bool) -> None:
+    if as_json:
+        document = {"error": {"code": code, "message": message, "problems": problems}}
+        sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
+        return
+    lines = [f"{p['path']}: {p['message']}" if p["path"] else p["message"] for p in problems] or [message]
+    for line in lines:
+        typer.echo(f"error: {line}", err=True)
+
+
+def _database_words(error: DBAPIError) -> str:
+    words = " ".join(scrub(str(error.orig)).split())
+    if "no such table" in words or "does not exist" in words:
+        return f"The database is not set up: run `nexus-marketing db upgrade` first ({words[:200]})."
+    return f"The database does not answer as it should: {words[:300]}"
+
+
+app = typer.Typer(
+    cls=ClearErrors,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Marketing campaigns, leads, segments and delivery from the command line.",
+)
+for group, name in (
+    (database.app, "db"),
+    (tenants.app, "tenants"),
+    (keys.app, "keys"),
+    (leads.app, "leads"),
+    (segments.app, "segments"),
+    (campaigns.app, "campaigns"),
+):
+    app.add_typer(group, name=name)
+app.command("explain")(campaigns.explain)
+app.command("serve")(processes.serve)
+app.command("worker")(processes.worker)
+app.command("demo")(processes.demo)
+app.command("doctor")(probes.doctor)
 
 
 @app.callback()
-def root(
-    context: typer.Context,
-    config: Annotated[
-        Path | None, typer.Option("-c", "--config", help="Ini file; default: ./development.ini if it is there.")
-    ] = None,
-) -> None:
-    """Headless, multi-tenant marketing automation."""
-    context.obj = config
+def root(context: typer.Context, config: ConfigFile = None) -> None:
+    """Marketing campaigns, leads, segments and delivery from the command line."""
+    context.obj = Cli(config)
 
 
-@app.command()
-def version() -> None:
-    """Print the version."""
-    typer.echo(__version__)
-
-
-def ini_settings(context: typer.Context) -> dict[str, str]:
-    """The ``[app:main]`` section of the chosen ini file, or the embedded defaults."""
-    chosen: Path | None = context.find_root().obj
-    path = chosen or Path("development.ini")
-    if not path.exists():
-        if chosen is not None:
-            raise ConfigurationError(f"There is no file {chosen}: name an ini file with -c.")
-        Path("var").mkdir(exist_ok=True)
-        return dict(_EMBEDDED)
-    return dict(plaster.get_settings(str(path), "app:main"))
-
-
-@contextmanager
-def opened(context: typer.Context) -> Iterator[Runtime]:
-    """The runtime of the chosen settings, closed at the end; it starts no mail catcher."""
-    from nexus_marketing.config import make_runtime
-
-    runtime = make_runtime({**ini_settings(context), "nexus.catcher_dir": ""})
-    try:
-        yield runtime
-    finally:
-        runtime.close()
-
-
-def tenant_id(runtime: Runtime, slug: str) -> int:
-    """The id of a tenant by its short name.
-
-    Raises:
-        NotFound: names those that exist.
-    """
-    from sqlalchemy import select
-
-    with runtime.work(None, role="owner", mode="read") as ctx:
-        known = {row.slug: row.id for row in ctx.session.execute(select(Tenant.slug, Tenant.id))}
-    if slug not in known:
-        raise NotFound(f"There is no tenant {slug!r}: there are {', '.join(sorted(known)) or 'none yet'}.")
-    return int(known[slug])
-
-
-def show(rows: Sequence[dict[str, Any]], *, as_json: bool, title: str = "") -> None:
-    """Rows as a table for people or as JSON for machines."""
-    if as_json:
-        typer.echo(json.dumps(rows, default=str, indent=2))
-        return
-    table = Table(title=title or None, title_justify="left")
-    for name in rows[0] if rows else ("nothing",):
-        table.add_column(str(name))
-    for row in rows:
-        table.add_row(*("" if value is None else str(value) for value in row.values()))
-    Console().print(table)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command; our own errors become one clear line, never a traceback."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    try:
-        app(given)
-    except NexusError as error:
-        _fail(error, as_json="--json" in given)
-    except DBAPIError as error:
-        message = f"The database refused: {error.orig}. Is it up, and at this version's schema (db upgrade)?"
-        _fail(NexusError(message), as_json="--json" in given)
-
-
-def _fail(error: NexusError, *, as_json: bool) -> None:
-    if as_json:
-        problems = [{"path": p.path, "code": p.code, "message": p.message} for p in error.problems]
-        typer.echo(json.dumps({"error": error.code, "message": error.message, "errors": problems}), err=True)
-    else:
-        typer.echo(f"error: {error.message}", err=True)
-    sys.exit(1)
-
-
-def _register() -> None:
-    from nexus_marketing.cli import (
-        campaigns,
-        database,
-        leads,
-        processes,
-        tenants,
-    )
-
-    for module in (processes, database, tenants, leads, campaigns):
-        module.register(app)
-
-
-_register()
+def main() -> None:
+    """The entry point of ``nexus-marketing``."""
+    # Pyramid 2.1 imports pkg_resources; that is its news, not the operator's.
+    warnings.filterwarnings("ignore", message="pkg_resources is deprecated", category=UserWarning)
+    app()

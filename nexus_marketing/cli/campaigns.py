@@ -1,65 +1,64 @@
-"""Commands on campaigns: launch, and explain what became of somebody."""
+"""``nexus-marketing campaigns`` and ``explain``: launch one, and say what became of a lead in it."""
 
 from typing import Annotated
 
 import typer
-from sqlalchemy import select
 
-from nexus_marketing.cli.app import AsJson, ForTenant, opened, show, tenant_id
-from nexus_marketing.cli.tenants import OPERATOR
+from nexus_marketing.cli.session import OPERATOR, AsJson, TenantName, answer, table, tenant_id_of
 from nexus_marketing.core.errors import NotFound
-from nexus_marketing.db.models import Delivery, Lead, Send
+from nexus_marketing.core.values import email_norm
+from nexus_marketing.db.models import Campaign, Lead
+from nexus_marketing.db.queries.leads import lead_by_address
+from nexus_marketing.db.tenancy import find
+from nexus_marketing.runtime import Context
+from nexus_marketing.services.campaigns import launch_campaign
+from nexus_marketing.services.explanations import explain_lead
 
-group = typer.Typer(no_args_is_help=True, help="Campaigns.")
+app = typer.Typer(no_args_is_help=True, help="Campaigns.")
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.add_typer(group, name="campaigns")
-    app.command("explain")(explain)
+@app.callback()
+def campaigns() -> None:
+    """Campaigns."""
 
 
-@group.command()
-def launch(context: typer.Context, tenant: ForTenant, campaign: Annotated[int, typer.Argument(help="Its id.")]) -> None:
-    """Launch a campaign; the same as POST /api/v1/campaigns/{id}/launch."""
-    from nexus_marketing.services.campaigns import launch_campaign
-
-    with opened(context) as runtime, runtime.work(tenant_id(runtime, tenant), OPERATOR) as ctx:
+@app.command()
+def launch(
+    context: typer.Context,
+    campaign: Annotated[int, typer.Argument(help="The campaign's id.")],
+    tenant: TenantName,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Launch a campaign; workers plan its audience and send."""
+    with context.obj.runtime() as runtime, runtime.work(tenant_id_of(runtime, tenant), OPERATOR) as ctx:
         launched = launch_campaign(ctx, campaign)
-        typer.echo(f"Campaign {campaign} is {launched.status}.")
+    document = {"id": str(launched.id), "status": launched.status, "version": launched.version}
+    answer(document, f"Campaign {launched.id} is {launched.status}.", as_json=as_json)
 
 
 def explain(
     context: typer.Context,
-    tenant: ForTenant,
-    lead: Annotated[int, typer.Option(help="The lead's id.")],
-    campaign: Annotated[int, typer.Option(help="The campaign's id.")],
+    tenant: TenantName,
+    lead: Annotated[str, typer.Option("--lead", help="Id, e-mail address or external id.")],
+    campaign: Annotated[int, typer.Option("--campaign", help="The campaign's id.")],
+    *,
     as_json: AsJson = False,
 ) -> None:
-    """Say what became of one lead in one campaign, and why."""
-    with opened(context) as runtime, runtime.work(tenant_id(runtime, tenant), OPERATOR, mode="read") as ctx:
-        if ctx.session.get(Lead, (ctx.tenant_id, lead)) is None:
-            raise NotFound(f"There is no lead {lead}.")
-        statement = (
-            select(Delivery, Send)
-            .join(Send, (Send.tenant_id == Delivery.tenant_id) & (Send.id == Delivery.send_id))
-            .where(Send.campaign_id == campaign, Delivery.lead_id == lead)
-            .order_by(Send.id)
-        )
-        rows = [
-            {
-                "send": send.id,
-                "send_status": send.status,
-                "state": delivery.state,
-                "reason": delivery.reason,
-                "attempts": delivery.attempts,
-                "answer": delivery.provider_code,
-                "settled_at": delivery.settled_at,
-                "due_at": delivery.due_at,
-            }
-            for delivery, send in ctx.session.execute(statement)
-        ]
-    if not rows and not as_json:
-        typer.echo(f"Lead {lead} was in no audience of campaign {campaign}.")
-        return
-    show(rows, as_json=as_json, title=f"Lead {lead} in campaign {campaign}")
+    """Say what became of a lead in a campaign, and why."""
+    with context.obj.runtime() as runtime, runtime.work(tenant_id_of(runtime, tenant), OPERATOR, mode="read") as ctx:
+        find(ctx.session, Campaign, campaign)
+        explained = explain_lead(ctx, _lead_id(ctx, lead), campaign)
+    columns = ("send_id", "channel", "state", "reason", "attempts", "provider_code", "settled_at", "due_at")
+    cells = [[row[name] for name in columns] for row in explained["deliveries"]]
+    shown = table(str(explained["sentence"]), columns, cells) if cells else str(explained["sentence"])
+    answer(explained, shown, as_json=as_json)
+
+
+def _lead_id(ctx: Context, text: str) -> int:
+    if text.isascii() and text.isdigit() and len(text) < 19:
+        return find(ctx.session, Lead, int(text)).id
+    found = lead_by_address(ctx.session, text, email_norm(text))
+    if found is None:
+        raise NotFound("There is no lead with this id, e-mail address or external id.")
+    return found

@@ -1,76 +1,142 @@
-"""Commands on leads and segments."""
+"""``nexus-marketing leads``: files in and out."""
 
+import csv
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from nexus_marketing.cli.app import AsJson, ForTenant, opened, show, tenant_id
-from nexus_marketing.cli.tenants import OPERATOR
-from nexus_marketing.core.errors import NotFound
+from nexus_marketing.cli.session import OPERATOR, AsJson, TenantName, answer, tenant_id_of
+from nexus_marketing.core.errors import ValidationError
+from nexus_marketing.db.queries.leads import import_errors
+from nexus_marketing.runtime import Runtime
+from nexus_marketing.services.exports import FORMATS, export_leads, neutral
+from nexus_marketing.services.imports import ImportReport, import_leads
+from nexus_marketing.services.imports import Progress as Done
 
-leads_group = typer.Typer(no_args_is_help=True, help="Leads.")
-segments_group = typer.Typer(no_args_is_help=True, help="Segments.")
-_COUNTS = ("rows", "created", "updated", "unchanged", "duplicate", "rejected")
+app = typer.Typer(no_args_is_help=True, help="Leads: files in and out.")
+Existing = Annotated[str, typer.Option(help="Leads known already: overwrite, fill (gaps only) or keep.")]
+Encoding = Annotated[str | None, typer.Option(help="utf-8, cp1252 … (default: found out).")]
+Delimiter = Annotated[str | None, typer.Option(help="One of , ; tab | (default: found out).")]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the groups."""
-    app.add_typer(leads_group, name="leads")
-    app.add_typer(segments_group, name="segments")
-
-
-@leads_group.command("import")
+@app.command("import")
 def import_(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A CSV file.")],
-    tenant: ForTenant,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count and check, change nothing.")] = False,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A CSV file with a header line.")],
+    tenant: TenantName,
+    existing: Existing = "overwrite",
+    encoding: Encoding = None,
+    delimiter: Delimiter = None,
+    errors: Annotated[Path | None, typer.Option(help="Write rejected rows with reasons to this CSV.")] = None,
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Read every row, write nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Bring a CSV in; running it again after an interruption goes on where it stopped."""
-    from nexus_marketing.services import imports
-
-    columns = (TextColumn("Importing"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
-    with opened(context) as runtime, Progress(*columns, disable=as_json) as progress:
-        task = progress.add_task("import", total=file.stat().st_size)
-
-        def moved(at: imports.Progress) -> None:
-            progress.update(task, completed=at.bytes_done)
-
-        report = imports.import_leads(
-            runtime, tenant_id(runtime, tenant), file, actor=OPERATOR, dry_run=dry_run, on_progress=moved
+    """Bring leads in; run it again on the same file to go on after an interruption."""
+    if existing not in ("overwrite", "fill", "keep"):
+        raise ValidationError.at("--existing", "unknown_policy", f"{existing!r}: use overwrite, fill or keep.")
+    with context.obj.runtime() as runtime, _progress(shown=not as_json) as tell:
+        tenant_id = tenant_id_of(runtime, tenant)
+        report = import_leads(
+            runtime,
+            tenant_id,
+            file,
+            actor=OPERATOR,
+            dry_run=dry_run,
+            existing=existing,
+            encoding=encoding,
+            delimiter={"tab": "\t"}.get(delimiter or "", delimiter),
+            on_progress=tell,
         )
-    document = asdict(report)
-    if as_json:
-        show([document], as_json=True)
-        return
-    show([{name: document[name] for name in _COUNTS}], as_json=False, title="Would import" if dry_run else "Imported")
-    if report.errors:
-        show([asdict(each) for each in report.errors[:20]], as_json=False, title="First rejected rows")
+        if errors is not None:
+            _write_errors(runtime, tenant_id, report, errors)
+    answer(_document(report), _sentences(report), as_json=as_json)
 
 
-@segments_group.command("recalculate")
-def recalculate(
+@app.command("export")
+def export_(
     context: typer.Context,
-    tenant: ForTenant,
-    name: Annotated[str, typer.Argument(help="The segment's name; all without it.")] = "",
+    tenant: TenantName,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File (default: standard output).")] = None,
+    form: Annotated[str, typer.Option("--format", help="csv or jsonl.")] = "csv",
+    segment: Annotated[int | None, typer.Option(help="Only members of this segment.")] = None,
+    *,
     as_json: AsJson = False,
 ) -> None:
-    """Compute membership now, in this process."""
-    from sqlalchemy import select
+    """Write leads out, streaming; cells that a spreadsheet would run are neutralised in CSV."""
+    if form not in FORMATS:
+        raise ValidationError.at("--format", "unknown_format", f"{form!r}: use {' or '.join(FORMATS)}.")
+    if as_json and output is None:
+        raise ValidationError.at("--json", "needs_output", "Leads go to standard output: name a file with --output.")
+    with context.obj.runtime() as runtime:
+        tenant_id = tenant_id_of(runtime, tenant)
+        if output is None:
+            export_leads(runtime, tenant_id, sys.stdout, actor=OPERATOR, form=form, segment_id=segment)
+            return
+        with output.open("w", encoding="utf-8", newline="") as file:
+            count = export_leads(runtime, tenant_id, file, actor=OPERATOR, form=form, segment_id=segment)
+    answer({"leads": count, "file": str(output)}, f"{count} leads are in {output}.", as_json=as_json)
 
-    from nexus_marketing.db.models import Segment
-    from nexus_marketing.services.segments import refresh
 
-    with opened(context) as runtime:
-        owner = tenant_id(runtime, tenant)
-        with runtime.work(owner, OPERATOR, mode="read") as ctx:
-            found = {row.name: row.id for row in ctx.session.scalars(select(Segment).order_by(Segment.id))}
-        if name and name not in found:
-            raise NotFound(f"There is no segment {name!r}: there are {', '.join(found) or 'none yet'}.")
-        chosen = {name: found[name]} if name else found
-        rows = [{"segment": each, "leads": refresh(runtime, owner, id_)} for each, id_ in chosen.items()]
-    show(rows, as_json=as_json, title="Segments")
+@contextmanager
+def _progress(*, shown: bool) -> Iterator[Any]:
+    if not shown:
+        yield None
+        return
+    columns = (TextColumn("Importing"), BarColumn(), TaskProgressColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("import", total=None)
+
+        def tell(done: Done) -> None:
+            bar.update(task, completed=done.bytes_done, total=done.bytes_total)
+
+        yield tell
+
+
+def _document(report: ImportReport) -> dict[str, Any]:
+    document = asdict(report)
+    document["import_id"] = None if report.import_id is None else str(report.import_id)
+    return document
+
+
+def _sentences(report: ImportReport) -> str:
+    verb = "would be" if report.dry_run else "were"
+    lines = [
+        f"{report.rows} rows read as {report.encoding} (confidence {report.encoding_confidence:.0%}).",
+        f"{report.created} {verb} created, {report.updated} updated, {report.unchanged} unchanged.",
+        f"{report.duplicate} duplicates, {report.rejected} rejected.",
+    ]
+    if report.resumed_at:
+        lines.insert(1, f"Went on after row {report.resumed_at}, where an earlier run stopped.")
+    if report.suppressed:
+        lines.append(f"{report.suppressed} of them are suppressed and get no marketing.")
+    if report.consents or report.consents_refused:
+        lines.append(f"{report.consents} acts of consent, {report.consents_refused} refused after a withdrawal.")
+    lines += [f"  row {each.row_no}, {each.column}: {each.message}" for each in report.errors[:10]]
+    if report.rejected > 10:
+        lines.append(f"  … and {report.rejected - 10} more: --errors FILE writes all of them.")
+    return "\n".join(lines)
+
+
+def _write_errors(runtime: Runtime, tenant_id: int, report: ImportReport, path: Path) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("row", "column", "code", "message"))
+        if report.import_id is None:
+            writer.writerows((e.row_no, neutral(e.column), e.code, neutral(e.message)) for e in report.errors)
+            return
+        after = 0
+        while True:
+            with runtime.work(tenant_id, OPERATOR, mode="read") as ctx:
+                page = import_errors(ctx.session, report.import_id, after, 2_000)
+            writer.writerows((e.row_no, neutral(e.column), e.code, neutral(e.message)) for e in page)
+            if len(page) < 2_000:
+                return
+            after = page[-1].row_no

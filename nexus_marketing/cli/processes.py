@@ -1,142 +1,70 @@
-"""Commands that run something: demo, serve, worker, doctor."""
+"""``serve``, ``worker`` and ``demo``: commands that go on until they are told to stop."""
 
-import socket
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from nexus_marketing.cli.app import AsJson, ini_settings, opened, show
-from nexus_marketing.core.errors import NexusError
-from nexus_marketing.runtime import Runtime
+from nexus_marketing.cli.session import AsJson, Cli, answer
+from nexus_marketing.db.upgrade import require_current
+from nexus_marketing.telemetry import configure_logging
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command("demo")(demo)
-    app.command("serve")(serve)
-    app.command("worker")(worker)
-    app.command("doctor")(doctor)
-
-
-def demo(
-    leads: Annotated[int, typer.Option(min=10, max=100_000, help="How many people the CSV holds.")] = 5_000,
-    no_serve: Annotated[bool, typer.Option("--no-serve", help="End after the report.")] = False,
-    out: Annotated[Path, typer.Option(help="Where database, mail and summary.json go.")] = Path("demo-out"),
+def serve(
+    context: typer.Context,
+    host: Annotated[str, typer.Option(help="Only without a configuration file.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Only without a configuration file.")] = 6543,
 ) -> None:
-    """Run the whole job on generated leads, in a folder of its own."""
-    from nexus_marketing.cli.demo import demo as play
+    """Serve the API: what `pserve INI` does, or one embedded process on ./var without a file."""
+    cli: Cli = context.obj
+    ini = cli.ini
+    if ini is not None:
+        from pyramid.scripts.pserve import main as pserve
 
-    play(leads, no_serve, out)
+        raise typer.Exit(pserve(["pserve", str(ini)]) or 0)
+    _serve_embedded(cli, host, port)
 
 
-def serve(context: typer.Context) -> None:
-    """Serve the API as the ini file says; the same as ``pserve FILE``."""
-    from pyramid.scripts.pserve import main as pserve
+def _serve_embedded(cli: Cli, host: str, port: int) -> None:
+    import waitress
 
-    path = context.find_root().obj or Path("development.ini")
-    if not path.exists():
-        raise NexusError(f"There is no file {path}: name an ini file with -c.")
-    pserve(["pserve", str(path)])
+    from nexus_marketing.config import make_app
+
+    with cli.runtime():  # makes the folder of the database
+        pass
+    settings = {**cli.settings(), "nexus.public_url": f"http://{host}:{port}"}
+    application = make_app({}, settings)
+    typer.echo(f"Serving on http://{host}:{port} (Ctrl-C ends it).", err=True)
+    waitress.serve(application, host=host, port=port)
 
 
 def worker(
     context: typer.Context,
-    once: Annotated[bool, typer.Option("--once", help="Do what waits, then end.")] = False,
+    *,
+    once: Annotated[bool, typer.Option("--once", help="One turn over all waiting work, then end.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Work: planning, sending, recovery, segments, hits. Any number may run; SIGTERM ends one cleanly."""
-    from nexus_marketing.config import make_runtime
-    from nexus_marketing.db.upgrade import require_current
+    """Do the waiting work: sends, segments, hits, timers. Any number of workers may run."""
     from nexus_marketing.tasks.worker import run
-    from nexus_marketing.telemetry import configure_logging
 
-    settings = ini_settings(context)
-    configure_logging(settings.get("nexus.log_level", "INFO"))
-    runtime = make_runtime(settings)
-    try:
+    cli: Cli = context.obj
+    configure_logging(cli.settings().get("nexus.log_level", "INFO"))
+    with cli.runtime(sends=True) as runtime:
         require_current(runtime.engines)
         run(runtime, once=once)
-    finally:
-        runtime.close()
+    answer({"done": True}, "Done.", as_json=as_json)
 
 
-def doctor(context: typer.Context, as_json: AsJson = False) -> None:
-    """Look at everything this installation needs and name the remedy for what is missing."""
-    with opened(context) as runtime:
-        rows = [_checked(name, check, runtime) for name, check in _CHECKS]
-    show(rows, as_json=as_json, title="Doctor")
-    if any(row["state"] == "wrong" for row in rows):
-        raise typer.Exit(1)
+def demo(
+    leads: Annotated[int, typer.Option(min=1, help="How many leads to make up.")] = 5_000,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where database, mail and summary go.")] = Path("var/demo"),
+    *,
+    no_serve: Annotated[bool, typer.Option("--no-serve", help="End after the numbers are shown.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show the whole job on made-up leads: import, segment, campaign, mail, clicks, numbers."""
+    from nexus_marketing.cli.demo import demo as play
 
-
-def _checked(name: str, check: Any, runtime: Runtime) -> dict[str, str]:
-    try:
-        return {"part": name, "state": "fine", "finding": str(check(runtime))}
-    except NexusError as error:
-        return {"part": name, "state": "wrong", "finding": error.message}
-    except Exception as error:  # noqa: BLE001 - a check that cannot run is a finding, whatever broke
-        said = str(getattr(error, "orig", error)).splitlines()[0]
-        return {"part": name, "state": "wrong", "finding": f"{type(error).__name__}: {said}"}
-
-
-def _database(runtime: Runtime) -> str:
-    from nexus_marketing.db.engines import check_versions
-
-    return check_versions(runtime.engines)
-
-
-def _schema(runtime: Runtime) -> str:
-    from nexus_marketing.db.upgrade import head_revision, require_current
-
-    require_current(runtime.engines)
-    return f"revision {head_revision()}"
-
-
-def _workers(runtime: Runtime) -> str:
-    from nexus_marketing.db.queries.workers import seconds_since_worker
-
-    seconds = seconds_since_worker(runtime.engines.worker)
-    if seconds is None or seconds > _WORKER_SILENCE_SECONDS:
-        raise NexusError("No worker was seen for 90 s: start `nexus-marketing worker`, or serve with worker threads.")
-    return f"a worker was seen {seconds:.0f} s ago"
-
-
-def _mail(runtime: Runtime) -> str:
-    smtp = runtime.settings.smtp
-    if runtime.settings.catcher_dir is not None:
-        return f"mail is caught in {runtime.settings.catcher_dir}"
-    try:
-        with socket.create_connection((smtp.host, smtp.port), timeout=5):
-            return f"{smtp.host}:{smtp.port} answers"
-    except OSError as error:
-        raise NexusError(f"{smtp.host}:{smtp.port}: {error}: check nexus.smtp.host and nexus.smtp.port.") from error
-
-
-def _redis(runtime: Runtime) -> str:
-    if not runtime.settings.redis_url:
-        return "not configured: workers poll"
-    from redis import Redis
-
-    Redis.from_url(runtime.settings.redis_url, socket_timeout=2, socket_connect_timeout=2).ping()
-    return "answers"
-
-
-def _ledger(runtime: Runtime) -> str:
-    from nexus_marketing.db.queries.completion import broken_invariants
-
-    with runtime.work(None, mode="read") as ctx:
-        broken = broken_invariants(ctx.session)
-    if broken:
-        raise NexusError(f"Broken: {', '.join(broken)}. Keep the database as it is and report this.")
-    return "every invariant holds"
-
-
-_WORKER_SILENCE_SECONDS = 90.0
-_CHECKS = (
-    ("database", _database),
-    ("schema", _schema),
-    ("workers", _workers),
-    ("redis", _redis),
-    ("mail", _mail),
-    ("send ledger", _ledger),
-)
+    summary = play(leads, no_serve, out)
+    if as_json:
+        answer(summary, "", as_json=True)

@@ -3,7 +3,7 @@
 from pyramid.request import Request
 
 from nexus_marketing.core.actors import Actor
-from nexus_marketing.runtime import Context
+from nexus_marketing.runtime import Access, Context
 
 
 class ApiRequest(Request):
@@ -34,7 +34,6 @@ def open_context(request: Request, tenant_id: int, actor: Actor, mode: str) -> C
         tenant_id,
         actor,
         request.tm,
-        mode=mode,
-        role="app",
+        Access(mode),
         request_id=request.environ["nexus.request_id"],
     )

@@ -4,9 +4,11 @@ Losing Redis costs seconds of delay, never work: workers poll the tables anyway 
 """
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import dramatiq
+from dramatiq import Worker
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.middleware import AgeLimit, Callbacks, Retries, ShutdownNotifications, TimeLimit
 from redis import ConnectionPool, RedisError
@@ -40,6 +42,7 @@ class DramatiqDoorbell:
 
     def __init__(self, broker: RedisBroker) -> None:
         self._rung = threading.Event()
+        self._broker = broker
         declare = dramatiq.actor(actor_name="ring", queue_name=QUEUE, broker=broker, max_retries=0)
         self._actor: dramatiq.Actor[Any, Any] = declare(self._answer)
 
@@ -56,6 +59,12 @@ class DramatiqDoorbell:
         rung = self._rung.wait(timeout_seconds)
         self._rung.clear()
         return rung
+
+    def listen(self) -> Callable[[], None]:
+        """Take rings from Redis in a thread of Dramatiq's."""
+        worker = Worker(self._broker, worker_threads=1, queues={QUEUE})
+        worker.start()
+        return lambda: worker.stop(timeout=5_000)
 
     def _answer(self, tenant_id: int, queue: str) -> None:
         del tenant_id, queue

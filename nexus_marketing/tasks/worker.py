@@ -3,9 +3,6 @@
 import signal
 import threading
 from types import FrameType
-from typing import Any
-
-from dramatiq import Worker
 
 from nexus_marketing.db.queries.workers import say_goodbye
 from nexus_marketing.runtime import Runtime
@@ -15,13 +12,12 @@ from nexus_marketing.telemetry import get_logger
 log = get_logger(__name__)
 
 
-def run(runtime: Runtime, *, once: bool = False, broker: Any = None) -> None:
+def run(runtime: Runtime, *, once: bool = False) -> None:
     """Work until SIGTERM or SIGINT; what is on the wire is finished first.
 
     Args:
         runtime: with its doorbell.
-        once: one turn over all waiting work, then return.
-        broker: Dramatiq's broker, whose messages ring the doorbell; ``None`` where there is no Redis.
+        once: turn until nothing waits, then return.
     """
     stop = threading.Event()
     loop = WorkerLoop(runtime, stop.is_set)
@@ -31,15 +27,12 @@ def run(runtime: Runtime, *, once: bool = False, broker: Any = None) -> None:
         loop.finish()
         return
     _stop_on_signals(stop)
-    listener = None if broker is None else Worker(broker, worker_threads=1, queues={"nexus"})
-    if listener is not None:
-        listener.start()
+    stop_listening = runtime.doorbell.listen()
     log.info("worker_started", worker=loop.sender.worker_id)
     try:
         loop.run()
     finally:
-        if listener is not None:
-            listener.stop(timeout=5_000)
+        stop_listening()
         say_goodbye(runtime.engines.worker, loop.sender.worker_id)
         log.info("worker_stopped", worker=loop.sender.worker_id)
 

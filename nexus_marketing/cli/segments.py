@@ -1,0 +1,41 @@
+"""``nexus-marketing segments``: membership computed now."""
+
+from typing import Annotated
+
+import typer
+from sqlalchemy import select
+
+from nexus_marketing.cli.session import OPERATOR, AsJson, TenantName, answer, table, tenant_id_of
+from nexus_marketing.db.models import Segment
+from nexus_marketing.db.tenancy import find
+from nexus_marketing.services.segments import refresh
+
+app = typer.Typer(no_args_is_help=True, help="Segments: audiences by rule or by hand.")
+
+
+@app.callback()
+def segments() -> None:
+    """Segments: audiences by rule or by hand."""
+
+
+@app.command()
+def recalculate(
+    context: typer.Context,
+    tenant: TenantName,
+    segment: Annotated[list[int] | None, typer.Argument(help="Ids (default: every dynamic segment).")] = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Compute membership afresh, now and here."""
+    with context.obj.runtime() as runtime:
+        tenant_id = tenant_id_of(runtime, tenant)
+        with runtime.work(tenant_id, OPERATOR, mode="read") as ctx:
+            dynamic = select(Segment.id).where(Segment.kind == "dynamic").order_by(Segment.id)
+            ids = segment or list(ctx.session.scalars(dynamic))
+        for segment_id in ids:
+            refresh(runtime, tenant_id, segment_id)
+        with runtime.work(tenant_id, OPERATOR, mode="read") as ctx:
+            found = [find(ctx.session, Segment, segment_id) for segment_id in ids]
+    columns = ("id", "name", "lead_count", "generation", "duration_ms", "as_of")
+    rows = [{name: str(each.id) if name == "id" else getattr(each, name) for name in columns} for each in found]
+    answer({"data": rows}, table("Segments", columns, [list(row.values()) for row in rows]), as_json=as_json)
