@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from email import message_from_binary_file, policy
 from pathlib import Path
 
@@ -25,9 +24,9 @@ def play(out: Path) -> dict[str, object]:
 
 
 @pytest.fixture(scope="module")
-def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, object]]]:
+def played(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, object]]:
     out = tmp_path_factory.mktemp("demo")
-    yield out, play(out)
+    return out, play(out)
 
 
 def test_everybody_is_accounted_for(played: tuple[Path, dict[str, object]]) -> None:
