@@ -1,10 +1,10 @@
 """``nexus-marketing campaigns`` and ``explain``: launch one, and say what became of a lead in it."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from nexus_marketing.cli.session import OPERATOR, AsJson, TenantName, answer, table, tenant_id_of
+from nexus_marketing.cli.session import OPERATOR, AsJson, TenantName, answer, tenant_id_of
 from nexus_marketing.core.errors import NotFound
 from nexus_marketing.core.values import email_norm
 from nexus_marketing.db.models import Campaign, Lead
@@ -49,10 +49,13 @@ def explain(
     with context.obj.runtime() as runtime, runtime.work(tenant_id_of(runtime, tenant), OPERATOR, mode="read") as ctx:
         find(ctx.session, Campaign, campaign)
         explained = explain_lead(ctx, _lead_id(ctx, lead), campaign)
-    columns = ("send_id", "channel", "state", "reason", "attempts", "provider_code", "settled_at", "due_at")
-    cells = [[row[name] for name in columns] for row in explained["deliveries"]]
-    shown = table(str(explained["sentence"]), columns, cells) if cells else str(explained["sentence"])
-    answer(explained, shown, as_json=as_json)
+    answer(explained, "\n".join([explained["sentence"], *map(_line, explained["deliveries"])]), as_json=as_json)
+
+
+def _line(delivery: dict[str, Any]) -> str:
+    facts = [f"send {delivery['send_id']} by {delivery['channel']}", delivery["state"], delivery["reason"]]
+    facts += [delivery["provider_code"], delivery["settled_at"] and delivery["settled_at"].isoformat()]
+    return "  " + ", ".join(str(fact) for fact in facts if fact)
 
 
 def _lead_id(ctx: Context, text: str) -> int:

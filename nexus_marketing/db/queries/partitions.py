@@ -1,0 +1,26 @@
+"""Partitions made ahead of time (DATABASE.md, Partitions)."""
+
+from datetime import date
+
+from sqlalchemy import Connection, text
+
+from nexus_marketing.db.engines import Engines
+
+_PARTITIONS = text(
+    "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid"
+    " JOIN pg_class p ON p.oid = i.inhparent WHERE p.relnamespace = current_schema()::regnamespace ORDER BY 1"
+)
+
+
+def make_partitions(engines: Engines, today: date) -> list[str]:
+    """Make what is missing around a day, as the owner; answers the new partitions. SQLite has none."""
+    if engines.dialect != "postgresql":
+        return []
+    with engines.owner.begin() as connection:
+        before = _names(connection)
+        connection.execute(text("SELECT nexus_create_partitions(:today)"), {"today": today})
+        return sorted(_names(connection) - before)
+
+
+def _names(connection: Connection) -> set[str]:
+    return set(connection.execute(_PARTITIONS).scalars())

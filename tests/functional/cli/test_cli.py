@@ -1,0 +1,246 @@
+"""The command line on both databases: what it answers, how it fails, and its exit codes."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+from typer.testing import CliRunner
+
+from nexus_marketing.cli.app import app
+from nexus_marketing.core.api_keys import parse_key
+from nexus_marketing.core.deliveries import DeliveryState, SkipReason
+from nexus_marketing.db.models import Delivery, Lead, Send
+from tests.common.factories import make_campaign, make_leads, make_segment, make_send, make_template
+
+pytestmark = pytest.mark.req("US-001", "MAINT-004")
+REPOSITORY = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def cli(runtime, tmp_path, monkeypatch):
+    """Run a command against the test's database; answers exit code, standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+    settings = runtime.settings
+    ini = tmp_path / "test.ini"
+    lines = {
+        "use": "egg:nexus-marketing",
+        "nexus.database_url": settings.database_url,
+        "nexus.database_worker_url": settings.database_worker_url,
+        "nexus.database_owner_url": settings.database_owner_url,
+        "nexus.secret_key": "x" * 40,
+        "nexus.state_dir": str(tmp_path),
+        "nexus.smtp.port": "1",
+    }
+    ini.write_text("[app:main]\n" + "".join(f"{key} = {value.replace('%', '%%')}\n" for key, value in lines.items()))
+
+    def run(*arguments: str, config: bool = True) -> tuple[int, str, str]:
+        options = ["-c", str(ini)] if config else []
+        result = CliRunner().invoke(app, [*options, *arguments])
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result.exit_code, result.stdout, result.stderr
+
+    return run
+
+
+@pytest.fixture
+def ask(cli):
+    """Run a command that must succeed with ``--json``; answers its document."""
+
+    def run(*arguments: str):
+        code, out, err = cli(*arguments, "--json")
+        assert code == 0, out + err
+        return json.loads(out)
+
+    return run
+
+
+def commands() -> list[list[str]]:
+    found = [[], ["explain"], ["serve"], ["worker"], ["demo"], ["doctor"]]
+    groups = {
+        "db": ["upgrade", "check", "partitions"],
+        "tenants": ["create", "list", "suspend", "apply"],
+        "keys": ["create", "list", "revoke"],
+        "leads": ["import", "export"],
+        "segments": ["recalculate"],
+        "campaigns": ["launch"],
+    }
+    return found + [[group, name] for group, names in groups.items() for name in names]
+
+
+@pytest.mark.parametrize("command", commands(), ids=" ".join)
+def test_every_command_explains_itself(command):
+    result = CliRunner().invoke(app, [*command, "--help"])
+    assert result.exit_code == 0
+    assert "Usage" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["tenants", "suspend", "nobody"], "There is no tenant 'nobody'"),
+        (["keys", "create", "-t", "nobody", "--scopes", "*"], "There is no tenant 'nobody'"),
+        (["keys", "create", "-t", "acme", "--scopes", "leads:everything"], "'leads:everything' is no scope"),
+        (["leads", "import", "nowhere.csv", "-t", "acme"], "There is no file 'nowhere.csv'"),
+        (["leads", "export", "-t", "acme", "--format", "xlsx"], "use csv or jsonl"),
+        (["segments", "recalculate", "-t", "acme", "99"], "There is no segment 99"),
+        (["campaigns", "launch", "99", "-t", "acme"], "There is no campaign 99"),
+        (["explain", "-t", "acme", "--lead", "1", "--campaign", "99"], "There is no campaign 99"),
+        (["tenants", "apply", "nowhere"], "no <name>/tenant.toml"),
+    ],
+)
+def test_a_refusal_is_one_clear_line_and_exit_code_1(cli, tenant, arguments, said):
+    code, out, err = cli(*arguments)
+    assert code == 1
+    assert err.strip().startswith("error: ")
+    assert said in err
+    assert len(err.strip().splitlines()) == 1
+    code, out, _ = cli(*arguments, "--json")
+    assert code == 1
+    assert said in json.loads(out)["error"]["message"]
+
+
+def test_a_command_written_wrongly_is_exit_code_2(cli):
+    assert cli("tenants", "frobnicate")[0] == 2
+    assert cli("keys", "create")[0] == 2
+
+
+def test_a_configuration_that_is_missing_or_empty_is_named(cli, tmp_path):
+    assert "no file 'nix.ini'" in cli("-c", "nix.ini", "tenants", "list", config=False)[2]
+    (tmp_path / "empty.ini").write_text("[server:main]\nuse = egg:waitress\n")
+    assert "app:main" in cli("-c", "empty.ini", "tenants", "list", config=False)[2]
+
+
+@pytest.mark.parametrize("dialect", ["sqlite"])
+def test_without_a_file_everything_lies_below_var(cli, tmp_path):
+    assert cli("tenants", "list", config=False)[0] == 1
+    assert "db upgrade" in cli("tenants", "list", config=False)[2]
+    assert cli("db", "upgrade", config=False)[0] == 0
+    assert cli("db", "check", config=False)[0] == 0
+    assert cli("tenants", "create", "acme", config=False)[0] == 0
+    assert (tmp_path / "var" / "nexus.db").is_file()
+
+
+def test_the_database_is_checked_and_partitioned(ask, dialect):
+    assert ask("db", "upgrade")["before"] == ask("db", "check")["revision"]
+    assert ask("db", "partitions")["made"] == ask("db", "partitions")["made"] == [] or dialect == "postgresql"
+
+
+def test_tenants_and_keys_from_nothing_to_revocation(ask, cli):
+    made = ask("tenants", "create", "north", "--name", "North Sea")
+    assert ask("tenants", "list")["data"][0]["name"] == "North Sea"
+    key = ask("keys", "create", "-t", "north", "--scopes", "leads:read, leads:write", "--expires-days", "30")
+    assert parse_key(key["key"]).key_id == key["key_id"]
+    listed = ask("keys", "list", "-t", "north")["data"]
+    assert [(row["key_id"], row["revoked_at"]) for row in listed] == [(key["key_id"], None)]
+    assert key["key"] not in json.dumps(listed)
+    assert ask("keys", "revoke", key["key_id"], "-t", "north")["revoked_at"]
+    assert ask("tenants", "suspend", "north") == {"slug": "north", "suspended": True}
+    assert ask("tenants", "suspend", "north", "--resume")["suspended"] is False
+    assert made["id"].isdigit()
+    assert "North Sea" in cli("tenants", "list")[1]
+
+
+def test_declarations_are_applied_twice_without_change(ask):
+    folder = str(REPOSITORY / "tenants")
+    assert [row["outcome"] for row in ask("tenants", "apply", folder)["data"]] == ["created"]
+    assert [row["outcome"] for row in ask("tenants", "apply", folder)["data"]] == ["unchanged"]
+
+
+def test_leads_come_in_and_go_out(ask, cli, tenant, tmp_path):
+    (tmp_path / "in.csv").write_text("email,name,Note\na@example.org,Ann,=HYPERLINK(1)\nbroken,B,\nA@example.org,C,\n")
+    rehearsal = ask("leads", "import", "in.csv", "-t", "acme", "--dry-run")
+    report = ask("leads", "import", "in.csv", "-t", "acme", "--errors", "errors.csv")
+    for found in (rehearsal, report):
+        assert (found["rows"], found["created"], found["duplicate"], found["rejected"]) == (3, 1, 1, 1)
+    errors = list(csv.DictReader((tmp_path / "errors.csv").read_text().splitlines()))
+    assert [(row["row"], row["column"], row["code"]) for row in errors] == [("3", "email", "not_an_email")]
+    code, out, _ = cli("leads", "import", "in.csv", "-t", "acme")
+    assert code == 0
+    assert "0 were created, 0 updated, 1 unchanged" in out
+    assert "row 3, email:" in out
+    lines = cli("leads", "export", "-t", "acme", "--format", "jsonl")[1].splitlines()
+    assert json.loads(lines[0])["metadata"] == {"note": "=HYPERLINK(1)"}
+    assert ask("leads", "export", "-t", "acme", "-o", "out.csv") == {"leads": 1, "file": "out.csv"}
+
+
+@pytest.mark.req("SR-008")
+def test_no_cell_of_an_export_is_a_live_formula(cli, runtime, tenant):
+    hostile = ["=1+1", "+1+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", " =1", "|x", "%0A=1", "\uff1d1"]
+    for number, text in enumerate(hostile):
+        make_leads(runtime, tenant, 1, first=number, name=text, last_name=text, external_id=f"{text}{number}")
+    make_leads(runtime, tenant, 1, first=99, phone="+4930123456", name="-5", email="=cmd@example.org")
+    code, out, _ = cli("leads", "export", "-t", "acme")
+    assert code == 0
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert len(rows) == len(hostile) + 1
+    cells = [row[name] for row in rows[:-1] for name in ("name", "last_name", "external_id")]
+    assert all(cell.startswith("'") for cell in cells)
+    assert (rows[-1]["phone"], rows[-1]["name"], rows[-1]["email"]) == ("+4930123456", "-5", "'=cmd@example.org")
+
+
+def test_an_export_of_a_segment_has_its_members_only(cli, ask, runtime, tenant):
+    ids = make_leads(runtime, tenant, 5)
+    segment_id = make_segment(runtime, tenant, ids[:2])
+    out = cli("leads", "export", "-t", "acme", "--segment", str(segment_id), "--format", "jsonl")[1]
+    assert [json.loads(line)["id"] for line in out.splitlines()] == [str(each) for each in ids[:2]]
+
+
+def test_an_export_never_shows_another_tenant(cli, runtime, tenant, other_tenant):
+    make_leads(runtime, other_tenant, 3)
+    assert cli("leads", "export", "-t", "acme", "--format", "jsonl")[1] == ""
+
+
+def test_segments_are_recalculated_now(ask, runtime, tenant):
+    from nexus_marketing.services.segments import create_segment
+
+    make_leads(runtime, tenant, 10)
+    with runtime.work(tenant) as ctx:
+        create_segment(ctx, {"name": "high", "conditions": "score > 5"})
+    row = ask("segments", "recalculate", "-t", "acme")["data"][0]
+    assert (row["name"], row["lead_count"], row["generation"]) == ("high", 5, 1)
+
+
+def test_explain_says_what_became_of_a_lead_and_why(ask, cli, runtime, tenant):
+    ids = make_leads(runtime, tenant, 3)
+    segment_id = make_segment(runtime, tenant, ids[:2])
+    campaign_id = make_campaign(runtime, tenant, segment_id=segment_id)
+    asked = ("explain", "-t", "acme", "--campaign", str(campaign_id), "--lead")
+    assert ask(*asked, str(ids[0]))["sentence"] == "The campaign has not been launched."
+    send_id = make_send(runtime, tenant, campaign_id, make_template(runtime, tenant), ids[:2], segment_id=segment_id)
+    with runtime.work(tenant) as ctx:
+        rows = ctx.session.scalars(select(Delivery).where(Delivery.send_id == send_id).order_by(Delivery.seq)).all()
+        rows[0].state = DeliveryState.ACCEPTED
+        rows[1].state, rows[1].reason = DeliveryState.SKIPPED, SkipReason.CONSENT_MISSING
+        ctx.session.get(Send, (tenant, send_id)).planned = 2
+        address = ctx.session.get(Lead, (tenant, ids[0])).email
+    assert "accepted" in ask(*asked, address)["sentence"]
+    skipped = ask(*asked, str(ids[1]))
+    assert "needs consent and there is none" in skipped["sentence"]
+    assert skipped["deliveries"][0]["reason"] == "consent_missing"
+    assert "not in the campaign's segment" in ask(*asked, str(ids[2]))["sentence"]
+    assert "consent_missing" in cli(*asked, str(ids[1]))[1]
+    assert cli(*asked, "who@example.org")[0] == 1
+
+
+def test_doctor_finds_what_is_missing(ask, tenant):
+    checks = {row["part"]: (row["status"], row["finding"]) for row in ask("doctor")["checks"]}
+    assert {part for part, (status, _) in checks.items() if status == "ok"} >= {"versions", "database", "revision"}
+    assert checks["workers"][0] == checks["smtp"][0] == "warning"
+    assert "start `nexus-marketing worker`" in checks["workers"][1]
+
+
+def test_a_worker_turns_once(ask, runtime, tenant):
+    from nexus_marketing.services.segments import create_segment
+
+    make_leads(runtime, tenant, 4)
+    with runtime.work(tenant) as ctx:
+        segment_id = create_segment(ctx, {"name": "all", "conditions": "score >= 0"}).id
+    assert ask("worker", "--once") == {"done": True}
+    with runtime.work(tenant, mode="read") as ctx:
+        from nexus_marketing.db.models import Segment
+
+        assert ctx.session.get(Segment, (tenant, segment_id)).lead_count == 4
