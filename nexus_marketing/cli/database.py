@@ -1,11 +1,15 @@
 """``nexus-marketing db``: the schema and the partitions."""
 
+import secrets
+from typing import Annotated
+
 import typer
 
 from nexus_marketing.cli.session import AsJson, answer
 from nexus_marketing.core.errors import ConfigurationError
 from nexus_marketing.db.engines import check_versions
 from nexus_marketing.db.queries.partitions import make_partitions
+from nexus_marketing.db.roles import APP, OWNER, WORKER, prepare_server
 from nexus_marketing.db.upgrade import current_revision, differences, head_revision, upgrade
 
 app = typer.Typer(no_args_is_help=True, help="The database: schema and partitions.")
@@ -46,3 +50,21 @@ def partitions(context: typer.Context, *, as_json: AsJson = False) -> None:
         made = make_partitions(runtime.engines, runtime.clock.now().date())
     text = f"{len(made)} partitions: {', '.join(made)}." if made else "Every partition is there already."
     answer({"made": made}, text, as_json=as_json)
+
+
+@app.command()
+def roles(
+    superuser: Annotated[str, typer.Option(help="libpq connection string of a role that may create roles.")],
+    database: Annotated[str, typer.Option(help="The database to create for them.")] = "nexus",
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Create the three logins and a database of theirs (PostgreSQL); prints the lines for production.ini."""
+    urls = prepare_server(superuser, database)
+    lines = {
+        "nexus.database_url": urls[APP],
+        "nexus.database_worker_url": urls[WORKER],
+        "nexus.database_owner_url": urls[OWNER],
+        "nexus.secret_key": secrets.token_urlsafe(48),
+    }
+    answer(lines, "\n".join(f"{name} = {value}" for name, value in lines.items()), as_json=as_json)

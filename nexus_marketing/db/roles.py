@@ -1,10 +1,13 @@
 """The three login roles of PostgreSQL and what each may do (DATABASE.md, Three login roles)."""
 
+import secrets
 from collections.abc import Mapping
 from typing import Any
 
 import psycopg
 from psycopg import sql
+
+from nexus_marketing.core.errors import ConfigurationError
 
 OWNER, APP, WORKER = "nexus_owner", "nexus_app", "nexus_worker"
 ROLES = (OWNER, APP, WORKER)
@@ -47,3 +50,36 @@ def create_database(superuser_dsn: str, name: str, template: str | None = None) 
         if template is not None:
             statement += sql.SQL(" TEMPLATE {}").format(sql.Identifier(template))
         connection.execute(statement)
+
+
+def prepare_server(superuser_dsn: str, database: str) -> dict[str, str]:
+    """Create the roles with new passwords, and a database of theirs.
+
+    Returns:
+        Role → its URL, for ``production.ini``.
+
+    Raises:
+        ConfigurationError: the server refused, in its own words.
+    """
+    passwords = {role: secrets.token_urlsafe(24) for role in ROLES}
+    try:
+        _require_new(superuser_dsn, database)
+        create_roles(superuser_dsn, passwords)
+        create_database(superuser_dsn, database)
+        with psycopg.connect(superuser_dsn) as connection:
+            host, port = connection.info.host or "127.0.0.1", connection.info.port
+    except psycopg.Error as error:
+        raise ConfigurationError(f"PostgreSQL refused: {str(error).strip()}") from error
+    return {role: f"postgresql://{role}:{passwords[role]}@{host}:{port}/{database}" for role in ROLES}
+
+
+def _require_new(superuser_dsn: str, database: str) -> None:
+    """New passwords for logins that are in use would lock somebody out."""
+    with psycopg.connect(superuser_dsn) as connection:
+        if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [database]).fetchone():
+            raise ConfigurationError(f"There is a database {database} already: choose another name.")
+        if connection.execute("SELECT 1 FROM pg_roles WHERE rolname = ANY(%s)", [list(ROLES)]).fetchone():
+            raise ConfigurationError(
+                f"The logins are there already: create the database with `createdb -O {OWNER} {database}`"
+                " and use the passwords you have."
+            )
