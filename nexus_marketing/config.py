@@ -5,11 +5,14 @@ ordered list of includes makes the application: ours first, then the deployment'
 """
 
 import atexit
+import os
+import re
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from pyramid.config import Configurator
 from pyramid.router import Router
@@ -37,6 +40,7 @@ INCLUDES = (
     "nexus_marketing.api",
     "nexus_marketing.graphql",
 )
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _TLS = {
     "none": TlsPolicy.NONE,
     "opportunistic": TlsPolicy.OPPORTUNISTIC,
@@ -78,7 +82,7 @@ def build(
 
 def make_runtime(settings: Mapping[str, str]) -> Runtime:
     """The parts of a process; no connection is made yet, except to a catcher that it starts itself."""
-    parsed = Settings.parse(settings)
+    parsed = Settings.parse(with_environment(settings, os.environ))
     clock = SystemClock()
     urls = (parsed.database_url, parsed.database_worker_url, parsed.database_owner_url)
     database = DatabaseSettings(*urls, pool_size=parsed.pool_size, prepared_statements=parsed.prepared_statements)
@@ -90,6 +94,28 @@ def make_runtime(settings: Mapping[str, str]) -> Runtime:
         clock=clock,
         doorbell=_doorbell(parsed),
     )
+
+
+def with_environment(settings: Mapping[str, str], environment: Mapping[str, str]) -> dict[str, str]:
+    """Settings with ``${NAME}`` filled in from the environment, so that secrets can stay out of files.
+
+    >>> with_environment({"nexus.secret_key": "${KEY}"}, {"KEY": "s3cret"})
+    {'nexus.secret_key': 's3cret'}
+
+    Raises:
+        ConfigurationError: a variable that a setting names is not set.
+    """
+
+    def fill(name: str, match: re.Match[str]) -> str:
+        try:
+            return environment[match[1]]
+        except KeyError:
+            raise ConfigurationError(f"{name}: the environment variable {match[1]} is not set.") from None
+
+    return {
+        name: _VARIABLE.sub(partial(fill, name), value) if name.startswith("nexus.") else value
+        for name, value in settings.items()
+    }
 
 
 def make_app(global_config: Mapping[str, str], settings: Mapping[str, str]) -> Router:

@@ -1,60 +1,74 @@
-"""``pserve production.ini`` on granian: a ``paste.server_runner``, which granian itself does not bring.
+"""``paste.server_runner`` for granian, which has none of its own: ``pserve production.ini`` starts it.
 
-Settings of ``[server:main]``: ``host``, ``port``, ``workers`` (processes), ``threads`` (per process),
-``backpressure`` (requests a process takes at once).
+Granian's worker processes each build their own application from the same ini file, because connections
+and locks do not survive a fork; the one that ``pserve`` built only showed that the settings are right.
 """
 
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import plaster
 from granian import Granian
-from granian.constants import Interfaces
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
+from granian.log import LogLevels
 from pyramid.router import Router
 
 from nexus_marketing.core.errors import ConfigurationError
+from nexus_marketing.telemetry import get_logger
 
-_SETTINGS = {"host": str, "port": int, "workers": int, "threads": int, "backpressure": int}
+log = get_logger(__name__)
+
+_INTEGERS = frozenset({"port", "workers", "blocking_threads", "backlog", "backpressure"})
+_KNOWN = frozenset({"host", *_INTEGERS})
+_STOP_SECONDS = 30
 
 
-def run_granian(app: Router, global_conf: dict[str, str], **local_conf: str) -> None:
+def run_granian(app: Router, global_config: Mapping[str, str], **options: str) -> None:
     """Serve until SIGTERM or SIGINT.
 
-    The application that ``pserve`` built proved that the settings work; each process builds its own,
-    because connections must not be shared over a fork.
+    Args:
+        app: what ``pserve`` built; its connections are closed.
+        global_config: names the ini file.
+        options: ``host``, ``port``, ``workers`` (processes), ``blocking_threads`` (requests at a time and
+            process; keep ``nexus.pool_size`` at least half of it), ``backlog``, ``backpressure``.
 
     Raises:
-        ConfigurationError: a setting of ``[server:main]`` is unknown or malformed.
+        ConfigurationError: an option is unknown or no number.
     """
+    numbers = _numbers(options)
     app.registry["nexus.runtime"].close()
-    chosen = _read(local_conf)
     server = Granian(
         "nexus_marketing",
-        address=chosen.get("host", "127.0.0.1"),
-        port=chosen.get("port", 8080),
+        address=options.get("host", "127.0.0.1"),
+        port=numbers.pop("port", 8080),
         interface=Interfaces.WSGI,
-        workers=chosen.get("workers", 1),
-        blocking_threads=chosen.get("threads", 4),
-        backpressure=chosen.get("backpressure"),
+        http=HTTPModes.auto,
+        # A client that sends its headers byte by byte holds a connection no longer than this (milliseconds).
+        http1_settings=HTTP1Settings(header_read_timeout=10_000),
+        log_level=LogLevels.warning,
         respawn_failed_workers=True,
-        log_access=False,
+        workers_kill_timeout=_STOP_SECONDS,
+        **numbers,
     )
-    server.serve(target_loader=partial(_load, global_conf["__file__"]), wrap_loader=False)
+    log.info("serving", address=f"{server.bind_addr}:{server.bind_port}", workers=server.workers)
+    server.serve(target_loader=partial(load_application, dict(global_config)), wrap_loader=False)
 
 
-def _load(ini_file: str) -> Any:
-    return plaster.get_loader(ini_file, protocols=["wsgi"]).get_wsgi_app("main")
+def load_application(global_config: Mapping[str, str]) -> Callable[..., Any]:
+    """The application of an ini file, with the variables that ``pserve`` was given: what each process serves."""
+    given = {name: value for name, value in global_config.items() if name not in ("__file__", "here")}
+    loader = plaster.get_loader(global_config["__file__"], protocols=["wsgi"])
+    app: Callable[..., Any] = loader.get_wsgi_app("main", given)
+    return app
 
 
-def _read(local_conf: dict[str, str]) -> dict[str, Any]:
-    faults = [f"{name} is no setting of the server" for name in local_conf if name not in _SETTINGS]
-    chosen: dict[str, Any] = {}
-    for name, reader in _SETTINGS.items():
-        try:
-            if name in local_conf:
-                chosen[name] = reader(local_conf[name])
-        except ValueError:
-            faults.append(f"{name}: {local_conf[name]!r} is no whole number")
-    if faults:
-        raise ConfigurationError(f"[server:main] {'; '.join(faults)}.")
-    return chosen
+def _numbers(options: Mapping[str, str]) -> dict[str, Any]:
+    unknown = sorted(options.keys() - _KNOWN)
+    if unknown:
+        raise ConfigurationError(f"[server:main] {unknown[0]}: unknown; use {', '.join(sorted(_KNOWN))}.")
+    try:
+        return {name: int(options[name]) for name in _INTEGERS & options.keys()}
+    except ValueError as error:
+        raise ConfigurationError(f"[server:main] {', '.join(sorted(_INTEGERS))} are whole numbers: {error}.") from error

@@ -62,10 +62,24 @@ def _request_id(request: Request) -> str:
 
 def _body_fault(request: Request, limit: int) -> HttpFault | None:
     length = request.content_length
-    if length is not None and length > limit:
-        return HttpFault(
-            413, "body_too_large", f"The body has {length} bytes; the bound is {limit}. Send less at once."
-        )
-    if length is None and "HTTP_TRANSFER_ENCODING" in request.environ:
+    if length is None:
+        return _take_unmeasured_body(request, limit)
+    return _too_large(limit) if length > limit else None
+
+
+def _take_unmeasured_body(request: Request, limit: int) -> HttpFault | None:
+    """Bodies without a length (chunked, HTTP/2) are read up to the bound, from servers that end them."""
+    environ = request.environ
+    if environ.get("wsgi.input_terminated"):
+        body = environ["wsgi.input"].read(limit + 1)
+        if len(body) > limit:
+            return _too_large(limit)
+        request.body = body
+        return None
+    if "HTTP_TRANSFER_ENCODING" in environ:
         return HttpFault(411, "length_required", "Send the body with a Content-Length.")
     return None
+
+
+def _too_large(limit: int) -> HttpFault:
+    return HttpFault(413, "body_too_large", f"The body is larger than {limit} bytes. Send less at once.")
