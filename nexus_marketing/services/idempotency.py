@@ -10,11 +10,10 @@ from datetime import timedelta
 from hashlib import blake2b
 from threading import Lock
 
-from sqlalchemy import text
-
 from nexus_marketing.core.errors import Conflict, ValidationError
 from nexus_marketing.db.models import IdempotencyKey
-from nexus_marketing.db.tenancy import run, tenant_of
+from nexus_marketing.db.queries.idempotency import try_lock
+from nexus_marketing.db.tenancy import tenant_of
 from nexus_marketing.runtime import Context
 
 #: How long a repeat is recognised.
@@ -22,7 +21,6 @@ KEPT = timedelta(hours=48)
 MAX_KEY_CHARACTERS = 255
 #: Longer answers are kept by reference to their resource.
 MAX_BODY_BYTES = 65_536
-_TRY_LOCK = text("SELECT pg_try_advisory_xact_lock(CAST(:lock AS bigint) + 0 * :tenant_id)")
 
 
 class KeyInFlight(Conflict):
@@ -104,6 +102,5 @@ def _lock(ctx: Context, key: str) -> None:
     if ctx.runtime.engines.dialect != "postgresql":
         return  # KeysInFlight and the single writer
     digest = blake2b(b"idempotency:%d:" % tenant_of(ctx.session) + key.encode(), digest_size=8).digest()
-    parameters = {"lock": int.from_bytes(digest, signed=True)}
-    if not run(ctx.session, _TRY_LOCK, parameters, writes=False).scalar():
+    if not try_lock(ctx.session, int.from_bytes(digest, signed=True)):
         raise KeyInFlight(retry_after_seconds=1)
