@@ -85,5 +85,6 @@ def serving(settings: Mapping[str, str], port: int) -> Iterator[threading.Thread
     try:
         yield thread
     finally:
+        # Ends listening and open connections; waitress's loop itself ends with the process.
+        server.task_dispatcher.shutdown(timeout=1)
         server.close()
-        thread.join(timeout=5)
