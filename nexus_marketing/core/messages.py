@@ -228,9 +228,7 @@ class _Reader:
             position = match.end()
         return tuple(filters), fallback
 
-    def _place(
-        self, path: str, where: str, name: str, text: str, match: re.Match[str], variable: str
-    ) -> Place | None:
+    def _place(self, path: str, where: str, name: str, text: str, match: re.Match[str], variable: str) -> Place | None:
         if name != "html":
             return Place.HEADER if name == "subject" else Place.TEXT
         before = _OUTPUT.sub("x", text[: match.start()])
@@ -255,9 +253,7 @@ class _Reader:
             return Place.URL_PART
         if variable == "unsubscribe_url":
             return Place.URL
-        self.fault(
-            path, "unsafe_link", f"{where}: a link must begin with a fixed https:// address before {variable}."
-        )
+        self.fault(path, "unsafe_link", f"{where}: a link must begin with a fixed https:// address before {variable}.")
         return None
 
     def _track(self, pieces: list[Piece], pattern: re.Pattern[str]) -> Iterable[Piece]:

@@ -196,7 +196,5 @@ def _tracked_at(ctx: Context, text: str | None) -> datetime:
             "tracked_at", "not_a_moment", f"{text!r}: write a moment with zone, like 2026-03-02T10:00:00Z."
         )
     if not ctx.now - _OLDEST <= moment <= ctx.now + _FUTURE:
-        raise ValidationError.at(
-            "tracked_at", "out_of_bounds", f"{text} must lie within the last {_OLDEST.days} days."
-        )
+        raise ValidationError.at("tracked_at", "out_of_bounds", f"{text} must lie within the last {_OLDEST.days} days.")
     return moment

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Index, UniqueConstraint, text
+from sqlalchemy import Index, text
 from sqlalchemy.orm import Mapped
 
 from nexus_marketing.db.base import Base, TenantKeyed, TenantScoped, personal, plain, tenant_fk
