@@ -13,6 +13,7 @@ import typer
 from sqlalchemy.exc import DBAPIError
 from typer.core import TyperGroup
 
+from nexus_marketing import __version__
 from nexus_marketing.cli import campaigns, database, keys, leads, probes, processes, segments, tenants
 from nexus_marketing.cli.session import Cli
 from nexus_marketing.core.errors import NexusError
@@ -87,9 +88,19 @@ app.command("demo")(processes.demo)
 app.command("doctor")(probes.doctor)
 
 
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+Version = Annotated[bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version.")]
+
+
 @app.callback()
-def root(context: typer.Context, config: ConfigFile = None) -> None:
+def root(context: typer.Context, config: ConfigFile = None, *, version: Version = False) -> None:
     """Marketing campaigns, leads, segments and delivery from the command line."""
+    del version
     context.obj = Cli(config)
 
 

@@ -3,6 +3,7 @@
 import platform
 import socket
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from time import monotonic
 
@@ -14,6 +15,7 @@ from nexus_marketing.cli.session import OPERATOR, AsJson, answer, table
 from nexus_marketing.core.errors import NexusError
 from nexus_marketing.db.engines import check_versions
 from nexus_marketing.db.queries.clock import database_now
+from nexus_marketing.db.queries.completion import broken_invariants
 from nexus_marketing.db.queries.tenants import list_tenants
 from nexus_marketing.db.queries.workers import seconds_since_worker
 from nexus_marketing.db.upgrade import require_current
@@ -21,7 +23,7 @@ from nexus_marketing.runtime import Runtime
 
 _SILENCE_SECONDS = 90.0
 _SKEW_SECONDS = 2.0
-_ESSENTIAL = ("database", "revision", "clock")
+_ESSENTIAL = ("database", "revision", "clock", "send ledger")
 
 
 def doctor(context: typer.Context, *, as_json: AsJson = False) -> None:
@@ -35,7 +37,8 @@ def doctor(context: typer.Context, *, as_json: AsJson = False) -> None:
             "tenants": _tenants,
             "workers": _workers,
             "redis": _redis,
-            "smtp": _smtp,
+            "send ledger": _ledger,
+            "mail": partial(_mail, context.obj.settings().get("nexus.catcher_dir", "")),
         }
         rows = [_examined(name, check, runtime) for name, check in checks.items()]
     shown = table("nexus-marketing doctor", ("part", "status", "finding"), [list(row.values()) for row in rows])
@@ -98,10 +101,18 @@ def _redis(runtime: Runtime) -> str:
     return "answers"
 
 
-def _smtp(runtime: Runtime) -> str:
+def _ledger(runtime: Runtime) -> str:
+    with runtime.work(None, OPERATOR, mode="read") as ctx:
+        broken = broken_invariants(ctx.session)
+    if broken:
+        raise OSError(f"broken: {', '.join(broken)}; keep the database as it is and report this")
+    return "every invariant holds"
+
+
+def _mail(catcher_dir: str, runtime: Runtime) -> str:
     smtp = runtime.settings.smtp
-    if runtime.settings.catcher_dir is not None:
-        return f"mail is caught in {runtime.settings.catcher_dir}"
+    if catcher_dir:
+        return f"caught in {catcher_dir}: nothing leaves this machine"
     with socket.create_connection((smtp.host, smtp.port), timeout=3) as connection:
         greeting = connection.recv(200).decode("ascii", "replace").strip()
     if not greeting.startswith("220"):

@@ -56,8 +56,8 @@ def worker(
 
 
 def demo(
-    leads: Annotated[int, typer.Option(min=1, help="How many leads to make up.")] = 5_000,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where database, mail and summary go.")] = Path("var/demo"),
+    leads: Annotated[int, typer.Option(min=10, help="How many leads to make up.")] = 5_000,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where database, mail and summary go.")] = Path("demo-out"),
     *,
     no_serve: Annotated[bool, typer.Option("--no-serve", help="End after the numbers are shown.")] = False,
     as_json: AsJson = False,

@@ -229,7 +229,8 @@ def test_explain_says_what_became_of_a_lead_and_why(ask, cli, runtime, tenant):
 def test_doctor_finds_what_is_missing(ask, tenant):
     checks = {row["part"]: (row["status"], row["finding"]) for row in ask("doctor")["checks"]}
     assert {part for part, (status, _) in checks.items() if status == "ok"} >= {"versions", "database", "revision"}
-    assert checks["workers"][0] == checks["smtp"][0] == "warning"
+    assert checks["workers"][0] == checks["mail"][0] == "warning"
+    assert checks["send ledger"] == ("ok", "every invariant holds")
     assert "start `nexus-marketing worker`" in checks["workers"][1]
 
 
