@@ -1,7 +1,7 @@
 """Segments on both databases: rules, hands, and what a refresh leaves."""
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import event, select
 
 from nexus_marketing.core.errors import ConditionError, Conflict, NotFound, StaleVersion, ValidationError
 from nexus_marketing.db.models import Lead, Segment, SegmentMember, Tenant
@@ -222,3 +222,30 @@ def test_a_rule_that_fits_no_longer_is_told_and_not_tried_for_ever(runtime: Runt
         segment = ctx.session.get(Segment, (tenant, segment_id))
         assert "seats" in segment.error
     assert recalculate_requested(runtime) == 0
+
+
+@pytest.mark.parametrize("condition", ["external_id == 'crm-77'", "email == 'Person77@example.org' ignoring case"])
+def test_a_refresh_finds_few_leads_through_their_index(postgres_only_runtime: Runtime, condition: str) -> None:
+    runtime = postgres_only_runtime
+    tenant_id = make_tenant(runtime)
+    make_leads(runtime, tenant_id, 4_000)
+    with runtime.work(tenant_id) as ctx:
+        lead = ctx.session.scalars(select(Lead).where(Lead.email_norm == "person77@example.org")).one()
+        lead.external_id = "crm-77"
+    with runtime.engines.owner.connect() as connection:
+        connection.connection.dbapi_connection.execute("ANALYZE marketing_leads")
+    segment_id = create(runtime, tenant_id, conditions=condition)
+    ran: list[tuple[str, object]] = []
+
+    def note(_connection, _cursor, statement, parameters, _context, _many):  # type: ignore[no-untyped-def]
+        if "matching" in statement:
+            ran.append((statement, parameters))
+
+    event.listen(runtime.engines.worker, "before_cursor_execute", note)
+    assert refresh(runtime, tenant_id, segment_id) == 1
+    event.remove(runtime.engines.worker, "before_cursor_execute", note)
+    (statement, parameters) = ran[0]
+    with runtime.engines.worker.connect() as connection, connection.connection.cursor() as cursor:
+        plan = "\n".join(row[0] for row in cursor.execute(f"EXPLAIN {statement}", parameters))
+    assert "Index" in plan
+    assert "Seq Scan on marketing_leads" not in plan
