@@ -9,6 +9,7 @@ import io
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -23,7 +24,7 @@ from nexus_marketing.config import build
 from nexus_marketing.db.roles import WORKER
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.services.tenants import create_key
-from tests.common.databases import opened, postgres_copy, postgres_settings, build_runtime
+from tests.common.databases import build_runtime, opened, postgres_copy, postgres_settings
 from tests.common.factories import make_leads, make_tenant
 
 Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Any]
@@ -45,12 +46,15 @@ def api_hello(options: Options) -> Result:
 
 def api_list(options: Options) -> Result:
     """50 leads of 2,000 as JSON, newest first, a page of a list."""
-    with _ours(options) as (app, headers, url):
-        with ConnectionPool(url, min_size=1, max_size=1, kwargs={"row_factory": dict_row}) as pool:
-            ours = _caller(app, "/api/v1/leads?limit=50", headers)
-            bare = _caller(_bare_list(pool), "/api/v1/leads", {})
-            _assert_same(json.loads(ours())["data"], json.loads(bare())["data"])
-            return _measure("api.list", ours, bare, 2.0, options, "reference: psycopg pool, one transaction a request")
+    with _ours(options) as (app, headers, url), _pool(url) as pool:
+        ours = _caller(app, "/api/v1/leads?limit=50", headers)
+        bare = _caller(_bare_list(pool), "/api/v1/leads", {})
+        _assert_same(json.loads(ours())["data"], json.loads(bare())["data"])
+        return _measure("api.list", ours, bare, 2.0, options, "reference: psycopg pool, one transaction a request")
+
+
+def _pool(url: str) -> ConnectionPool:
+    return ConnectionPool(url, min_size=1, max_size=1, kwargs={"row_factory": dict_row})
 
 
 def _measure(
@@ -87,8 +91,6 @@ def _ours(options: Options) -> Iterator[tuple[Wsgi, Mapping[str, str], str]]:
 
 def _unlimited(runtime: Runtime) -> Runtime:
     """A limit that a benchmark does not run into; it is counted exactly all the same."""
-    from dataclasses import replace
-
     return replace(runtime, settings=replace(runtime.settings, rate_limit_per_minute=10_000_000))
 
 

@@ -84,7 +84,8 @@ def make_runtime(settings: Mapping[str, str]) -> Runtime:
     """The parts of a process; no connection is made yet, except to a catcher that it starts itself."""
     parsed = Settings.parse(with_environment(settings, os.environ))
     clock = SystemClock()
-    urls = (parsed.database_url, parsed.database_worker_url, parsed.database_owner_url)
+    # A process without the owner's login gets the least of the others: what needs the owner is then refused there.
+    urls = (parsed.database_url, parsed.database_worker_url, parsed.database_owner_url or parsed.database_url)
     database = DatabaseSettings(*urls, pool_size=parsed.pool_size, prepared_statements=parsed.prepared_statements)
     return Runtime(
         settings=parsed,

@@ -18,7 +18,7 @@ Schema = Mapping[str, Mapping[str, Any]]
 _JSON_TYPES = ("application/json", "application/merge-patch+json")
 
 
-class BodyValidator(Validator):  # type: ignore[misc]
+class BodyValidator(Validator):
     """Cerberus with JSON's types: ``true`` is no number, and ids are text of digits."""
 
     types_mapping: ClassVar[dict[str, TypeDefinition]] = {
@@ -33,7 +33,7 @@ class BodyValidator(Validator):  # type: ignore[misc]
         if not isinstance(value, str):
             return
         try:
-            parse_id(value, field.removesuffix("_id") if isinstance(field, str) else "resource")
+            parse_id(value, str(field).removesuffix("_id"))
         except NotFound as error:
             self._error(field, error.message)
 

@@ -11,18 +11,19 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, Table, Text, bindparam, cast, select, tuple_
+from sqlalchemy import BindParameter, ColumnElement, Row, Select, Table, Text, bindparam, cast, select, tuple_
 from sqlalchemy.orm import Session
 
 from nexus_marketing.core.conditions import Evaluation, Schema, parse_text
 from nexus_marketing.core.conditions.schema import nearest
 from nexus_marketing.core.errors import Problem, ValidationError
+from nexus_marketing.db.base import Base
 from nexus_marketing.db.conditions import compile_condition
 from nexus_marketing.db.tenancy import run
 from nexus_marketing.db.types import UtcDateTime
 
 MAX_LIMIT = 200
-TENANT = bindparam("tenant_id")
+TENANT: BindParameter[Any] = bindparam("tenant_id")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,6 +77,13 @@ class Page:
         return [dict(zip(names, row, strict=False)) for row in self.rows]
 
 
+def table_of(model: type[Base]) -> Table:
+    """The table of a model."""
+    table = model.__table__
+    assert isinstance(table, Table)
+    return table
+
+
 def read_wish(listing: Listing, *, fields: str = "", sort: str = "", limit: int = 50, filter_text: str = "") -> Wish:
     """Check the names of a wish.
 
@@ -127,8 +135,8 @@ def page(session: Session, listing: Listing, wish: Wish, evaluation: Evaluation,
     rows = run(session, statement, parameters, writes=False).all()
     if len(rows) <= wish.limit:
         return Page(wish.fields, rows, None)
-    rows = rows[: wish.limit]
-    return Page(wish.fields, rows, (rows[-1][-2], rows[-1][-1]))
+    last: Sequence[Any] = rows[wish.limit - 1]
+    return Page(wish.fields, rows[: wish.limit], (last[-2], last[-1]))
 
 
 def _value_after(listing: Listing, wish: Wish) -> Any:

@@ -4,14 +4,14 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Text, bindparam, cast, func, select
+from sqlalchemy import BindParameter, Text, bindparam, cast, func, select
 from sqlalchemy.orm import Session
 
 from nexus_marketing.db.models import Lead, Segment, SegmentMember
 from nexus_marketing.db.tenancy import run
 
 _LEADS, _SEGMENTS, _MEMBERS = Lead.__table__.c, Segment.__table__.c, SegmentMember.__table__.c
-_TENANT = bindparam("tenant_id")
+_TENANT: BindParameter[Any] = bindparam("tenant_id")
 
 _SEGMENTS_OF_LEADS = (
     select(

@@ -6,7 +6,7 @@ from sqlalchemy import bindparam, exists
 
 from nexus_marketing.core.conditions import Field, FieldType, Schema, lead_schema
 from nexus_marketing.db.models import Campaign, Engagement, Lead, Member, Segment, SegmentMember, Template
-from nexus_marketing.db.queries.listings import TENANT, Listing
+from nexus_marketing.db.queries.listings import TENANT, Listing, table_of
 
 
 def _same(*names: str, **others: str) -> dict[str, str]:
@@ -36,14 +36,14 @@ _LEAD_FIELDS = _same(
 
 LEADS = Listing(
     "leads",
-    Lead.__table__,
+    table_of(Lead),
     _LEAD_FIELDS,
     ("id", "created_at", "updated_at", "score"),
-    lead_schema(),  # type: ignore[arg-type]
+    lead_schema(),
 )
 SEGMENTS = Listing(
     "segments",
-    Segment.__table__,  # type: ignore[arg-type]
+    table_of(Segment),
     _same(
         "id",
         "name",
@@ -74,14 +74,14 @@ SEGMENTS = Listing(
 )
 TEMPLATES = Listing(
     "templates",
-    Template.__table__,  # type: ignore[arg-type]
+    table_of(Template),
     _same("id", "name", "type", "content", "variables", "version", "created_at", "updated_at"),
     ("id", "name", "created_at", "updated_at"),
     Schema.of(Field(name, kind) for name, kind in {"id": _N, "name": _T, "type": _T, "version": _N, **_TIMES}.items()),
 )
 CAMPAIGNS = Listing(
     "campaigns",
-    Campaign.__table__,  # type: ignore[arg-type]
+    table_of(Campaign),
     _same(
         "id",
         "name",
@@ -129,7 +129,7 @@ CAMPAIGNS = Listing(
 )
 MEMBERS = Listing(
     "members",
-    Member.__table__,  # type: ignore[arg-type]
+    table_of(Member),
     _same("id", "name", "email", "role", "manager_id", "created_at"),
     ("id", "created_at"),
     Schema.of(Field(name, kind) for name, kind in {"id": _N, "role": _T, "manager_id": _N, "created_at": _D}.items()),
@@ -137,7 +137,7 @@ MEMBERS = Listing(
 )
 ENGAGEMENTS = Listing(
     "engagements",
-    Engagement.__table__,  # type: ignore[arg-type]
+    table_of(Engagement),
     _same("id", "type", "lead_id", "campaign_id", "channel", "verdict", "link", "notes", "metadata", "tracked_at"),
     ("id", "tracked_at"),
     Schema.of(

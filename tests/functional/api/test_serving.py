@@ -1,0 +1,182 @@
+"""``pserve`` with the ini files as shipped, in processes of their own."""
+
+import http.client
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from nexus_marketing.config import make_runtime, with_environment
+from nexus_marketing.core.errors import ConfigurationError
+from nexus_marketing.db.engines import DatabaseSettings
+from nexus_marketing.services.tenants import create_key
+from nexus_marketing.settings import Settings
+from tests.common import databases, servers
+from tests.common.factories import make_tenant
+
+pytestmark = pytest.mark.req("SR-007")
+
+ROOT = Path(__file__).parents[3]
+INI_FILES = ["development.ini", "production.ini"]
+SECRET = "0123456789abcdefghijklmnopqrstuvwxyzABCDEF"
+
+
+def keys_of(name: str) -> set[str]:
+    """Every ``nexus.`` key of a file, commented out or not."""
+    return set(re.findall(r"(?m)^#?(nexus\.[a-z_.]+) *=", (ROOT / name).read_text()))
+
+
+@pytest.mark.parametrize("name", INI_FILES)
+def test_an_ini_file_names_settings_that_exist(name: str) -> None:
+    for key in keys_of(name):
+        try:
+            Settings.parse({"nexus.database_url": "sqlite:///x", "nexus.secret_key": SECRET, key: ""})
+        except ConfigurationError as error:
+            assert "no setting of this version" not in str(error), key  # noqa: PT017
+
+
+def test_the_files_together_name_every_setting() -> None:
+    from nexus_marketing import settings
+
+    known = {f"nexus.{name}" for name in settings._READERS}
+    known |= {f"nexus.smtp.{name}" for name in settings._SMTP_READERS}
+    assert known <= keys_of("development.ini") | keys_of("production.ini")
+
+
+def test_secrets_come_from_the_environment() -> None:
+    written = {"nexus.secret_key": "${A} ${B}", "other": "${A}"}
+    assert with_environment(written, {"A": "1", "B": "2"}) == {"nexus.secret_key": "1 2", "other": "${A}"}
+    with pytest.raises(ConfigurationError, match=r"nexus\.secret_key: the environment variable B is not set"):
+        with_environment(written, {"A": "1"})
+
+
+@contextmanager
+def serving(ini: Path, port: int, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A server in its own session, gone at the end whatever happened."""
+    log = ini.with_suffix(".log")
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-m", "pyramid.scripts.pserve", str(ini)],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **environment},
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + 30
+        while not answers(port):
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
+        yield process
+    finally:
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        process.wait()
+
+
+def answers(port: int) -> bool:
+    try:
+        return call(port, "/__lbheartbeat__")[0] == 200
+    except OSError:
+        return False
+
+
+def call(port: int, path: str, key: str = "", body: object = None) -> tuple[int, dict[str, object], str]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+    connection.request("GET" if body is None else "POST", path, None if body is None else json.dumps(body), headers)
+    response = connection.getresponse()
+    answer = response.status, json.loads(response.read()), response.headers.get("Server", "")
+    connection.close()
+    return answer
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGTERM)
+    process.wait(timeout=30)
+
+
+def written(name: str, folder: Path, port: int, **replaced: str) -> Path:
+    """A shipped file with another port and other places."""
+    text = (ROOT / name).read_text()
+    text = text.replace("127.0.0.1:6543", f"127.0.0.1:{port}").replace("port = 8080", f"port = {port}")
+    for key, value in replaced.items():
+        text = re.sub(rf"(?m)^nexus\.{key} = .*$", lambda _match, line=f"nexus.{key} = {value}": line, text)
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def test_the_embedded_mode_is_one_process(servers_run: servers.Run, tmp_path: Path, free_port: int) -> None:
+    (tmp_path / "var").mkdir()
+    database = databases.sqlite_copy(servers_run, tmp_path / "var" / "nexus.db")
+    key = make_key({"nexus.database_url": f"sqlite:///{database}", "nexus.state_dir": str(tmp_path / "var")})
+    with serving(written("development.ini", tmp_path, free_port), free_port, {}) as process:
+        assert call(free_port, "/api/v1/leads", key, {"email": "ann@example.org"})[0] == 201
+        deadline = time.monotonic() + 10
+        while call(free_port, "/__heartbeat__")[0] != 200 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert call(free_port, "/__heartbeat__")[1] == {"database": True, "workers": True}
+        stop(process)
+    assert process.returncode == 0
+
+
+def test_production_is_served_by_granian(
+    cluster: servers.PostgresCluster, redis_url: str, tmp_path: Path, free_port: int
+) -> None:
+    name = databases.postgres_copy(cluster)
+    urls: DatabaseSettings = databases.postgres_settings(cluster, name)
+    settings = {
+        "database_url": urls.app_url,
+        "database_worker_url": urls.worker_url,
+        "database_owner_url": urls.owner_url,
+    }
+    key = make_key({**{f"nexus.{each}": url for each, url in settings.items()}, "nexus.secret_key": SECRET})
+    ini = written("production.ini", tmp_path, free_port, **settings, redis_url=redis_url, state_dir=str(tmp_path))
+    environment = {"NEXUS_SECRET_KEY": SECRET, "NEXUS_SMTP_PASSWORD": "x"}
+    try:
+        with serving(ini, free_port, environment) as process:
+            for number in range(20):  # both processes answer, each from the same database
+                assert call(free_port, "/api/v1/leads", key, {"external_id": str(number)})[0] == 201
+            status, listed, _ = call(free_port, "/api/v1/leads?limit=100", key)
+            assert status == 200
+            assert len(listed["data"]) == 20  # type: ignore[arg-type]
+            assert call(free_port, "/__heartbeat__")[1] == {"database": True, "workers": False, "redis": True}
+            stop(process)
+        assert process.returncode == 0
+    finally:
+        cluster.drop_database(name)
+
+
+def test_a_second_schema_version_is_refused_with_the_remedy(tmp_path: Path, free_port: int) -> None:
+    ini = written("development.ini", tmp_path, free_port)
+    (tmp_path / "var").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "pyramid.scripts.pserve", str(ini)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "nexus-marketing db upgrade" in done.stderr
+
+
+def make_key(settings: Mapping[str, str]) -> str:
+    runtime = make_runtime(settings)
+    tenant_id = make_tenant(runtime)
+    with runtime.work(tenant_id, role="app") as ctx:
+        key = create_key(ctx, "test", ["*"])[1]
+    runtime.close()
+    return key
