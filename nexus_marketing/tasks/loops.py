@@ -6,6 +6,7 @@ doubled or late message does no harm.
 
 import os
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -14,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from nexus_marketing.core.actors import SYSTEM
 from nexus_marketing.core.deliveries import SendStatus
 from nexus_marketing.db.queries.completion import sends_to_report
+from nexus_marketing.db.queries.partitions import keep_ahead
 from nexus_marketing.db.queries.planning import sends_to_plan
 from nexus_marketing.db.queries.workers import say_alive
 from nexus_marketing.db.retry import is_transient
@@ -25,12 +27,14 @@ from nexus_marketing.delivery.sending import Sender
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.services.campaigns import finish_campaign, hold_campaign
 from nexus_marketing.services.engagements import judge_hits
+from nexus_marketing.services.idempotency import forget_answers
 from nexus_marketing.services.segments import recalculate_requested, refresh
 from nexus_marketing.telemetry import get_logger
 
 log = get_logger(__name__)
 
 _PAUSE_AFTER_ERROR_SECONDS = 1.0
+_PARTITIONS_EVERY_SECONDS = 6 * 3600.0
 
 
 @dataclass(slots=True)
@@ -40,6 +44,7 @@ class WorkerLoop:
     runtime: Runtime
     stopping: Callable[[], bool]
     sender: Sender = field(init=False)
+    _partitions_at: float = field(default=float("-inf"), init=False)
 
     def __post_init__(self) -> None:
         self.sender = Sender(self.runtime, self.stopping)
@@ -62,6 +67,7 @@ class WorkerLoop:
         """Do whatever waits, once; answers how many pieces of work there were."""
         runtime = self.runtime
         say_alive(runtime.engines.worker, self.sender.worker_id, socket.gethostname(), os.getpid())
+        self._keep_partitions_ahead()
         steps: tuple[Callable[[], int], ...] = (
             lambda: recover_dead(runtime, runtime.settings.state_dir / "journal"),
             lambda: recover_expired(runtime),
@@ -73,8 +79,15 @@ class WorkerLoop:
             lambda: complete_finished(runtime),
             lambda: report_ends(runtime),
             lambda: judge_hits(runtime),
+            lambda: forget_answers(runtime),
         )
         return sum(step() for step in steps if not self.stopping())
+
+    def _keep_partitions_ahead(self) -> None:
+        """At the first turn and a few times a day: rows must never wait for an operator to make room."""
+        if time.monotonic() - self._partitions_at > _PARTITIONS_EVERY_SECONDS:
+            keep_ahead(self.runtime.engines.worker, self.runtime.clock.now().date())
+            self._partitions_at = time.monotonic()
 
     def _safe_turn(self) -> int:
         try:

@@ -2,7 +2,7 @@
 
 from datetime import date
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Engine, text
 
 from nexus_marketing.db.engines import Engines
 
@@ -20,6 +20,13 @@ def make_partitions(engines: Engines, today: date) -> list[str]:
         before = _names(connection)
         connection.execute(text("SELECT nexus_create_partitions(:today)"), {"today": today})
         return sorted(_names(connection) - before)
+
+
+def keep_ahead(worker: Engine, today: date) -> None:
+    """Make what is missing around a day, as the worker: the function runs with its owner's rights."""
+    if worker.dialect.name == "postgresql":
+        with worker.begin() as connection:
+            connection.execute(text("SELECT nexus_create_partitions(:today)"), {"today": today})
 
 
 def _names(connection: Connection) -> set[str]:
