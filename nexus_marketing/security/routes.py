@@ -58,11 +58,6 @@ class RouteTable:
         found = [method for path, method in self._routes if path == pattern]
         return sorted({*found, "HEAD"}) if "GET" in found else sorted(found)
 
-    def authorize(self, pattern: str, method: str) -> str | None:
-        """The permission that a request needs; ``None`` when nothing is declared."""
-        route = self._routes.get((pattern, "GET" if method == "HEAD" else method))
-        return None if route is None else route.permission
-
     def mode(self, pattern: str, method: str) -> str:
         """The kind of transaction a request gets."""
         route = self._routes.get((pattern, "GET" if method == "HEAD" else method))

@@ -4,6 +4,7 @@ A second call with the same key gets the stored answer, or hears at once that th
 running. A failure rolls everything back and keeps nothing, so that a retry runs again.
 """
 
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,9 +13,9 @@ from threading import Lock
 
 from nexus_marketing.core.errors import Conflict, ValidationError
 from nexus_marketing.db.models import IdempotencyKey
-from nexus_marketing.db.queries.idempotency import try_lock
-from nexus_marketing.db.tenancy import tenant_of
-from nexus_marketing.runtime import Context
+from nexus_marketing.db.queries.idempotency import answers_before, forget_answers_of, try_lock
+from nexus_marketing.db.tenancy import open_session, tenant_of
+from nexus_marketing.runtime import Context, Runtime
 
 #: How long a repeat is recognised.
 KEPT = timedelta(hours=48)
@@ -96,6 +97,19 @@ def keep(ctx: Context, key: str, fingerprint: bytes, answer: Answer) -> None:
         IdempotencyKey(key=key, fingerprint=fingerprint, status=answer.status, body=answer.body, created_at=ctx.now)
     )
     ctx.session.flush()
+
+
+def forget_answers(runtime: Runtime) -> int:
+    """Let go of answers that have had their time; answers how many. The workers' work, a piece a turn."""
+    with open_session(runtime.engines.worker, tenant_id=None, mode="read") as session:
+        old = answers_before(session, runtime.clock.now() - KEPT)
+    keys: dict[int, list[str]] = defaultdict(list)
+    for row in old:
+        keys[row.tenant_id].append(row.key)
+    for tenant_id, of_tenant in keys.items():
+        with runtime.work(tenant_id) as ctx:
+            forget_answers_of(ctx.session, of_tenant)
+    return len(old)
 
 
 def _lock(ctx: Context, key: str) -> None:

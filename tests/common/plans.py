@@ -31,6 +31,7 @@ SWEEPS: Mapping[str, frozenset[str]] = {
     "segments_to_refresh": frozenset({"ix_marketing_segments_requested"}),
     # A queue that is emptied every few seconds.
     "tenants_with_settled_hits": frozenset({"ix_marketing_hits_tenant_id_at"}),
+    "answers_before": frozenset({"ix_marketing_idempotency_keys_created_at"}),
 }
 #: Judges of the whole database: run by the chaos suite and by ``doctor``, not by workers.
 JUDGES = frozenset({"broken_invariants"})

@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 from nexus_marketing.core.clock import FakeClock
 from nexus_marketing.db.models import Campaign, IdempotencyKey, Lead
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.idempotency import Answer, KeyInFlight, keep, recall
+from nexus_marketing.services.idempotency import Answer, KeyInFlight, forget_answers, keep, recall
 from tests.common.factories import make_campaign, make_leads
 from tests.functional.conftest import Client
 
@@ -99,6 +99,20 @@ def test_a_key_may_be_used_again_after_its_time(client: Client, runtime: Runtime
     client.post("/api/v1/leads", {"email": "bob@example.org"}, headers=KEY, status=422)
     clock.advance(hours=2)
     client.post("/api/v1/leads", {"email": "bob@example.org"}, headers=KEY)
+
+
+def test_workers_forget_what_has_had_its_time(
+    client: Client, stranger: Client, runtime: Runtime, tenant: int, other_tenant: int, clock: FakeClock
+) -> None:
+    for each in (client, stranger):
+        each.post("/api/v1/leads", {"email": "ann@example.org"}, headers=KEY)
+    clock.advance(hours=47)
+    client.post("/api/v1/leads", {"email": "bob@example.org"}, headers={"Idempotency-Key": "later"})
+    assert forget_answers(runtime) == 0
+    clock.advance(hours=2)
+    assert forget_answers(runtime) == 2
+    assert count(runtime, tenant, IdempotencyKey) == 1
+    assert count(runtime, other_tenant, IdempotencyKey) == 0
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "ö"])

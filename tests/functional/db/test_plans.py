@@ -4,9 +4,10 @@ import pytest
 from sqlalchemy import select, text
 
 from nexus_marketing.db.models import Lead
-from nexus_marketing.db.queries import completion, deliveries, engagements, planning, segments
+from nexus_marketing.db.queries import completion, deliveries, engagements, idempotency, planning, segments
 from nexus_marketing.db.tenancy import ALL_TENANTS, run, run_for_all
 from tests.common.database_fixtures import ProcessDatabase
+from tests.common.databases import NOW
 from tests.common.factories import make_leads, make_tenant
 from tests.common.plans import SWEEPS
 
@@ -84,6 +85,7 @@ SWEEPERS = [
     completion.sends_to_report,
     segments.segments_to_refresh,
     lambda session: engagements.tenants_with_settled_hits(session, 30),
+    lambda session: idempotency.answers_before(session, NOW),
 ]
 
 
