@@ -8,11 +8,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import redis
 
 from nexus_marketing.config import make_runtime, with_environment
 from nexus_marketing.core.errors import ConfigurationError
@@ -85,6 +86,26 @@ def serving(ini: Path, port: int, environment: Mapping[str, str]) -> Iterator[su
         process.wait()
 
 
+@contextmanager
+def working(ini: Path, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker of its own."""
+    command = [str(Path(sys.executable).with_name("nexus-marketing")), "-c", str(ini), "worker"]
+    with ini.with_suffix(".worker.log").open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, **environment})
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def answers(port: int) -> bool:
     try:
         return call(port, "/__lbheartbeat__")[0] == 200
@@ -124,9 +145,7 @@ def test_the_embedded_mode_is_one_process(servers_run: servers.Run, tmp_path: Pa
     key = make_key({"nexus.database_url": f"sqlite:///{database}", "nexus.state_dir": str(tmp_path / "var")})
     with serving(written("development.ini", tmp_path, free_port), free_port, {}) as process:
         assert call(free_port, "/api/v1/leads", key, {"email": "ann@example.org"})[0] == 201
-        deadline = time.monotonic() + 10
-        while call(free_port, "/__heartbeat__")[0] != 200 and time.monotonic() < deadline:
-            time.sleep(0.1)
+        until(lambda: call(free_port, "/__heartbeat__")[0] == 200)
         assert call(free_port, "/__heartbeat__")[1] == {"database": True, "workers": True}
         stop(process)
     assert process.returncode == 0
@@ -153,6 +172,14 @@ def test_production_is_served_by_granian(
             assert status == 200
             assert len(listed["data"]) == 20  # type: ignore[arg-type]
             assert call(free_port, "/__heartbeat__")[1] == {"database": True, "workers": False, "redis": True}
+            with working(ini, environment) as worker:
+                segment = {"name": "All", "conditions": "score >= 0"}
+                where = f"/api/v1/segments/{call(free_port, '/api/v1/segments', key, segment)[1]['id']}"
+                until(lambda: call(free_port, where, key)[1]["lead_count"] == 20)
+                until(lambda: call(free_port, "/__heartbeat__")[0] == 200)
+                with redis.Redis.from_url(redis_url) as client:
+                    until(lambda: client.llen("dramatiq:nexus") == 0)  # rings are taken, not piled up
+                stop(worker)
             stop(process)
         assert process.returncode == 0
     finally:
