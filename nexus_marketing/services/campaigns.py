@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from nexus_marketing.core.campaigns import CampaignAction, CampaignStatus, MessageClass, move
+from nexus_marketing.core.campaigns import FINAL_STATUSES, CampaignAction, CampaignStatus, MessageClass, move
 from nexus_marketing.core.deliveries import OPEN_SENDS, SendStatus
 from nexus_marketing.core.errors import Conflict, NotFound, Problem, StaleVersion, ValidationError
 from nexus_marketing.core.events import (
@@ -85,8 +85,9 @@ def update_campaign(
     """
     campaign = _locked(ctx, campaign_id, expected_version)
     if CampaignStatus(campaign.status) not in _EDITABLE:
-        raise Conflict(f"The campaign is {campaign.status}: pause it before changing it.", status=campaign.status)
-    values = _canonical(ctx, data)
+        remedy = "create another one" if campaign.status in FINAL_STATUSES else "pause it before changing it"
+        raise Conflict(f"The campaign is {campaign.status}: {remedy}.", status=campaign.status)
+    values = _canonical(ctx, {"currency": campaign.currency, **data} if "budget" in data else data)
     before = {name: getattr(campaign, name) for name in values}
     for name, value in values.items():
         setattr(campaign, name, value)

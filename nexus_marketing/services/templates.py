@@ -60,7 +60,10 @@ def update_template(
     """
     template = find(ctx.session, Template, template_id, lock=True)
     if expected_version is not None and expected_version != template.version:
-        raise StaleVersion(current=template.version)
+        raise StaleVersion(
+            f"The template is at version {template.version}, not {expected_version}: load it and try again.",
+            current=template.version,
+        )
     values = canonical(dict(data))
     before = {name: getattr(template, name) for name in values}
     for name, value in values.items():

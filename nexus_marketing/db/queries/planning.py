@@ -70,37 +70,30 @@ SELECT :tenant_id, :send_id, :base + row_number() OVER (ORDER BY m.lead_id), m.l
        CASE WHEN l.email IS NULL THEN 'skipped' ELSE 'planned' END,
        CASE WHEN l.email IS NULL THEN 'no_address' END,
        CASE WHEN l.email IS NULL THEN nexus_now() END
-FROM (SELECT lead_id FROM marketing_segment_members
-      WHERE tenant_id = :tenant_id AND segment_id = :segment_id AND lead_id > :cursor
-      ORDER BY lead_id LIMIT :size) m
-JOIN marketing_leads l ON l.tenant_id = :tenant_id AND l.id = m.lead_id
+FROM marketing_segment_members m
+JOIN marketing_leads l ON l.tenant_id = :tenant_id AND l.id = m.lead_id AND l.id > :cursor AND l.id <= :last
+WHERE m.tenant_id = :tenant_id AND m.segment_id = :segment_id AND m.lead_id > :cursor AND m.lead_id <= :last
 ORDER BY m.lead_id
+"""
+# Both sides of the join get the piece's bounds: with a LIMIT instead, every piece of a million leads read
+# all of them, and planning cost 2.7 times the hand-written statement.
+_LAST = """
+SELECT max(lead_id) FROM (
+    SELECT lead_id FROM marketing_segment_members
+    WHERE tenant_id = :tenant_id AND segment_id = :segment_id AND lead_id > :cursor
+    ORDER BY lead_id LIMIT :size) piece
 """
 
 
 def insert_piece(session: Session, send: PlanningSend, size: int) -> PlannedPiece:
     """Plan the next ``size`` members; those without an address are settled at once."""
-    inserted = run(
-        session,
-        _PIECE,
-        {
-            "send_id": send.id,
-            "base": send.planned,
-            "segment_id": send.segment_id,
-            "cursor": send.plan_cursor,
-            "channel": send.channel,
-            "size": size,
-        },
-        writes=True,
-    )
-    rows = inserted.rowcount  # type: ignore[attr-defined]
-    last = run(
-        session,
-        "SELECT lead_id FROM marketing_deliveries WHERE tenant_id = :tenant_id AND send_id = :send_id AND seq = :seq",
-        {"send_id": send.id, "seq": send.planned + rows},
-        writes=False,
-    ).scalar()
-    return PlannedPiece(rows, last or send.plan_cursor)
+    members = {"segment_id": send.segment_id, "cursor": send.plan_cursor}
+    last = run(session, _LAST, {**members, "size": size}, writes=False).scalar()
+    if last is None:
+        return PlannedPiece(0, send.plan_cursor)
+    piece = {"send_id": send.id, "base": send.planned, "channel": send.channel, "last": last}
+    inserted = run(session, _PIECE, {**members, **piece}, writes=True)
+    return PlannedPiece(inserted.rowcount, last)  # type: ignore[attr-defined]
 
 
 def insert_chunks(session: Session, send: PlanningSend, rows: int, chunk_size: int) -> None:
