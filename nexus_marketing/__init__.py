@@ -2,7 +2,9 @@
 
 from typing import Any
 
-__version__ = "1.0.0.dev0"
+from nexus_marketing.version import __version__
+
+__all__ = ["__version__", "main"]
 
 
 def main(global_config: dict[str, str], **settings: str) -> Any:

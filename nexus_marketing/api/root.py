@@ -4,9 +4,9 @@ from pyramid.config import Configurator
 from pyramid.request import Request
 from pyramid.response import Response
 
-import nexus_marketing
 from nexus_marketing.api.replies import show
 from nexus_marketing.security.routes import ANY_KEY
+from nexus_marketing.version import __version__
 
 _RESOURCES = ("leads", "segments", "templates", "campaigns", "engagements", "members")
 
@@ -22,7 +22,7 @@ def show_root(request: Request) -> Response:
     return show(
         {
             "product": "nexus-marketing",
-            "version": nexus_marketing.__version__,
+            "version": __version__,
             "tenant_id": str(identity.tenant_id),
             "scopes": sorted(identity.actor.permissions),
             "resources": {name: f"/api/v1/{name}" for name in _RESOURCES},

@@ -13,11 +13,11 @@ import typer
 from sqlalchemy.exc import DBAPIError
 from typer.core import TyperGroup
 
-from nexus_marketing import __version__
 from nexus_marketing.cli import campaigns, database, keys, leads, probes, processes, segments, tenants
 from nexus_marketing.cli.session import Cli
 from nexus_marketing.core.errors import NexusError
 from nexus_marketing.telemetry import scrub
+from nexus_marketing.version import __version__
 
 ConfigFile = Annotated[
     Path | None,
