@@ -52,7 +52,7 @@ docs: $(CORE) ## render docs/ to build/docs and fail on a broken link
 	$(BIN)/python docs/build.py $(ARGS)
 
 lint: $(DEV) ## check style, format, types and import layers
-	@status=0; for each in "ruff check ." "ruff format --check ." mypy "lint-imports --no-logo"; do \
+	@status=0; for each in "ruff check ." "ruff format --check ." mypy "lint-imports --no-logo --no-cache"; do \
 		echo "$(BIN)/$$each"; $(BIN)/$$each || status=1; done; exit $$status
 
 lock: ## resolve the dependencies of setup.cfg again (needs uv)

@@ -1,10 +1,8 @@
 """The pool against real sockets: exactly one reply per message, whatever a server does."""
 
-import gc
 import random
 import ssl
 import time
-import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -210,15 +208,6 @@ def test_a_stalled_connection_does_not_hold_up_the_rest():
         assert Counter(reply.kind for reply in rest)[K.UNKNOWN] == 1
         assert len(got) + len(rest) == 501
         assert pool.outstanding == 0
-
-
-@pytest.fixture(autouse=True)
-def _loops_end_with_their_test():
-    """A stopped event loop leaves transports in "closing": let them go here, not in whichever test comes next."""
-    yield
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "unclosed transport", ResourceWarning)
-        gc.collect()
 
 
 def test_aiosmtpd_receives_what_was_sent(free_port):
