@@ -620,6 +620,7 @@ def create_tables() -> None:
         sa.Column("sender", Json, nullable=False),
         sa.Column("plan_cursor", BigInt, server_default=sa.text("0"), nullable=False),
         sa.Column("planned", BigInt, server_default=sa.text("0"), nullable=False),
+        sa.Column("planned_at", UtcDateTime(), nullable=True),
         sa.Column("send_not_after", UtcDateTime(), nullable=False),
         sa.Column("created_at", UtcDateTime(), nullable=False),
         sa.Column("started_at", UtcDateTime(), nullable=True),
@@ -686,7 +687,7 @@ def create_tables() -> None:
     op.create_index(
         "ix_marketing_deliveries_due",
         "marketing_deliveries",
-        ["tenant_id", "due_at"],
+        ["tenant_id", "send_id", "due_at"],
         unique=False,
         postgresql_where=sa.text("due_at IS NOT NULL"),
         sqlite_where=sa.text("due_at IS NOT NULL"),

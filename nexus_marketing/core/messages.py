@@ -111,6 +111,7 @@ _ANCHOR = re.compile(r"(<a\b[^<>]*?\bhref\s*=\s*)([\"'])(.*?)\2", re.IGNORECASE 
 _ATTRIBUTE_OPEN = re.compile(r"\b([a-zA-Z-]+)\s*=\s*([\"'])([^\"'<>]*)\Z")
 _TAG_OPEN = re.compile(r"<[^<>]*\Z")
 _BARE_URL = re.compile(r"https?://[^\s<>\"')\]]*[^\s<>\"')\].,;:!?]")
+_CONTROL = re.compile("[\x00-\x1f\x7f\x85\u2028\u2029]")
 _RAW_ELEMENT = re.compile(r"<(/?(?:script|style|title|textarea))\b", re.IGNORECASE)
 _FIXED_HOST = re.compile(r"\s*(?:https?://[^/?#]+[/?#]|mailto:)", re.IGNORECASE)
 _BODY_END = re.compile(r"</body\s*>", re.IGNORECASE)
@@ -137,6 +138,27 @@ def parse_message(content: Mapping[str, str], declared: Mapping[str, Any] | None
     return Message(parts, tuple(reader.links))
 
 
+class _Surroundings:
+    """What stands before a variable, kept up piece by piece: the last characters and the raw element it is in."""
+
+    _TAIL_CHARACTERS = 2_000
+
+    def __init__(self) -> None:
+        self.tail = ""
+        self.raw_element = ""
+
+    def read(self, static: str) -> None:
+        """Go on over the text up to the next variable."""
+        elements = _RAW_ELEMENT.findall(static)
+        if elements:
+            self.raw_element = "" if elements[-1].startswith("/") else elements[-1]
+        self.tail = (self.tail + static)[-self._TAIL_CHARACTERS :]
+
+    def filled(self) -> None:
+        """The variable itself counts as one letter."""
+        self.tail += "x"
+
+
 class _Reader:
     """Parses the parts of one template, numbering links over all of them."""
 
@@ -144,6 +166,7 @@ class _Reader:
         self.problems: list[Problem] = []
         self.links: list[str] = []
         self._known = LEAD_NAMES | PRODUCT_NAMES | declared
+        self._surroundings = _Surroundings()
 
     def fault(self, path: str, code: str, message: str) -> None:
         """Note a fault and go on."""
@@ -155,22 +178,31 @@ class _Reader:
         if len(text) > MAX_PART_CHARACTERS:
             self.fault(path, "too_long", f"{len(text)} characters: at most {MAX_PART_CHARACTERS} are allowed.")
             return ()
+        if name == "subject" and _CONTROL.search(text):
+            self.fault(path, "control_character", "A subject is one line: remove line breaks and control characters.")
         pieces = list(self._pieces(path, name, text))
-        if sum(isinstance(piece, Variable) for piece in pieces) > MAX_SLOTS:
-            self.fault(path, "too_many_variables", f"More than {MAX_SLOTS} variables: use fewer.")
         if name == "html":
             return tuple(_with_pixel(self._track(pieces, _ANCHOR)))
         return tuple(self._track(pieces, _BARE_URL) if name == "text" else pieces)
 
     def _pieces(self, path: str, name: str, text: str) -> Iterable[Piece]:
-        position = 0
+        position, found = 0, 0
+        self._surroundings = _Surroundings()
         for match in _OUTPUT.finditer(text):
-            if match.start() > position:
-                yield text[position : match.start()]
-            position = match.end()
+            static = text[position : match.start()]
+            if static:
+                yield static
+            position, found = match.end(), found + 1
+            self._surroundings.read(static)
+            if found > MAX_SLOTS:
+                self.fault(path, "too_many_variables", f"More than {MAX_SLOTS} variables: use fewer.")
+                return
             variable = self._variable(path, name, text, match)
+            self._surroundings.filled()
             if variable is not None:
                 yield variable
+            elif match.group(1) is None:
+                return  # looking for the end of each further opening would read the text again and again
         if position < len(text):
             yield text[position:]
 
@@ -193,7 +225,7 @@ class _Reader:
         if parsed is None:
             return None
         filters, fallback = parsed
-        place = self._place(path, where, name, text, match, variable)
+        place = self._place(path, where, name, variable)
         return None if place is None else Variable(variable, place, filters, fallback)
 
     def _check_name(self, path: str, where: str, name: str) -> bool:
@@ -228,17 +260,15 @@ class _Reader:
             position = match.end()
         return tuple(filters), fallback
 
-    def _place(self, path: str, where: str, name: str, text: str, match: re.Match[str], variable: str) -> Place | None:
+    def _place(self, path: str, where: str, name: str, variable: str) -> Place | None:
         if name != "html":
             return Place.HEADER if name == "subject" else Place.TEXT
-        before = _OUTPUT.sub("x", text[: match.start()])
-        element = _RAW_ELEMENT.findall(before)
-        if element and not element[-1].startswith("/"):
-            self.fault(path, "unsafe_place", f"{where}: a value may not stand inside <{element[-1]}>.")
+        before, element = self._surroundings.tail, self._surroundings.raw_element
+        if element:
+            self.fault(path, "unsafe_place", f"{where}: a value may not stand inside <{element}>.")
             return None
-        if not _TAG_OPEN.search(before[-2000:]):
+        if not _TAG_OPEN.search(before):
             return Place.HTML
-        before = before[-2000:]
         attribute = _ATTRIBUTE_OPEN.search(before)
         if attribute is None:
             self.fault(path, "unquoted_attribute", f"{where}: put {variable} inside a quoted attribute value.")
@@ -336,7 +366,8 @@ def value_key(piece: Variable | Link | OpenPixel) -> str:
     """The key under which a submission's ``values`` hold what belongs into a gap."""
     if isinstance(piece, Link):
         return f"link:{piece.number}"
-    return "open" if isinstance(piece, OpenPixel) else piece.slot
+    # Prefixed: a tenant's variable called "to" or "open" must not meet the product's own values.
+    return "open" if isinstance(piece, OpenPixel) else f"var:{piece.slot}"
 
 
 def with_url_prefixes(message: Message, *, click: str, pixel: str, unsubscribe: str) -> Message:

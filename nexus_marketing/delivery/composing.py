@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -39,7 +40,7 @@ class SendContent:
     declared: Mapping[str, Any]
     sender: Mapping[str, Any]
     campaign_id: int
-    digest: str
+    launched_at: datetime
 
     def content(self, public_url: str) -> Content:
         """What the channel compiles: our URLs up to their tokens are part of the text."""
@@ -71,7 +72,7 @@ def load_content(session: Session, send: Send) -> SendContent:
         version.variables,
         send.sender,
         send.campaign_id,
-        version.digest,
+        send.created_at,
     )
 
 

@@ -17,9 +17,6 @@ from nexus_marketing.db.tenancy import tenant_of
 from nexus_marketing.delivery.composing import SendContent
 from nexus_marketing.keys import Keys
 
-#: Hashes kept between the gate and the windows of a chunk.
-_REMEMBERED = 5_000
-
 
 @dataclass(frozen=True, slots=True)
 class Gate:
@@ -31,6 +28,8 @@ class Gate:
 
     def decide(self, session: Session, rows: Sequence[Row[Any]]) -> tuple[list[Row[Any]], list[Settlement]]:
         """Split a chunk's recipients into those who may be written to and those settled as skipped."""
+        # Addresses may have changed since this recipient was last here.
+        self.known.clear()
         reasons = self._reasons(session, rows)
         passing = [row for row in rows if row.seq not in reasons]
         return passing, [_skip(seq, reason) for seq, reason in reasons.items()]
@@ -66,8 +65,6 @@ class Gate:
     def _hashes(self, session: Session, rows: Sequence[Row[Any]]) -> dict[int, bytes]:
         """Keyed hashes by ``seq``; a window asks again for what the gate has just computed."""
         tenant_id, known, hashed = tenant_of(session), self.known, self.keys.address_hash
-        if len(known) > _REMEMBERED:
-            known.clear()
         for row in rows:
             if row.seq not in known:
                 known[row.seq] = hashed(tenant_id, row.email_norm)

@@ -120,7 +120,7 @@ class ChunkHandOver:
         try:
             finished = self._windows()
             while self._open:
-                self._exhaust(self._open.popleft())
+                self._exhaust_oldest()
             self._close(finished=finished)
         except LeaseLost:
             self.parts.runtime.telemetry.count("delivery.lease_lost")
@@ -139,7 +139,7 @@ class ChunkHandOver:
                 return False
             position += len(window)
             if len(self._open) > 1:
-                self._exhaust(self._open.popleft())
+                self._exhaust_oldest()
         return not self.result.sender_failed
 
     def _commit_window(self, window: Sequence[Row[Any]]) -> bool:
@@ -180,9 +180,10 @@ class ChunkHandOver:
             _Window(lo=window[0].seq, hi=hi, outcomes=self.parts.session.submit(batch, self.parts.journal))
         )
 
-    def _exhaust(self, window: _Window) -> None:
+    def _exhaust_oldest(self) -> None:
+        """Hear every answer of the oldest window; it stays open until then, so that nothing of it is forgotten."""
         answered = 0
-        for outcome in window.outcomes:
+        for outcome in self._open[0].outcomes:
             if outcome is None:
                 self._keep_lease()
                 continue
@@ -191,6 +192,7 @@ class ChunkHandOver:
             self._know(self._settlement(outcome, row))
             if outcome.kind is OutcomeKind.PERMANENT_SENDER:
                 self.result.sender_failed = outcome.code or outcome.detail or "sender refused"
+        self._open.popleft()
         now = time.monotonic()
         self.parts.pace.saw(answered, now - self._exhausted_at)
         self._exhausted_at = now
@@ -204,9 +206,13 @@ class ChunkHandOver:
             attempts=row.attempts,
             mark=row.mark,
             message_class=self.parts.gate.content.message_class,
-            policy=RetryPolicy(settings.max_attempts, settings.lease),
+            policy=RetryPolicy(settings.max_attempts, settings.lease, too_old=self._too_old()),
             rng=self.parts.runtime.rng,
         )
+
+    def _too_old(self) -> bool:
+        runtime = self.parts.runtime
+        return runtime.clock.now() - self.parts.gate.content.launched_at > runtime.settings.max_retry_age
 
     def _know(self, settlement: Settlement) -> None:
         self.known.append(settlement)

@@ -23,6 +23,8 @@ class RetryPolicy:
 
     max_attempts: int
     lease: timedelta
+    #: The send is older than retries are worth: what is not accepted now fails.
+    too_old: bool = False
 
 
 def settlement(
@@ -51,6 +53,8 @@ def settlement(
         return Settlement(seq, DeliveryState.FAILED, FailReason.PERMANENT_RECIPIENT, code, attempts + 1)
     if kind is OutcomeKind.UNKNOWN:
         return unknown(seq, attempts, mark, message_class, policy)
+    if policy.too_old:
+        return Settlement(seq, DeliveryState.FAILED, FailReason.EXHAUSTED, code, attempts)
     if kind is OutcomeKind.TRANSIENT:
         return _again_later(seq, attempts + 1, mark, code, policy, rng)
     wait = outcome.retry_after_seconds or (_NOT_SENT_SECONDS if kind is OutcomeKind.NOT_SENT else _THROTTLED_SECONDS)

@@ -6,6 +6,7 @@ nothing, a second planner waits and then finds the cursor moved.
 """
 
 from dataclasses import dataclass
+from itertools import count
 
 from nexus_marketing.core.deliveries import SendStatus
 from nexus_marketing.db.queries.planning import (
@@ -31,19 +32,22 @@ class SendRef:
     send_id: int
 
 
-def plan_send(runtime: Runtime, ref: SendRef) -> int:
-    """Plan what is left of a send's audience and set it running.
+def plan_send(runtime: Runtime, ref: SendRef, *, pieces: int | None = None) -> int:
+    """Plan what is left of a send's audience, or so many pieces of it; the last one sets it running.
 
     Returns:
         How many recipients were planned by this call, excluded ones included.
     """
     total = 0
-    while True:
+    for _ in count() if pieces is None else range(pieces):
         piece = _plan_piece(runtime, ref)
         if piece is None:
             return total
         total += piece.rows
         runtime.telemetry.point("delivery.plan.piece")
+        if piece.finished:
+            return total
+    return total
 
 
 def _plan_piece(runtime: Runtime, ref: SendRef) -> PlannedPiece | None:
@@ -59,7 +63,7 @@ def _plan_piece(runtime: Runtime, ref: SendRef) -> PlannedPiece | None:
         piece = insert_piece(session, send, size)
         insert_chunks(session, send, piece.rows, runtime.settings.chunk_size)
         move_cursor(session, ref.send_id, piece)
-        if piece.rows < size:
+        if piece.finished:
             set_send_status(session, ref.send_id, SendStatus.RUNNING, None)
         return piece
 

@@ -45,7 +45,7 @@ def recover_expired(runtime: Runtime) -> int:
 def _recover(runtime: Runtime, key: JournalKey, journal: DeadJournal | None) -> int:
     worker = runtime.engines.worker
     with open_session(worker, tenant_id=key.tenant_id, mode="durable") as session, session.begin():
-        taken = take_over(session, key.send_id, key.chunk_no, key.fence)
+        taken = take_over(session, key.send_id, key.chunk_no, key.fence, dead=journal is not None)
         if taken is None:
             return 0
         claim, rows = taken

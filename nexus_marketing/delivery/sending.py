@@ -8,12 +8,15 @@ from typing import Any
 from uuid import uuid4
 
 from sqlalchemy import Row
+from sqlalchemy.exc import DBAPIError
 
 from nexus_marketing.core.contracts import Channel
 from nexus_marketing.core.deliveries import SendStatus
+from nexus_marketing.core.errors import NexusError
 from nexus_marketing.db.models import Send
 from nexus_marketing.db.queries.deliveries import ChunkClaim, chunk_rows, claim_chunk, sends_with_work, settle
 from nexus_marketing.db.queries.planning import set_send_status
+from nexus_marketing.db.retry import is_transient
 from nexus_marketing.db.tenancy import find, open_session
 from nexus_marketing.delivery.composing import Composer, load_content
 from nexus_marketing.delivery.gate import Gate
@@ -46,7 +49,7 @@ class Sender:
         until = time.monotonic() + _TURN_SECONDS
         waiting = self._in_turn()
         while waiting and not self.stopping() and time.monotonic() < until:
-            served = [key for key in waiting if time.monotonic() < until and self._serve(*key)]
+            served = [key for key in waiting if time.monotonic() < until and self._serve_safely(*key)]
             chunks += len(served)
             waiting = served
         return chunks
@@ -65,6 +68,26 @@ class Sender:
         later = [key for key in waiting if key > self._last_served]
         return later + [key for key in waiting if key <= self._last_served]
 
+    def _serve_safely(self, tenant_id: int, send_id: int) -> bool:
+        """One send that cannot be sent is paused with its reason and keeps nobody else waiting."""
+        self._last_served = (tenant_id, send_id)
+        try:
+            return self._serve(tenant_id, send_id)
+        except DBAPIError as error:
+            if is_transient(error):
+                raise
+            reason = f"{type(error.orig).__name__}"
+        except NexusError as error:
+            reason = error.message
+        except Exception as error:  # isolation boundary: whatever is wrong with this send is its own affair
+            log.exception("send_failed", tenant_id=tenant_id, send_id=send_id)
+            reason = type(error).__name__
+        self._prepared.pop((tenant_id, send_id), None)
+        self.runtime.telemetry.count("delivery.send_failed")
+        log.error("send_paused", tenant_id=tenant_id, send_id=send_id, reason=reason)
+        self._set_status(tenant_id, send_id, SendStatus.PAUSED, f"cannot be sent: {reason}"[:200])
+        return False
+
     def _serve(self, tenant_id: int, send_id: int) -> bool:
         parts = self._parts(tenant_id, send_id)
         if parts is None:
@@ -73,7 +96,6 @@ class Sender:
         claimed = self._claim(parts, tenant_id, send_id)
         if claimed is None:
             return False
-        self._last_served = (tenant_id, send_id)
         claim, rows = claimed
         parts.journal.begin(claim)
         self.runtime.telemetry.point("delivery.claim.after")

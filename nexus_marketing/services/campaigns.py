@@ -35,7 +35,8 @@ _EVENTS: Mapping[CampaignAction, type[CampaignEvent]] = {
 }
 _SEND_MOVES: Mapping[CampaignAction, tuple[tuple[SendStatus, SendStatus], ...]] = {
     CampaignAction.PAUSE: ((SendStatus.RUNNING, SendStatus.PAUSED), (SendStatus.PLANNING, SendStatus.PAUSED)),
-    CampaignAction.RESUME: ((SendStatus.PAUSED, SendStatus.PLANNING),),
+    # A missed send waited for a person: resuming is that person's word.
+    CampaignAction.RESUME: ((SendStatus.PAUSED, SendStatus.PLANNING), (SendStatus.MISSED, SendStatus.PLANNING)),
     CampaignAction.CANCEL: tuple((status, SendStatus.CANCELLED) for status in OPEN_SENDS),
 }
 _MINOR_DIGITS: Mapping[str, int] = {"JPY": 0, "KRW": 0, "ISK": 0, "CLP": 0, "VND": 0, "BHD": 3, "KWD": 3, "TND": 3}
@@ -172,18 +173,25 @@ def _act(ctx: Context, campaign_id: int, action: CampaignAction, expected_versio
     campaign = _locked(ctx, campaign_id, expected_version)
     status = move(CampaignStatus(campaign.status), action)
     moves = dict(_SEND_MOVES[action])
-    for send in _open_sends(ctx, campaign):
-        if SendStatus(send.status) in moves:
-            send.status = moves[SendStatus(send.status)]
-            send.status_reason = None
+    for send in _sends(ctx, campaign, tuple(moves)):
+        send.status = moves[SendStatus(send.status)]
+        send.status_reason = None
+        if send.status == SendStatus.PLANNING:
+            send.send_not_after = ctx.now + ctx.runtime.settings.grace
+            if send.planned_at is not None:
+                send.status = SendStatus.RUNNING  # the audience is frozen: nobody joins it now
     _transition(ctx, campaign, action, status)
     return campaign
 
 
 def _open_sends(ctx: Context, campaign: Campaign) -> list[Send]:
+    return _sends(ctx, campaign, OPEN_SENDS)
+
+
+def _sends(ctx: Context, campaign: Campaign, statuses: tuple[SendStatus, ...]) -> list[Send]:
     statement = (
         select(Send)
-        .where(Send.campaign_id == campaign.id, Send.status.in_(OPEN_SENDS))
+        .where(Send.campaign_id == campaign.id, Send.status.in_(statuses))
         .order_by(Send.id)
         .with_for_update()
     )

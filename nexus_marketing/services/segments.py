@@ -23,10 +23,11 @@ from nexus_marketing.core.conditions import (
     to_json,
 )
 from nexus_marketing.core.conditions import lead_schema as standard_schema
+from nexus_marketing.core.deliveries import OPEN_SENDS
 from nexus_marketing.core.errors import Conflict, NexusError, StaleVersion, ValidationError
 from nexus_marketing.core.values import canonical
 from nexus_marketing.db.conditions import compile_condition, cost_class
-from nexus_marketing.db.models import Campaign, Segment
+from nexus_marketing.db.models import Campaign, Segment, Send
 from nexus_marketing.db.queries import segments as queries
 from nexus_marketing.db.tenancy import find, open_session
 from nexus_marketing.runtime import Context, Runtime
@@ -122,6 +123,8 @@ def delete_segment(ctx: Context, segment_id: int) -> None:
         Conflict: campaigns refer to it; names them.
     """
     segment = find(ctx.session, Segment, segment_id, lock=True)
+    if ctx.session.scalars(select(Send.id).where(Send.segment_id == segment_id, Send.status.in_(OPEN_SENDS))).first():
+        raise Conflict("A send to this segment is under way: wait for its end or cancel the campaign first.")
     users = ctx.session.scalars(select(Campaign.id).where(Campaign.segment_id == segment_id).limit(10)).all()
     if users:
         named = ", ".join(str(each) for each in users)

@@ -9,14 +9,17 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
+from sqlalchemy import Row
 from sqlalchemy.exc import DBAPIError
 
 from nexus_marketing.core.actors import SYSTEM
 from nexus_marketing.core.deliveries import SendStatus
+from nexus_marketing.core.errors import NexusError
 from nexus_marketing.db.queries.completion import sends_to_report
 from nexus_marketing.db.queries.partitions import keep_ahead
-from nexus_marketing.db.queries.planning import sends_to_plan
+from nexus_marketing.db.queries.planning import sends_to_plan, set_send_status
 from nexus_marketing.db.queries.workers import say_alive
 from nexus_marketing.db.retry import is_transient
 from nexus_marketing.db.tenancy import open_session
@@ -81,7 +84,7 @@ class WorkerLoop:
             lambda: judge_hits(runtime),
             lambda: forget_answers(runtime),
         )
-        return sum(step() for step in steps if not self.stopping())
+        return sum(_isolated(step) for step in steps if not self.stopping())
 
     def _keep_partitions_ahead(self) -> None:
         """At the first turn and a few times a day: rows must never wait for an operator to make room."""
@@ -113,11 +116,34 @@ def plan_waiting(runtime: Runtime) -> int:
     """Freeze the audience of every send that waits for it, from membership that is no older than the launch."""
     with open_session(runtime.engines.worker, tenant_id=None, mode="read") as session:
         waiting = sends_to_plan(session)
-    for row in waiting:
+    return sum(_plan_some(runtime, row) for row in waiting)
+
+
+def _plan_some(runtime: Runtime, row: Row[Any]) -> int:
+    """One piece of one send, so that a large audience keeps nobody waiting; what cannot be planned is paused."""
+    try:
         if row.plan_cursor == 0:
             refresh(runtime, row.tenant_id, row.segment_id)
-        plan_send(runtime, SendRef(row.tenant_id, row.id))
-    return len(waiting)
+        plan_send(runtime, SendRef(row.tenant_id, row.id), pieces=1)
+    except NexusError as error:
+        log.warning("planning_failed", tenant_id=row.tenant_id, send_id=row.id, reason=error.message)
+        with open_session(runtime.engines.worker, tenant_id=row.tenant_id) as session, session.begin():
+            reason = f"cannot be planned: {error.message}"
+            set_send_status(session, row.id, SendStatus.PAUSED, reason[:200])
+    return 1
+
+
+def _isolated(step: Callable[[], int]) -> int:
+    """One kind of work that fails must not keep the others from being done; a database that is away does."""
+    try:
+        return step()
+    except DBAPIError as error:
+        if is_transient(error):
+            raise
+        log.exception("worker_step_failed")
+    except Exception:  # isolation boundary
+        log.exception("worker_step_failed")
+    return 0
 
 
 def report_ends(runtime: Runtime) -> int:

@@ -60,6 +60,8 @@ class Send(TenantKeyed, Base):
     sender: Mapped[dict[str, Any]] = plain()
     plan_cursor: Mapped[int] = plain(server_default=text("0"))
     planned: Mapped[int] = plain(server_default=text("0"))
+    #: When the audience was frozen whole; nobody is added after it.
+    planned_at: Mapped[datetime | None] = plain()
     send_not_after: Mapped[datetime] = plain()
     created_at: Mapped[datetime] = plain()
     started_at: Mapped[datetime | None] = plain()
@@ -95,6 +97,7 @@ class Delivery(TenantScoped, Base):
         Index(
             "ix_marketing_deliveries_due",
             "tenant_id",
+            "send_id",
             "due_at",
             postgresql_where=text("due_at IS NOT NULL"),
             sqlite_where=text("due_at IS NOT NULL"),

@@ -84,6 +84,7 @@ _CANCEL_MEMBER = """
 UPDATE marketing_deliveries
 SET state = 'skipped', reason = 'cancelled', due_at = NULL, settled_at = nexus_now()
 WHERE tenant_id = :tenant_id AND send_id = :send_id AND seq = :seq AND state = 'planned'
+  AND due_at = '9999-12-31T00:00:00.000000Z'
 """
 _CANCEL_DUE = """
 UPDATE marketing_deliveries

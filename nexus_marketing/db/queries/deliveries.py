@@ -13,6 +13,10 @@ from sqlalchemy.orm import Session
 
 from nexus_marketing.db.tenancy import run, run_for_all
 
+#: ``due_at`` of recipients that a retry chunk holds: never due by itself, and never an ordinary chunk's.
+#: A recipient deferred again while in the chunk gets a real moment and is the chunk's no more.
+GATHERED = "9999-12-31T00:00:00.000000Z"
+
 
 @dataclass(frozen=True, slots=True)
 class ChunkClaim:
@@ -123,7 +127,7 @@ def chunk_rows(session: Session, claim: ChunkClaim, columns: Sequence[str]) -> l
 
 def _lane(seqs: Sequence[int] | None) -> str:
     """A recipient is in its ordinary chunk (no ``due_at``) or in the retry lane, never in both."""
-    return "IS NULL" if seqs is None else "IS NOT NULL"
+    return "IS NULL" if seqs is None else f"= '{GATHERED}'"
 
 
 def _members(claim: ChunkClaim, rows: Sequence[Row[Any]]) -> list[Row[Any]]:
@@ -267,6 +271,7 @@ def expired_chunks(session: Session) -> list[Row[Any]]:
 _TAKE_OVER = """
 UPDATE marketing_delivery_chunks SET fence = fence + 1
 WHERE tenant_id = :tenant_id AND send_id = :send_id AND chunk_no = :chunk_no AND fence = :fence AND closed_at IS NULL
+  AND (:dead OR lease_until < nexus_now())
 RETURNING seq_lo, seq_hi, seqs, intent_lo, intent_hi, fence
 """
 _OPEN_INTENT = """
@@ -277,12 +282,15 @@ ORDER BY seq
 """
 
 
-def take_over(session: Session, send_id: int, chunk_no: int, fence: int) -> tuple[ChunkClaim, list[Row[Any]]] | None:
+def take_over(
+    session: Session, send_id: int, chunk_no: int, fence: int, *, dead: bool
+) -> tuple[ChunkClaim, list[Row[Any]]] | None:
     """Raise the fence of a chunk whose worker is gone; also its recipients that may have been on the wire.
 
+    ``dead``: the worker is known to be gone; otherwise its lease must be over at this very moment.
     ``None`` when somebody else was quicker or the worker is alive after all.
     """
-    values = {"send_id": send_id, "chunk_no": chunk_no, "fence": fence}
+    values = {"send_id": send_id, "chunk_no": chunk_no, "fence": fence, "dead": dead}
     row = run(session, _TAKE_OVER, values, writes=True).first()
     if row is None:
         return None
@@ -308,9 +316,6 @@ def sends_with_due_rows(session: Session) -> list[Row[Any]]:
         )
     )
 
-
-#: ``due_at`` of recipients that a retry chunk holds: never due by itself, and never an ordinary chunk's.
-GATHERED = "9999-12-31T00:00:00.000000Z"
 
 _DUE = """
 SELECT seq FROM marketing_deliveries

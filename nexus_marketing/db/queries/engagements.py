@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
 
-from sqlalchemy import Row
+from sqlalchemy import Row, bindparam, text
 from sqlalchemy.orm import Session
 
 from nexus_marketing.db.tenancy import run, run_for_all
@@ -30,17 +30,16 @@ def take_settled_hits(session: Session, settling_seconds: float) -> list[Row[Any
     return list(run(session, _TAKE.format(lock=lock), {"age": -settling_seconds}, writes=True).all())
 
 
+_SETTLED_AT = text(
+    "SELECT seq, settled_at FROM marketing_deliveries"
+    " WHERE tenant_id = :tenant_id AND send_id = :send_id AND seq IN :seqs"
+).bindparams(bindparam("seqs", expanding=True))
+
+
 def handed_over_at(session: Session, send_id: int, seqs: Sequence[int]) -> dict[int, Any]:
     """When each recipient's message was answered."""
-    found = run(
-        session,
-        "SELECT seq, settled_at FROM marketing_deliveries"
-        " WHERE tenant_id = :tenant_id AND send_id = :send_id AND seq BETWEEN :lo AND :hi",
-        {"send_id": send_id, "lo": min(seqs), "hi": max(seqs)},
-        writes=False,
-    )
-    wanted = frozenset(seqs)
-    return {row.seq: row.settled_at for row in found if row.seq in wanted}
+    found = run(session, _SETTLED_AT, {"send_id": send_id, "seqs": sorted(set(seqs))}, writes=False)
+    return {row.seq: row.settled_at for row in found}
 
 
 _FIRST = """

@@ -17,6 +17,7 @@ class PlannedPiece:
 
     rows: int
     last_lead_id: int
+    finished: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +47,8 @@ def sends_to_plan(session: Session) -> list[Row[Any]]:
 
 
 def lock_planning_send(session: Session, send_id: int) -> PlanningSend | None:
-    """The send under its row lock: planners of one send take turns."""
-    send = session.get(Send, (tenant_of(session), send_id), with_for_update=True)
+    """The send under its row lock; ``None`` when another planner has it."""
+    send = session.get(Send, (tenant_of(session), send_id), with_for_update={"skip_locked": True})
     if send is None:
         return None
     return PlanningSend(
@@ -90,7 +91,7 @@ def insert_piece(session: Session, send: PlanningSend, size: int) -> PlannedPiec
     members = {"segment_id": send.segment_id, "cursor": send.plan_cursor}
     last = run(session, _LAST, {**members, "size": size}, writes=False).scalar()
     if last is None:
-        return PlannedPiece(0, send.plan_cursor)
+        return PlannedPiece(0, send.plan_cursor, finished=True)
     piece = {"send_id": send.id, "base": send.planned, "channel": send.channel, "last": last}
     inserted = run(session, _PIECE, {**members, **piece}, writes=True)
     return PlannedPiece(inserted.rowcount, last)  # type: ignore[attr-defined]
@@ -99,14 +100,12 @@ def insert_piece(session: Session, send: PlanningSend, size: int) -> PlannedPiec
 def insert_chunks(session: Session, send: PlanningSend, rows: int, chunk_size: int) -> None:
     """One chunk row per ``chunk_size`` recipients of the piece just planned."""
     first, last = send.planned + 1, send.planned + rows
+    counted = "SELECT coalesce(max(chunk_no), 0) FROM marketing_delivery_chunks"
+    where = " WHERE tenant_id = :tenant_id AND send_id = :send_id"
+    before = int(run(session, counted + where, {"send_id": send.id}, writes=False).scalar_one())
     chunks = [
-        {
-            "send_id": send.id,
-            "chunk_no": (low - 1) // chunk_size + 1,
-            "seq_lo": low,
-            "seq_hi": min(low + chunk_size - 1, last),
-        }
-        for low in range(first, last + 1, chunk_size)
+        {"send_id": send.id, "chunk_no": number, "seq_lo": low, "seq_hi": min(low + chunk_size - 1, last)}
+        for number, low in enumerate(range(first, last + 1, chunk_size), start=before + 1)
     ]
     if chunks:
         run(
@@ -134,12 +133,14 @@ def set_send_status(session: Session, send_id: int, status: str, reason: str | N
     run(
         session,
         "UPDATE marketing_sends SET status = :status, status_reason = :reason,"
+        " planned_at = CASE WHEN :running THEN coalesce(planned_at, nexus_now()) ELSE planned_at END,"
         " finished_at = CASE WHEN :final THEN nexus_now() ELSE finished_at END"
         " WHERE tenant_id = :tenant_id AND id = :send_id",
         {
             "send_id": send_id,
             "status": status,
             "reason": reason,
+            "running": status == "running",
             "final": status in ("completed", "cancelled", "missed", "failed"),
         },
         writes=True,

@@ -7,11 +7,12 @@ from threading import Thread
 import pytest
 from sqlalchemy import select
 
-from nexus_marketing.core.contracts import OutcomeKind
+from nexus_marketing.core.contracts import Content, OutcomeKind
 from nexus_marketing.core.errors import TransitionRefused, ValidationError
 from nexus_marketing.core.privacy import ConsentState
-from nexus_marketing.db.models import AuditEntry, History
+from nexus_marketing.db.models import AuditEntry, History, Lead
 from nexus_marketing.db.queries.completion import broken_invariants
+from nexus_marketing.db.queries.segments import add_members
 from nexus_marketing.services.analytics import campaign_analytics
 from nexus_marketing.services.campaigns import (
     cancel_campaign,
@@ -20,7 +21,9 @@ from nexus_marketing.services.campaigns import (
     pause_campaign,
     resume_campaign,
 )
+from nexus_marketing.tasks.loops import WorkerLoop
 from tests.common.databases import DatabaseTime
+from tests.common.factories import make_leads
 from tests.functional.delivery.conftest import Scene
 
 pytestmark = pytest.mark.req("FR-P2-004", "REL-001", "REL-002", "BR-012")
@@ -288,3 +291,106 @@ def test_two_workers_share_a_send_without_doubling(make_scene: MakeScene) -> Non
 
 def test_the_grace_is_an_hour_by_default(make_scene: MakeScene) -> None:
     assert make_scene(0).runtime.settings.grace == timedelta(hours=1)
+
+
+def test_resuming_a_frozen_audience_adds_nobody(make_scene: MakeScene) -> None:
+    scene = make_scene(5, chunk_size=4)
+
+    def pause(batch: object) -> None:
+        scene.channel.on_batch = None
+        with scene.runtime.work(scene.tenant_id) as ctx:
+            pause_campaign(ctx, scene.campaign_id)
+
+    scene.channel.on_batch = pause
+    scene.launch()
+    scene.work()
+    (newcomer,) = make_leads(scene.runtime, scene.tenant_id, 1, first=99)
+    with scene.runtime.work(scene.tenant_id) as ctx:
+        add_members(ctx.session, 1, [newcomer], 1)
+    with scene.runtime.work(scene.tenant_id) as ctx:
+        resume_campaign(ctx, scene.campaign_id)
+    scene.work()
+    assert scene.states() == ["accepted"] * 5
+    assert scene.campaign().status == "completed"
+
+
+def test_resuming_a_missed_send_is_a_persons_word_to_send_it(make_scene: MakeScene) -> None:
+    scene = make_scene(3)
+    scene.launch()
+    scene.runtime.clock.advance(hours=2)  # type: ignore[attr-defined]
+    scene.work()
+    with scene.runtime.work(scene.tenant_id) as ctx:
+        resume_campaign(ctx, scene.campaign_id)
+    scene.work()
+    assert scene.states() == ["accepted"] * 3
+
+
+def test_a_changed_address_is_checked_again_before_a_retry(make_scene: MakeScene, database_time: DatabaseTime) -> None:
+    scene = make_scene(1, {"person1@example.org": [OutcomeKind.TRANSIENT]})
+    scene.launch()
+    loop = WorkerLoop(scene.runtime, lambda: False)
+    while loop.turn():
+        assert scene.channel.sent == []
+    scene.suppress(77)
+    with scene.runtime.work(scene.tenant_id) as ctx:
+        lead = ctx.session.scalars(select(Lead)).one()
+        lead.email = lead.email_norm = scene.address(77)
+    database_time.advance(hours=1)
+    while loop.turn():
+        assert scene.channel.sent == []
+    loop.finish()
+    assert scene.states() == ["skipped(suppressed)"]
+
+
+def test_a_send_that_cannot_be_sent_stops_nobody_else(
+    make_scene: MakeScene, other_tenant: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken, fine = make_scene(2), make_scene(0)
+    fine.tenant_id = other_tenant
+    fine.lead_ids = make_leads(fine.runtime, other_tenant, 2)
+    broken.launch()
+    fine.launch()
+    opened = broken.channel.open
+
+    def refuse_the_first(settings: object, content: Content) -> object:
+        if f".t{broken.tenant_id}." in content.list_id:
+            raise ValidationError.at("subject", "control_character", "The subject holds a line break.")
+        return opened({}, content)
+
+    monkeypatch.setattr(
+        type(broken.channel), "open", lambda _self, settings, content: refuse_the_first(settings, content)
+    )
+    broken.work()
+    assert fine.states() == ["accepted"] * 2
+    assert broken.states() == ["planned"] * 2
+    assert "line break" in (broken.campaign().status_reason or "")
+
+
+def test_a_retried_recipient_waits_its_time_and_is_in_one_chunk_only(
+    make_scene: MakeScene, database_time: DatabaseTime
+) -> None:
+    scene = make_scene(8, {f"person{n}@example.org": [OutcomeKind.TRANSIENT] * 2 for n in range(1, 9)})
+    scene.launch()
+    scene.work()
+    batches: list[int] = []
+    scene.channel.on_batch = lambda batch: batches.append(1)
+    scene.stopping = lambda: len(batches) >= 1
+    database_time.advance(minutes=2)
+    scene.work()  # gathers all eight, hands some over, which are deferred again, and stops
+    scene.stopping = lambda: False
+    scene.work()
+    for _ in range(3):
+        database_time.advance(minutes=10)
+        scene.work()
+    assert scene.states() == ["accepted"] * 8
+    assert sorted(each.address for each in scene.channel.sent) == sorted({each.address for each in scene.channel.sent})
+
+
+def test_messages_older_than_retries_are_worth_fail(make_scene: MakeScene, database_time: DatabaseTime) -> None:
+    scene = make_scene(1, {"person1@example.org": [OutcomeKind.NOT_SENT] * 9})
+    scene.launch()
+    scene.work()
+    scene.runtime.clock.advance(days=4)  # type: ignore[attr-defined]
+    database_time.advance(minutes=5)
+    scene.work()
+    assert scene.states() == ["failed(exhausted)"]

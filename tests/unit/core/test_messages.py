@@ -54,9 +54,9 @@ def test_the_open_pixel_stands_before_the_end_of_the_body() -> None:
 
 def test_unknown_names_are_reported_with_place_and_nearest() -> None:
     with pytest.raises(TemplateError) as refused:
-        parse_message({"subject": "a\n {{ frist_name }}", "html": "x"})
+        parse_message({"subject": "a", "text": "a\n {{ frist_name }}"})
     (problem,) = refused.value.problems
-    assert problem.path == "content.subject"
+    assert problem.path == "content.text"
     assert problem.message == "line 2, column 2: unknown variable frist_name. Did you mean first_name?"
 
 
@@ -85,6 +85,16 @@ def test_unknown_names_are_reported_with_place_and_nearest() -> None:
 @pytest.mark.req("SR-002")
 def test_what_is_not_in_the_language_is_refused(markup: str, code: str) -> None:
     assert code in codes(html(markup))
+
+
+def test_a_subject_is_one_line() -> None:
+    for character in "\n\r\x7f\u2028":
+        assert codes({"subject": f"Hi{character}there", "text": "x"}) == {"control_character"}
+
+
+def test_a_flood_of_openings_is_refused_at_once() -> None:
+    assert "not_in_language" in codes({"subject": "s", "text": "{{" * 50_000})
+    assert "too_many_variables" in codes({"subject": "s", "text": "{{ name }}" * 15_000})
 
 
 def test_parts_that_are_missing_are_named() -> None:
