@@ -124,9 +124,13 @@ class Sink:
         with contextlib.suppress(BlockingIOError):
             while True:
                 sock, _ = self._listener.accept()
-                sock.setblocking(False)
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                sock.send(_GREETING)
+                try:
+                    sock.setblocking(False)
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    sock.send(_GREETING)
+                except OSError:
+                    sock.close()  # gone before it was greeted
+                    continue
                 self.sessions += 1
                 self._selector.register(sock, selectors.EVENT_READ, _Client(sock))
 

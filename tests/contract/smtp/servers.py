@@ -70,6 +70,8 @@ class ScriptedServer:
                 sock.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join(10)
+        for sock in self._sockets:
+            sock.close()
 
     def _listen(self):
         while not self._stopped.is_set():
