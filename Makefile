@@ -69,14 +69,15 @@ clean: ## remove everything that the targets make, .venv included
 		.pytest_cache .mypy_cache .ruff_cache .import_linter_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# What is installed is exactly what the lock's hashes say; only this project itself is not in it.
+# What is installed is exactly what the lock's hashes say; only this project itself is not in it. The lock is complete, so
+# nothing is resolved again (--no-deps): pip would look past a pin for an extra (coverage[toml]) and refuse the newer release.
 define install
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or newer is needed: install it, or say make PYTHON=/path/to/python3" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@if command -v uv >/dev/null; then installer="uv pip install --quiet --python $(BIN)/python"; \
 	else installer="$(BIN)/python -m pip install --quiet"; fi; \
 	echo "installing $(1) into $(VENV)"; \
-	$$installer --require-hashes -r $(1) && $$installer --no-deps --no-build-isolation -e .
+	$$installer --no-deps --require-hashes -r $(1) && $$installer --no-deps --no-build-isolation -e .
 	@touch $@
 endef
 
