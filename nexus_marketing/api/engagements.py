@@ -7,13 +7,14 @@ from typing import Any
 from pyramid.config import Configurator
 from pyramid.request import Request
 
-from nexus_marketing.api.bodies import check, read_json
+from nexus_marketing.api.bodies import read_json
 from nexus_marketing.api.errors import HttpFault
 from nexus_marketing.api.replies import Reply
 from nexus_marketing.api.schemas.engagements import MAX_ROWS, READ_ONLY, ROW
 from nexus_marketing.api.writes import writes
 from nexus_marketing.core.errors import Problem, ValidationError
 from nexus_marketing.core.permissions import Permission
+from nexus_marketing.core.schemas import check
 from nexus_marketing.runtime import Context
 from nexus_marketing.services import engagements as services
 

@@ -1,8 +1,8 @@
 """Bodies of campaign requests."""
 
-from nexus_marketing.api.bodies import Schema
 from nexus_marketing.api.versions import VERSION
 from nexus_marketing.core.campaigns import MessageClass
+from nexus_marketing.core.schemas import Schema
 
 _REFERENCE = {"type": "id", "nullable": True, "check_with": "id"}
 _SUBJECT = {"type": "string", "nullable": True, "maxlength": 200}

@@ -1,6 +1,6 @@
 """Bodies of reported engagements."""
 
-from nexus_marketing.api.bodies import Schema
+from nexus_marketing.core.schemas import Schema
 
 MAX_ROWS = 500
 ROW: Schema = {

@@ -1,7 +1,7 @@
 """Bodies of lead requests; meaning (addresses, zones, countries) is checked by the service."""
 
-from nexus_marketing.api.bodies import Schema
 from nexus_marketing.api.versions import VERSION
+from nexus_marketing.core.schemas import Schema
 
 _TEXT = {"type": "string", "nullable": True, "maxlength": 512}
 FIELDS: Schema = {

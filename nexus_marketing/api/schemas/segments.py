@@ -1,7 +1,7 @@
 """Bodies of segment requests; conditions are read by the condition language itself."""
 
-from nexus_marketing.api.bodies import Schema
 from nexus_marketing.api.versions import VERSION
+from nexus_marketing.core.schemas import Schema
 
 _FIELDS: Schema = {
     "name": {"type": "string", "minlength": 1, "maxlength": 200},

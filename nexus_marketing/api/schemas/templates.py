@@ -1,7 +1,7 @@
 """Bodies of template requests; the template language is read by the service."""
 
-from nexus_marketing.api.bodies import Schema
 from nexus_marketing.api.versions import VERSION
+from nexus_marketing.core.schemas import Schema
 
 _PART = {"type": "string", "maxlength": 500_000}
 _CONTENT = {

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nexus_marketing.api.bodies import check
 from nexus_marketing.api.schemas import campaigns, engagements, leads, segments, templates
 from nexus_marketing.core.errors import ValidationError
+from nexus_marketing.core.schemas import check
 
 pytestmark = pytest.mark.req("SR-003")
 
