@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 
+import plaster
 from pyramid.config import Configurator
 from pyramid.router import Router
 
@@ -22,9 +23,11 @@ from nexus_marketing.core.clock import Clock, SystemClock
 from nexus_marketing.core.contracts import Channel
 from nexus_marketing.core.errors import ConfigurationError
 from nexus_marketing.db.engines import DatabaseSettings, build_engines, check_versions
+from nexus_marketing.db.queries.tenants import require_tenant
 from nexus_marketing.db.upgrade import lock_file, require_current
 from nexus_marketing.keys import Keys
 from nexus_marketing.runtime import Doorbell, MemoryDoorbell, Runtime
+from nexus_marketing.services.storage import SqlStorage
 from nexus_marketing.settings import Settings, SmtpSettings
 from nexus_marketing.smtp.catcher import Catcher
 from nexus_marketing.smtp.handshake import PoolSettings, TlsPolicy
@@ -95,6 +98,41 @@ def make_runtime(settings: Mapping[str, str]) -> Runtime:
         clock=clock,
         doorbell=_doorbell(parsed),
     )
+
+
+def read_settings(ini: str) -> dict[str, str]:
+    """The ``app:main`` section of a configuration file.
+
+    Raises:
+        ConfigurationError: it cannot be read, or has no such section.
+    """
+    try:
+        found: dict[str, str] = plaster.get_settings(ini, "app:main")
+    except (plaster.PlasterError, LookupError, ValueError, OSError) as error:
+        raise ConfigurationError(f"{ini} cannot be read: {error}.") from error
+    if not found:
+        raise ConfigurationError(f"{ini} has no [app:main] section: copy development.ini of the distribution.")
+    return found
+
+
+def open_storage(ini: str, tenant: str) -> SqlStorage:
+    """The database behind ``nexus_marketing.connect``: campaigns of one tenant, for a program that is no server.
+
+    Raises:
+        ConfigurationError: the file cannot be read, or the schema is not this version's.
+        NotFound: there is no such tenant.
+    """
+    settings = read_settings(ini)
+    settings.pop("nexus.catcher_dir", None)  # nothing leaves from here
+    runtime = make_runtime(settings)
+    try:
+        require_current(runtime.engines)
+        with runtime.work(None, mode="read", role="worker") as ctx:
+            tenant_id = require_tenant(ctx.session, tenant).id
+    except BaseException:
+        runtime.close()
+        raise
+    return SqlStorage(runtime, tenant_id)
 
 
 def with_environment(settings: Mapping[str, str], environment: Mapping[str, str]) -> dict[str, str]:

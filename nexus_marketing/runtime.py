@@ -19,6 +19,7 @@ from nexus_marketing.core.actors import SYSTEM, Actor
 from nexus_marketing.core.clock import Clock, SystemClock
 from nexus_marketing.core.contracts import Channel
 from nexus_marketing.core.events import Event
+from nexus_marketing.core.hub import HUB, EventHub
 from nexus_marketing.db.engines import Engines
 from nexus_marketing.db.tenancy import TenantSession, open_session
 from nexus_marketing.keys import Keys
@@ -26,8 +27,6 @@ from nexus_marketing.settings import Settings
 from nexus_marketing.telemetry import NullTelemetry, Telemetry, get_logger
 
 log = get_logger(__name__)
-
-Subscriber = Callable[[Event], None]
 
 
 class Doorbell(Protocol):
@@ -88,7 +87,7 @@ class Runtime:
     rng: Random = field(default_factory=Random)
     telemetry: Telemetry = field(default_factory=NullTelemetry)
     doorbell: Doorbell = field(default_factory=MemoryDoorbell)
-    subscribers: tuple[Subscriber, ...] = ()
+    hub: EventHub = HUB
 
     @contextmanager
     def work(
@@ -160,9 +159,9 @@ class Context:
         self._manager.get().addAfterCommitHook(_guarded, (action,))
 
     def emit(self, event: Event) -> None:
-        """Tell subscribers of this process, after commit."""
-        for subscriber in self.runtime.subscribers:
-            self.after_commit(lambda subscriber=subscriber: subscriber(event))  # type: ignore[misc]
+        """Tell subscribers of this process: now those who may refuse it, after the commit the others."""
+        self.runtime.hub.before(event)
+        self.after_commit(lambda: self.runtime.hub.after(event))
 
     def ring(self, queue: str) -> None:
         """Wake workers after commit; what is lost here is found again by their polling."""

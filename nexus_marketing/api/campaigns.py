@@ -14,6 +14,7 @@ from nexus_marketing.api.resources import Document, changed, created, document_o
 from nexus_marketing.api.schemas import campaigns as schemas
 from nexus_marketing.api.versions import expected_version
 from nexus_marketing.api.writes import writes
+from nexus_marketing.core.money import major_units
 from nexus_marketing.core.permissions import Permission
 from nexus_marketing.db.models import Campaign
 from nexus_marketing.db.queries.resources import CAMPAIGNS
@@ -41,7 +42,7 @@ def includeme(config: Configurator) -> None:
 def campaign_document(campaign: Campaign) -> Document:
     """A campaign as the API shows it: money in major units."""
     document = document_of(campaign, CAMPAIGNS.fields, CAMPAIGNS.ids)
-    document["budget"] = services.major(campaign.budget_minor, campaign.currency)
+    document["budget"] = major_units(campaign.budget_minor, campaign.currency)
     return document
 
 
@@ -81,5 +82,5 @@ def _with_money(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for document in documents:
         if "budget" in document:
             # The listing brings the currency along whenever the budget is asked for.
-            document["budget"] = services.major(document["budget"], document["currency"])
+            document["budget"] = major_units(document["budget"], document["currency"])
     return documents

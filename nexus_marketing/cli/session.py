@@ -9,7 +9,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
-import plaster
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -58,13 +57,9 @@ class Cli:
         ini = self.ini
         if ini is None:
             return EMBEDDED
-        try:
-            found: dict[str, str] = plaster.get_settings(str(ini), "app:main")
-        except (plaster.PlasterError, LookupError, ValueError) as error:
-            raise ConfigurationError(f"{ini} cannot be read: {error}.") from error
-        if not found:
-            raise ConfigurationError(f"{ini} has no [app:main] section: copy development.ini of the distribution.")
-        return found
+        from nexus_marketing.config import read_settings
+
+        return read_settings(str(ini))
 
     @contextmanager
     def runtime(self, *, sends: bool = False) -> Iterator[Runtime]:

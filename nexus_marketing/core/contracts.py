@@ -1,6 +1,6 @@
-"""What a channel is, said once, for our own channels and for a stranger's (DESIGN.md §6).
+"""What a channel and a storage are, said once, for our own and for a stranger's (DESIGN.md §6).
 
-Delivery knows channels only by these types. A channel class needs neither a base class
+The product knows them only by these types. An implementation needs neither a base class
 nor Pyramid; everything that crosses the border is a frozen dataclass.
 """
 
@@ -9,6 +9,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol, runtime_checkable
 
+from nexus_marketing.core.campaigns import (
+    CampaignFilter,
+    CampaignKey,
+    CampaignState,
+    Decision,
+    HistoryEntry,
+    HistoryPage,
+)
 from nexus_marketing.core.messages import Message
 
 
@@ -139,3 +147,64 @@ class Channel(Protocol):
 
 
 ChannelFactory = Callable[[Mapping[str, Any]], Channel]
+
+
+class Storage(Protocol):
+    """Where campaigns and their histories are kept (campaign lifecycle only; FR-EXT-005).
+
+    ``nexus_marketing.plugin.testing`` holds an implementation against what is said here. A storage may
+    also be a :class:`DefinitionSource`, an :class:`AdoptingStorage` or a :class:`DeferringStorage`.
+    """
+
+    def load(self, key: CampaignKey) -> CampaignState | None:
+        """The campaign as it is now, or nothing where it was never stored."""
+        ...
+
+    def commit(self, key: CampaignKey, expected_version: int, decision: Decision) -> CampaignState:
+        """Write a decision, all of it or nothing, and answer the state as it is stored.
+
+        Raises:
+            StaleVersion: the campaign is not at ``expected_version`` (0: never stored) any more.
+        """
+        ...
+
+    def history(self, key: CampaignKey, page: HistoryPage) -> Sequence[HistoryEntry]:
+        """Lines of the campaign's history, oldest first; empty where it was never stored."""
+        ...
+
+    def find(self, wanted: CampaignFilter) -> Sequence[CampaignState]:
+        """Campaigns, in the order of their keys."""
+        ...
+
+
+class DefinitionSource(Protocol):
+    """A storage that also keeps definitions: they come before those of the program."""
+
+    def definition(self, code: str, reference: str | None) -> Any:
+        """The ``Definition`` in force under a code, or the one a running campaign is pinned to; or nothing."""
+        ...
+
+
+class AdoptingStorage(Protocol):
+    """A storage that takes over what an object has kept itself (promotion); a second time changes nothing."""
+
+    def adopt(
+        self,
+        state: CampaignState,
+        history: Sequence[HistoryEntry],
+        program: Mapping[str, Any] | None = None,
+        attended: frozenset[str] = frozenset(),
+    ) -> CampaignState:
+        """Store a campaign as it is, its id and every line of its history included.
+
+        ``program`` and ``attended`` as in :class:`nexus_marketing.core.campaigns.Decision`.
+        """
+        ...
+
+
+class DeferringStorage(Protocol):
+    """A storage inside somebody else's transaction: what follows a commit waits for theirs."""
+
+    def after_commit(self, action: Callable[[], None]) -> None:
+        """Do this once the transaction is durable, and not at all if it is not."""
+        ...

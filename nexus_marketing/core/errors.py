@@ -5,8 +5,9 @@ none of them knows HTTP. An error names the field, the value and the remedy in
 ``problems``, so that a caller can mend all faults at once.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, ClassVar
 
 
@@ -83,9 +84,15 @@ class StaleVersion(Conflict):
 
 
 class TransitionRefused(Conflict):
-    """The campaign cannot go there from where it is."""
+    """The campaign cannot go there from where it is, or a guard forbids it."""
 
     code = "transition_refused"
+
+
+class StorageUnsupported(Conflict):
+    """This needs the database, and the campaign is kept elsewhere: move it there with ``campaigns promote``."""
+
+    code = "storage_unsupported"
 
 
 class PermissionDenied(NexusError):
@@ -136,3 +143,11 @@ class ConfigurationError(NexusError):
     """A setting is missing or wrong; the message names it and the remedy."""
 
     code = "configuration"
+
+
+def hint(name: str, known: Collection[str]) -> str:
+    """The end of a sentence about a name that does not exist: the nearest one, or all there are."""
+    matches = get_close_matches(name[:64], [str(each) for each in known], n=1, cutoff=0.6)
+    if matches:
+        return f"; did you mean {matches[0]}"
+    return f": use {', '.join(sorted(map(str, known)))}" if known else ""

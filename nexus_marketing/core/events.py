@@ -1,27 +1,36 @@
 """What happened, as typed values; the requirements' names are used in webhooks.
 
-Events leave a unit of work after its commit and carry ids, never personal data.
+Events carry ids, never personal data. Subscribers hear of them before the commit (and may refuse it)
+or after it (and then only of what is durable): :class:`nexus_marketing.core.hub.EventHub`.
 """
 
 from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar
 
+from nexus_marketing.core.campaigns import CampaignAction, CampaignKey
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened to a tenant's data at a moment (UTC)."""
+    """Something that happened at a moment (UTC); ``tenant_id`` is nothing where there are no tenants."""
 
     name: ClassVar[str] = "marketing.event"
-    tenant_id: int
+    tenant_id: int | None
     at: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class CampaignEvent(Event):
-    """Something happened to a campaign."""
+    """Something happened to a campaign.
 
-    campaign_id: int
+    ``campaign_id`` is its id in the storage that holds it; ``key`` says which subject it is about, where
+    it is about one.
+    """
+
+    campaign_id: str
+    key: CampaignKey | None = None
+    actor: str = "system"
 
 
 class CampaignCreated(CampaignEvent):
@@ -31,9 +40,15 @@ class CampaignCreated(CampaignEvent):
 
 
 class CampaignLaunched(CampaignEvent):
-    """Its audience is being planned from now on."""
+    """It was launched: active, or queued until its time comes."""
 
     name: ClassVar[str] = "marketing.campaign.launched"
+
+
+class CampaignStarted(CampaignEvent):
+    """Its time came: a queued campaign is active."""
+
+    name: ClassVar[str] = "marketing.campaign.started"
 
 
 class CampaignPaused(CampaignEvent):
@@ -49,7 +64,7 @@ class CampaignResumed(CampaignEvent):
 
 
 class CampaignCompleted(CampaignEvent):
-    """Every recipient of every send is in a final state."""
+    """It ended as it should."""
 
     name: ClassVar[str] = "marketing.campaign.completed"
 
@@ -58,6 +73,43 @@ class CampaignCancelled(CampaignEvent):
     """Given up; what was not handed over never will be."""
 
     name: ClassVar[str] = "marketing.campaign.cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignMoved(CampaignEvent):
+    """It took a move of its definition's own, named by ``action``."""
+
+    name: ClassVar[str] = "marketing.campaign.moved"
+    action: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignHookFailed(CampaignEvent):
+    """An ``after_*`` hook raised: the move stands, what the hook was to do did not happen."""
+
+    name: ClassVar[str] = "marketing.campaign.hook_failed"
+    hook: str = ""
+    error: str = ""
+
+
+_BY_ACTION: dict[str, type[CampaignEvent]] = {
+    CampaignAction.LAUNCH: CampaignLaunched,
+    CampaignAction.START: CampaignStarted,
+    CampaignAction.PAUSE: CampaignPaused,
+    CampaignAction.RESUME: CampaignResumed,
+    CampaignAction.COMPLETE: CampaignCompleted,
+    CampaignAction.CANCEL: CampaignCancelled,
+}
+
+
+def campaign_event(
+    action: str, *, tenant_id: int | None, at: datetime, campaign_id: str, key: CampaignKey | None, actor: str
+) -> CampaignEvent:
+    """The event of a move: one of the requirements' names, or :class:`CampaignMoved`."""
+    kind = _BY_ACTION.get(action)
+    if kind is None:
+        return CampaignMoved(tenant_id, at, campaign_id, key, actor, action)
+    return kind(tenant_id, at, campaign_id, key, actor)
 
 
 @dataclass(frozen=True, slots=True)

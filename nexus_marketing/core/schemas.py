@@ -3,17 +3,17 @@
 Cerberus loads with this module; whoever must stay light imports it when it is needed.
 """
 
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any, ClassVar
 
 from cerberus import TypeDefinition, Validator
 from cerberus.errors import UNKNOWN_FIELD, ErrorDefinition
 from cerberus.errors import ValidationError as Fault
 
-from nexus_marketing.core.errors import NexusError, Problem, ValidationError
+from nexus_marketing.core.errors import NexusError, Problem, ValidationError, hint
 from nexus_marketing.core.ids import parse_id
-from nexus_marketing.core.values import join, parse_date, parse_datetime
+from nexus_marketing.core.values import DATE_SHAPE, join, parse_date, parse_datetime, parse_duration
 
 Schema = Mapping[str, Mapping[str, Any]]
 
@@ -21,7 +21,15 @@ Schema = Mapping[str, Mapping[str, Any]]
 _NOT_FOUND = ErrorDefinition(0x101, "check_with")
 _NOT_A_DATE = ErrorDefinition(0x102, "check_with")
 _NOT_A_DATETIME = ErrorDefinition(0x103, "check_with")
-_CODES = {_NOT_FOUND.code: "not_found", _NOT_A_DATE.code: "not_a_date", _NOT_A_DATETIME.code: "not_a_datetime"}
+_NOT_A_DURATION = ErrorDefinition(0x104, "check_with")
+_NOT_A_START = ErrorDefinition(0x105, "check_with")
+_CODES = {
+    _NOT_FOUND.code: "not_found",
+    _NOT_A_DATE.code: "not_a_date",
+    _NOT_A_DATETIME.code: "not_a_datetime",
+    _NOT_A_DURATION.code: "not_a_duration",
+    _NOT_A_START.code: "not_a_datetime",
+}
 
 
 class DocumentValidator(Validator):  # type: ignore[misc]  # Cerberus has no types
@@ -45,6 +53,14 @@ class DocumentValidator(Validator):  # type: ignore[misc]  # Cerberus has no typ
 
     def _check_with_datetime(self, field: str, value: Any) -> None:
         self._accept(field, value, _NOT_A_DATETIME, parse_datetime)
+
+    def _check_with_duration(self, field: str, value: Any) -> None:
+        self._accept(field, value, _NOT_A_DURATION, parse_duration)
+
+    def _check_with_start(self, field: str, value: Any) -> None:
+        """A day (its beginning is meant) or a point in time."""
+        read = parse_date if isinstance(value, str) and DATE_SHAPE.match(value) else parse_datetime
+        self._accept(field, value, _NOT_A_START, read)
 
     def _accept(self, field: str, value: Any, fault: ErrorDefinition, read: Callable[[str], object]) -> None:
         if not isinstance(value, str):
@@ -92,13 +108,38 @@ def faults(
     path: str = "",
 ) -> list[Problem]:
     """What :func:`check` would refuse: every problem, or none."""
-    validator = DocumentValidator(schema, allow_unknown=open_ended)
-    if validator.validate(document, update=patch, normalize=False):
-        return []
-    found = _problems(validator._errors, schema, read_only)  # noqa: SLF001 - the flat list
-    return [
-        Problem(join(path, problem.path) if path else problem.path, problem.code, problem.message) for problem in found
-    ]
+    return Form(schema, open_ended=open_ended).faults(document, read_only, patch=patch, path=path)
+
+
+class Form:
+    """A schema made ready once, to be held against many documents from any thread.
+
+    Making a validator costs ten times what it costs to use one, and one is not to be shared while it works.
+    """
+
+    def __init__(self, schema: Schema, *, open_ended: bool = False) -> None:
+        self.schema = schema
+        self._open_ended = open_ended
+        self._idle: deque[DocumentValidator] = deque([self._new()])
+
+    def _new(self) -> DocumentValidator:
+        return DocumentValidator(self.schema, allow_unknown=self._open_ended)
+
+    def faults(
+        self, document: Mapping[str, Any], read_only: Collection[str] = (), *, patch: bool = False, path: str = ""
+    ) -> list[Problem]:
+        """Every problem of a document, or none; arguments as in :func:`check`."""
+        try:
+            validator = self._idle.pop()
+        except IndexError:
+            validator = self._new()
+        try:
+            if validator.validate(document, update=patch, normalize=False):
+                return []
+            found = _problems(validator._errors, self.schema, read_only)  # noqa: SLF001 - the flat list
+            return [Problem(join(path, each.path) if path else each.path, each.code, each.message) for each in found]
+        finally:
+            self._idle.append(validator)
 
 
 def _problems(found: Iterable[Fault], schema: Schema, read_only: Collection[str]) -> Iterable[Problem]:
@@ -124,18 +165,11 @@ def _problem(fault: Fault, path: str, name: str, schema: Schema, read_only: Coll
 
 
 def _siblings(fault: Fault, schema: Schema) -> Collection[str]:
-    rules: Any = schema
+    rule: Any = {"schema": schema}
     for step in fault.document_path[:-1]:
-        rules = rules.get(step, {}).get("schema", {}) if isinstance(rules, Mapping) else {}
-    return rules if isinstance(rules, Mapping) else ()
-
-
-def hint(name: str, known: Collection[str]) -> str:
-    """The end of a sentence about a name that does not exist: the nearest one, or all there are."""
-    matches = get_close_matches(name[:64], [str(each) for each in known], n=1, cutoff=0.6)
-    if matches:
-        return f"; did you mean {matches[0]}"
-    return f": use {', '.join(sorted(map(str, known)))}" if known else ""
+        inner = rule.get("schema", {})
+        rule = rule.get("valuesrules") or (inner if isinstance(step, int) else inner.get(step, {}))
+    return rule.get("schema", ()) if isinstance(rule, Mapping) else ()
 
 
 def _shown(constraint: Any) -> str:

@@ -29,6 +29,8 @@ _DATETIME: Final = re.compile(
     r"([0-9]{4})-([0-9]{2})-([0-9]{2})[T ]([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:\.([0-9]{1,6}))?)?"
     r"(?:(Z|z)|([+-])([0-9]{2}):?([0-9]{2}))\Z"
 )
+UNIT_SECONDS: Final = {"week": 604_800, "day": 86_400, "hour": 3_600, "minute": 60, "second": 1}
+_DURATION: Final = re.compile(r"\s*([0-9]+)\s*(second|minute|hour|day|week)s?\s*\Z", re.IGNORECASE)
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
@@ -159,6 +161,19 @@ def parse_datetime(text: str, path: str = "") -> datetime:
             pass
     message = f"{_shown(text)} is not a point in time; write YYYY-MM-DDThh:mm:ssZ with Z or an offset"
     _refuse(path, message, code="not_a_datetime")
+
+
+def parse_duration(text: str, path: str = "") -> timedelta:
+    """A length of time such as ``24 hours`` or ``2 days``.
+
+    >>> parse_duration("2 days")
+    datetime.timedelta(days=2)
+    """
+    match = _DURATION.match(text)
+    if match and len(match[1]) <= 9:
+        return timedelta(seconds=int(match[1]) * UNIT_SECONDS[match[2].lower()])
+    message = f"{_shown(text)} is not a length of time; write a number and seconds, minutes, hours, days or weeks"
+    _refuse(path, message, code="not_a_duration")
 
 
 def fold(text: str) -> str:

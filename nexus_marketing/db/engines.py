@@ -173,9 +173,11 @@ class _SqliteWriter:
     def take_turn(self, connection: Connection) -> None:
         mode = connection.get_execution_options().get("nexus_mode", "write")
         connection.connection.info[_BEGIN] = mode
-        if mode != "read":
+        dbapi = connection.connection.dbapi_connection
+        # A connection that writes again before it is given back (one migration after another) still has its turn.
+        if mode != "read" and id(dbapi) not in self.holders:
             self.lock.acquire(self.timeout_seconds)
-            self.holders.add(id(connection.connection.dbapi_connection))
+            self.holders.add(id(dbapi))
 
     def begin(self, connection: Any) -> None:
         mode, dbapi = connection.info[_BEGIN], connection.dbapi_connection

@@ -8,13 +8,13 @@ import graphene
 from nexus_marketing.core.conditions import Evaluation
 from nexus_marketing.core.errors import NotFound, ValidationError
 from nexus_marketing.core.ids import parse_id
+from nexus_marketing.core.money import major_units
 from nexus_marketing.db.models import Segment
 from nexus_marketing.db.queries.listings import Listing, page, read_wish
 from nexus_marketing.db.queries.resources import CAMPAIGNS, LEADS, SEGMENT_LEADS
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.graphql.loaders import GraphContext, check_limit
 from nexus_marketing.graphql.types import DEFAULT_LIMIT, Campaign, CampaignStatus, Lead
-from nexus_marketing.services.campaigns import major
 
 _MAX_OFFSET = 10_000
 Document = dict[str, Any]
@@ -75,7 +75,7 @@ class Query(graphene.ObjectType):
 
 def as_campaign(row: Document) -> Document:
     """A listed campaign with its money in major units."""
-    amount = major(row["budget"], row["currency"])
+    amount = major_units(row["budget"], row["currency"])
     return {**row, "budget": None if amount is None else float(amount)}
 
 

@@ -1,47 +1,49 @@
 """Campaigns: writing them down, and the moves of their life (DESIGN.md 4.17, Flows: Launch)."""
 
 from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import select
 
-from nexus_marketing.core.campaigns import FINAL_STATUSES, CampaignAction, CampaignStatus, MessageClass, move
-from nexus_marketing.core.deliveries import OPEN_SENDS, SendStatus
-from nexus_marketing.core.errors import Conflict, NotFound, Problem, StaleVersion, ValidationError
-from nexus_marketing.core.events import (
-    CampaignCancelled,
-    CampaignCompleted,
-    CampaignCreated,
-    CampaignEvent,
-    CampaignLaunched,
-    CampaignPaused,
-    CampaignResumed,
+from nexus_marketing.core.campaigns import (
+    CREATED,
+    FINAL_STATUSES,
+    CampaignAction,
+    CampaignKey,
+    CampaignState,
+    CampaignStatus,
+    Decision,
+    HistoryEntry,
+    MessageClass,
 )
-from nexus_marketing.core.messages import parse_message
+from nexus_marketing.core.definitions import STANDARD, Definition
+from nexus_marketing.core.deliveries import OPEN_SENDS, DeliveryState, SendStatus
+from nexus_marketing.core.engine import lifecycle
+from nexus_marketing.core.engine.lifecycle import Move
+from nexus_marketing.core.errors import Conflict, Problem, StaleVersion, ValidationError
+from nexus_marketing.core.events import CampaignCreated, campaign_event
+from nexus_marketing.core.money import minor_units
 from nexus_marketing.core.values import canonical
 from nexus_marketing.db.base import Base
-from nexus_marketing.db.models import Campaign, ChannelAccount, History, Member, Segment, Send, Template
+from nexus_marketing.db.models import Campaign, History, Member, Segment, Send, Template
+from nexus_marketing.db.queries.engagements import ledger_counts
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.audit import record
+from nexus_marketing.services.definitions import chosen_definition, definition_of
+from nexus_marketing.services.launching import begin_send
 
-_EVENTS: Mapping[CampaignAction, type[CampaignEvent]] = {
-    CampaignAction.LAUNCH: CampaignLaunched,
-    CampaignAction.PAUSE: CampaignPaused,
-    CampaignAction.RESUME: CampaignResumed,
-    CampaignAction.COMPLETE: CampaignCompleted,
-    CampaignAction.CANCEL: CampaignCancelled,
-}
-_SEND_MOVES: Mapping[CampaignAction, tuple[tuple[SendStatus, SendStatus], ...]] = {
-    CampaignAction.PAUSE: ((SendStatus.RUNNING, SendStatus.PAUSED), (SendStatus.PLANNING, SendStatus.PAUSED)),
-    # A missed send waited for a person: resuming is that person's word.
-    CampaignAction.RESUME: ((SendStatus.PAUSED, SendStatus.PLANNING), (SendStatus.MISSED, SendStatus.PLANNING)),
-    CampaignAction.CANCEL: tuple((status, SendStatus.CANCELLED) for status in OPEN_SENDS),
-}
-_MINOR_DIGITS: Mapping[str, int] = {"JPY": 0, "KRW": 0, "ISK": 0, "CLP": 0, "VND": 0, "BHD": 3, "KWD": 3, "TND": 3}
 _REFERENCES: Mapping[str, type[Base]] = {"segment_id": Segment, "template_id": Template, "owner_id": Member}
 _EDITABLE = frozenset({CampaignStatus.DRAFT, CampaignStatus.QUEUED, CampaignStatus.PAUSED})
+_HANDED_OVER = frozenset({DeliveryState.ACCEPTED, DeliveryState.DELIVERED})
+#: What becomes of a campaign's sends when its status becomes this.
+_SEND_MOVES: Mapping[CampaignStatus, Mapping[SendStatus, SendStatus]] = {
+    CampaignStatus.PAUSED: {SendStatus.RUNNING: SendStatus.PAUSED, SendStatus.PLANNING: SendStatus.PAUSED},
+    # A missed send waited for a person: resuming is that person's word.
+    CampaignStatus.ACTIVE: {SendStatus.PAUSED: SendStatus.PLANNING, SendStatus.MISSED: SendStatus.PLANNING},
+    CampaignStatus.CANCELLED: dict.fromkeys(OPEN_SENDS, SendStatus.CANCELLED),
+}
 
 
 def create_campaign(ctx: Context, data: Mapping[str, Any]) -> Campaign:
@@ -49,12 +51,17 @@ def create_campaign(ctx: Context, data: Mapping[str, Any]) -> Campaign:
 
     Args:
         data: ``name``; optional ``message_class``, ``channel``, ``segment_id``, ``template_id``, ``owner_id``,
-            ``subject_type``, ``subject_id``, ``data``, ``budget`` (major units) and ``currency``.
+            ``subject_type``, ``subject_id``, ``data``, ``budget`` (major units) and ``currency``. With
+            ``definition_id`` (and ``definition_version``; the one in force where it is left out) the
+            definition gives what is left out here, and ``data`` are held against its ``dataSchema``.
 
     Raises:
-        ValidationError: a reference leads nowhere, or money has more decimals than its currency.
+        ValidationError: a reference leads nowhere, the data are not as the definition asks, or money has
+            more decimals than its currency.
+        Conflict: the subject has a campaign of this definition already.
     """
-    values = _canonical(ctx, data)
+    document, definition = chosen_definition(ctx, data)
+    values = _canonical(ctx, document)
     campaign = Campaign(
         **{
             "message_class": MessageClass.MARKETING,
@@ -62,6 +69,8 @@ def create_campaign(ctx: Context, data: Mapping[str, Any]) -> Campaign:
             "data": {},
             **values,
             "status": CampaignStatus.DRAFT,
+            "stage": definition.entry(CampaignStatus.DRAFT),
+            "counters": {},
             "version": 1,
             "created_at": ctx.now,
             "updated_at": ctx.now,
@@ -69,9 +78,10 @@ def create_campaign(ctx: Context, data: Mapping[str, Any]) -> Campaign:
     )
     ctx.session.add(campaign)
     ctx.session.flush()
-    _remember(ctx, campaign, "created", None)
+    after = {"stage": campaign.stage, "status": campaign.status}
+    remember(ctx, campaign, HistoryEntry(1, CREATED, {}, after, ctx.actor.label, ctx.now))
     record(ctx, "campaign.created", "campaign", campaign.id, {name: (None, values[name]) for name in values})
-    ctx.emit(CampaignCreated(campaign.tenant_id, ctx.now, campaign.id))
+    ctx.emit(CampaignCreated(campaign.tenant_id, ctx.now, str(campaign.id), _key(campaign), ctx.actor.label))
     return campaign
 
 
@@ -84,108 +94,241 @@ def update_campaign(
         StaleVersion: ``expected_version`` is not the current one.
         Conflict: it is active or finished; pause it first.
     """
-    campaign = _locked(ctx, campaign_id, expected_version)
+    campaign = locked_campaign(ctx, campaign_id, expected_version)
     if CampaignStatus(campaign.status) not in _EDITABLE:
         remedy = "create another one" if campaign.status in FINAL_STATUSES else "pause it before changing it"
         raise Conflict(f"The campaign is {campaign.status}: {remedy}.", status=campaign.status)
     values = _canonical(ctx, {"currency": campaign.currency, **data} if "budget" in data else data)
+    if "data" in values:
+        _check_data(definition_of(ctx, campaign), values["data"])
     before = {name: getattr(campaign, name) for name in values}
     for name, value in values.items():
         setattr(campaign, name, value)
-    _touch(ctx, campaign)
+    campaign.version += 1
+    campaign.updated_at = ctx.now
+    if campaign.tick_at is not None:
+        campaign.tick_at = ctx.now  # what was changed may be what a condition waits for
+    ctx.session.flush()
     record(ctx, "campaign.updated", "campaign", campaign.id, {n: (before[n], values[n]) for n in values})
     return campaign
 
 
 def launch_campaign(ctx: Context, campaign_id: int, *, expected_version: int | None = None) -> Campaign:
-    """Launch: the campaign becomes active and a send waits for its audience to be planned.
+    """Launch: the campaign becomes active and a send waits for its audience to be planned; or it is queued.
 
     Nothing else happens in the request; planning and sending are the workers' work (PR-001).
 
     Raises:
-        TransitionRefused: it is not a draft.
+        TransitionRefused: it is not a draft, or a guard of its definition says no.
         ValidationError: no audience, no template, no sender, no postal address or no unsubscribe link,
             each named with its remedy.
     """
-    campaign = _locked(ctx, campaign_id, expected_version)
-    status = move(CampaignStatus(campaign.status), CampaignAction.LAUNCH)
-    template, sender = _check_launchable(ctx, campaign)
-    _transition(ctx, campaign, CampaignAction.LAUNCH, status)
-    campaign.started_at = ctx.now
-    ctx.session.add(
-        Send(
-            campaign_id=campaign.id,
-            campaign_version=campaign.version,
-            occurrence_key="once",
-            status=SendStatus.PLANNING,
-            message_class=campaign.message_class,
-            channel=campaign.channel,
-            segment_id=campaign.segment_id,
-            template_id=template.id,
-            template_version=template.version,
-            sender=sender,
-            send_not_after=ctx.now + ctx.runtime.settings.grace,
-            created_at=ctx.now,
-        )
-    )
-    ctx.session.flush()
-    ctx.ring("sends")
-    return campaign
+    return move_campaign(ctx, campaign_id, CampaignAction.LAUNCH, expected_version=expected_version)
 
 
 def pause_campaign(ctx: Context, campaign_id: int, *, expected_version: int | None = None) -> Campaign:
     """Hold everything that has not been handed over; workers see it at their next window."""
-    return _act(ctx, campaign_id, CampaignAction.PAUSE, expected_version)
+    return move_campaign(ctx, campaign_id, CampaignAction.PAUSE, expected_version=expected_version)
 
 
 def resume_campaign(ctx: Context, campaign_id: int, *, expected_version: int | None = None) -> Campaign:
     """Go on where it stopped; planning that was interrupted goes on too."""
-    campaign = _act(ctx, campaign_id, CampaignAction.RESUME, expected_version)
-    ctx.ring("sends")
-    return campaign
+    return move_campaign(ctx, campaign_id, CampaignAction.RESUME, expected_version=expected_version)
 
 
 def cancel_campaign(ctx: Context, campaign_id: int, *, expected_version: int | None = None) -> Campaign:
     """Give up; recipients not handed over are settled as ``skipped(cancelled)`` by the workers."""
-    campaign = _act(ctx, campaign_id, CampaignAction.CANCEL, expected_version)
-    campaign.completed_at = ctx.now
-    ctx.ring("sends")
+    return move_campaign(ctx, campaign_id, CampaignAction.CANCEL, expected_version=expected_version)
+
+
+def move_campaign(
+    ctx: Context, campaign_id: int, action: str, *, expected_version: int | None = None, reason: str | None = None
+) -> Campaign:
+    """Take any move of a campaign's definition.
+
+    Raises:
+        StaleVersion: ``expected_version`` is not the current one.
+        TransitionRefused: the move is not possible now; names those that are.
+        ValidationError: what an active campaign needs is missing.
+    """
+    campaign = locked_campaign(ctx, campaign_id, expected_version)
+    definition = definition_of(ctx, campaign)
+    move = Move(action, ctx.now, actor=ctx.actor.label, reason=reason)
+    seen = lifecycle.prospect(definition, state_of(campaign), move)
+    decision = lifecycle.decide(definition, seen, move)
+    problems = apply_decision(ctx, campaign, decision, definition)
+    if problems:
+        raise ValidationError(problems=problems)
     return campaign
+
+
+def tick_campaign(ctx: Context, campaign_id: int) -> str | None:
+    """Take the move whose time has come, if any; workers call it for what is due."""
+    campaign = find(ctx.session, Campaign, campaign_id, lock=True)
+    definition = definition_of(ctx, campaign)
+    action = lifecycle.due(definition, state_of(campaign), ctx.now)
+    if action is None:
+        campaign.tick_at = lifecycle.next_look(definition, state_of(campaign), ctx.now)
+        ctx.session.flush()
+        return None
+    move = Move(action, ctx.now, actor=ctx.actor.label)
+    decision = lifecycle.decide(definition, state_of(campaign), move)
+    problems = apply_decision(ctx, campaign, decision, definition)
+    if problems:
+        _hold(ctx, campaign, definition, "; ".join(each.message for each in problems))
+    return action
 
 
 def finish_campaign(ctx: Context, campaign_id: int) -> None:
     """Complete an active campaign whose sends are all finished; workers call it, nothing else may."""
     campaign = find(ctx.session, Campaign, campaign_id, lock=True)
-    if campaign.status != CampaignStatus.ACTIVE or _open_sends(ctx, campaign):
+    definition = definition_of(ctx, campaign)
+    if campaign.status != CampaignStatus.ACTIVE or _sends(ctx, campaign, OPEN_SENDS):
         return
-    _transition(ctx, campaign, CampaignAction.COMPLETE, CampaignStatus.COMPLETED)
-    campaign.completed_at = ctx.now
+    move = Move(CampaignAction.COMPLETE, ctx.now, actor=ctx.actor.label)
+    state = state_of(campaign) if definition is STANDARD else _measured(ctx, campaign)
+    if CampaignAction.COMPLETE not in campaign.attended and not lifecycle.refusals(definition, state, move):
+        apply_decision(ctx, campaign, lifecycle.decide(definition, state, move), definition)
 
 
 def hold_campaign(ctx: Context, campaign_id: int, reason: str) -> None:
     """Pause a campaign because its send cannot go on, with the reason shown to people."""
     campaign = find(ctx.session, Campaign, campaign_id, lock=True)
     if campaign.status == CampaignStatus.ACTIVE:
-        _transition(ctx, campaign, CampaignAction.PAUSE, CampaignStatus.PAUSED, reason)
+        _hold(ctx, campaign, definition_of(ctx, campaign), reason)
 
 
-def _act(ctx: Context, campaign_id: int, action: CampaignAction, expected_version: int | None) -> Campaign:
-    campaign = _locked(ctx, campaign_id, expected_version)
-    status = move(CampaignStatus(campaign.status), action)
-    moves = dict(_SEND_MOVES[action])
-    for send in _sends(ctx, campaign, tuple(moves)):
+def _hold(ctx: Context, campaign: Campaign, definition: Definition, reason: str) -> None:
+    """Pause whatever the definition says about pausing: what cannot be sent must not look as if it were."""
+    state = state_of(campaign)
+    move = Move(CampaignAction.PAUSE, ctx.now, actor=ctx.actor.label, reason=reason)
+    decision = lifecycle.hold(definition, state, move)
+    apply_decision(ctx, campaign, decision, definition)
+
+
+def _measured(ctx: Context, campaign: Campaign) -> CampaignState:
+    """The state with what the ledger counted beside what programs recorded."""
+    state = state_of(campaign)
+    sends = ctx.session.scalars(select(Send.id).where(Send.campaign_id == campaign.id)).all()
+    sent = sum(row.n for row in ledger_counts(ctx.session, sends) if row.state in _HANDED_OVER)
+    return replace(state, counters={**state.counters, "email_sent": state.counters.get("email_sent", 0) + sent})
+
+
+def apply_decision(
+    ctx: Context, campaign: Campaign, decision: Decision, definition: Definition, *, tell: bool = True
+) -> list[Problem]:
+    """Write a decision: the row, its history, audit and event, and what it means for the sends.
+
+    Args:
+        ctx: the unit of work.
+        campaign: locked.
+        decision: made from the campaign's present state.
+        definition: by which it was decided.
+        tell: whether subscribers hear of it here; a manager tells them itself.
+
+    Returns:
+        Why a campaign that became active cannot send; nothing where it sends, or was not to send.
+    """
+    before, after = CampaignStatus(campaign.status), decision.state
+    if after.status is CampaignStatus.COMPLETED and _sends(ctx, campaign, OPEN_SENDS):
+        raise Conflict("The campaign is still sending: wait for its end, or cancel it.", status=campaign.status)
+    write_state(campaign, after)
+    unattended = not {each.action for each in definition.automatic}.intersection(campaign.attended)
+    campaign.tick_at = lifecycle.next_look(definition, after, ctx.now) if unattended else None
+    ctx.session.flush()
+    remember(ctx, campaign, decision.entry)
+    if not decision.moves:
+        record(ctx, "campaign.recorded", "campaign", campaign.id, {"event": (None, decision.entry.event)})
+        return []
+    changes = {"status": (str(before), str(after.status))}
+    record(ctx, f"campaign.{decision.entry.event}", "campaign", campaign.id, changes)
+    if tell:
+        ctx.emit(
+            campaign_event(
+                decision.action,
+                tenant_id=campaign.tenant_id,
+                at=ctx.now,
+                campaign_id=after.id,
+                key=_key(campaign),
+                actor=decision.entry.actor,
+            )
+        )
+    return _follow_sends(ctx, campaign, before, after.status)
+
+
+def write_state(campaign: Campaign, state: CampaignState) -> None:
+    """A state into its row."""
+    campaign.status = state.status
+    campaign.stage = state.stage
+    campaign.status_reason = state.reason
+    campaign.resumes_to = state.resumes_to
+    campaign.version = state.version
+    campaign.counters = dict(state.counters)
+    campaign.data = dict(state.data)
+    campaign.starts_at = state.starts_at
+    campaign.started_at = state.started_at
+    campaign.completed_at = state.completed_at
+    campaign.updated_at = state.updated_at or campaign.updated_at
+
+
+def state_of(campaign: Campaign) -> CampaignState:
+    """A row as the engine sees it."""
+    pinned = f"{campaign.campaign_key}@{campaign.definition_version}" if campaign.definition_version else None
+    return CampaignState(
+        key=_key(campaign) or CampaignKey("", "", campaign.name),
+        id=campaign.external_id or str(campaign.id),
+        title=campaign.name,
+        stage=campaign.stage or campaign.status,
+        status=CampaignStatus(campaign.status),
+        version=campaign.version,
+        data=campaign.data,
+        counters=campaign.counters,
+        definition=pinned,
+        resumes_to=campaign.resumes_to,
+        reason=campaign.status_reason,
+        starts_at=campaign.starts_at,
+        started_at=campaign.started_at,
+        completed_at=campaign.completed_at,
+        created_at=campaign.created_at,
+        updated_at=campaign.updated_at,
+    )
+
+
+def locked_campaign(ctx: Context, campaign_id: int, expected_version: int | None = None) -> Campaign:
+    """The campaign, locked until the transaction ends.
+
+    Raises:
+        StaleVersion: it is not at ``expected_version``; names the current one.
+    """
+    campaign = find(ctx.session, Campaign, campaign_id, lock=True)
+    if expected_version is not None and expected_version != campaign.version:
+        raise StaleVersion(
+            f"The campaign is at version {campaign.version}, not {expected_version}: load it and try again.",
+            current=campaign.version,
+        )
+    return campaign
+
+
+def _follow_sends(ctx: Context, campaign: Campaign, before: CampaignStatus, after: CampaignStatus) -> list[Problem]:
+    if after is before:
+        return []
+    moves = _SEND_MOVES.get(after, {})
+    moved = _sends(ctx, campaign, tuple(moves)) if before is not CampaignStatus.DRAFT else []
+    for send in moved:
         send.status = moves[SendStatus(send.status)]
         send.status_reason = None
         if send.status == SendStatus.PLANNING:
             send.send_not_after = ctx.now + ctx.runtime.settings.grace
             if send.planned_at is not None:
                 send.status = SendStatus.RUNNING  # the audience is frozen: nobody joins it now
-    _transition(ctx, campaign, action, status)
-    return campaign
+    ctx.ring("sends")
+    if after is CampaignStatus.ACTIVE and not moved and _never_sent(ctx, campaign):
+        return begin_send(ctx, campaign)
+    return []
 
 
-def _open_sends(ctx: Context, campaign: Campaign) -> list[Send]:
-    return _sends(ctx, campaign, OPEN_SENDS)
+def _never_sent(ctx: Context, campaign: Campaign) -> bool:
+    return not ctx.session.scalars(select(Send.id).where(Send.campaign_id == campaign.id).limit(1)).first()
 
 
 def _sends(ctx: Context, campaign: Campaign, statuses: tuple[SendStatus, ...]) -> list[Send]:
@@ -198,112 +341,40 @@ def _sends(ctx: Context, campaign: Campaign, statuses: tuple[SendStatus, ...]) -
     return list(ctx.session.scalars(statement))
 
 
-def _locked(ctx: Context, campaign_id: int, expected_version: int | None) -> Campaign:
-    campaign = find(ctx.session, Campaign, campaign_id, lock=True)
-    if expected_version is not None and expected_version != campaign.version:
-        raise StaleVersion(
-            f"The campaign is at version {campaign.version}, not {expected_version}: load it and try again.",
-            current=campaign.version,
-        )
-    return campaign
+def _key(campaign: Campaign) -> CampaignKey | None:
+    if campaign.campaign_key is None:
+        return None
+    return CampaignKey(campaign.subject_type or "", campaign.subject_id or "", campaign.campaign_key)
 
 
-def _transition(
-    ctx: Context, campaign: Campaign, action: CampaignAction, status: CampaignStatus, reason: str | None = None
-) -> None:
-    before = campaign.status
-    campaign.status = status
-    campaign.status_reason = reason
-    _touch(ctx, campaign)
-    _remember(ctx, campaign, action, before)
-    record(ctx, f"campaign.{action}", "campaign", campaign.id, {"status": (before, str(status))})
-    ctx.emit(_EVENTS[action](campaign.tenant_id, ctx.now, campaign.id))
+def budget_fields(data: Mapping[str, Any]) -> dict[str, Any]:
+    """A budget in the data as the campaign's own, where its currency is known."""
+    if data.get("budget") is None or data.get("currency") is None:
+        return {}
+    return {"budget_minor": minor_units(data["budget"], data["currency"]), "currency": data["currency"]}
 
 
-def _touch(ctx: Context, campaign: Campaign) -> None:
-    campaign.version += 1
-    campaign.updated_at = ctx.now
-    ctx.session.flush()
-
-
-def _remember(ctx: Context, campaign: Campaign, event: str, before: str | None) -> None:
+def remember(ctx: Context, campaign: Campaign, entry: HistoryEntry) -> None:
+    """A line of history into its table."""
     ctx.session.add(
         History(
             campaign_id=campaign.id,
-            event=event,
-            before={"status": before} if before else {},
-            after={"status": campaign.status},
-            actor=ctx.actor.label,
+            version=entry.version,
+            event=entry.event,
+            before=dict(entry.before),
+            after=dict(entry.after),
+            actor=entry.actor,
             actor_id=ctx.actor.member_id,
-            payload={"reason": campaign.status_reason} if campaign.status_reason else {},
-            at=ctx.now,
+            payload=dict(entry.metadata),
+            at=entry.at,
         )
     )
 
 
-def _check_launchable(ctx: Context, campaign: Campaign) -> tuple[Template, dict[str, Any]]:
-    problems: list[Problem] = []
-    template = _optional(ctx, Template, campaign.template_id)
-    account = ctx.session.scalars(
-        select(ChannelAccount)
-        .where(ChannelAccount.type == campaign.channel, ChannelAccount.enabled.is_(True))
-        .order_by(ChannelAccount.id)
-        .limit(1)
-    ).first()
-    if campaign.segment_id is None:
-        problems.append(
-            Problem("segment_id", "no_audience", "The campaign has no audience: set segment_id to a segment first.")
-        )
-    if template is None:
-        problems.append(
-            Problem("template_id", "no_template", "The campaign has no message: set template_id to a template first.")
-        )
-    if account is None:
-        problems.append(
-            Problem("channel", "no_sender", f"No {campaign.channel} sender is set up: add a channel account first.")
-        )
-    if campaign.channel not in ctx.runtime.channels:
-        problems.append(Problem("channel", "unknown_channel", f"There is no channel {campaign.channel!r} here."))
-    if campaign.message_class == MessageClass.MARKETING and template is not None and account is not None:
-        problems += _marketing_problems(template, account)
-    if problems or template is None or account is None:
+def _check_data(definition: Definition, data: Mapping[str, Any]) -> None:
+    problems = definition.form.faults({**definition.defaults, **data}, path="data")
+    if problems:
         raise ValidationError(problems=problems)
-    return template, dict(account.config)
-
-
-def _marketing_problems(template: Template, account: ChannelAccount) -> list[Problem]:
-    """What the law asks of marketing mail (CAN-SPAM 15 USC 7704; CASL; RFC 8058)."""
-    problems = []
-    message = parse_message(template.content, template.variables)
-    for name, pieces in message.parts.items():
-        if name != "subject" and not any(getattr(piece, "path", "") == "unsubscribe_url" for piece in pieces):
-            problems.append(
-                Problem(
-                    f"template.content.{name}",
-                    "no_unsubscribe_link",
-                    "Marketing mail needs a visible way out: put {{ unsubscribe_url }} in this part.",
-                )
-            )
-    if not str(account.config.get("postal_address", "")).strip():
-        problems.append(
-            Problem("channel.postal_address", "no_postal_address", "Marketing mail needs the sender's postal address.")
-        )
-    elif not any("postal_address" in _paths(pieces) for name, pieces in message.parts.items() if name != "subject"):
-        problems.append(Problem("template.content", "no_postal_address", "Put {{ postal_address }} in the message."))
-    return problems
-
-
-def _paths(pieces: tuple[Any, ...]) -> set[str]:
-    return {getattr(piece, "path", "") for piece in pieces}
-
-
-def _optional(ctx: Context, model: type[Template], id_: int | None) -> Template | None:
-    if id_ is None:
-        return None
-    try:
-        return find(ctx.session, model, id_)
-    except NotFound:
-        return None
 
 
 def _canonical(ctx: Context, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -322,30 +393,13 @@ def _canonical(ctx: Context, data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _minor(budget: Any, currency: str | None, problems: list[Problem]) -> int | None:
-    """Major units as integer minor units (DESIGN.md 4.11)."""
     if budget is None:
         return None
     if currency is None:
         problems.append(Problem("currency", "required", "A budget needs a currency, for example EUR."))
         return None
-    digits = _MINOR_DIGITS.get(currency, 2)
     try:
-        minor = Decimal(str(budget)).scaleb(digits)
-    except InvalidOperation:
-        problems.append(Problem("budget", "not_money", f"{budget!r} is no amount: write 1000 or '1000.00'."))
+        return minor_units(budget, currency)
+    except ValidationError as error:
+        problems += error.problems
         return None
-    if minor != minor.to_integral_value() or minor < 0 or minor > 2**53:
-        problems.append(
-            Problem(
-                "budget", "not_money", f"{budget} is no amount in {currency}: at most {digits} decimals, not negative."
-            )
-        )
-        return None
-    return int(minor)
-
-
-def major(minor: int | None, currency: str | None) -> str | None:
-    """Minor units as a decimal string in major units."""
-    if minor is None:
-        return None
-    return f"{Decimal(minor).scaleb(-_MINOR_DIGITS.get(currency or '', 2)):f}"

@@ -9,6 +9,7 @@ from structlog.testing import capture_logs
 from nexus_marketing.core.actors import SYSTEM, Actor
 from nexus_marketing.core.errors import NexusError
 from nexus_marketing.core.events import CampaignCreated
+from nexus_marketing.core.hub import EventHub
 from nexus_marketing.db.models import Lead
 from nexus_marketing.runtime import MemoryDoorbell
 from tests.common.databases import NOW
@@ -79,19 +80,34 @@ def test_events_reach_subscribers_after_commit_in_order(runtime, tenant):
     from dataclasses import replace
 
     heard = []
-    listening = replace(
-        runtime,
-        subscribers=(lambda e: heard.append(("a", e.campaign_id)), lambda e: heard.append(("b", e.campaign_id))),
-    )
+    hub = EventHub()
+    hub.subscribe(CampaignCreated, lambda e: heard.append(("a", e.campaign_id)))
+    hub.subscribe("marketing.campaign.*", lambda e: heard.append(("b", e.campaign_id)))
+    listening = replace(runtime, hub=hub)
     with listening.work(tenant) as ctx:
         for number in (1, 2):
-            ctx.emit(CampaignCreated(tenant, ctx.now, number))
+            ctx.emit(CampaignCreated(tenant, ctx.now, str(number)))
         assert heard == []
-    assert heard == [("a", 1), ("b", 1), ("a", 2), ("b", 2)]
+    assert heard == [("a", "1"), ("b", "1"), ("a", "2"), ("b", "2")]
     with pytest.raises(RuntimeError), listening.work(tenant) as ctx:
-        ctx.emit(CampaignCreated(tenant, ctx.now, 3))
+        ctx.emit(CampaignCreated(tenant, ctx.now, "3"))
         raise RuntimeError
     assert len(heard) == 4
+
+
+def test_a_subscriber_before_the_commit_may_refuse_it(runtime, tenant):
+    from dataclasses import replace
+
+    hub = EventHub()
+
+    def refuse(_event):
+        raise PermissionError("not today")
+
+    hub.subscribe(CampaignCreated, refuse, before_commit=True)
+    with pytest.raises(PermissionError), replace(runtime, hub=hub).work(tenant) as ctx:
+        add_lead(ctx)
+        ctx.emit(CampaignCreated(tenant, ctx.now, "1"))
+    assert emails(runtime, tenant) == []
 
 
 def test_workers_are_woken_after_commit_only(runtime, tenant):

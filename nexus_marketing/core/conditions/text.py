@@ -30,12 +30,11 @@ from nexus_marketing.core.conditions.tree import (
     Where,
 )
 from nexus_marketing.core.errors import ConditionError, ValidationError
-from nexus_marketing.core.values import canonical_number, canonical_text, parse_date, parse_datetime
+from nexus_marketing.core.values import UNIT_SECONDS, canonical_number, canonical_text, parse_date, parse_datetime
 
 if TYPE_CHECKING:
     from lark import Lark
 
-UNIT_SECONDS: Final = {"week": 604_800, "day": 86_400, "hour": 3_600, "minute": 60, "second": 1}
 MAX_OFFSET_SECONDS: Final = 100 * 366 * 86_400
 _SYNONYMS: Final = {"=": "==", "<>": "!=", "is_null": "is_missing", "is_not_null": "is_present"}
 _OPPOSITES: Final = {"is_not_missing": "is_present", "is_not_present": "is_missing"}

@@ -2,6 +2,7 @@
 
 from nexus_marketing.db.models.audit import AuditEntry, AuditValue
 from nexus_marketing.db.models.campaigns import Campaign, History
+from nexus_marketing.db.models.definitions import CampaignDefinition, DefinitionVersion
 from nexus_marketing.db.models.deliveries import Delivery, DeliveryChunk, Send
 from nexus_marketing.db.models.engagements import Engagement, EventSeen, Hit, RecipientEngagement
 from nexus_marketing.db.models.leads import Lead, LeadImport, LeadImportError
@@ -15,8 +16,10 @@ __all__ = [
     "AuditEntry",
     "AuditValue",
     "Campaign",
+    "CampaignDefinition",
     "ChannelAccount",
     "Consent",
+    "DefinitionVersion",
     "Delivery",
     "DeliveryChunk",
     "Engagement",

@@ -23,6 +23,26 @@ class Campaign(TenantKeyed, Base):
         tenant_fk("segment_id", "marketing_segments"),
         tenant_fk("template_id", "marketing_templates"),
         tenant_fk("owner_id", "marketing_members"),
+        # One marketing state per subject and name, whichever process loads the object (BR-007).
+        Index(
+            "uq_marketing_campaigns_subject",
+            "tenant_id",
+            "subject_type",
+            "subject_id",
+            "campaign_key",
+            unique=True,
+            postgresql_where=text("campaign_key IS NOT NULL"),
+            sqlite_where=text("campaign_key IS NOT NULL"),
+        ),
+        # For the sweep that takes moves whose time has come: its size is what waits, not what ever ran.
+        Index(
+            "ix_marketing_campaigns_tick",
+            "tick_at",
+            "tenant_id",
+            "id",
+            postgresql_where=text("tick_at IS NOT NULL"),
+            sqlite_where=text("tick_at IS NOT NULL"),
+        ),
         Index("ix_marketing_campaigns_tenant_id_status_created_at", "tenant_id", "status", "created_at"),
         Index("ix_marketing_campaigns_tenant_id_created_at", "tenant_id", "created_at"),
         # For the sweep that tells campaigns how their sends ended: its size is what runs, not what ever ran.
@@ -45,7 +65,22 @@ class Campaign(TenantKeyed, Base):
     owner_id: Mapped[int | None] = plain()
     subject_type: Mapped[str | None] = plain()
     subject_id: Mapped[str | None] = plain()
+    #: The name it is declared under, where it is about a subject.
+    campaign_key: Mapped[str | None] = plain()
+    #: The id it had before it came into the database.
+    external_id: Mapped[str | None] = plain()
+    #: No foreign key: definitions are never deleted, and what runs pins a version by its text.
     definition_id: Mapped[int | None] = plain()
+    #: Of the published definition it is pinned to.
+    definition_version: Mapped[str | None] = plain()
+    #: The program's own definition where it is not pinned to one: workers take its moves by it.
+    program: Mapped[dict[str, Any] | None] = plain()
+    #: Moves that the program has code for: workers leave them to it.
+    attended: Mapped[list[Any]] = plain(server_default=text("'[]'"))
+    #: The definition's own name for where it is; ``status`` is what that means.
+    stage: Mapped[str | None] = plain()
+    resumes_to: Mapped[str | None] = plain()
+    counters: Mapped[dict[str, Any]] = plain(server_default=text("'{}'"))
     data: Mapped[dict[str, Any]] = plain()
     budget_minor: Mapped[int | None] = plain()
     currency: Mapped[str | None] = plain()
@@ -54,6 +89,10 @@ class Campaign(TenantKeyed, Base):
     updated_at: Mapped[datetime] = plain()
     started_at: Mapped[datetime | None] = plain()
     completed_at: Mapped[datetime | None] = plain()
+    #: When a queued campaign becomes active.
+    starts_at: Mapped[datetime | None] = plain()
+    #: When the clock may next move it (core.engine.lifecycle.next_look).
+    tick_at: Mapped[datetime | None] = plain()
 
 
 class History(TenantKeyed, Base):
@@ -66,6 +105,8 @@ class History(TenantKeyed, Base):
     )
 
     campaign_id: Mapped[int] = plain()
+    #: The campaign's version that this made; 0 for lines from before versions were kept here.
+    version: Mapped[int] = plain(server_default=text("0"))
     event: Mapped[str] = plain()
     before: Mapped[dict[str, Any]] = plain()
     after: Mapped[dict[str, Any]] = plain()

@@ -256,6 +256,7 @@ class TestKeys:
             "marketing_audit_values.audit_id",
             "marketing_audit_values.lead_id",
             "marketing_campaigns.definition_id",
+            "marketing_campaigns.external_id",
             "marketing_campaigns.subject_id",
             "marketing_deliveries.lead_id",
             "marketing_engagements.campaign_id",

@@ -3,8 +3,9 @@
 import pytest
 
 from nexus_marketing.core.errors import Conflict, StaleVersion, ValidationError
+from nexus_marketing.core.money import major_units
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.campaigns import cancel_campaign, create_campaign, major, update_campaign
+from nexus_marketing.services.campaigns import cancel_campaign, create_campaign, update_campaign
 from tests.common.factories import make_segment
 
 pytestmark = pytest.mark.req("US-011", "FR-P2-002", "REL-003")
@@ -19,7 +20,7 @@ def test_money_is_kept_in_minor_units(runtime: Runtime, tenant: int) -> None:
     with runtime.work(tenant) as ctx:
         campaign = create_campaign(ctx, {"name": "c", "budget": "1000.50", "currency": "EUR"})
         assert campaign.budget_minor == 100_050
-        assert major(campaign.budget_minor, campaign.currency) == "1000.50"
+        assert major_units(campaign.budget_minor, campaign.currency) == "1000.50"
         yen = create_campaign(ctx, {"name": "c", "budget": 1000, "currency": "JPY"})
         assert yen.budget_minor == 1000
 

@@ -3,6 +3,7 @@ from sqlalchemy import select
 
 from nexus_marketing.core.errors import Conflict, NotFound, StaleVersion, ValidationError
 from nexus_marketing.core.events import LeadCreated, LeadUpdated
+from nexus_marketing.core.hub import EventHub
 from nexus_marketing.db.models import AuditEntry, AuditValue, Lead, Tenant
 from nexus_marketing.services.audit import commitment_holds
 from nexus_marketing.services.leads import create_lead, set_score, update_lead
@@ -37,7 +38,9 @@ def test_events_follow_the_commit_and_never_a_rollback(runtime, tenant):
     import dataclasses
 
     heard = []
-    loud = dataclasses.replace(runtime, subscribers=(heard.append,))
+    hub = EventHub()
+    hub.subscribe("marketing.lead.*", heard.append)
+    loud = dataclasses.replace(runtime, hub=hub)
     with loud.work(tenant) as ctx:
         lead = create_lead(ctx, {"email": "a@example.org"})
         assert heard == []

@@ -1,0 +1,1 @@
+"""Where topics meet: decisions as pure functions of a snapshot."""

@@ -1,0 +1,425 @@
+"""The campaigns of one object: the calls a program makes, the same on every storage (BR-006, BR-007)."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from decimal import Decimal
+from functools import partial
+from typing import Any, Final, NoReturn
+
+from nexus_marketing.core.campaigns import (
+    NOTHING,
+    CampaignAction,
+    CampaignFilter,
+    CampaignKey,
+    CampaignState,
+    Decision,
+    HistoryEntry,
+    HistoryPage,
+)
+from nexus_marketing.core.contracts import Storage
+from nexus_marketing.core.definitions import Definition, Handlers, parse_definition, split
+from nexus_marketing.core.definitions.handlers import check_moments
+from nexus_marketing.core.engine import lifecycle
+from nexus_marketing.core.engine.lifecycle import Move
+from nexus_marketing.core.engine.views import CampaignView
+from nexus_marketing.core.errors import ConfigurationError, Problem, ValidationError, hint
+from nexus_marketing.core.events import CampaignEvent, CampaignHookFailed, campaign_event
+from nexus_marketing.core.home import HOME, subject_identity
+from nexus_marketing.core.inline import InlineStorage, adapter_of, inline_storage
+
+log = logging.getLogger(__name__)
+
+_PATH: Final = "marketing_config.campaigns"
+_PAGE: Final = 1_000
+_KEPT: Final = 1_024
+#: Definitions by name and document: an edited configuration is another entry, an unchanged one costs a look-up.
+_definitions: dict[tuple[Any, ...], Definition] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class _Campaign:
+    """One campaign at hand: what it is, where it stands, and where it is kept."""
+
+    key: CampaignKey
+    definition: Definition
+    handlers: Handlers
+    state: CampaignState
+    storage: Storage
+
+
+class CampaignManager:
+    """Launches, pauses, resumes and ends the campaigns of one object, and knows their history.
+
+    ``name`` may be left out where one campaign is declared. ``actor`` is ``kind:id`` and goes into the
+    history; so does ``metadata``, which must be JSON.
+    """
+
+    def __init__(self, subject: Any) -> None:
+        self.subject = subject
+        self._inline: InlineStorage | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles of an object take no manager along; theirs is made when it is asked for."""
+        return (type(None), ())
+
+    def launch_campaign(
+        self,
+        name: str | Mapping[str, Any] | None = None,
+        data: Mapping[str, Any] | None = None,
+        *,
+        actor: str = "system",
+        metadata: Mapping[str, Any] = NOTHING,
+    ) -> CampaignView:
+        """Launch a campaign: active at once, or queued until its ``start_date`` or its condition.
+
+        Args:
+            name: of the campaign; where one is declared, the data may come first.
+            data: launch data, held against the definition's ``dataSchema``; ``start_date`` (date or aware
+                datetime), ``target_segment``, ``budget`` and ``currency`` are known to every campaign.
+
+        Raises:
+            ValidationError: every fault of the data, with its path.
+            TransitionRefused: it was launched before, or a guard says no.
+            StaleVersion: another call was first.
+        """
+        if isinstance(name, Mapping):
+            return self.move(CampaignAction.LAUNCH, None, data=name, actor=actor, metadata=metadata)
+        return self.move(CampaignAction.LAUNCH, name, data=data or NOTHING, actor=actor, metadata=metadata)
+
+    def pause(self, name: str | None = None, **words: Any) -> CampaignView:
+        """Hold a campaign; ``actor``, ``reason`` and ``metadata`` as in :meth:`move`."""
+        return self.move(CampaignAction.PAUSE, name, **words)
+
+    def resume(self, name: str | None = None, **words: Any) -> CampaignView:
+        """Go on where a pause stopped it."""
+        return self.move(CampaignAction.RESUME, name, **words)
+
+    def complete(self, name: str | None = None, **words: Any) -> CampaignView:
+        """End a campaign as it should end."""
+        return self.move(CampaignAction.COMPLETE, name, **words)
+
+    def cancel(self, name: str | None = None, **words: Any) -> CampaignView:
+        """Give a campaign up."""
+        return self.move(CampaignAction.CANCEL, name, **words)
+
+    def move(
+        self,
+        action: str,
+        name: str | None = None,
+        *,
+        data: Mapping[str, Any] = NOTHING,
+        actor: str = "system",
+        reason: str | None = None,
+        metadata: Mapping[str, Any] = NOTHING,
+    ) -> CampaignView:
+        """Take any move of the campaign's definition, its own ones included.
+
+        Guards and ``before_*`` hooks run before anything is written; what they raise leaves the state
+        as it was. ``after_*`` hooks run when it is durable; what they raise is in ``problems`` of the
+        answer, in the log and in an event, and undoes nothing.
+        """
+        campaign = self._at_hand(name)
+        return self._take(campaign, Move(action, HOME.clock.now(), _plain(data), actor, reason, metadata))
+
+    def can(self, action: str, name: str | None = None, data: Mapping[str, Any] = NOTHING) -> bool:
+        """Whether a move is possible now; changes nothing, tells nobody."""
+        return not self.why_not(action, name, data)
+
+    def why_not(self, action: str, name: str | None = None, data: Mapping[str, Any] = NOTHING) -> tuple[Problem, ...]:
+        """Every reason why a move is not possible now; empty where it is."""
+        campaign = self._at_hand(name)
+        move = Move(action, HOME.clock.now(), _plain(data))
+        try:
+            seen = lifecycle.prospect(campaign.definition, campaign.state, move)
+        except ValidationError as error:
+            return tuple(error.problems)
+        return tuple(lifecycle.refusals(campaign.definition, seen, move, campaign.handlers, self.subject))
+
+    def campaigns(self) -> list[CampaignView]:
+        """Every campaign that is declared or was ever stored, by name."""
+        declared = set(self._declared())
+        stored = {state.key.name for state in self._find()}
+        found = []
+        for name in sorted(declared | stored):
+            if name in declared:
+                found.append(self.campaign(name))
+            else:
+                found += [CampaignView(each, self.subject) for each in self._find() if each.key.name == name]
+        return found
+
+    def active_campaigns(self) -> list[CampaignView]:
+        """Those that run."""
+        return [each for each in self.campaigns() if each.is_active()]
+
+    def campaign(self, name: str | None = None) -> CampaignView:
+        """One campaign as it is now; a draft where it was never launched."""
+        return CampaignView(self._at_hand(name).state, self.subject)
+
+    def history(self, name: str | None = None) -> list[HistoryEntry]:
+        """What happened, oldest first: to one campaign, or to all of the object."""
+        names = [name] if name is not None else sorted({*self._declared(), *(s.key.name for s in self._find())})
+        lines = [line for each in names for line in self._lines(each)]
+        return lines if len(names) == 1 else sorted(lines, key=lambda line: (line.at, line.campaign, line.version))
+
+    def record(
+        self,
+        event: str,
+        name: str | None = None,
+        *,
+        count: int = 1,
+        actor: str = "system",
+        metadata: Mapping[str, Any] = NOTHING,
+    ) -> CampaignView:
+        """Write an event into a campaign's history and count it.
+
+        ``email_sent``, ``email_opened`` and ``email_clicked`` feed the measures ``data.emails_sent`` and
+        ``data.engagement_rate`` that conditions read. Moves that become possible happen with :meth:`tick`.
+
+        Raises:
+            ValidationError: the event has no name, or the count is not positive.
+        """
+        if not 0 < len(str(event)) <= 100:
+            raise ValidationError.at(
+                "event", "not_acceptable", f"{event!a} is no event's name: use 1 to 100 characters."
+            )
+        if type(count) is not int or count < 1:
+            raise ValidationError.at("count", "not_acceptable", f"{count!a} is no count: use 1 or more.")
+        campaign = self._at_hand(name)
+        move = Move(event, HOME.clock.now(), actor=actor, metadata=metadata)
+        decision = lifecycle.record(campaign.state, event, move, count)
+        return CampaignView(campaign.storage.commit(campaign.key, campaign.state.version, decision), self.subject)
+
+    def tick(self, now: datetime | None = None) -> list[CampaignView]:
+        """Take every move whose time has come: queued campaigns start, conditions end what they end.
+
+        A worker does this for campaigns in the database; programs without one call it now and then.
+
+        Args:
+            now: the moment, aware; the clock's where it is left out.
+
+        Returns:
+            The campaigns that moved, and those whose hook or subscriber refused it, with the reason in
+            ``problems``.
+        """
+        moment = now or HOME.clock.now()
+        if moment.tzinfo is None:
+            raise ValidationError.at(
+                "now", "not_canonical", f"{moment.isoformat()} has no time zone: use an aware datetime."
+            )
+        names = [each for each in sorted(self._declared()) if self._at_hand(each).state.version]
+        return [view for name in names for view in self._ticked(name, moment)]
+
+    def _ticked(self, name: str, now: datetime) -> Iterator[CampaignView]:
+        campaign = self._at_hand(name)
+        moved: CampaignView | None = None
+        for _ in campaign.definition.stages:  # a circle of conditions ends here
+            action = lifecycle.due(campaign.definition, campaign.state, now)
+            if action is None:
+                break
+            try:
+                moved = self._take(campaign, Move(action, now))
+            except Exception as error:  # noqa: BLE001 - one campaign's hook must not stop the others
+                problem = Problem(f"campaigns.{name}", "move_refused", f"{action} did not happen: {error}")
+                moved = CampaignView(campaign.state, self.subject, (problem,))
+                break
+            campaign = self._at_hand(name)
+        if moved is not None:
+            yield moved
+
+    def _take(self, campaign: _Campaign, move: Move) -> CampaignView:
+        state = campaign.state
+        seen = lifecycle.prospect(campaign.definition, state, move)
+        decision = lifecycle.decide(campaign.definition, seen, move, campaign.handlers, self.subject)
+        event = campaign_event(
+            move.action,
+            tenant_id=getattr(campaign.storage, "tenant_id", None),
+            at=move.now,
+            campaign_id=state.id,
+            key=campaign.key,
+            actor=move.actor,
+        )
+        view = CampaignView(seen, self.subject)
+        for hook in campaign.handlers.hooks.get(f"before_{move.action}", ()):
+            self._callable(hook)(view)
+        HOME.hub.before(event)
+        stored = campaign.storage.commit(campaign.key, state.version, decision)
+        return self._followed(campaign, event, replace(decision, state=stored))
+
+    def _followed(self, campaign: _Campaign, event: CampaignEvent, decision: Decision) -> CampaignView:
+        """After the commit: hooks, then subscribers; at once, or when the surrounding transaction is durable."""
+        problems: list[Problem] = list(decision.state.notices)
+        view = CampaignView(decision.state, self.subject)
+        hooks = campaign.handlers.hooks.get(f"after_{decision.action}", ())
+        follow = partial(self._follow, hooks, view, event, problems)
+        defer = getattr(campaign.storage, "after_commit", None)
+        if defer is None:
+            follow()
+        else:
+            defer(follow)
+        view.problems = tuple(problems)
+        return view
+
+    def _follow(
+        self, hooks: tuple[Any, ...], view: CampaignView, event: CampaignEvent, problems: list[Problem]
+    ) -> None:
+        for hook in hooks:
+            try:
+                self._callable(hook)(view)
+            except Exception as error:
+                name = getattr(hook, "__qualname__", str(hook))
+                log.exception("hook %s failed after %s", name, event.name)
+                text = f"{name} failed with {type(error).__name__}: {error}. The campaign is {view.stage} all the same."
+                problems.append(Problem("hooks", "hook_failed", text))
+                HOME.hub.after(
+                    CampaignHookFailed(
+                        event.tenant_id, event.at, event.campaign_id, event.key, event.actor, name, type(error).__name__
+                    )
+                )
+        HOME.hub.after(event)
+
+    def _callable(self, hook: Any) -> Any:
+        """A hook as it was given: a callable, or the name of a method of the object, called without arguments more."""
+        if not isinstance(hook, str):
+            return hook
+        method = getattr(self.subject, hook, None)
+        if not callable(method):
+            raise ConfigurationError(
+                f"The hook {hook!a} is no method of {type(self.subject).__name__}: define it, or give a callable."
+            )
+        return method
+
+    def _at_hand(self, name: str | None) -> _Campaign:
+        declared = self._declared()
+        if name is None:
+            name = _only(declared)
+        storage = self._storage()
+        key = self._key(name, storage)
+        config = declared.get(name)
+        state = self._load(storage, key)
+        pinned = None if state is None else state.definition
+        published = getattr(storage, "definition", _nothing)(name, pinned)
+        if config is None and published is None:
+            self._unknown(name, declared)
+        own, handlers = _understood(name, config) if config is not None else (None, Handlers())
+        definition = published or own
+        if definition is None:
+            self._unknown(name, declared)
+        if state is None:
+            state = lifecycle.new_state(definition, key, HOME.clock.now())
+        return _Campaign(key, definition, handlers, state, storage)
+
+    def _load(self, storage: Storage, key: CampaignKey) -> CampaignState | None:
+        """The state, taken over from the object where the process's storage does not have it yet."""
+        state = storage.load(key)
+        if state is not None or storage is self._inline:
+            return state
+        adopt = getattr(storage, "adopt", None)
+        kept = None if adopt is None else self._own().load(key)
+        if adopt is None or kept is None:
+            return None
+        lines = self._own().history(key, HistoryPage(limit=kept.version))
+        config = self._declared().get(key.name)
+        definition, handlers = (None, Handlers()) if config is None else _understood(key.name, config)
+        program = None if definition is None else definition.document
+        adopted: CampaignState = adopt(replace(kept, key=key, id=key.id), lines, program, handlers.attended)
+        return adopted
+
+    def _lines(self, name: str) -> Iterator[HistoryEntry]:
+        storage = self._storage()
+        key = self._key(name, storage)
+        self._load(storage, key)
+        after = 0
+        while page := storage.history(key, HistoryPage(after, _PAGE)):
+            yield from page
+            after = page[-1].version
+
+    def _find(self) -> list[CampaignState]:
+        storage = self._storage()
+        kind, id_ = self._identity()
+        return list(storage.find(CampaignFilter(kind, id_)))
+
+    def _storage(self) -> Storage:
+        return HOME.resolve() or self._own()
+
+    def _own(self) -> InlineStorage:
+        if self._inline is None:
+            self._inline = inline_storage(self.subject)
+        return self._inline
+
+    def _identity(self) -> tuple[str, str]:
+        adapter = adapter_of(self.subject)
+        kind, id_ = subject_identity(self.subject)
+        return (kind, id_) if adapter is None else (kind, adapter.identity(self.subject))
+
+    def _key(self, name: str, storage: Storage) -> CampaignKey:
+        kind, id_ = self._identity()
+        if not id_ and storage is not self._inline:
+            raise ConfigurationError(
+                f"This {kind} has no id, and its campaigns are to be kept outside of it: save it first, or define "
+                "marketing_subject_id."
+            )
+        return CampaignKey(kind, id_, name)
+
+    def _declared(self) -> Mapping[str, Any]:
+        config = self.subject.marketing_config
+        if callable(config):
+            config = config()
+        if config is None:
+            raise ConfigurationError(
+                f"{type(self.subject).__name__} declares no campaigns: define marketing_config, a mapping such as "
+                '{"campaigns": {"launch": {"channels": ["email"]}}}.'
+            )
+        if not isinstance(config, Mapping) or not isinstance(config.get("campaigns"), Mapping):
+            raise ValidationError.at(
+                "marketing_config", "wrong_type", 'This must be a mapping {"campaigns": {name: {…}}}.'
+            )
+        unknown = [key for key in config if key != "campaigns"]
+        if unknown:
+            path = f"marketing_config.{unknown[0]}"
+            raise ValidationError.at(
+                path, "unknown_field", f"There is no key {unknown[0]!a}{hint(str(unknown[0]), ['campaigns'])}."
+            )
+        campaigns: Mapping[str, Any] = config["campaigns"]
+        return campaigns
+
+    def _unknown(self, name: str, declared: Mapping[str, Any]) -> NoReturn:
+        known = f"{hint(name, declared)}" if declared else ": declare it in marketing_config"
+        raise ValidationError.at("name", "unknown_campaign", f"There is no campaign {name!a}{known}.")
+
+
+def _nothing(_code: str, _reference: str | None) -> Definition | None:
+    return None
+
+
+def _only(declared: Mapping[str, Any]) -> str:
+    if len(declared) == 1:
+        return str(next(iter(declared)))
+    names = ", ".join(sorted(map(str, declared))) or "none"
+    raise ValidationError.at("name", "required", f"Say which campaign; declared are: {names}.")
+
+
+def _understood(name: str, config: Any) -> tuple[Definition, Handlers]:
+    path = f"{_PATH}.{name}"
+    if not isinstance(config, Mapping):
+        raise ValidationError.at(path, "wrong_type", "A campaign is declared by a mapping.")
+    document, handlers = split(config, path)
+    cached = (name, repr(document), tuple(handlers.hooks), tuple(handlers.guards))
+    definition = _definitions.get(cached)
+    if definition is None:
+        definition = parse_definition(document, code=name, path=path)
+        problems = check_moments(handlers, definition.transitions, path)
+        if problems:
+            raise ValidationError(problems=problems)
+        if len(_definitions) >= _KEPT:
+            _definitions.clear()
+        _definitions[cached] = definition
+    return definition, handlers
+
+
+def _plain(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Amounts as decimals are text in JSON."""
+    if not isinstance(data, Mapping):
+        raise ValidationError.at("data", "wrong_type", f"Launch data are a mapping, not a {type(data).__name__}.")
+    return {name: str(value) if isinstance(value, Decimal) else value for name, value in data.items()}

@@ -1,0 +1,77 @@
+"""The public API for plugins and for programs that listen: contracts, events, ``subscribe``.
+
+Usable without Pyramid and without a database (Phase 1). Everything that is not re-exported here or in
+:mod:`nexus_marketing` is internal.
+"""
+
+from collections.abc import Callable
+
+from nexus_marketing.core.campaigns import (
+    CampaignFilter,
+    CampaignKey,
+    CampaignState,
+    CampaignStatus,
+    Decision,
+    HistoryEntry,
+    HistoryPage,
+)
+from nexus_marketing.core.contracts import AdoptingStorage, DeferringStorage, DefinitionSource, Storage
+from nexus_marketing.core.errors import Conflict, NexusError, NotFound, Problem, StaleVersion, ValidationError
+from nexus_marketing.core.events import (
+    CampaignCancelled,
+    CampaignCompleted,
+    CampaignCreated,
+    CampaignEvent,
+    CampaignHookFailed,
+    CampaignLaunched,
+    CampaignMoved,
+    CampaignPaused,
+    CampaignResumed,
+    CampaignStarted,
+    Event,
+)
+from nexus_marketing.core.hub import HUB, Subscriber
+from nexus_marketing.core.memory import MemoryStorage
+
+__all__ = [
+    "AdoptingStorage",
+    "CampaignCancelled",
+    "CampaignCompleted",
+    "CampaignCreated",
+    "CampaignEvent",
+    "CampaignFilter",
+    "CampaignHookFailed",
+    "CampaignKey",
+    "CampaignLaunched",
+    "CampaignMoved",
+    "CampaignPaused",
+    "CampaignResumed",
+    "CampaignStarted",
+    "CampaignState",
+    "CampaignStatus",
+    "Conflict",
+    "Decision",
+    "DeferringStorage",
+    "DefinitionSource",
+    "Event",
+    "HistoryEntry",
+    "HistoryPage",
+    "MemoryStorage",
+    "NexusError",
+    "NotFound",
+    "Problem",
+    "StaleVersion",
+    "Storage",
+    "ValidationError",
+    "subscribe",
+]
+
+
+def subscribe(event: type[Event] | str, subscriber: Subscriber, *, before_commit: bool = False) -> Callable[[], None]:
+    """Hear of events in this process; :meth:`nexus_marketing.core.hub.EventHub.subscribe` says how.
+
+    >>> from nexus_marketing.plugin import CampaignLaunched, subscribe
+    >>> end = subscribe(CampaignLaunched, lambda event: print("launched", event.key.name))
+    >>> end()
+    """
+    return HUB.subscribe(event, subscriber, before_commit=before_commit)
