@@ -1,13 +1,19 @@
 """Where this process keeps campaigns: on the objects themselves, until somebody says otherwise."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib import import_module
 from threading import Lock
-from typing import Any
+from typing import Any, Final
 
 from nexus_marketing.core.clock import Clock, SystemClock
 from nexus_marketing.core.contracts import Storage
+from nexus_marketing.core.errors import ConfigurationError
 from nexus_marketing.core.hub import HUB, EventHub
+
+_INI: Final = "NEXUS_MARKETING_INI"
+_TENANT: Final = "NEXUS_MARKETING_TENANT"
 
 
 @dataclass
@@ -50,6 +56,49 @@ def use_storage(storage: Storage | None) -> Callable[[], None]:
         HOME.storage, HOME.opener = before
 
     return restore
+
+
+def connect(ini: str, *, tenant: str) -> Callable[[], None]:
+    """Keep the campaigns of this process in the database from now on (Phase 2); nothing else changes.
+
+    The database is opened with the first call that needs it. The same is said without touching the
+    program by the environment: ``NEXUS_MARKETING_INI`` and ``NEXUS_MARKETING_TENANT``.
+
+    Args:
+        ini: the file that ``pserve`` and ``nexus-marketing`` run on, such as ``development.ini``.
+        tenant: the slug of the tenant whose campaigns they are.
+
+    Returns:
+        A function that ends it: campaigns are kept where they were kept before.
+    """
+    before = (HOME.storage, HOME.opener)
+
+    def open_it() -> Storage:
+        storage: Storage = import_module("nexus_marketing.config").open_storage(ini, tenant)
+        return storage
+
+    def restore() -> None:
+        close = getattr(HOME.storage, "close", None)
+        HOME.storage, HOME.opener = before
+        if close is not None:
+            close()
+
+    HOME.storage, HOME.opener = None, open_it
+    return restore
+
+
+def connect_by_environment() -> None:
+    """:func:`connect` where the environment says so.
+
+    Raises:
+        ConfigurationError: it names a file and no tenant.
+    """
+    ini, tenant = os.environ.get(_INI), os.environ.get(_TENANT)
+    if not ini:
+        return
+    if not tenant:
+        raise ConfigurationError(f"{_INI} is set and {_TENANT} is not: name the tenant whose campaigns they are.")
+    connect(ini, tenant=tenant)
 
 
 def subject_identity(subject: Any) -> tuple[str, str]:

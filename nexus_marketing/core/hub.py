@@ -93,5 +93,6 @@ def _kinds(kind: type[Event]) -> set[type[Event]]:
     return {kind, *(each for child in kind.__subclasses__() for each in _kinds(child))}
 
 
-#: The hub of this process.
+#: The hub of this process, and the way into it that programs and plugins use.
 HUB = EventHub()
+subscribe = HUB.subscribe

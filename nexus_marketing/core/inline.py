@@ -24,7 +24,7 @@ from nexus_marketing.core.campaigns import (
 from nexus_marketing.core.errors import ConfigurationError, StaleVersion
 
 if TYPE_CHECKING:
-    from nexus_marketing.core.manager import CampaignManager
+    from nexus_marketing.core.marketing import Marketing
 
 _FORMAT: Final = 1
 _MANAGER: Final = "_marketing_manager"
@@ -62,14 +62,14 @@ class HasMarketing:
             import_module("nexus_marketing.subjects.sqlalchemy").prepare(cls)
         super().__init_subclass__(**options)
 
-    def marketing(self) -> "CampaignManager":
+    def marketing(self) -> "Marketing":
         """The one manager of this object's campaigns (BR-007)."""
         values = getattr(self, "__dict__", None)
         manager = values.get(_MANAGER) if values is not None else None
         if manager is None or manager.subject is not self:  # a copy brings its original's manager along
-            from nexus_marketing.core.manager import CampaignManager  # noqa: PLC0415 - on first use
+            from nexus_marketing.core.marketing import Marketing  # noqa: PLC0415 - on first use
 
-            manager = CampaignManager(self)
+            manager = Marketing(self)
             if values is not None:
                 manager = values.setdefault(_MANAGER, manager) if _MANAGER not in values else manager
                 values[_MANAGER] = manager

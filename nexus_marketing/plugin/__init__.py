@@ -1,10 +1,14 @@
 """The public API for plugins and for programs that listen: contracts, events, ``subscribe``.
 
-Usable without Pyramid and without a database (Phase 1). Everything that is not re-exported here or in
+Usable without Pyramid and without a database (Phase 1):
+
+>>> from nexus_marketing.plugin import CampaignLaunched, subscribe
+>>> end = subscribe(CampaignLaunched, lambda event: print("launched", event.key.name))
+>>> end()
+
+Everything that is not re-exported here or in
 :mod:`nexus_marketing` is internal.
 """
-
-from collections.abc import Callable
 
 from nexus_marketing.core.campaigns import (
     CampaignFilter,
@@ -30,7 +34,7 @@ from nexus_marketing.core.events import (
     CampaignStarted,
     Event,
 )
-from nexus_marketing.core.hub import HUB, Subscriber
+from nexus_marketing.core.hub import subscribe
 from nexus_marketing.core.memory import MemoryStorage
 
 __all__ = [
@@ -65,13 +69,3 @@ __all__ = [
     "ValidationError",
     "subscribe",
 ]
-
-
-def subscribe(event: type[Event] | str, subscriber: Subscriber, *, before_commit: bool = False) -> Callable[[], None]:
-    """Hear of events in this process; :meth:`nexus_marketing.core.hub.EventHub.subscribe` says how.
-
-    >>> from nexus_marketing.plugin import CampaignLaunched, subscribe
-    >>> end = subscribe(CampaignLaunched, lambda event: print("launched", event.key.name))
-    >>> end()
-    """
-    return HUB.subscribe(event, subscriber, before_commit=before_commit)

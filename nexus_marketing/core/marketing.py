@@ -49,7 +49,7 @@ class _Campaign:
     storage: Storage
 
 
-class CampaignManager:
+class Marketing:
     """Launches, pauses, resumes and ends the campaigns of one object, and knows their history.
 
     ``name`` may be left out where one campaign is declared. ``actor`` is ``kind:id`` and goes into the
