@@ -45,8 +45,9 @@ bench: $(DEV) ## measure against hand-written references: ARGS="[NAME …] [--li
 chaos: $(DEV) ## kill processes and servers mid-send and count: ARGS="[FAULT …] [--faults N] [--seed S] [--json FILE]"
 	$(BIN)/python -m tests.chaos $(ARGS)
 
-e2e: $(DEV) ## run the end-to-end tests: real processes, real mail, real HTTP
+e2e: $(DEV) ## run the end-to-end tests: real processes, real mail, real HTTP; without ARGS also the whole tenant fuzz
 	$(BIN)/python -m pytest tests/e2e $(ARGS)
+	$(if $(strip $(ARGS)),,NEXUS_S01_REQUESTS=20000 $(BIN)/python -m pytest -n auto --maxprocesses=2 tests/functional/api/test_isolation.py)
 
 docs: $(CORE) ## render docs/ to build/docs and fail on a broken link
 	$(BIN)/python docs/build.py $(ARGS)
