@@ -2,7 +2,18 @@
 
 from pyramid.config import Configurator
 
-_RESOURCES = ("root", "leads", "segments", "templates", "campaigns", "engagements", "members", "tracking", "health")
+_RESOURCES = (
+    "root",
+    "leads",
+    "segments",
+    "templates",
+    "definitions",
+    "campaigns",
+    "engagements",
+    "members",
+    "tracking",
+    "health",
+)
 
 
 def includeme(config: Configurator) -> None:

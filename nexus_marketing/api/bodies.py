@@ -26,6 +26,14 @@ def read_json(request: Request) -> Any:
     return parse_json(request.body)
 
 
+def read_document(request: Request) -> dict[str, Any]:
+    """The body as an object, not held against anything yet."""
+    document = read_json(request)
+    if not isinstance(document, dict):
+        raise ValidationError.at("", "not_an_object", "Send a JSON object.")
+    return document
+
+
 def read_object(
     request: Request, schema: Schema, read_only: Collection[str] = (), *, patch: bool = False
 ) -> dict[str, Any]:
@@ -37,9 +45,7 @@ def read_object(
         read_only: fields that exist but are the server's to write; named as such when sent.
         patch: missing fields are left alone; at least one must be there.
     """
-    document = read_json(request)
-    if not isinstance(document, dict):
-        raise ValidationError.at("", "not_an_object", "Send a JSON object.")
+    document = read_document(request)
     check(document, schema, read_only, patch=patch)
     if patch and not document.keys() - {"version"}:
         raise ValidationError.at("", "nothing_to_change", f"Name a field to change: {', '.join(sorted(schema))}.")

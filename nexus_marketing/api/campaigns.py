@@ -7,19 +7,22 @@ from pyramid.config import Configurator
 from pyramid.request import Request
 from pyramid.response import Response
 
-from nexus_marketing.api.bodies import read_object
+from nexus_marketing.api.bodies import read_document, read_object
 from nexus_marketing.api.pages import respond_page
 from nexus_marketing.api.replies import Reply, show
 from nexus_marketing.api.resources import Document, changed, created, document_of, path_id, shows
 from nexus_marketing.api.schemas import campaigns as schemas
 from nexus_marketing.api.versions import expected_version
 from nexus_marketing.api.writes import writes
+from nexus_marketing.core.campaigns import CampaignAction
 from nexus_marketing.core.money import major_units
 from nexus_marketing.core.permissions import Permission
 from nexus_marketing.db.models import Campaign
-from nexus_marketing.db.queries.resources import CAMPAIGNS
+from nexus_marketing.db.queries.resources import CAMPAIGN_HISTORY, CAMPAIGNS
+from nexus_marketing.db.tenancy import find
 from nexus_marketing.services import campaigns as services
 from nexus_marketing.services.analytics import campaign_analytics
+from nexus_marketing.services.campaign_forms import form_of
 
 _PATH = "/api/v1/campaigns"
 
@@ -32,10 +35,11 @@ def includeme(config: Configurator) -> None:
     config.add_api_route("POST", _PATH, writes(create_campaign), permission=write)
     config.add_api_route("GET", one, shows(Campaign, "campaign", campaign_document), permission=read)
     config.add_api_route("PATCH", one, writes(update_campaign), permission=write)
-    config.add_api_route("DELETE", one, writes(_acts(services.cancel_campaign)), permission=write)
-    config.add_api_route("POST", f"{one}/launch", writes(_acts(services.launch_campaign)), permission=launch)
-    config.add_api_route("POST", f"{one}/pause", writes(_acts(services.pause_campaign)), permission=launch)
-    config.add_api_route("POST", f"{one}/resume", writes(_acts(services.resume_campaign)), permission=launch)
+    config.add_api_route("DELETE", one, writes(_acts(CampaignAction.CANCEL)), permission=write)
+    for action in CampaignAction:
+        config.add_api_route("POST", f"{one}/{action}", writes(_acts(action)), permission=launch)
+    config.add_api_route("POST", f"{one}/moves", writes(move_campaign), permission=launch)
+    config.add_api_route("GET", f"{one}/history", list_history, permission=read)
     config.add_api_route("GET", f"{one}/analytics", show_analytics, permission=read)
 
 
@@ -51,7 +55,8 @@ def list_campaigns(request: Request) -> Response:
 
 
 def create_campaign(request: Request) -> Reply:
-    data = read_object(request, schemas.CREATE, schemas.READ_ONLY)
+    data = read_document(request)
+    form_of(data).check(data, schemas.READ_ONLY)
     return created(campaign_document(services.create_campaign(request.nexus, data)), _PATH)
 
 
@@ -66,16 +71,32 @@ def show_analytics(request: Request) -> Response:
     return show(campaign_analytics(request.nexus, path_id(request, "campaign")))
 
 
-def _acts(action: Callable[..., Campaign]) -> Callable[[Request], Reply]:
-    """A move of the campaign's life; the version it is meant for may be given."""
+def list_history(request: Request) -> Response:
+    campaign = find(request.nexus.session, Campaign, path_id(request, "campaign"))
+    return respond_page(request, CAMPAIGN_HISTORY, scope={"campaign_id": campaign.id})
+
+
+def move_campaign(request: Request) -> Reply:
+    """Any move of the campaign's definition, by name."""
+    data = read_object(request, schemas.MOVE)
+    return _move(request, data.pop("action"), data)
+
+
+def _acts(action: CampaignAction) -> Callable[[Request], Reply]:
+    """A move that every campaign has; the version it is meant for, and a reason, may be given."""
 
     def change(request: Request) -> Reply:
-        data = read_object(request, schemas.ACTION) if request.content_length else {}
-        version = expected_version(request, data)
-        campaign = action(request.nexus, path_id(request, "campaign"), expected_version=version)
-        return changed(campaign_document(campaign), _PATH)
+        return _move(request, action, read_object(request, schemas.ACTION) if request.content_length else {})
 
     return change
+
+
+def _move(request: Request, action: str, data: dict[str, Any]) -> Reply:
+    version = expected_version(request, data)
+    campaign = services.move_campaign(
+        request.nexus, path_id(request, "campaign"), action, expected_version=version, reason=data.get("reason")
+    )
+    return changed(campaign_document(campaign), _PATH)
 
 
 def _with_money(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:

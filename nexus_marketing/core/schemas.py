@@ -93,22 +93,7 @@ def check(
     Raises:
         ValidationError: with every problem of the document.
     """
-    problems = faults(document, schema, read_only, patch=patch, open_ended=open_ended, path=path)
-    if problems:
-        raise ValidationError(problems=problems)
-
-
-def faults(
-    document: Mapping[str, Any],
-    schema: Schema,
-    read_only: Collection[str] = (),
-    *,
-    patch: bool = False,
-    open_ended: bool = False,
-    path: str = "",
-) -> list[Problem]:
-    """What :func:`check` would refuse: every problem, or none."""
-    return Form(schema, open_ended=open_ended).faults(document, read_only, patch=patch, path=path)
+    Form(schema, open_ended=open_ended).check(document, read_only, patch=patch, path=path)
 
 
 class Form:
@@ -124,6 +109,18 @@ class Form:
 
     def _new(self) -> DocumentValidator:
         return DocumentValidator(self.schema, allow_unknown=self._open_ended)
+
+    def check(
+        self, document: Mapping[str, Any], read_only: Collection[str] = (), *, patch: bool = False, path: str = ""
+    ) -> None:
+        """Refuse a document with faults; arguments as in the function :func:`check`.
+
+        Raises:
+            ValidationError: with every problem of the document.
+        """
+        problems = self.faults(document, read_only, patch=patch, path=path)
+        if problems:
+            raise ValidationError(problems=problems)
 
     def faults(
         self, document: Mapping[str, Any], read_only: Collection[str] = (), *, patch: bool = False, path: str = ""

@@ -1,21 +1,96 @@
 """What can be done."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import graphene
 
+from nexus_marketing.core.campaigns import CampaignAction, MessageClass
 from nexus_marketing.core.ids import parse_id
 from nexus_marketing.graphql.queries import Query
-from nexus_marketing.graphql.types import Campaign
-from nexus_marketing.services.campaigns import launch_campaign
+from nexus_marketing.graphql.types import JSON, Campaign, Definition
+from nexus_marketing.services.campaign_forms import form_of
+from nexus_marketing.services.campaigns import create_campaign, move_campaign
+from nexus_marketing.services.definitions import create_definition, publish_definition
+
+MessageClassName = graphene.Enum("MessageClass", [(each.name, each.value) for each in MessageClass])
+
+
+class CreateCampaignInput(graphene.InputObjectType):
+    """A campaign to be; ``name`` may be left out where a definition gives it."""
+
+    name = graphene.String()
+    definition_id = graphene.ID()
+    definition_version = graphene.String(description="The one in force where it is left out.")
+    data = graphene.Field(JSON, description="Held against the definition's dataSchema.")
+    message_class = MessageClassName()
+    channel = graphene.String()
+    segment_id = graphene.ID()
+    template_id = graphene.ID()
+    subject_type = graphene.String()
+    subject_id = graphene.String()
+    budget = graphene.String(description="In major units of the currency, such as 1000.00.")
+    currency = graphene.String()
 
 
 class Mutation(graphene.ObjectType):
     """Each mutation of a request is committed with the others or not at all."""
 
+    create_campaign = graphene.Field(Campaign, required=True, input=CreateCampaignInput(required=True))
     launch_campaign = graphene.Field(Campaign, required=True, id=graphene.ID(required=True))
+    pause_campaign = graphene.Field(Campaign, required=True, id=graphene.ID(required=True), reason=graphene.String())
+    move_campaign = graphene.Field(
+        Campaign,
+        required=True,
+        description="Any move of the campaign's definition: resume, complete, cancel, start, or one of its own.",
+        id=graphene.ID(required=True),
+        action=graphene.String(required=True),
+        reason=graphene.String(),
+        version=graphene.Int(description="The version it is meant for; another one is a conflict."),
+    )
+    create_definition = graphene.Field(Definition, required=True, schema=graphene.Argument(JSON, required=True))
+    publish_definition = graphene.Field(Definition, required=True, id=graphene.ID(required=True))
+
+    @staticmethod
+    def resolve_create_campaign(_root: Any, info: Any, input: Mapping[str, Any]) -> Any:  # noqa: A002 - the schema's name
+        data = {name: value for name, value in input.items() if value is not None}
+        if "message_class" in data:
+            data["message_class"] = data["message_class"].value
+        form_of(data).check(data, path="input")
+        campaign = create_campaign(info.context.nexus, data)
+        return Query.resolve_campaign(None, info, str(campaign.id))
 
     @staticmethod
     def resolve_launch_campaign(_root: Any, info: Any, id: str) -> Any:  # noqa: A002 - the schema's name
-        campaign = launch_campaign(info.context.nexus, parse_id(id, "campaign"))
-        return Query.resolve_campaign(None, info, str(campaign.id))
+        return _move(info, id, CampaignAction.LAUNCH)
+
+    @staticmethod
+    def resolve_pause_campaign(_root: Any, info: Any, id: str, reason: str | None = None) -> Any:  # noqa: A002 - the schema's name
+        return _move(info, id, CampaignAction.PAUSE, reason)
+
+    @staticmethod
+    def resolve_move_campaign(
+        _root: Any,
+        info: Any,
+        id: str,  # noqa: A002 - the schema's name
+        action: str,
+        reason: str | None = None,
+        version: int | None = None,
+    ) -> Any:
+        return _move(info, id, action, reason, version)
+
+    @staticmethod
+    def resolve_create_definition(_root: Any, info: Any, schema: Any) -> Any:
+        definition = create_definition(info.context.nexus, {"schema": schema})
+        return Query.resolve_definition(None, info, str(definition.id))
+
+    @staticmethod
+    def resolve_publish_definition(_root: Any, info: Any, id: str) -> Any:  # noqa: A002 - the schema's name
+        definition = publish_definition(info.context.nexus, parse_id(id, "definition"))
+        return Query.resolve_definition(None, info, str(definition.id))
+
+
+def _move(info: Any, id_: str, action: str, reason: str | None = None, version: int | None = None) -> Any:
+    number = parse_id(id_, "campaign")
+    campaign = move_campaign(info.context.nexus, number, action, expected_version=version, reason=reason)
+    return Query.resolve_campaign(None, info, str(campaign.id))

@@ -11,10 +11,10 @@ from nexus_marketing.core.ids import parse_id
 from nexus_marketing.core.money import major_units
 from nexus_marketing.db.models import Segment
 from nexus_marketing.db.queries.listings import Listing, page, read_wish
-from nexus_marketing.db.queries.resources import CAMPAIGNS, LEADS, SEGMENT_LEADS
+from nexus_marketing.db.queries.resources import CAMPAIGNS, DEFINITIONS, LEADS, SEGMENT_LEADS
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.graphql.loaders import GraphContext, check_limit
-from nexus_marketing.graphql.types import DEFAULT_LIMIT, Campaign, CampaignStatus, Lead
+from nexus_marketing.graphql.types import DEFAULT_LIMIT, Campaign, CampaignStatus, Definition, Lead
 
 _MAX_OFFSET = 10_000
 Document = dict[str, Any]
@@ -31,6 +31,10 @@ class Query(graphene.ObjectType):
         offset=graphene.Int(),
     )
     campaign = graphene.Field(Campaign, id=graphene.ID(required=True))
+    definitions = graphene.List(
+        graphene.NonNull(Definition), required=True, limit=graphene.Int(), offset=graphene.Int()
+    )
+    definition = graphene.Field(Definition, id=graphene.ID(required=True))
     leads = graphene.List(
         graphene.NonNull(Lead),
         required=True,
@@ -52,6 +56,14 @@ class Query(graphene.ObjectType):
     def resolve_campaign(_root: Any, info: Any, id: str) -> Document | None:  # noqa: A002 - the schema's name
         found = _one(info.context, CAMPAIGNS, id)
         return None if found is None else as_campaign(found)
+
+    @staticmethod
+    def resolve_definitions(_root: Any, info: Any, limit: int = DEFAULT_LIMIT, offset: int = 0) -> list[Document]:
+        return _page(info.context, DEFINITIONS, limit, offset, "")
+
+    @staticmethod
+    def resolve_definition(_root: Any, info: Any, id: str) -> Document | None:  # noqa: A002 - the schema's name
+        return _one(info.context, DEFINITIONS, id)
 
     @staticmethod
     def resolve_leads(
@@ -76,7 +88,7 @@ class Query(graphene.ObjectType):
 def as_campaign(row: Document) -> Document:
     """A listed campaign with its money in major units."""
     amount = major_units(row["budget"], row["currency"])
-    return {**row, "budget": None if amount is None else float(amount)}
+    return {**row, "budget": None if amount is None else float(amount), "stage": row["stage"] or row["status"]}
 
 
 def _page(

@@ -61,12 +61,31 @@ class Lead(graphene.ObjectType):
         return found
 
 
+class Definition(graphene.ObjectType):
+    """What campaigns are made from; ``version`` is the published one in force."""
+
+    id = graphene.ID(required=True)
+    code = graphene.String(required=True)
+    name = graphene.String(required=True)
+    schema = graphene.Field(JSON, required=True)
+    active = graphene.Boolean(required=True)
+    version = graphene.String()
+    revision = graphene.Int(required=True)
+
+
 class Campaign(graphene.ObjectType):
     """A message for an audience. ``budget`` is in major units of ``currency``."""
 
     id = graphene.ID(required=True)
     name = graphene.String(required=True)
     status = CampaignStatus(required=True)
+    stage = graphene.String(required=True, description="The definition's own name for where it is.")
+    status_reason = graphene.String()
+    version = graphene.Int(required=True)
+    definition_id = graphene.ID()
+    definition_version = graphene.String()
+    data = graphene.Field(JSON, required=True)
+    starts_at = graphene.DateTime()
     started_at = graphene.DateTime()
     completed_at = graphene.DateTime()
     budget = graphene.Float()

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import select
@@ -32,11 +33,14 @@ from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.audit import record
 from nexus_marketing.services.definitions import chosen_definition, definition_of
-from nexus_marketing.services.launching import begin_send
+from nexus_marketing.services.launching import begin_send, missing_for_send
 
 _REFERENCES: Mapping[str, type[Base]] = {"segment_id": Segment, "template_id": Template, "owner_id": Member}
 _EDITABLE = frozenset({CampaignStatus.DRAFT, CampaignStatus.QUEUED, CampaignStatus.PAUSED})
 _HANDED_OVER = frozenset({DeliveryState.ACCEPTED, DeliveryState.DELIVERED})
+#: When a move that a guard refused is tried again.
+_LOOK_AGAIN = timedelta(minutes=1)
+_REASON = 1_000
 #: What becomes of a campaign's sends when its status becomes this.
 _SEND_MOVES: Mapping[CampaignStatus, Mapping[SendStatus, SendStatus]] = {
     CampaignStatus.PAUSED: {SendStatus.RUNNING: SendStatus.PAUSED, SendStatus.PLANNING: SendStatus.PAUSED},
@@ -157,7 +161,9 @@ def move_campaign(
     seen = lifecycle.prospect(definition, state_of(campaign), move)
     decision = lifecycle.decide(definition, seen, move)
     problems = apply_decision(ctx, campaign, decision, definition)
-    if problems:
+    if decision.state.status is CampaignStatus.QUEUED and action == CampaignAction.LAUNCH:
+        problems = missing_for_send(ctx, campaign)  # now, while somebody is there to mend it
+    if problems and (campaign.definition_id is None or is_to_be_sent(campaign)):
         raise ValidationError(problems=problems)
     return campaign
 
@@ -165,18 +171,28 @@ def move_campaign(
 def tick_campaign(ctx: Context, campaign_id: int) -> str | None:
     """Take the move whose time has come, if any; workers call it for what is due."""
     campaign = find(ctx.session, Campaign, campaign_id, lock=True)
-    definition = definition_of(ctx, campaign)
-    action = lifecycle.due(definition, state_of(campaign), ctx.now)
+    definition, state = definition_of(ctx, campaign), state_of(campaign)
+    action = lifecycle.due(definition, state, ctx.now)
     if action is None:
-        campaign.tick_at = lifecycle.next_look(definition, state_of(campaign), ctx.now)
+        campaign.tick_at = lifecycle.next_look(definition, state, ctx.now)
         ctx.session.flush()
         return None
     move = Move(action, ctx.now, actor=ctx.actor.label)
-    decision = lifecycle.decide(definition, state_of(campaign), move)
-    problems = apply_decision(ctx, campaign, decision, definition)
-    if problems:
-        _hold(ctx, campaign, definition, "; ".join(each.message for each in problems))
+    refusals = lifecycle.refusals(definition, state, move)
+    if refusals:
+        campaign.status_reason = f"{action} waits: {'; '.join(each.message for each in refusals)}"[:_REASON]
+        campaign.tick_at = ctx.now + _LOOK_AGAIN
+        ctx.session.flush()
+        return None
+    problems = apply_decision(ctx, campaign, lifecycle.decide(definition, state, move), definition)
+    if problems and is_to_be_sent(campaign):
+        _hold(ctx, campaign, definition, "; ".join(each.message for each in problems)[:_REASON])
     return action
+
+
+def is_to_be_sent(campaign: Campaign) -> bool:
+    """Whether it names an audience or a message; one that names neither is only tracked."""
+    return campaign.segment_id is not None or campaign.template_id is not None
 
 
 def finish_campaign(ctx: Context, campaign_id: int) -> None:

@@ -16,13 +16,7 @@ from nexus_marketing.runtime import Context
 
 def begin_send(ctx: Context, campaign: Campaign) -> list[Problem]:
     """Write down the send that plans and delivers a campaign; or every reason why there can be none."""
-    template = _optional(ctx, campaign.template_id)
-    account = ctx.session.scalars(
-        select(ChannelAccount)
-        .where(ChannelAccount.type == campaign.channel, ChannelAccount.enabled.is_(True))
-        .order_by(ChannelAccount.id)
-        .limit(1)
-    ).first()
+    template, account = _message_and_sender(ctx, campaign)
     problems = _missing(ctx, campaign, template, account)
     if problems or template is None or account is None:
         return problems
@@ -46,6 +40,21 @@ def begin_send(ctx: Context, campaign: Campaign) -> list[Problem]:
     ctx.session.flush()
     ctx.ring("sends")
     return []
+
+
+def missing_for_send(ctx: Context, campaign: Campaign) -> list[Problem]:
+    """Every reason why a campaign could not be sent now."""
+    return _missing(ctx, campaign, *_message_and_sender(ctx, campaign))
+
+
+def _message_and_sender(ctx: Context, campaign: Campaign) -> tuple[Template | None, ChannelAccount | None]:
+    account = ctx.session.scalars(
+        select(ChannelAccount)
+        .where(ChannelAccount.type == campaign.channel, ChannelAccount.enabled.is_(True))
+        .order_by(ChannelAccount.id)
+        .limit(1)
+    ).first()
+    return _optional(ctx, campaign.template_id), account
 
 
 def _missing(

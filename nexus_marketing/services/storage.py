@@ -28,7 +28,14 @@ from nexus_marketing.core.inline import stale
 from nexus_marketing.db.models import Campaign, History
 from nexus_marketing.runtime import Context, Runtime
 from nexus_marketing.services.audit import record
-from nexus_marketing.services.campaigns import apply_decision, budget_fields, remember, state_of, write_state
+from nexus_marketing.services.campaigns import (
+    apply_decision,
+    budget_fields,
+    is_to_be_sent,
+    remember,
+    state_of,
+    write_state,
+)
 from nexus_marketing.services.definitions import definition_of, given_fields, published, understand
 
 #: How old an answer about the definition in force may be (DESIGN.md 4.9).
@@ -83,7 +90,7 @@ class SqlStorage:
                 row.program = None if decision.program is None else dict(decision.program)
                 row.attended = sorted(decision.attended)
             notices += apply_decision(ctx, row, decision, definition, tell=False)
-            if notices and (row.segment_id is not None or row.template_id is not None):
+            if notices and is_to_be_sent(row):
                 row.status_reason = f"Nothing is sent: {'; '.join(each.message for each in notices)}"[:1_000]
             return replace(decision.state, notices=tuple(notices))
 

@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from nexus_marketing.core.actors import SYSTEM
 from nexus_marketing.core.deliveries import SendStatus
 from nexus_marketing.core.errors import NexusError
+from nexus_marketing.db.queries.campaigns import campaigns_to_tick
 from nexus_marketing.db.queries.completion import sends_to_report
 from nexus_marketing.db.queries.partitions import keep_ahead
 from nexus_marketing.db.queries.planning import sends_to_plan, set_send_status
@@ -28,7 +29,7 @@ from nexus_marketing.delivery.planning import SendRef, plan_send
 from nexus_marketing.delivery.recovery import recover_dead, recover_expired
 from nexus_marketing.delivery.sending import Sender
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.campaigns import finish_campaign, hold_campaign
+from nexus_marketing.services.campaigns import finish_campaign, hold_campaign, tick_campaign
 from nexus_marketing.services.engagements import judge_hits
 from nexus_marketing.services.idempotency import forget_answers
 from nexus_marketing.services.segments import recalculate_requested, refresh
@@ -75,6 +76,7 @@ class WorkerLoop:
             lambda: recover_dead(runtime, runtime.settings.state_dir / "journal"),
             lambda: recover_expired(runtime),
             lambda: recalculate_requested(runtime),
+            lambda: tick_due(runtime),
             lambda: plan_waiting(runtime),
             lambda: open_retries(runtime),
             self.sender.work,
@@ -110,6 +112,19 @@ class WorkerLoop:
             close_thread = getattr(channel, "close_thread", None)
             if close_thread is not None:
                 close_thread()
+
+
+def tick_due(runtime: Runtime) -> int:
+    """Take the moves of campaigns whose time has come."""
+    with open_session(runtime.engines.worker, tenant_id=None, mode="read") as session:
+        due = campaigns_to_tick(session, runtime.clock.now())
+    return sum(_isolated(lambda row=row: _tick(runtime, row)) for row in due)  # type: ignore[misc]
+
+
+def _tick(runtime: Runtime, row: Row[Any]) -> int:
+    with runtime.work(row.tenant_id, SYSTEM) as ctx:
+        tick_campaign(ctx, row.id)
+    return 1
 
 
 def plan_waiting(runtime: Runtime) -> int:

@@ -28,6 +28,7 @@ SWEEPS: Mapping[str, frozenset[str]] = {
         {"ix_marketing_delivery_chunks_open", "ix_marketing_deliveries_due", "pk_marketing_sends"}
     ),
     "sends_to_report": frozenset({"ix_marketing_campaigns_active"}),
+    "campaigns_to_tick": frozenset({"ix_marketing_campaigns_tick"}),
     "segments_to_refresh": frozenset({"ix_marketing_segments_requested"}),
     # A queue that is emptied every few seconds.
     "tenants_with_settled_hits": frozenset({"ix_marketing_hits_tenant_id_at"}),

@@ -1,30 +1,17 @@
 """Bodies of campaign requests."""
 
 from nexus_marketing.api.versions import VERSION
-from nexus_marketing.core.campaigns import MessageClass
 from nexus_marketing.core.schemas import Schema
+from nexus_marketing.services import campaign_forms
 
-_REFERENCE = {"type": "id", "nullable": True, "check_with": "id"}
-_SUBJECT = {"type": "string", "nullable": True, "maxlength": 200}
-_FIELDS: Schema = {
-    "name": {"type": "string", "minlength": 1, "maxlength": 200},
-    "message_class": {"type": "string", "allowed": [str(each) for each in MessageClass]},
-    "channel": {"type": "string", "minlength": 1, "maxlength": 64},
-    "segment_id": _REFERENCE,
-    "template_id": _REFERENCE,
-    "owner_id": _REFERENCE,
-    "subject_type": _SUBJECT,
-    "subject_id": _SUBJECT,
-    "data": {"type": "dict"},
-    "budget": {"type": "money", "nullable": True, "maxlength": 20},
-    "currency": {"type": "string", "nullable": True, "regex": "[A-Z]{3}"},
-}
 READ_ONLY = frozenset(
     {
-        "id", "tenant_id", "status", "status_reason", "version", "definition_id", "budget_minor", "spent", "revenue",
-        "approved_by", "started_at", "completed_at", "created_at", "updated_at",
+        "id", "tenant_id", "status", "stage", "status_reason", "version", "campaign_key", "external_id", "counters",
+        "budget_minor", "spent", "revenue", "approved_by", "starts_at", "started_at", "completed_at", "created_at",
+        "updated_at",
     }
 )  # fmt: skip
-CREATE: Schema = {**_FIELDS, "name": {**_FIELDS["name"], "required": True}}
-PATCH: Schema = {**_FIELDS, "version": VERSION}
-ACTION: Schema = {"version": VERSION}
+CREATE: Schema = campaign_forms.FROM_DEFINITION.schema
+PATCH: Schema = {**campaign_forms.FIELDS, "version": VERSION}
+ACTION: Schema = {"reason": {"type": "string", "minlength": 1, "maxlength": 500}, "version": VERSION}
+MOVE: Schema = {**ACTION, "action": {"type": "string", "minlength": 1, "maxlength": 64, "required": True}}

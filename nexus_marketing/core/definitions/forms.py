@@ -83,7 +83,7 @@ DEFINITION: Final = Form(
         "version": {"type": "string", "regex": r"[0-9]+(\.[0-9]+){0,2}([.-][0-9A-Za-z.-]{1,30})?"},
         "description": {"type": "string"},
         "dataSchema": {"type": "dict", "keysrules": _ACTION, "valuesrules": _dict(_FIELD)},
-        "stages": {"type": ["list", "dict"], "minlength": 1},
+        "stages": {"type": ["list", "dict"]},
         "channels": {"type": ["list", "dict"]},
         "transitions": {"type": "dict", "keysrules": _ACTION, "valuesrules": _dict(_TRANSITION)},
         "automation": _dict(

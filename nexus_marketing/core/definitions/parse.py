@@ -31,6 +31,8 @@ from nexus_marketing.core.money import minor_units
 from nexus_marketing.core.values import canonical, join, parse_duration
 
 _THRESHOLD: Final = re.compile(r"[0-9]+(\.[0-9]+)?x?\Z")
+#: Channels that say no priority come after those that do, in the order they are written down.
+_LAST: Final = 1_001
 _BARE: Final = ("budget", "currency", "start_date", "target_segment")
 
 
@@ -118,12 +120,12 @@ class _Reader:
         declared = self.document.get("channels", ())
         if isinstance(declared, Mapping):
             found = []
-            for name, use in declared.items():
+            for index, (name, use) in enumerate(declared.items()):
                 path = join("channels", name)
                 faults = CHANNEL.faults(use, path=path) if isinstance(use, Mapping) else [_not_a_channel(path)]
                 self.problems += faults
                 if not faults:
-                    found.append(ChannelUse(name, **use))
+                    found.append(ChannelUse(name, **{"priority": _LAST + index, **use}))
             return tuple(sorted(found, key=lambda use: use.priority))
         self.problems += [
             _not_a_channel(join("channels", index)) for index, each in enumerate(declared) if not isinstance(each, str)

@@ -44,19 +44,21 @@ def read_stages(declared: Any, problems: list[Problem]) -> dict[str, CampaignSta
 
 def _declared(declared: Any, problems: list[Problem]) -> list[tuple[str, str, str | None]]:
     if isinstance(declared, Mapping):
-        return [(join("stages", name), name, status) for name, status in declared.items()]
+        members = [(join("stages", name), {"name": name, "status": status}) for name, status in declared.items()]
+    else:
+        members = [
+            (join("stages", index), {"name": each} if isinstance(each, str) else each)
+            for index, each in enumerate(declared or ())
+        ]
     found: list[tuple[str, str, str | None]] = []
-    for index, each in enumerate(declared or ()):
-        path = join("stages", index)
-        if isinstance(each, str):
-            found.append((path, each, None))
-        elif isinstance(each, Mapping):
-            faults = STAGE.faults(each, path=path)
-            problems.extend(faults)
-            if not faults:
-                found.append((path, each["name"], each.get("status")))
-        else:
+    for path, member in members:
+        if not isinstance(member, Mapping):
             problems.append(Problem(path, "wrong_type", "A stage is a name, or an object with name and status."))
+            continue
+        faults = STAGE.faults(member, path=path)
+        problems.extend(faults)
+        if not faults:
+            found.append((path, member["name"], member.get("status")))
     return found
 
 

@@ -5,7 +5,17 @@ from collections.abc import Mapping
 from sqlalchemy import bindparam, exists
 
 from nexus_marketing.core.conditions import Field, FieldType, Schema, lead_schema
-from nexus_marketing.db.models import Campaign, Engagement, Lead, Member, Segment, SegmentMember, Template
+from nexus_marketing.db.models import (
+    Campaign,
+    CampaignDefinition,
+    Engagement,
+    History,
+    Lead,
+    Member,
+    Segment,
+    SegmentMember,
+    Template,
+)
 from nexus_marketing.db.queries.listings import TENANT, Listing, table_of
 
 
@@ -79,6 +89,24 @@ TEMPLATES = Listing(
     ("id", "name", "created_at", "updated_at"),
     Schema.of(Field(name, kind) for name, kind in {"id": _N, "name": _T, "type": _T, "version": _N, **_TIMES}.items()),
 )
+DEFINITIONS = Listing(
+    "definitions",
+    table_of(CampaignDefinition),
+    _same("id", "code", "name", "schema", "active", "version", "revision", "created_at", "updated_at"),
+    ("id", "code", "name", "created_at", "updated_at"),
+    Schema.of(
+        Field(name, kind)
+        for name, kind in {
+            "id": _N,
+            "code": _T,
+            "name": _T,
+            "active": FieldType.BOOLEAN,
+            "version": _T,
+            "revision": _N,
+            **_TIMES,
+        }.items()
+    ),
+)
 CAMPAIGNS = Listing(
     "campaigns",
     table_of(Campaign),
@@ -86,6 +114,7 @@ CAMPAIGNS = Listing(
         "id",
         "name",
         "status",
+        "stage",
         "status_reason",
         "message_class",
         "channel",
@@ -94,9 +123,15 @@ CAMPAIGNS = Listing(
         "owner_id",
         "subject_type",
         "subject_id",
+        "campaign_key",
+        "external_id",
+        "definition_id",
+        "definition_version",
         "data",
+        "counters",
         "currency",
         "version",
+        "starts_at",
         "started_at",
         "completed_at",
         "created_at",
@@ -110,6 +145,7 @@ CAMPAIGNS = Listing(
             "id": _N,
             "name": _T,
             "status": _T,
+            "stage": _T,
             "message_class": _T,
             "channel": _T,
             "segment_id": _N,
@@ -117,14 +153,19 @@ CAMPAIGNS = Listing(
             "owner_id": _N,
             "subject_type": _T,
             "subject_id": _T,
+            "campaign_key": _T,
+            "external_id": _T,
+            "definition_id": _N,
+            "definition_version": _T,
             "currency": _T,
+            "starts_at": _D,
             "started_at": _D,
             "completed_at": _D,
             "data": _J,
             **_TIMES,
         }.items()
     ),
-    ids=frozenset({"id", "segment_id", "template_id", "owner_id"}),
+    ids=frozenset({"id", "segment_id", "template_id", "owner_id", "definition_id"}),
     together={"budget": "currency"},
 )
 MEMBERS = Listing(
@@ -175,4 +216,14 @@ LEAD_ENGAGEMENTS = Listing(
     ENGAGEMENTS.schema,
     ENGAGEMENTS.ids,
     scope=ENGAGEMENTS.table.c.lead_id == bindparam("lead_id"),
+)
+CAMPAIGN_HISTORY = Listing(
+    "campaign_history",
+    table_of(History),
+    _same("id", "version", "event", "before", "after", "actor", "at", metadata="payload"),
+    ("id",),
+    Schema.of(
+        Field(name, kind) for name, kind in {"id": _N, "version": _N, "event": _T, "actor": _T, "at": _D}.items()
+    ),
+    scope=table_of(History).c.campaign_id == bindparam("campaign_id"),
 )

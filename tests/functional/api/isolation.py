@@ -28,6 +28,7 @@ from nexus_marketing.db.queries import resources
 from nexus_marketing.db.queries.listings import Listing
 from nexus_marketing.graphql.schema import build_schema
 from nexus_marketing.runtime import Runtime
+from nexus_marketing.services.definitions import create_definition, publish_definition
 from nexus_marketing.services.tenants import create_member
 from tests.common.factories import make_campaign, make_leads, make_segment, make_send, make_template
 from tests.functional.conftest import Client
@@ -46,13 +47,28 @@ BODIES: Mapping[str, Any] = {
     "PATCH /api/v1/templates/{id}": {"name": "Eve SERIAL"},
     "POST /api/v1/campaigns": {"name": "Eve"},
     "PATCH /api/v1/campaigns/{id}": {"name": "Eve"},
+    "POST /api/v1/campaigns/{id}/moves": {"action": "pause"},
+    "POST /api/v1/definitions": {"schema": {"id": "eve-SERIAL"}},
+    "PATCH /api/v1/definitions/{id}": {"schema": {"name": "Eve"}},
+    "POST /api/v1/definitions/{id}/duplicate": {"code": "eve-copy-SERIAL"},
     "POST /api/v1/engagements": {"type": "page_visited", "lead_id": "OWN leads"},
 }
 #: Which route a schema is the body of.
 _ROUTES_OF_SCHEMAS = {"CREATE": "POST /api/v1/{}", "PATCH": "PATCH /api/v1/{}/{{id}}", "ROW": "POST /api/v1/{}"}
 #: What an id is of where its name does not say it.
-_KINDS = {"owner": "members", "manager": "members", "launchCampaign": "campaigns"}
+_KINDS = {
+    "owner": "members",
+    "manager": "members",
+    "launchCampaign": "campaigns",
+    "pauseCampaign": "campaigns",
+    "moveCampaign": "campaigns",
+    "publishDefinition": "definitions",
+}
+#: What a mutation needs beside the id that varies, in GraphQL.
+_ARGUMENTS = {"moveCampaign": 'action: "pause"'}
 _COLLECTIONS = {"segment_leads": "segments/OWN segments/leads", "lead_engagements": "leads/OWN leads/engagements"}
+#: Fields of input objects that a mutation cannot do without.
+_INPUTS = {"createCampaign": {"name": "Eve"}}
 #: What differs from one answer to the next by its nature.
 _PASSING = frozenset(
     {"request_id", "version", "created_at", "updated_at", "as_of", "generation", "name", "tracked_at", "duration_ms"}
@@ -154,7 +170,12 @@ def begin_ids_far_away(runtime: Runtime) -> None:
 
 def build_estate(runtime: Runtime, tenant_id: int, mark: str) -> Estate:
     """One or more of everything that has an id, each with whatever refers to it."""
-    named: dict[str, Any] = {"name": f"{mark} name", "first_name": mark, "last_name": mark, "attributes": {"note": mark}}
+    named: dict[str, Any] = {
+        "name": f"{mark} name",
+        "first_name": mark,
+        "last_name": mark,
+        "attributes": {"note": mark},
+    }
     with runtime.work(tenant_id, SYSTEM, role="app") as ctx:
         member = create_member(ctx, f"{mark} member", f"{mark}@example.org", "owner").id
         report = create_member(ctx, f"{mark} report", f"{mark}2@example.org", "marketer", manager_id=member).id
@@ -162,6 +183,9 @@ def build_estate(runtime: Runtime, tenant_id: int, mark: str) -> Estate:
     segment = make_segment(runtime, tenant_id, leads, name=f"{mark} segment")
     content = {**CONTENT, "text": f"{mark} {{{{ unsubscribe_url }}}}"}
     template = make_template(runtime, tenant_id, name=f"{mark} template", content=content)
+    with runtime.work(tenant_id, SYSTEM, role="app") as ctx:
+        definition = create_definition(ctx, {"schema": {"id": f"{mark}-definition", "name": f"{mark} definition"}}).id
+        publish_definition(ctx, definition)
     refers = {"segment_id": segment, "template_id": template, "owner_id": member}
     campaign = make_campaign(runtime, tenant_id, f"{mark} campaign", **refers, data={"note": mark})
     make_send(runtime, tenant_id, campaign, template, leads)
@@ -176,6 +200,7 @@ def build_estate(runtime: Runtime, tenant_id: int, mark: str) -> Estate:
             "segments": (segment,),
             "templates": (template,),
             "campaigns": (campaign,),
+            "definitions": (definition,),
             "members": (member, report),
         },
     )
@@ -226,8 +251,8 @@ def listings() -> list[Listing]:
 
 def _in_filters() -> Iterator[Place]:
     for listing in listings():
-        if listing.name == "engagements":
-            continue  # shown per lead
+        if listing.name in {"engagements", "campaign_history"}:
+            continue  # shown per lead, and per campaign
         path = f"/api/v1/{_COLLECTIONS.get(listing.name, listing.name)}"
         for field in sorted(listing.ids & listing.schema.fields.keys()):
             own = listing.table.name.removeprefix("marketing_")
@@ -254,20 +279,34 @@ def _in_graphql() -> Iterator[Place]:
         for name, field in kind.fields.items():
             for argument, described in field.args.items():
                 taken = get_named_type(described.type)
-                assert not isinstance(taken, GraphQLInputObjectType), f"{kind.name}.{name} takes an input object"
+                if isinstance(taken, GraphQLInputObjectType):
+                    assert name in _INPUTS, f"{kind.name}.{name} takes an input object: say what it must hold"
+                    for part, inside in taken.fields.items():
+                        if get_named_type(inside.type).name == "ID":
+                            yield _in_input(name, argument, taken.name, part, _selection(field.type))
+                    continue
                 if taken.name != "ID":
                     continue
                 assert kind in roots, f"{kind.name}.{name} takes an id below the roots: say how to get there"
                 yield from _in_field(roots[kind], name, argument, _selection(field.type))
 
 
+def _in_input(name: str, argument: str, type_name: str, part: str, selection: str) -> Place:
+    asked = f"mutation Make($it: {type_name}!) {{ {name}({argument}: $it) {selection} }}"
+    variables = {"it": {**_INPUTS[name], part: "<id>"}}
+    what = kind_of(re.sub(r"(?<!^)(?=[A-Z])", "_", part).lower())
+    body = {"query": asked, "variables": variables}
+    return Place(f"mutation {name}({argument}.{part})", what, "POST", "/graphql", body)
+
+
 def _in_field(operation: str, name: str, argument: str, selection: str) -> Iterator[Place]:
     what = kind_of(name if argument == "id" else argument)
-    asked = f"{operation} Ask($id: ID!) {{ {name}({argument}: $id) {selection} }}"
+    more = f", {_ARGUMENTS[name]}" if name in _ARGUMENTS else ""
+    asked = f"{operation} Ask($id: ID!) {{ {name}({argument}: $id{more}) {selection} }}"
     yield Place(
         f"{operation} {name}({argument}: $id)", what, "POST", "/graphql", {"query": asked, "variables": {"id": "<id>"}}
     )
-    literal = f'{operation} {{ {name}({argument}: "<id>") {selection} }}'
+    literal = f'{operation} {{ {name}({argument}: "<id>"{more}) {selection} }}'
     yield Place(f'{operation} {name}({argument}: "…")', what, "POST", "/graphql", {"query": literal})
 
 

@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import select, text
 
 from nexus_marketing.db.models import Lead
-from nexus_marketing.db.queries import completion, deliveries, engagements, idempotency, planning, segments
+from nexus_marketing.db.queries import campaigns, completion, deliveries, engagements, idempotency, planning, segments
 from nexus_marketing.db.tenancy import ALL_TENANTS, run, run_for_all
 from tests.common.database_fixtures import ProcessDatabase
 from tests.common.databases import NOW
@@ -84,6 +84,7 @@ SWEEPERS = [
     completion.cancelled_sends_with_rows,
     completion.sends_to_report,
     segments.segments_to_refresh,
+    lambda session: campaigns.campaigns_to_tick(session, NOW),
     lambda session: engagements.tenants_with_settled_hits(session, 30),
     lambda session: idempotency.answers_before(session, NOW),
 ]
