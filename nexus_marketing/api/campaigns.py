@@ -17,10 +17,12 @@ from nexus_marketing.api.writes import writes
 from nexus_marketing.core.campaigns import CampaignAction
 from nexus_marketing.core.money import major_units
 from nexus_marketing.core.permissions import Permission
+from nexus_marketing.core.promotion import read_kept
 from nexus_marketing.db.models import Campaign
 from nexus_marketing.db.queries.resources import CAMPAIGN_HISTORY, CAMPAIGNS
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.services import campaigns as services
+from nexus_marketing.services import promotion
 from nexus_marketing.services.analytics import campaign_analytics
 from nexus_marketing.services.campaign_forms import form_of
 
@@ -33,6 +35,7 @@ def includeme(config: Configurator) -> None:
     one = f"{_PATH}/{{id}}"
     config.add_api_route("GET", _PATH, list_campaigns, permission=read)
     config.add_api_route("POST", _PATH, writes(create_campaign), permission=write)
+    config.add_api_route("POST", f"{_PATH}/promote", writes(promote_campaigns), permission=write)
     config.add_api_route("GET", one, shows(Campaign, "campaign", campaign_document), permission=read)
     config.add_api_route("PATCH", one, writes(update_campaign), permission=write)
     config.add_api_route("DELETE", one, writes(_acts(CampaignAction.CANCEL)), permission=write)
@@ -69,6 +72,13 @@ def update_campaign(request: Request) -> Reply:
 
 def show_analytics(request: Request) -> Response:
     return show(campaign_analytics(request.nexus, path_id(request, "campaign")))
+
+
+def promote_campaigns(request: Request) -> Reply:
+    """Campaigns that a program's objects kept themselves; 200 whether they were new or not."""
+    data = read_object(request, schemas.PROMOTE)
+    kept = [read_kept(each, f"campaigns.{index}") for index, each in enumerate(data["campaigns"])]
+    return Reply(promotion.promote_campaigns(request.nexus, kept))
 
 
 def list_history(request: Request) -> Response:

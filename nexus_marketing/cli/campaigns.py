@@ -1,18 +1,28 @@
 """``nexus-marketing campaigns`` and ``explain``: launch one, and say what became of a lead in it."""
 
+import sys
+from collections.abc import Iterable, Iterator
+from importlib import import_module
+from itertools import islice
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from nexus_marketing.cli.session import OPERATOR, AsJson, TenantName, answer, tenant_id_of
-from nexus_marketing.core.errors import NotFound
-from nexus_marketing.core.values import email_norm
+from nexus_marketing.core.errors import ConfigurationError, NotFound
+from nexus_marketing.core.promotion import KeptCampaign, read_kept
+from nexus_marketing.core.values import email_norm, parse_json
 from nexus_marketing.db.models import Campaign, Lead
 from nexus_marketing.db.queries.leads import lead_by_address
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.campaigns import launch_campaign
 from nexus_marketing.services.explanations import explain_lead
+from nexus_marketing.services.promotion import known_campaigns, promote_campaigns
+
+#: Campaigns of one transaction: a failure in the file keeps what came before it.
+_PROMOTED_AT_ONCE = 100
 
 app = typer.Typer(no_args_is_help=True, help="Campaigns.")
 
@@ -35,6 +45,70 @@ def launch(
         launched = launch_campaign(ctx, campaign)
     document = {"id": str(launched.id), "status": launched.status, "version": launched.version}
     answer(document, f"Campaign {launched.id} is {launched.status}.", as_json=as_json)
+
+
+@app.command()
+def promote(
+    context: typer.Context,
+    source: Annotated[
+        str,
+        typer.Argument(help="module:name of objects with campaigns (a list, or a function), or a .jsonl file of them."),
+    ],
+    tenant: TenantName,
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done and do nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Move campaigns that objects kept themselves into the database, with ids and history; again changes nothing."""
+    counts = {"promoted": 0, "already": 0}
+    with context.obj.runtime() as runtime:
+        tenant_id = tenant_id_of(runtime, tenant)
+        for piece in _pieces(kept_campaigns(source), _PROMOTED_AT_ONCE):
+            with runtime.work(tenant_id, OPERATOR, mode="read" if dry_run else "write") as ctx:
+                already = known_campaigns(ctx, piece) if dry_run else promote_campaigns(ctx, piece)["already"]
+            counts["already"] += already
+            counts["promoted"] += len(piece) - already
+    would = "would be promoted" if dry_run else "promoted"
+    text = f"{counts['promoted']} campaigns {would}, {counts['already']} were there already."
+    answer({**counts, "dry_run": dry_run}, text, as_json=as_json)
+
+
+def kept_campaigns(source: str) -> Iterator[KeptCampaign]:
+    """What is to be promoted, one by one.
+
+    Raises:
+        ConfigurationError: there is no such module, name or file.
+        ValidationError: a line of the file, or what an object keeps, is no campaign.
+    """
+    if source.endswith(".jsonl"):
+        with Path(source).open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield read_kept(parse_json(line, f"line {number}"), f"line {number}")
+        return
+    for each in _objects(source):
+        marketing = getattr(each, "marketing", None)
+        if marketing is None:
+            raise ConfigurationError(f"{source} holds a {type(each).__name__}: give objects that are HasMarketing.")
+        yield from marketing().kept()
+
+
+def _objects(source: str) -> Iterable[Any]:
+    module, _, name = source.partition(":")
+    sys.path.insert(0, str(Path.cwd()))  # the program's own modules, as python -m finds them
+    try:
+        found = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigurationError(
+            f"{source} cannot be loaded ({error}): write module:name, or a .jsonl file."
+        ) from error
+    objects: Iterable[Any] = found() if callable(found) else found
+    return objects
+
+
+def _pieces(campaigns: Iterator[KeptCampaign], size: int) -> Iterator[list[KeptCampaign]]:
+    while piece := list(islice(campaigns, size)):
+        yield piece
 
 
 def explain(

@@ -24,10 +24,11 @@ from nexus_marketing.core.definitions.handlers import check_moments
 from nexus_marketing.core.engine import lifecycle
 from nexus_marketing.core.engine.lifecycle import Move
 from nexus_marketing.core.engine.views import CampaignView
-from nexus_marketing.core.errors import ConfigurationError, Problem, ValidationError, hint
+from nexus_marketing.core.errors import ConfigurationError, Problem, StorageUnsupported, ValidationError, hint
 from nexus_marketing.core.events import CampaignEvent, CampaignHookFailed, campaign_event
 from nexus_marketing.core.home import HOME, subject_identity
 from nexus_marketing.core.inline import InlineStorage, adapter_of, inline_storage
+from nexus_marketing.core.promotion import KeptCampaign
 
 log = logging.getLogger(__name__)
 
@@ -211,6 +212,36 @@ class Marketing:
         names = [each for each in sorted(self._declared()) if self._at_hand(each).state.version]
         return [view for name in names for view in self._ticked(name, moment)]
 
+    def kept(self) -> list[KeptCampaign]:
+        """What the object itself keeps of its campaigns: documents for ``campaigns promote``.
+
+        Raises:
+            ConfigurationError: the object has no id by which a database could know it.
+        """
+        kind, id_ = self._identity()
+        if not id_:
+            raise _without_id(kind)
+        states = self._own().find(CampaignFilter())
+        found = (self._kept(CampaignKey(kind, id_, state.key.name)) for state in states)
+        return [each for each in found if each is not None]
+
+    def promote(self) -> list[CampaignView]:
+        """Move what the object kept itself into the storage of this process now, not with the next call.
+
+        A second time changes nothing. Ids and every line of history stay.
+
+        Raises:
+            StorageUnsupported: campaigns are kept on the objects, or in a storage that takes nothing over.
+        """
+        storage = self._storage()
+        if storage is self._inline or not hasattr(storage, "adopt"):
+            raise StorageUnsupported(
+                f"{type(storage).__name__} takes no campaigns over: connect the program to the database first "
+                "(nexus_marketing.connect), or hand over files to `nexus-marketing campaigns promote`."
+            )
+        states = [self._load(storage, each.state.key) for each in self.kept()]
+        return [CampaignView(state, self.subject) for state in states if state is not None]
+
     def _ticked(self, name: str, now: datetime) -> Iterator[CampaignView]:
         campaign = self._at_hand(name)
         moved: CampaignView | None = None
@@ -316,15 +347,22 @@ class Marketing:
         if state is not None or storage is self._inline:
             return state
         adopt = getattr(storage, "adopt", None)
-        kept = None if adopt is None else self._own().load(key)
+        kept = None if adopt is None else self._kept(key)
         if adopt is None or kept is None:
             return None
-        lines = self._own().history(key, HistoryPage(limit=kept.version))
+        adopted: CampaignState = adopt(kept.state, kept.history, kept.program, kept.attended)
+        return adopted
+
+    def _kept(self, key: CampaignKey) -> KeptCampaign | None:
+        """What the object itself kept of a campaign, and what somebody needs who goes on with it."""
+        state = self._own().load(key)
+        if state is None:
+            return None
+        lines = self._own().history(key, HistoryPage(limit=state.version))
         config = self._declared().get(key.name)
         definition, handlers = (None, Handlers()) if config is None else _understood(key.name, config)
         program = None if definition is None else definition.document
-        adopted: CampaignState = adopt(replace(kept, key=key, id=key.id), lines, program, handlers.attended)
-        return adopted
+        return KeptCampaign(replace(state, key=key, id=key.id), lines, program, handlers.attended)
 
     def _lines(self, name: str) -> Iterator[HistoryEntry]:
         storage = self._storage()
@@ -356,10 +394,7 @@ class Marketing:
     def _key(self, name: str, storage: Storage) -> CampaignKey:
         kind, id_ = self._identity()
         if not id_ and storage is not self._inline:
-            raise ConfigurationError(
-                f"This {kind} has no id, and its campaigns are to be kept outside of it: save it first, or define "
-                "marketing_subject_id."
-            )
+            raise _without_id(kind)
         return CampaignKey(kind, id_, name)
 
     def _declared(self) -> Mapping[str, Any]:
@@ -387,6 +422,13 @@ class Marketing:
     def _unknown(self, name: str, declared: Mapping[str, Any]) -> NoReturn:
         known = f"{hint(name, declared)}" if declared else ": declare it in marketing_config"
         raise ValidationError.at("name", "unknown_campaign", f"There is no campaign {name!a}{known}.")
+
+
+def _without_id(kind: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"This {kind} has no id, and its campaigns are to be kept outside of it: save it first, or define "
+        "marketing_subject_id."
+    )
 
 
 def _nothing(_code: str, _reference: str | None) -> Definition | None:

@@ -5,7 +5,8 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
+from sqlalchemy.exc import IntegrityError
 
 from nexus_marketing.core.campaigns import (
     CREATED,
@@ -32,7 +33,7 @@ from nexus_marketing.db.queries.engagements import ledger_counts
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.audit import record
-from nexus_marketing.services.definitions import chosen_definition, definition_of
+from nexus_marketing.services.definitions import chosen_definition, definition_of, given_fields
 from nexus_marketing.services.launching import begin_send, missing_for_send
 
 _REFERENCES: Mapping[str, type[Base]] = {"segment_id": Segment, "template_id": Template, "owner_id": Member}
@@ -363,7 +364,47 @@ def _key(campaign: Campaign) -> CampaignKey | None:
     return CampaignKey(campaign.subject_type or "", campaign.subject_id or "", campaign.campaign_key)
 
 
-def budget_fields(data: Mapping[str, Any]) -> dict[str, Any]:
+def of_key(key: CampaignKey) -> Select[Campaign]:
+    """The campaign of a subject under a name."""
+    return select(Campaign).where(
+        Campaign.subject_type == key.subject_type,
+        Campaign.subject_id == key.subject_id,
+        Campaign.campaign_key == key.name,
+    )
+
+
+def new_campaign_of(ctx: Context, state: CampaignState, definition: Definition) -> tuple[Campaign, list[Problem]]:
+    """The row of a campaign that was never stored, and what of its definition could not be found here."""
+    problems: list[Problem] = []
+    fields = given_fields(ctx, definition, state.data, problems)
+    fields.pop("budget", None)
+    key = state.key
+    row = Campaign(
+        **{"channel": "email", **fields, **_budget_fields(state.data)},
+        campaign_key=key.name,
+        subject_type=key.subject_type,
+        subject_id=key.subject_id,
+        external_id=state.id,
+        definition_id=definition.row_id,
+        definition_version=definition.version if definition.reference is not None else None,
+        data=dict(state.data),
+        counters={},
+        status=CampaignStatus.DRAFT,
+        stage=definition.entry(CampaignStatus.DRAFT),
+        version=0,
+        created_at=ctx.now,
+        updated_at=ctx.now,
+    )
+    ctx.session.add(row)
+    try:
+        ctx.session.flush()
+    except IntegrityError as error:
+        raise StaleVersion(f"Somebody else launched {key} first; look at it and try again.", current=1) from error
+    record(ctx, "campaign.created", "campaign", row.id, {"campaign_key": (None, key.name)})
+    return row, problems
+
+
+def _budget_fields(data: Mapping[str, Any]) -> dict[str, Any]:
     """A budget in the data as the campaign's own, where its currency is known."""
     if data.get("budget") is None or data.get("currency") is None:
         return {}

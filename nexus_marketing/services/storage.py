@@ -8,35 +8,26 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Select, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import select
 
 from nexus_marketing.core.actors import Actor
 from nexus_marketing.core.campaigns import (
     CampaignFilter,
     CampaignKey,
     CampaignState,
-    CampaignStatus,
     Decision,
     HistoryEntry,
     HistoryPage,
 )
 from nexus_marketing.core.definitions import Definition
-from nexus_marketing.core.engine import lifecycle
-from nexus_marketing.core.errors import Problem, StaleVersion
+from nexus_marketing.core.errors import Problem
 from nexus_marketing.core.inline import stale
+from nexus_marketing.core.promotion import KeptCampaign
 from nexus_marketing.db.models import Campaign, History
 from nexus_marketing.runtime import Context, Runtime
-from nexus_marketing.services.audit import record
-from nexus_marketing.services.campaigns import (
-    apply_decision,
-    budget_fields,
-    is_to_be_sent,
-    remember,
-    state_of,
-    write_state,
-)
-from nexus_marketing.services.definitions import definition_of, given_fields, published, understand
+from nexus_marketing.services.campaigns import apply_decision, is_to_be_sent, new_campaign_of, of_key, state_of
+from nexus_marketing.services.definitions import definition_of, published, understand
+from nexus_marketing.services.promotion import adopt_campaign
 
 #: How old an answer about the definition in force may be (DESIGN.md 4.9).
 _FRESH_SECONDS = 1.0
@@ -62,7 +53,7 @@ class SqlStorage:
     def load(self, key: CampaignKey) -> CampaignState | None:
         """The campaign as it is now, or nothing."""
         with self._runtime.work(self.tenant_id, _PROGRAM, mode="read", role="app") as ctx:
-            row = ctx.session.scalars(_of(key)).one_or_none()
+            row = ctx.session.scalars(of_key(key)).one_or_none()
             return None if row is None else state_of(row)
 
     def commit(self, key: CampaignKey, expected_version: int, decision: Decision) -> CampaignState:
@@ -74,14 +65,14 @@ class SqlStorage:
             StaleVersion: another call was first.
         """
         with self._runtime.work(self.tenant_id, Actor(decision.entry.actor), role="app") as ctx:
-            row = ctx.session.scalars(_of(key).with_for_update()).one_or_none()
+            row = ctx.session.scalars(of_key(key).with_for_update()).one_or_none()
             current = 0 if row is None else row.version
             if current != expected_version:
                 raise stale(key, current, expected_version)
             notices: list[Problem] = []
             if row is None:
                 definition = _definition(ctx, decision, key)
-                row, notices = _new(ctx, decision.state, definition)
+                row, notices = new_campaign_of(ctx, decision.state, definition)
             elif decision.moves:
                 definition = _definition(ctx, decision, key)
             else:
@@ -97,7 +88,7 @@ class SqlStorage:
     def history(self, key: CampaignKey, page: HistoryPage) -> Sequence[HistoryEntry]:
         """Lines of the campaign's history, oldest first."""
         with self._runtime.work(self.tenant_id, _PROGRAM, mode="read", role="app") as ctx:
-            campaign_id = ctx.session.scalars(_of(key).with_only_columns(Campaign.id)).one_or_none()
+            campaign_id = ctx.session.scalars(of_key(key).with_only_columns(Campaign.id)).one_or_none()
             if campaign_id is None:
                 return []
             statement = (
@@ -145,22 +136,8 @@ class SqlStorage:
         Nothing is sent by it: what was launched before the database was there is tracked from here on.
         """
         with self._runtime.work(self.tenant_id, _PROGRAM, role="app") as ctx:
-            row = ctx.session.scalars(_of(state.key).with_for_update()).one_or_none()
-            if row is not None:
-                return state_of(row)
-            definition = understand(program or {}, code=state.key.name)
-            row, _ = _new(ctx, state, definition)
-            row.program = None if program is None else dict(program)
-            row.attended = sorted(attended)
-            write_state(row, state)
-            row.external_id = state.id
-            unattended = not {each.action for each in definition.automatic}.intersection(attended)
-            row.tick_at = lifecycle.next_look(definition, state, ctx.now) if unattended else None
-            ctx.session.flush()
-            for entry in history:
-                remember(ctx, row, entry)
-            record(ctx, "campaign.promoted", "campaign", row.id, {"version": (None, state.version)})
-        return state
+            row, new = adopt_campaign(ctx, KeptCampaign(state, history, program, attended))
+            return state if new else state_of(row)
 
     def close(self) -> None:
         """Let go of connections."""
@@ -171,14 +148,6 @@ class SqlStorage:
             return published(ctx, code, version)
 
 
-def _of(key: CampaignKey) -> Select[Campaign]:
-    return select(Campaign).where(
-        Campaign.subject_type == key.subject_type,
-        Campaign.subject_id == key.subject_id,
-        Campaign.campaign_key == key.name,
-    )
-
-
 def _definition(ctx: Context, decision: Decision, key: CampaignKey) -> Definition:
     """By which a decision was made."""
     if decision.state.definition is not None:
@@ -186,37 +155,6 @@ def _definition(ctx: Context, decision: Decision, key: CampaignKey) -> Definitio
         if found is not None:
             return found
     return understand(decision.program or {}, code=key.name)
-
-
-def _new(ctx: Context, state: CampaignState, definition: Definition) -> tuple[Campaign, list[Problem]]:
-    """The row of a campaign that was never stored, and what of its definition could not be found here."""
-    problems: list[Problem] = []
-    fields = given_fields(ctx, definition, state.data, problems)
-    fields.pop("budget", None)
-    key = state.key
-    row = Campaign(
-        **{"channel": "email", **fields, **budget_fields(state.data)},
-        campaign_key=key.name,
-        subject_type=key.subject_type,
-        subject_id=key.subject_id,
-        external_id=state.id,
-        definition_id=definition.row_id,
-        definition_version=definition.version if definition.reference is not None else None,
-        data=dict(state.data),
-        counters={},
-        status=CampaignStatus.DRAFT,
-        stage=definition.entry(CampaignStatus.DRAFT),
-        version=0,
-        created_at=ctx.now,
-        updated_at=ctx.now,
-    )
-    ctx.session.add(row)
-    try:
-        ctx.session.flush()
-    except IntegrityError as error:
-        raise StaleVersion(f"Somebody else launched {key} first; look at it and try again.", current=1) from error
-    record(ctx, "campaign.created", "campaign", row.id, {"campaign_key": (None, key.name)})
-    return row, problems
 
 
 def _line(row: History, key: CampaignKey) -> HistoryEntry:

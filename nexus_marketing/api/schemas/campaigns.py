@@ -15,3 +15,4 @@ CREATE: Schema = campaign_forms.FROM_DEFINITION.schema
 PATCH: Schema = {**campaign_forms.FIELDS, "version": VERSION}
 ACTION: Schema = {"reason": {"type": "string", "minlength": 1, "maxlength": 500}, "version": VERSION}
 MOVE: Schema = {**ACTION, "action": {"type": "string", "minlength": 1, "maxlength": 64, "required": True}}
+PROMOTE: Schema = {"campaigns": {"type": "list", "required": True, "minlength": 1, "maxlength": 100}}

@@ -3,6 +3,9 @@
 import csv
 import io
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -66,7 +69,7 @@ def commands() -> list[list[str]]:
         "keys": ["create", "list", "revoke"],
         "leads": ["import", "export"],
         "segments": ["recalculate"],
-        "campaigns": ["launch"],
+        "campaigns": ["launch", "promote"],
     }
     return found + [[group, name] for group, names in groups.items() for name in names]
 
@@ -245,3 +248,73 @@ def test_a_worker_turns_once(ask, runtime, tenant):
         from nexus_marketing.db.models import Segment
 
         assert ctx.session.get(Segment, (tenant, segment_id)).lead_count == 4
+
+
+SHOP = """
+from nexus_marketing import HasMarketing
+
+class Shop(HasMarketing):
+    marketing_config = {"campaigns": {"spring": {"name": "Spring"}}}
+
+    def __init__(self, number):
+        self.id = number
+
+def everything():
+    for number in range(3):
+        shop = Shop(number)
+        shop.marketing().launch_campaign()
+        yield shop
+"""
+
+
+def test_campaigns_of_a_programs_objects_are_promoted_once(ask, tenant, tmp_path, monkeypatch):
+    (tmp_path / "shop_objects.py").write_text(SHOP)
+    monkeypatch.setattr("sys.path", list(sys.path))
+    arguments = ("campaigns", "promote", "shop_objects:everything", "--tenant", "acme")
+    assert ask(*arguments, "--dry-run") == {"promoted": 3, "already": 0, "dry_run": True}
+    assert ask(*arguments) == {"promoted": 3, "already": 0, "dry_run": False}
+    assert ask(*arguments) == {"promoted": 0, "already": 3, "dry_run": False}
+
+
+def run_script(folder, script, **environment):
+    (folder / "shop_objects.py").write_text(SHOP)
+    ran = subprocess.run(
+        [sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, env={**os.environ, **environment}
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout.strip()
+
+
+@pytest.mark.req("US-010", "BR-006")
+def test_a_program_is_connected_by_its_environment_alone(cli, tenant, runtime, tmp_path):
+    script = "from shop_objects import Shop; print(Shop(1).marketing().launch_campaign().status)"
+    ini = str(tmp_path / "test.ini")
+    environment = {"NEXUS_MARKETING_INI": ini, "NEXUS_MARKETING_TENANT": "acme"}
+    assert run_script(tmp_path, script) == "active"
+    assert run_script(tmp_path, script, **environment) == "active"
+    again = "from shop_objects import Shop; print(Shop(1).marketing().campaign().status)"
+    assert run_script(tmp_path, again) == "draft"
+    assert run_script(tmp_path, again, **environment) == "active"
+
+
+@pytest.mark.req("US-010", "BR-006")
+def test_a_program_is_connected_by_one_line(cli, tenant, runtime, tmp_path):
+    script = (
+        "import nexus_marketing; end = nexus_marketing.connect('test.ini', tenant='acme')\n"
+        "from shop_objects import Shop; print(Shop(2).marketing().launch_campaign().status)\n"
+        "end(); print(Shop(2).marketing().campaign().status)"
+    )
+    assert run_script(tmp_path, script).split() == ["active", "draft"]
+
+
+def test_a_connection_to_nowhere_names_what_is_missing(cli, tenant, tmp_path):
+    script = (
+        "import nexus_marketing\nfrom nexus_marketing.plugin import NexusError\nfrom shop_objects import Shop\n"
+        "for ini, tenant in (('none.ini', 'acme'), ('test.ini', 'nobody')):\n"
+        "    nexus_marketing.connect(ini, tenant=tenant)\n"
+        "    try: Shop(1).marketing().campaign()\n"
+        "    except NexusError as error: print(error)\n"
+    )
+    said = run_script(tmp_path, script)
+    assert "none.ini cannot be read" in said
+    assert "There is no tenant 'nobody'" in said
