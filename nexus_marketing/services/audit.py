@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from nexus_marketing.db.models import AuditEntry, AuditValue
+from nexus_marketing.db.tenancy import append
 from nexus_marketing.runtime import Context
 
 _SALT_BYTES = 16
@@ -46,8 +47,11 @@ def record(
             body[name] = {"commitment": _commitment(kept)}
         else:
             body[name] = {"before": _plain(before), "after": _plain(after)}
-    entry = AuditEntry(
-        at=ctx.now,
+    at = ctx.now
+    audit_id = append(
+        ctx.session,
+        AuditEntry,
+        at=at,
         actor=ctx.actor.label,
         action=action,
         subject_type=subject_type,
@@ -56,10 +60,8 @@ def record(
         body=body,
         body_hash=_digest(body),
     )
-    ctx.session.add(entry)
     if values:
-        ctx.session.flush()
-        ctx.session.add(AuditValue(at=entry.at, audit_id=entry.id, lead_id=lead_id, values=values))
+        ctx.session.add(AuditValue(at=at, audit_id=audit_id, lead_id=lead_id, values=values))
 
 
 def record_bulk(

@@ -30,7 +30,7 @@ from nexus_marketing.core.values import canonical
 from nexus_marketing.db.base import Base
 from nexus_marketing.db.models import Campaign, History, Member, Segment, Send, Template
 from nexus_marketing.db.queries.engagements import ledger_counts
-from nexus_marketing.db.tenancy import find
+from nexus_marketing.db.tenancy import append, find
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.audit import record
 from nexus_marketing.services.definitions import chosen_definition, definition_of, given_fields
@@ -252,7 +252,6 @@ def apply_decision(
     write_state(campaign, after)
     unattended = not {each.action for each in definition.automatic}.intersection(campaign.attended)
     campaign.tick_at = lifecycle.next_look(definition, after, ctx.now) if unattended else None
-    ctx.session.flush()
     remember(ctx, campaign, decision.entry)
     if not decision.moves:
         record(ctx, "campaign.recorded", "campaign", campaign.id, {"event": (None, decision.entry.event)})
@@ -339,13 +338,15 @@ def _follow_sends(ctx: Context, campaign: Campaign, before: CampaignStatus, afte
             if send.planned_at is not None:
                 send.status = SendStatus.RUNNING  # the audience is frozen: nobody joins it now
     ctx.ring("sends")
-    if after is CampaignStatus.ACTIVE and not moved and _never_sent(ctx, campaign):
+    if after is CampaignStatus.ACTIVE and not moved and not _was_sent(ctx, campaign, before):
         return begin_send(ctx, campaign)
     return []
 
 
-def _never_sent(ctx: Context, campaign: Campaign) -> bool:
-    return not ctx.session.scalars(select(Send.id).where(Send.campaign_id == campaign.id).limit(1)).first()
+def _was_sent(ctx: Context, campaign: Campaign, before: CampaignStatus) -> bool:
+    if before is CampaignStatus.DRAFT:
+        return False
+    return ctx.session.scalars(select(Send.id).where(Send.campaign_id == campaign.id).limit(1)).first() is not None
 
 
 def _sends(ctx: Context, campaign: Campaign, statuses: tuple[SendStatus, ...]) -> list[Send]:
@@ -413,18 +414,18 @@ def _budget_fields(data: Mapping[str, Any]) -> dict[str, Any]:
 
 def remember(ctx: Context, campaign: Campaign, entry: HistoryEntry) -> None:
     """A line of history into its table."""
-    ctx.session.add(
-        History(
-            campaign_id=campaign.id,
-            version=entry.version,
-            event=entry.event,
-            before=dict(entry.before),
-            after=dict(entry.after),
-            actor=entry.actor,
-            actor_id=ctx.actor.member_id,
-            payload=dict(entry.metadata),
-            at=entry.at,
-        )
+    append(
+        ctx.session,
+        History,
+        campaign_id=campaign.id,
+        version=entry.version,
+        event=entry.event,
+        before=dict(entry.before),
+        after=dict(entry.after),
+        actor=entry.actor,
+        actor_id=ctx.actor.member_id,
+        payload=dict(entry.metadata),
+        at=entry.at,
     )
 
 

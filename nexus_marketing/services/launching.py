@@ -1,89 +1,75 @@
 """What a launch needs on the database: an audience, a message, a sender and the law's lines; and the send it makes."""
 
-from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Row
 
 from nexus_marketing.core.campaigns import MessageClass
 from nexus_marketing.core.deliveries import SendStatus
-from nexus_marketing.core.errors import NotFound, Problem
+from nexus_marketing.core.errors import Problem
 from nexus_marketing.core.messages import parse_message
-from nexus_marketing.db.models import Campaign, ChannelAccount, Send, Template
-from nexus_marketing.db.tenancy import find
+from nexus_marketing.db.models import Campaign, Send
+from nexus_marketing.db.queries.launching import message_and_sender
+from nexus_marketing.db.tenancy import append
 from nexus_marketing.runtime import Context
 
 
 def begin_send(ctx: Context, campaign: Campaign) -> list[Problem]:
     """Write down the send that plans and delivers a campaign; or every reason why there can be none."""
-    template, account = _message_and_sender(ctx, campaign)
-    problems = _missing(ctx, campaign, template, account)
-    if problems or template is None or account is None:
+    found = message_and_sender(ctx.session, campaign.template_id, campaign.channel)
+    problems = _missing(ctx, campaign, found)
+    if problems:
         return problems
-    sender: Mapping[str, Any] = dict(account.config)
-    ctx.session.add(
-        Send(
-            campaign_id=campaign.id,
-            campaign_version=campaign.version,
-            occurrence_key="once",
-            status=SendStatus.PLANNING,
-            message_class=campaign.message_class,
-            channel=campaign.channel,
-            segment_id=campaign.segment_id,
-            template_id=template.id,
-            template_version=template.version,
-            sender=sender,
-            send_not_after=ctx.now + ctx.runtime.settings.grace,
-            created_at=ctx.now,
-        )
+    append(
+        ctx.session,
+        Send,
+        campaign_id=campaign.id,
+        campaign_version=campaign.version,
+        occurrence_key="once",
+        status=SendStatus.PLANNING,
+        message_class=campaign.message_class,
+        channel=campaign.channel,
+        segment_id=campaign.segment_id,
+        template_id=found.id,
+        template_version=found.version,
+        sender=found.sender,
+        send_not_after=ctx.now + ctx.runtime.settings.grace,
+        created_at=ctx.now,
     )
-    ctx.session.flush()
     ctx.ring("sends")
     return []
 
 
 def missing_for_send(ctx: Context, campaign: Campaign) -> list[Problem]:
     """Every reason why a campaign could not be sent now."""
-    return _missing(ctx, campaign, *_message_and_sender(ctx, campaign))
+    return _missing(ctx, campaign, message_and_sender(ctx.session, campaign.template_id, campaign.channel))
 
 
-def _message_and_sender(ctx: Context, campaign: Campaign) -> tuple[Template | None, ChannelAccount | None]:
-    account = ctx.session.scalars(
-        select(ChannelAccount)
-        .where(ChannelAccount.type == campaign.channel, ChannelAccount.enabled.is_(True))
-        .order_by(ChannelAccount.id)
-        .limit(1)
-    ).first()
-    return _optional(ctx, campaign.template_id), account
-
-
-def _missing(
-    ctx: Context, campaign: Campaign, template: Template | None, account: ChannelAccount | None
-) -> list[Problem]:
+def _missing(ctx: Context, campaign: Campaign, found: Row[Any]) -> list[Problem]:
     problems: list[Problem] = []
     if campaign.segment_id is None:
         problems.append(
             Problem("segment_id", "no_audience", "The campaign has no audience: set segment_id to a segment first.")
         )
-    if template is None:
+    if found.id is None:
         problems.append(
             Problem("template_id", "no_template", "The campaign has no message: set template_id to a template first.")
         )
-    if account is None:
+    if found.sender is None:
         problems.append(
             Problem("channel", "no_sender", f"No {campaign.channel} sender is set up: add a channel account first.")
         )
     if campaign.channel not in ctx.runtime.channels:
         problems.append(Problem("channel", "unknown_channel", f"There is no channel {campaign.channel!r} here."))
-    if campaign.message_class == MessageClass.MARKETING and template is not None and account is not None:
-        problems += _marketing_problems(template, account)
+    if campaign.message_class == MessageClass.MARKETING and found.id is not None and found.sender is not None:
+        problems += _marketing_problems(found)
     return problems
 
 
-def _marketing_problems(template: Template, account: ChannelAccount) -> list[Problem]:
+def _marketing_problems(found: Row[Any]) -> list[Problem]:
     """What the law asks of marketing mail (CAN-SPAM 15 USC 7704; CASL; RFC 8058)."""
     problems = []
-    message = parse_message(template.content, template.variables)
+    message = parse_message(found.content, found.variables)
     for name, pieces in message.parts.items():
         if name != "subject" and not any(getattr(piece, "path", "") == "unsubscribe_url" for piece in pieces):
             problems.append(
@@ -93,7 +79,7 @@ def _marketing_problems(template: Template, account: ChannelAccount) -> list[Pro
                     "Marketing mail needs a visible way out: put {{ unsubscribe_url }} in this part.",
                 )
             )
-    if not str(account.config.get("postal_address", "")).strip():
+    if not str(found.sender.get("postal_address", "")).strip():
         problems.append(
             Problem("channel.postal_address", "no_postal_address", "Marketing mail needs the sender's postal address.")
         )
@@ -104,12 +90,3 @@ def _marketing_problems(template: Template, account: ChannelAccount) -> list[Pro
 
 def _paths(pieces: tuple[Any, ...]) -> set[str]:
     return {getattr(piece, "path", "") for piece in pieces}
-
-
-def _optional(ctx: Context, template_id: int | None) -> Template | None:
-    if template_id is None:
-        return None
-    try:
-        return find(ctx.session, Template, template_id)
-    except NotFound:
-        return None
