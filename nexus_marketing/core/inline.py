@@ -1,6 +1,7 @@
 """Campaigns on the object they are about, kept in one JSON-able attribute of it (Phase 1)."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, Final
 
@@ -20,7 +21,8 @@ from nexus_marketing.core.errors import ConfigurationError, StaleVersion
 from nexus_marketing.core.mixin import adapter_of, lock_of, subject_identity
 
 _FORMAT: Final = 1
-_KEY: Final = "marketing"
+#: The key of the attribute's dict that is ours.
+STATE_KEY: Final = "marketing"
 
 
 def inline_storage(subject: Any) -> "InlineStorage":
@@ -56,7 +58,7 @@ class InlineStorage:
             ConfigurationError: the attribute cannot be written.
         """
         kept = {"state": state_document(decision.state), "history": [entry_document(decision.entry)]}
-        with lock_of(self.subject):
+        with self.alone():
             document = self.document()
             before = document["campaigns"].get(key.name)
             current = 0 if before is None else before["state"]["version"]
@@ -95,17 +97,21 @@ class InlineStorage:
             return {"format": _FORMAT, "revision": 0, "campaigns": {}}
         if not isinstance(value, Mapping):
             raise self._unusable(f"holds a {type(value).__name__}")
-        document = value.get(_KEY)
+        document = value.get(STATE_KEY)
         if document is None:
             return {"format": _FORMAT, "revision": 0, "campaigns": {}}
         if not isinstance(document, Mapping) or document.get("format") != _FORMAT:
-            raise self._unusable(f"holds {str(document)[:60]!a} under {_KEY!r}, which is no campaign state")
+            raise self._unusable(f"holds {str(document)[:60]!a} under {STATE_KEY!r}, which is no campaign state")
         return document
+
+    def alone(self) -> AbstractContextManager[object]:
+        """What keeps two threads apart that commit to one object; storages that lock its row need nothing."""
+        return lock_of(self.subject)
 
     def write(self, document: Mapping[str, Any], revision: int) -> None:
         """Replace what is kept, which was at ``revision``; storages of libraries do it their own way."""
         del revision
-        value = {**(getattr(self.subject, self.attribute, None) or {}), _KEY: document}
+        value = {**(getattr(self.subject, self.attribute, None) or {}), STATE_KEY: document}
         try:
             setattr(self.subject, self.attribute, value)
         except (AttributeError, TypeError) as error:
@@ -125,6 +131,12 @@ class InlineStorage:
             f"{type(self.subject).__name__}.{self.attribute} {what}: name an attribute that can hold a dict in "
             "marketing_state_attribute, or keep campaigns outside of the object with use_storage."
         )
+
+
+def revision_of(value: Any) -> int:
+    """How often the campaigns in an attribute's value were changed; 0 where there are none."""
+    document = value.get(STATE_KEY) if isinstance(value, Mapping) else None
+    return int(document["revision"]) if document else 0
 
 
 def stale(key: CampaignKey, current: int, expected: int) -> StaleVersion:
