@@ -40,9 +40,11 @@ class HasMarketing:
     marketing_state_attribute: ClassVar[str] = "marketing_state"
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Give a SQLAlchemy model the column it needs, before it is mapped."""
+        """Tell those who know a library's models of a new one, before it is mapped."""
         if any("registry" in vars(base) and "metadata" in vars(base) for base in cls.__mro__):
             import_module("nexus_marketing.subjects.sqlalchemy").prepare(cls)
+        elif any(kind.__module__ == "django.db.models.base" for kind in type(cls).__mro__):
+            import_module("nexus_marketing.subjects.django").prepare(cls)
         super().__init_subclass__(**options)
 
     def marketing(self) -> "Marketing":
