@@ -41,8 +41,7 @@ def identity(subject: Any) -> str:
 def storage(subject: Any) -> "ColumnStorage":
     """Campaigns in the object's column."""
     state = _state_of(subject)
-    if not event.contains(HasMarketing, "before_update", _guard):  # mapped without a base that told us
-        _listen()
+    _listen()  # a class that is mapped without a declarative base tells nobody before
     _track(state.mapper)
     _track_values(state)
     return ColumnStorage(subject)

@@ -576,6 +576,18 @@ class TestRaces:
             assert caught.value.context == {"current": 1}
             assert second.marketing().campaign().is_active()
 
+    def test_a_conflict_keeps_what_was_edited_and_not_saved(self, engine):
+        key = saved(engine, Own(marketing_config=CONFIG, extras={"mine": 1}))
+        with Session(engine) as one, Session(engine, expire_on_commit=False) as other:
+            second = other.get(*key)
+            other.commit()
+            one.get(*key).marketing().launch_campaign()
+            one.commit()
+            second.extras["mine"] = 2
+            with pytest.raises(StaleVersion):
+                second.marketing().launch_campaign()
+            assert second.extras == {"mine": 2}
+
     @pytest.mark.parametrize(("ending", "outcome"), [("commit", "stale_version"), ("rollback", 1)])
     def test_who_comes_second_waits_for_the_first_to_decide(self, engine, ending, outcome):
         key = saved(engine, Product())
