@@ -1,12 +1,13 @@
 """nexus-marketing: headless, multi-tenant marketing automation."""
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from nexus_marketing.version import __version__
 
 if TYPE_CHECKING:
     from nexus_marketing.core.home import connect, use_storage
-    from nexus_marketing.core.inline import HasMarketing
+    from nexus_marketing.core.mixin import HasMarketing
 
 __all__ = ["HasMarketing", "__version__", "connect", "main", "use_storage"]
 
@@ -25,10 +26,12 @@ def main(global_config: dict[str, str], **settings: str) -> Any:
 def __getattr__(name: str) -> Any:
     """What an embedding program uses, on first use: a server that has no use for it does not load it."""
     if name == "HasMarketing":
-        from nexus_marketing.core.home import connect_by_environment  # noqa: PLC0415 - lazy on purpose
-        from nexus_marketing.core.inline import HasMarketing  # noqa: PLC0415 - lazy on purpose
+        from nexus_marketing.core.mixin import HasMarketing  # noqa: PLC0415 - lazy on purpose
 
-        connect_by_environment()
+        if os.environ.get("NEXUS_MARKETING_INI"):
+            from nexus_marketing.core.home import connect_by_environment  # noqa: PLC0415 - only where it is asked for
+
+            connect_by_environment()
         globals()[name] = HasMarketing
     elif name in {"connect", "use_storage"}:
         from nexus_marketing.core import home  # noqa: PLC0415 - lazy on purpose

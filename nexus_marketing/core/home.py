@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
 from threading import Lock
-from typing import Any, Final
+from typing import Final
 
 from nexus_marketing.core.clock import Clock, SystemClock
 from nexus_marketing.core.contracts import Storage
@@ -99,13 +99,3 @@ def connect_by_environment() -> None:
     if not tenant:
         raise ConfigurationError(f"{_INI} is set and {_TENANT} is not: name the tenant whose campaigns they are.")
     connect(ini, tenant=tenant)
-
-
-def subject_identity(subject: Any) -> tuple[str, str]:
-    """Type and id of an object without an adapter: ``marketing_subject_type`` and ``_id``, else class name and ``id``."""
-    kind = getattr(subject, "marketing_subject_type", None) or type(subject).__name__
-    own = getattr(subject, "marketing_subject_id", None)
-    if own is None:
-        own = getattr(subject, "id", None)
-    value = own() if callable(own) else own
-    return str(kind), "" if value is None else str(value)

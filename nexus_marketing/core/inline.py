@@ -1,13 +1,9 @@
-"""``HasMarketing``: campaigns on any Python object, kept in one JSON-able attribute of it.
-
-This module loads nothing but the vocabulary; the engine, Cerberus and the condition language load
-with the first call of :meth:`HasMarketing.marketing`.
-"""
+"""Campaigns on the object they are about, kept in one JSON-able attribute of it (Phase 1)."""
 
 from collections.abc import Mapping, Sequence
-from importlib import import_module
-from threading import RLock
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import Any, Final
 
 from nexus_marketing.core.campaigns import (
     CampaignFilter,
@@ -22,66 +18,11 @@ from nexus_marketing.core.campaigns import (
     state_document,
 )
 from nexus_marketing.core.errors import ConfigurationError, StaleVersion
-
-if TYPE_CHECKING:
-    from nexus_marketing.core.marketing import Marketing
+from nexus_marketing.core.mixin import adapter_of, lock_of, subject_identity
 
 _FORMAT: Final = 1
-_MANAGER: Final = "_marketing_manager"
-_KEY: Final = "marketing"
-_LOCKS: Final = tuple(RLock() for _ in range(64))
-#: How objects of a library are told by an attribute of their class, and who knows how to handle them.
-_ADAPTERS: Final = (
-    ("__mapper__", "nexus_marketing.subjects.sqlalchemy"),
-    ("_meta", "nexus_marketing.subjects.django"),
-)
-
-
-class HasMarketing:
-    """Mix this into any class: its objects get campaigns.
-
-    >>> class Product(HasMarketing):
-    ...     marketing_config = {"campaigns": {"product_launch": {"channels": ["email"], "budget": 5000}}}
-    >>> product = Product()
-    >>> product.marketing().launch_campaign("product_launch").status
-    <CampaignStatus.ACTIVE: 'active'>
-
-    ``marketing_config`` is a mapping, a method that answers one, or a JSON column. State is kept in the
-    attribute named by ``marketing_state_attribute``, under the key ``marketing`` of a dict, or in the
-    storage that ``nexus_marketing.use_storage`` or ``nexus_marketing.connect`` set for the process.
-    ``marketing_subject_type`` and ``marketing_subject_id`` say whose campaigns they are where the class
-    name and ``id`` do not.
-    """
-
-    marketing_config: Any = None
-    marketing_state_attribute: ClassVar[str] = "marketing_state"
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        """Give a SQLAlchemy model the column it needs, before it is mapped."""
-        if any("registry" in vars(base) and "metadata" in vars(base) for base in cls.__mro__):
-            import_module("nexus_marketing.subjects.sqlalchemy").prepare(cls)
-        super().__init_subclass__(**options)
-
-    def marketing(self) -> "Marketing":
-        """The one manager of this object's campaigns (BR-007)."""
-        values = getattr(self, "__dict__", None)
-        manager = values.get(_MANAGER) if values is not None else None
-        if manager is None or manager.subject is not self:  # a copy brings its original's manager along
-            from nexus_marketing.core.marketing import Marketing  # noqa: PLC0415 - on first use
-
-            manager = Marketing(self)
-            if values is not None:
-                manager = values.setdefault(_MANAGER, manager) if _MANAGER not in values else manager
-                values[_MANAGER] = manager
-        return manager
-
-
-def adapter_of(subject: Any) -> Any:
-    """The module that knows this object's library, or nothing for an object of the user's own."""
-    for mark, module in _ADAPTERS:
-        if hasattr(type(subject), mark):
-            return import_module(module)
-    return None
+#: The key of the attribute's dict that is ours.
+STATE_KEY: Final = "marketing"
 
 
 def inline_storage(subject: Any) -> "InlineStorage":
@@ -107,7 +48,7 @@ class InlineStorage:
     def load(self, key: CampaignKey) -> CampaignState | None:
         """The campaign of this name, or nothing."""
         kept = self.document()["campaigns"].get(key.name)
-        return None if kept is None else self._state(key.name, kept)
+        return None if kept is None else self._state(key, kept)
 
     def commit(self, key: CampaignKey, expected_version: int, decision: Decision) -> CampaignState:
         """Write a decision into the attribute.
@@ -117,7 +58,7 @@ class InlineStorage:
             ConfigurationError: the attribute cannot be written.
         """
         kept = {"state": state_document(decision.state), "history": [entry_document(decision.entry)]}
-        with _LOCKS[id(self.subject) // 16 % len(_LOCKS)]:
+        with self.alone():
             document = self.document()
             before = document["campaigns"].get(key.name)
             current = 0 if before is None else before["state"]["version"]
@@ -145,7 +86,8 @@ class InlineStorage:
     def find(self, wanted: CampaignFilter) -> Sequence[CampaignState]:
         """The campaigns of this object."""
         campaigns = self.document()["campaigns"]
-        states = [self._state(name, campaigns[name]) for name in sorted(campaigns)]
+        identity = subject_identity(self.subject)
+        states = [self._state(CampaignKey(*identity, name), campaigns[name]) for name in sorted(campaigns)]
         return [state for state in states if wanted.admits(state)][: wanted.limit]
 
     def document(self) -> Mapping[str, Any]:
@@ -155,33 +97,46 @@ class InlineStorage:
             return {"format": _FORMAT, "revision": 0, "campaigns": {}}
         if not isinstance(value, Mapping):
             raise self._unusable(f"holds a {type(value).__name__}")
-        document = value.get(_KEY)
+        document = value.get(STATE_KEY)
         if document is None:
             return {"format": _FORMAT, "revision": 0, "campaigns": {}}
         if not isinstance(document, Mapping) or document.get("format") != _FORMAT:
-            raise self._unusable(f"holds {str(document)[:60]!a} under {_KEY!r}, which is no campaign state")
+            raise self._unusable(f"holds {str(document)[:60]!a} under {STATE_KEY!r}, which is no campaign state")
         return document
+
+    def alone(self) -> AbstractContextManager[object]:
+        """What keeps two threads apart that commit to one object; storages that lock its row need nothing."""
+        return lock_of(self.subject)
 
     def write(self, document: Mapping[str, Any], revision: int) -> None:
         """Replace what is kept, which was at ``revision``; storages of libraries do it their own way."""
         del revision
-        value = {**(getattr(self.subject, self.attribute, None) or {}), _KEY: document}
+        value = {**(getattr(self.subject, self.attribute, None) or {}), STATE_KEY: document}
         try:
             setattr(self.subject, self.attribute, value)
         except (AttributeError, TypeError) as error:
             raise self._unusable(f"cannot be written ({error})") from error
 
-    def _state(self, name: str, kept: Mapping[str, Any]) -> CampaignState:
-        read = self._read.get(name)
-        if read is None or read[0] is not kept:
-            read = self._read[name] = (kept, read_state(kept["state"]))
+    def _state(self, key: CampaignKey, kept: Mapping[str, Any]) -> CampaignState:
+        read = self._read.get(key.name)
+        if read is None or read[0] is not kept or read[1].key != key:
+            state = read_state(kept["state"])
+            if state.key != key:  # the object got its id later, or is a copy under another one
+                state = replace(state, key=key, id=key.id)
+            read = self._read[key.name] = (kept, state)
         return read[1]
 
     def _unusable(self, what: str) -> ConfigurationError:
         return ConfigurationError(
             f"{type(self.subject).__name__}.{self.attribute} {what}: name an attribute that can hold a dict in "
-            f"marketing_state_attribute."
+            "marketing_state_attribute, or keep campaigns outside of the object with use_storage."
         )
+
+
+def revision_of(value: Any) -> int:
+    """How often the campaigns in an attribute's value were changed; 0 where there are none."""
+    document = value.get(STATE_KEY) if isinstance(value, Mapping) else None
+    return int(document["revision"]) if document else 0
 
 
 def stale(key: CampaignKey, current: int, expected: int) -> StaleVersion:

@@ -26,8 +26,9 @@ from nexus_marketing.core.engine.lifecycle import Move
 from nexus_marketing.core.engine.views import CampaignView
 from nexus_marketing.core.errors import ConfigurationError, Problem, StorageUnsupported, ValidationError, hint
 from nexus_marketing.core.events import CampaignEvent, CampaignHookFailed, campaign_event
-from nexus_marketing.core.home import HOME, subject_identity
-from nexus_marketing.core.inline import InlineStorage, adapter_of, inline_storage
+from nexus_marketing.core.home import HOME
+from nexus_marketing.core.inline import InlineStorage, inline_storage
+from nexus_marketing.core.mixin import subject_identity
 from nexus_marketing.core.promotion import KeptCampaign
 
 log = logging.getLogger(__name__)
@@ -218,7 +219,7 @@ class Marketing:
         Raises:
             ConfigurationError: the object has no id by which a database could know it.
         """
-        kind, id_ = self._identity()
+        kind, id_ = subject_identity(self.subject)
         if not id_:
             raise _without_id(kind)
         states = self._own().find(CampaignFilter())
@@ -375,7 +376,7 @@ class Marketing:
 
     def _find(self) -> list[CampaignState]:
         storage = self._storage()
-        kind, id_ = self._identity()
+        kind, id_ = subject_identity(self.subject)
         return list(storage.find(CampaignFilter(kind, id_)))
 
     def _storage(self) -> Storage:
@@ -386,13 +387,8 @@ class Marketing:
             self._inline = inline_storage(self.subject)
         return self._inline
 
-    def _identity(self) -> tuple[str, str]:
-        adapter = adapter_of(self.subject)
-        kind, id_ = subject_identity(self.subject)
-        return (kind, id_) if adapter is None else (kind, adapter.identity(self.subject))
-
     def _key(self, name: str, storage: Storage) -> CampaignKey:
-        kind, id_ = self._identity()
+        kind, id_ = subject_identity(self.subject)
         if not id_ and storage is not self._inline:
             raise _without_id(kind)
         return CampaignKey(kind, id_, name)

@@ -20,7 +20,16 @@ from nexus_marketing.core.campaigns import (
     HistoryPage,
 )
 from nexus_marketing.core.contracts import AdoptingStorage, DeferringStorage, DefinitionSource, Storage
-from nexus_marketing.core.errors import Conflict, NexusError, NotFound, Problem, StaleVersion, ValidationError
+from nexus_marketing.core.errors import (
+    ConfigurationError,
+    Conflict,
+    NexusError,
+    NotFound,
+    Problem,
+    StaleVersion,
+    TransitionRefused,
+    ValidationError,
+)
 from nexus_marketing.core.events import (
     CampaignCancelled,
     CampaignCompleted,
@@ -53,6 +62,7 @@ __all__ = [
     "CampaignStarted",
     "CampaignState",
     "CampaignStatus",
+    "ConfigurationError",
     "Conflict",
     "Decision",
     "DeferringStorage",
@@ -66,6 +76,7 @@ __all__ = [
     "Problem",
     "StaleVersion",
     "Storage",
+    "TransitionRefused",
     "ValidationError",
     "subscribe",
 ]

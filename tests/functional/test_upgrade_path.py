@@ -1,10 +1,14 @@
 """One Phase-1 program, unchanged, on every storage: the outcomes are the same (BR-006)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from nexus_marketing import HasMarketing, use_storage
 from nexus_marketing.core.clock import FakeClock
@@ -13,19 +17,25 @@ from nexus_marketing.core.home import HOME
 from nexus_marketing.core.memory import MemoryStorage
 from nexus_marketing.plugin import subscribe
 from nexus_marketing.services.storage import SqlStorage
+from tests.common import django_project
+
+django_project.configure()
+
+from django.db import models, transaction  # noqa: E402 - Django needs its settings first
 
 pytestmark = pytest.mark.req("BR-006", "BR-007", "US-010", "US-001", "US-003", "FR-P1-001", "FR-P1-003")
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
-class Product(HasMarketing):
-    """What a developer wrote in the first week."""
+class Marketed(HasMarketing):
+    """What a developer wrote in the first week, whatever kind of class it is on."""
 
-    def __init__(self, number: int, price: int = 10) -> None:
-        self.id = number
-        self.price = price
-        self.told: list[str] = []
+    marketing_subject_type = "Product"
+
+    @property
+    def told(self) -> list[str]:
+        return vars(self).setdefault("_told", [])
 
     def tell(self, campaign: Any) -> None:
         self.told.append(f"{campaign.name} is {campaign.stage}")
@@ -59,8 +69,35 @@ class Product(HasMarketing):
         }
 
 
-def the_program(clock: FakeClock) -> list[Any]:
-    """The script; answers everything a caller could see of it."""
+class PlainProduct(Marketed):
+    def __init__(self, number: int, price: int = 10) -> None:
+        self.id = number
+        self.price = price
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class MappedProduct(Marketed, Base):
+    __tablename__ = "product"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    price: Mapped[int]
+
+
+class DjangoProduct(Marketed, models.Model):  # noqa: DJ008 - as short as it may be
+    price = models.IntegerField()
+    marketing_state = models.JSONField(null=True, blank=True, default=None, editable=False)
+
+    class Meta:
+        app_label = "shop"
+
+
+Factory = Callable[..., Any]
+
+
+def the_program(clock: FakeClock, Product: Factory = PlainProduct) -> list[Any]:
+    """The script; answers everything a caller could see of it. ``Product(7)`` is the product with this number."""
     seen: list[Any] = []
     product = Product(7)
     marketing = product.marketing()
@@ -121,18 +158,73 @@ def inline_outcome() -> list[Any]:
         HOME.clock = before
 
 
-def run_on(storage: Any) -> tuple[list[Any], list[str]]:
+def run_on(storage: Any, Product: Factory = PlainProduct) -> tuple[list[Any], list[str]]:
     clock = FakeClock(START)
     before, HOME.clock = HOME.clock, clock
     restore = use_storage(storage)
     heard: list[str] = []
     end = subscribe("marketing.campaign.*", lambda event: heard.append(event.name))
     try:
-        return the_program(clock), heard
+        return the_program(clock, Product), heard
     finally:
         end()
         restore()
         HOME.clock = before
+
+
+@contextmanager
+def mapped_products(path: Path) -> Iterator[tuple[Factory, Callable[[], None]]]:
+    """Products in a session of SQLAlchemy's, and its commit."""
+    engine = create_engine(f"sqlite:///{path}")
+    Base.metadata.create_all(engine)
+
+    def product(number: int, price: int = 10) -> MappedProduct:
+        found = session.get(MappedProduct, number)
+        if found is None:
+            found = MappedProduct(id=number, price=price)
+            session.add(found)
+            session.flush()
+        return found
+
+    with Session(engine) as session:
+        yield product, session.commit
+    engine.dispose()
+
+
+@contextmanager
+def django_products(path: Path) -> Iterator[tuple[Factory, Callable[[], None]]]:
+    """Products in a table of Django's, inside a transaction, and its commit."""
+
+    def product(number: int, price: int = 10) -> DjangoProduct:
+        return DjangoProduct.objects.get_or_create(id=number, defaults={"price": price})[0]
+
+    with django_project.database(django_project.sqlite(path), [DjangoProduct]), ExitStack() as stack:
+        stack.enter_context(transaction.atomic())
+        yield product, stack.close
+
+
+@pytest.mark.parametrize("products", [mapped_products, django_products])
+def test_it_runs_on_models_in_the_programs_own_transaction(
+    products: Any, tmp_path: Path, inline_outcome: list[Any]
+) -> None:
+    with products(tmp_path / "shop.db") as (product, commit):
+        outcome, heard = run_on(None, product)
+        assert heard == []  # nothing is durable yet
+        assert len(outcome[-1]) == 1
+        commit()
+    assert outcome == inline_outcome
+
+
+@pytest.mark.parametrize("products", [mapped_products, django_products])
+def test_it_runs_on_models_and_the_database(
+    products: Any, tmp_path: Path, runtime: Any, tenant: int, inline_outcome: list[Any]
+) -> None:
+    with products(tmp_path / "shop.db") as (product, commit):
+        outcome, heard = run_on(SqlStorage(runtime, tenant), product)
+        assert product(7).marketing_state is None
+        commit()
+    assert outcome == inline_outcome
+    assert heard == run_on(None)[1]
 
 
 def test_it_runs_on_memory(inline_outcome: list[Any]) -> None:
@@ -146,7 +238,7 @@ def test_it_runs_on_the_database(runtime: Any, tenant: int, inline_outcome: list
 
 
 def test_what_was_launched_before_the_database_came_goes_on_there(runtime: Any, tenant: int, home: FakeClock) -> None:
-    product = Product(7)
+    product = PlainProduct(7)
     product.marketing().launch_campaign("product_launch", {"start_date": home.now() + timedelta(days=1)})
     before = (product.marketing().campaign("product_launch").id, product.marketing().history())
     use_storage(SqlStorage(runtime, tenant))
@@ -154,4 +246,4 @@ def test_what_was_launched_before_the_database_came_goes_on_there(runtime: Any, 
     assert (marketing.campaign("product_launch").id, marketing.history()) == before
     home.advance(days=2)
     assert [each.status for each in marketing.tick()] == ["active"]
-    assert [line.event for line in Product(7).marketing().history("product_launch")] == ["launch", "start"]
+    assert [line.event for line in PlainProduct(7).marketing().history("product_launch")] == ["launch", "start"]
