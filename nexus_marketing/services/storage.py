@@ -137,6 +137,22 @@ class SqlStorage:
 
         Nothing is sent by it: what was launched before the database was there is tracked from here on.
         """
+        try:
+            return self._adopted(state, history, program, attended)
+        except StaleVersion:  # another process took it over at the same moment
+            return self._adopted(state, history, program, attended)
+
+    def close(self) -> None:
+        """Let go of connections."""
+        self._runtime.close()
+
+    def _adopted(
+        self,
+        state: CampaignState,
+        history: Sequence[HistoryEntry],
+        program: Mapping[str, Any] | None,
+        attended: frozenset[str],
+    ) -> CampaignState:
         with self._runtime.work(self.tenant_id, _PROGRAM, role="app") as ctx:
             row = ctx.session.scalars(_of(state.key).with_for_update()).one_or_none()
             if row is not None:
@@ -146,7 +162,6 @@ class SqlStorage:
             row.program = None if program is None else dict(program)
             row.attended = sorted(attended)
             write_state(row, state)
-            row.external_id = state.id
             unattended = not {each.action for each in definition.automatic}.intersection(attended)
             row.tick_at = lifecycle.next_look(definition, state, ctx.now) if unattended else None
             ctx.session.flush()
@@ -154,10 +169,6 @@ class SqlStorage:
                 remember(ctx, row, entry)
             record(ctx, "campaign.promoted", "campaign", row.id, {"version": (None, state.version)})
         return state
-
-    def close(self) -> None:
-        """Let go of connections."""
-        self._runtime.close()
 
     def _published(self, code: str, version: str | None) -> Definition | None:
         with self._runtime.work(self.tenant_id, _PROGRAM, mode="read", role="app") as ctx:
@@ -188,7 +199,7 @@ def _new(ctx: Context, state: CampaignState, definition: Definition) -> tuple[Ca
     fields.pop("budget", None)
     key = state.key
     row = Campaign(
-        **{"channel": "email", **fields, **budget_fields(state.data)},
+        **{"channel": "email", **fields, **budget_fields(state.data), "name": state.title},
         campaign_key=key.name,
         subject_type=key.subject_type,
         subject_id=key.subject_id,
@@ -200,8 +211,8 @@ def _new(ctx: Context, state: CampaignState, definition: Definition) -> tuple[Ca
         status=CampaignStatus.DRAFT,
         stage=definition.entry(CampaignStatus.DRAFT),
         version=0,
-        created_at=ctx.now,
-        updated_at=ctx.now,
+        created_at=state.created_at or ctx.now,
+        updated_at=state.updated_at or ctx.now,
     )
     ctx.session.add(row)
     try:
