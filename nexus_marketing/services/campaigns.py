@@ -381,7 +381,7 @@ def new_campaign_of(ctx: Context, state: CampaignState, definition: Definition) 
     fields.pop("budget", None)
     key = state.key
     row = Campaign(
-        **{"channel": "email", **fields, **_budget_fields(state.data)},
+        **{"channel": "email", **fields, **_budget_fields(state.data), "name": state.title},
         campaign_key=key.name,
         subject_type=key.subject_type,
         subject_id=key.subject_id,
@@ -393,8 +393,8 @@ def new_campaign_of(ctx: Context, state: CampaignState, definition: Definition) 
         status=CampaignStatus.DRAFT,
         stage=definition.entry(CampaignStatus.DRAFT),
         version=0,
-        created_at=ctx.now,
-        updated_at=ctx.now,
+        created_at=state.created_at or ctx.now,
+        updated_at=state.updated_at or ctx.now,
     )
     ctx.session.add(row)
     try:

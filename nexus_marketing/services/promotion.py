@@ -31,8 +31,6 @@ def adopt_campaign(ctx: Context, kept: KeptCampaign) -> tuple[Campaign, bool]:
     row.program = None if kept.program is None else dict(kept.program)
     row.attended = sorted(kept.attended)
     write_state(row, state)
-    row.external_id = state.id
-    row.created_at = state.created_at or row.created_at
     unattended = not {each.action for each in definition.automatic}.intersection(kept.attended)
     row.tick_at = lifecycle.next_look(definition, state, ctx.now) if unattended else None
     ctx.session.flush()

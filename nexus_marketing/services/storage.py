@@ -20,7 +20,7 @@ from nexus_marketing.core.campaigns import (
     HistoryPage,
 )
 from nexus_marketing.core.definitions import Definition
-from nexus_marketing.core.errors import Problem
+from nexus_marketing.core.errors import Problem, StaleVersion
 from nexus_marketing.core.inline import stale
 from nexus_marketing.core.promotion import KeptCampaign
 from nexus_marketing.db.models import Campaign, History
@@ -135,13 +135,25 @@ class SqlStorage:
 
         Nothing is sent by it: what was launched before the database was there is tracked from here on.
         """
-        with self._runtime.work(self.tenant_id, _PROGRAM, role="app") as ctx:
-            row, new = adopt_campaign(ctx, KeptCampaign(state, history, program, attended))
-            return state if new else state_of(row)
+        try:
+            return self._adopted(state, history, program, attended)
+        except StaleVersion:  # another process took it over at the same moment
+            return self._adopted(state, history, program, attended)
 
     def close(self) -> None:
         """Let go of connections."""
         self._runtime.close()
+
+    def _adopted(
+        self,
+        state: CampaignState,
+        history: Sequence[HistoryEntry],
+        program: Mapping[str, Any] | None,
+        attended: frozenset[str],
+    ) -> CampaignState:
+        with self._runtime.work(self.tenant_id, _PROGRAM, role="app") as ctx:
+            row, new = adopt_campaign(ctx, KeptCampaign(state, history, program, attended))
+            return state if new else state_of(row)
 
     def _published(self, code: str, version: str | None) -> Definition | None:
         with self._runtime.work(self.tenant_id, _PROGRAM, mode="read", role="app") as ctx:
