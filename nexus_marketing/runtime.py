@@ -69,10 +69,11 @@ class MemoryDoorbell:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How a unit of work reaches the database: ``mode`` and ``role`` as in ``db.engines``."""
+    """How a unit of work reaches the database: ``mode``, ``role`` and the timeout as in ``db.engines``."""
 
     mode: str = "write"
     role: str = "app"
+    timeout_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +142,14 @@ class Context:
     def session(self) -> TenantSession:
         """The tenant's session; the transaction begins with the first statement."""
         if self._session is None:
-            engine = getattr(self.runtime.engines, self._access.role)
-            mode = self._access.mode
-            self._session = open_session(engine, tenant_id=self.tenant_id, mode=mode, manager=self._manager)
+            access = self._access
+            self._session = open_session(
+                getattr(self.runtime.engines, access.role),
+                tenant_id=self.tenant_id,
+                mode=access.mode,
+                manager=self._manager,
+                timeout_seconds=access.timeout_seconds,
+            )
         return self._session
 
     @property

@@ -127,6 +127,12 @@ class Unavailable(NexusError):
         self.retry_after_seconds = retry_after_seconds
 
 
+class QueryTimeout(NexusError):
+    """The query took too long and was given up: ask for less at once, with smaller limits or fewer fields."""
+
+    code = "query_timeout"
+
+
 class TenantRequired(NexusError):
     """A tenant table was touched without a tenant: a fault in our code, never in the input."""
 

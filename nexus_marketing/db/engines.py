@@ -5,12 +5,15 @@ Transactions begin with our own statement, so that the tenant travels in the rou
 Execution options of the connection say what kind of transaction it is:
 
 * ``nexus_mode``: ``read``, ``write`` or ``durable`` (a write whose commit must survive a power cut);
-* ``nexus_tenant``: the tenant for row-level security, absent for the worker and owner roles.
+* ``nexus_tenant``: the tenant for row-level security, absent for the worker and owner roles;
+* ``nexus_timeout_seconds``: when the database gives a statement up. PostgreSQL counts for each statement,
+  SQLite from the beginning of the transaction; how it shows is ``db.retry.is_timeout``.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from time import monotonic
 from typing import Any
 
 import orjson
@@ -24,8 +27,11 @@ from nexus_marketing.db.types import to_text
 
 MIN_POSTGRESQL = 150000
 MIN_SQLITE = (3, 39, 0)
-#: Where a connection keeps how its next transaction begins.
+#: Where a connection keeps how its next transaction begins, and how long its statements may take.
 _BEGIN = "nexus_begin"
+_TIMEOUT = "nexus_timeout_seconds"
+#: Steps of SQLite's machine between two looks at the clock: about a tenth of a millisecond.
+_STEPS_PER_LOOK = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +115,9 @@ def _choose_begin(connection: Connection) -> None:
     tenant = options.get("nexus_tenant")
     if tenant is not None:
         statement += f"; SET LOCAL app.tenant = '{int(tenant)}'"
+    timeout = options.get(_TIMEOUT)
+    if timeout is not None:
+        statement += f"; SET LOCAL statement_timeout = {round(timeout * 1000)}"
     if mode == "durable":
         statement += "; SET LOCAL synchronous_commit = on"
     connection.connection.info[_BEGIN] = statement
@@ -171,8 +180,9 @@ class _SqliteWriter:
     holders: set[int] = field(default_factory=set)
 
     def take_turn(self, connection: Connection) -> None:
-        mode = connection.get_execution_options().get("nexus_mode", "write")
-        connection.connection.info[_BEGIN] = mode
+        options = connection.get_execution_options()
+        mode = options.get("nexus_mode", "write")
+        connection.connection.info.update({_BEGIN: mode, _TIMEOUT: options.get(_TIMEOUT)})
         dbapi = connection.connection.dbapi_connection
         # A connection that writes again before it is given back (one migration after another) still has its turn.
         if mode != "read" and id(dbapi) not in self.holders:
@@ -181,6 +191,7 @@ class _SqliteWriter:
 
     def begin(self, connection: Any) -> None:
         mode, dbapi = connection.info[_BEGIN], connection.dbapi_connection
+        _limit(dbapi, connection.info[_TIMEOUT])
         if mode == "read":
             dbapi.execute("PRAGMA query_only=ON")
             dbapi.execute("BEGIN")
@@ -202,6 +213,15 @@ class _SqliteWriter:
         if id(dbapi) in self.holders:
             self.holders.discard(id(dbapi))
             self.lock.release()
+
+
+def _limit(dbapi: Any, seconds: float | None) -> None:
+    """Interrupt what the connection does once the time is over, or let it be."""
+    if seconds is None:
+        dbapi.set_progress_handler(None, 0)
+        return
+    end = monotonic() + seconds
+    dbapi.set_progress_handler(lambda: monotonic() > end, _STEPS_PER_LOOK)
 
 
 def check_versions(engines: Engines) -> str:

@@ -1,4 +1,4 @@
-"""Which database errors go away by themselves.
+"""Which database errors go away by themselves, and which say that a statement took too long.
 
 zope.sqlalchemy marks only serialization failures as retryable; a busy SQLite file and a PostgreSQL
 that restarts or drops the connection are just as transient (DATABASE.md, SQLite, Retry).
@@ -9,6 +9,16 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, Opera
 #: serialization_failure, deadlock_detected, admin_shutdown, crash_shutdown, cannot_connect_now,
 #: too_many_connections, and the class 08 (connection exceptions).
 _SQLSTATES = ("40001", "40P01", "57P01", "57P02", "57P03", "53300", "08")
+#: query_canceled, which a statement's timeout is, and what SQLite's progress handler leads to.
+_TIMEOUTS = ("57014", "SQLITE_INTERRUPT")
+
+
+def is_timeout(error: BaseException) -> bool:
+    """Whether the database gave a statement up because its time was over (``nexus_timeout_seconds``)."""
+    if not isinstance(error, DBAPIError):
+        return False
+    state = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "sqlite_errorname", "")
+    return state in _TIMEOUTS
 
 
 def is_transient(error: BaseException) -> bool:

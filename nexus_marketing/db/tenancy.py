@@ -61,6 +61,7 @@ def open_session(
     tenant_id: int | None,
     mode: str = "write",
     manager: ITransactionManager | None = None,
+    timeout_seconds: float | None = None,
 ) -> TenantSession:
     """A session for one unit of work.
 
@@ -70,10 +71,13 @@ def open_session(
         mode: ``read``, ``write`` or ``durable`` (see ``db.engines``).
         manager: the transaction manager whose commit commits the session; without one the
             caller commits.
+        timeout_seconds: when the database gives up a statement; ``None`` for never.
     """
     options: dict[str, Any] = {"nexus_mode": mode}
     if tenant_id is not None:
         options["nexus_tenant"] = tenant_id
+    if timeout_seconds is not None:
+        options["nexus_timeout_seconds"] = timeout_seconds
     session = TenantSession(bind=engine.execution_options(**options), expire_on_commit=False)
     session.info.update(tenant_id=tenant_id, managed=manager is not None)
     if manager is not None:

@@ -4,12 +4,12 @@ Loaders live as long as the request and its tenant, so that no answer can reach 
 run their statements in the thread of the event loop, one at a time: the request has one session.
 """
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from aiodataloader import DataLoader
 
-from nexus_marketing.core.errors import ValidationError
+from nexus_marketing.core.errors import QueryTimeout, ValidationError
 from nexus_marketing.core.permissions import Permission
 from nexus_marketing.db.queries.related import leads_of_segments, segments_of_leads
 from nexus_marketing.graphql.types import MAX_LIMIT
@@ -44,15 +44,28 @@ class Loaders:
 
 
 class GraphContext:
-    """``info.context`` of every resolver."""
+    """``info.context`` of every resolver.
 
-    def __init__(self, nexus: Context) -> None:
+    ``timeout_seconds`` after its making no further statement is begun: the database bounds each of them,
+    this bounds how long a document of many holds its connection.
+    """
+
+    def __init__(self, nexus: Context, now_seconds: Callable[[], float], timeout_seconds: float) -> None:
         self.nexus = nexus
         self.loaders = Loaders(nexus)
+        self._now_seconds = now_seconds
+        self._until = now_seconds() + timeout_seconds
 
     def require(self, permission: Permission) -> None:
-        """Refuse what the key may not see or do."""
+        """Refuse what the key may not see or do, and whatever is asked for once the time is over.
+
+        Raises:
+            PermissionDenied: the key has no such scope.
+            QueryTimeout: the document has had its time.
+        """
         self.nexus.actor.require(permission)
+        if self._now_seconds() > self._until:
+            raise QueryTimeout
 
     async def leads_of_segment(self, segment_id: str | None, limit: int) -> Rows:
         """The first leads of a segment; none without one."""

@@ -1,8 +1,8 @@
 """``POST /graphql`` (GraphQL over HTTP)."""
 
 import asyncio
-from collections.abc import Awaitable, Mapping
-from functools import lru_cache
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from inspect import isawaitable
 from typing import Any
 
@@ -12,52 +12,49 @@ from graphql import (
     ExecutionResult,
     GraphQLError,
     GraphQLSchema,
-    OperationDefinitionNode,
     OperationType,
     get_operation_ast,
-    parse,
-    specified_rules,
-    validate,
 )
 from graphql import execute as run_document
-from graphql.validation import recommended_rules
 from pyramid.request import Request
 from pyramid.response import Response
 
-from nexus_marketing.core.errors import Unavailable, ValidationError
+from nexus_marketing.core.errors import QueryTimeout, Unavailable, ValidationError
 from nexus_marketing.core.values import parse_json
-from nexus_marketing.db.retry import is_transient
-from nexus_marketing.graphql.bounds import MAX_TOKENS, check_bounds
+from nexus_marketing.db.retry import is_timeout, is_transient
+from nexus_marketing.graphql.bounds import TIMEOUT_SECONDS, check_bounds
+from nexus_marketing.graphql.documents import Documents
 from nexus_marketing.graphql.errors import format_error
 from nexus_marketing.graphql.loaders import GraphContext
 from nexus_marketing.runtime import Context
 from nexus_marketing.security.contexts import open_context
 from nexus_marketing.security.repeats import repeatable
 from nexus_marketing.services.idempotency import Answer
+from nexus_marketing.telemetry import get_logger
 
-_RULES = tuple(dict.fromkeys((*specified_rules, *recommended_rules)))
+log = get_logger(__name__)
+
 _MEMBERS = frozenset({"query", "variables", "operationName", "extensions"})
 
 
 def execute(request: Request) -> Response:
     """One operation: a query reads, a mutation is committed when it ends without an error."""
     query, variables, name = _read(request)
-    schema: GraphQLSchema = request.registry["nexus.graphql"]
-    document = _document(schema, query)
+    documents: Documents = request.registry["nexus.graphql"]
+    document = documents.read(query)
     if isinstance(document, list):
         return _respond(_dump({"errors": [format_error(error) for error in document]}), 400)
     operation = get_operation_ast(document, name)
     if operation is None:
         raise ValidationError.at("operationName", "unknown_operation", "Name one of the document's operations.")
     check_bounds(document, operation, variables)
+    run = _Run(documents.schema, document, variables, name, request.registry["nexus.now_seconds"])
     if operation.operation is OperationType.QUERY:
-        return _respond(_run(schema, document, variables, name, _context(request, "read")))
-    return _mutate(request, schema, document, variables, name)
+        return _respond(run.answer(_context(request, "read")))
+    return _mutate(request, run)
 
 
-def _mutate(
-    request: Request, schema: GraphQLSchema, document: DocumentNode, variables: Mapping[str, Any], name: str | None
-) -> Response:
+def _mutate(request: Request, run: "_Run") -> Response:
     context = _context(request, "write")
     claim = repeatable(request)
     known = claim.recall(context) if claim else None
@@ -65,7 +62,7 @@ def _mutate(
         response = _respond(known.body)
         response.headers["Idempotency-Replayed"] = "true"
         return response
-    body = _run(schema, document, variables, name, context)
+    body = run.answer(context)
     if b'"errors":' in body[:10]:  # the first member, where there are any
         request.tm.doom()
     elif claim:
@@ -73,36 +70,50 @@ def _mutate(
     return _respond(body)
 
 
-def _run(
-    schema: GraphQLSchema,
-    document: DocumentNode,
-    variables: Mapping[str, Any],
-    name: str | None,
-    context: Context,
-) -> bytes:
-    result = asyncio.run(_finish(schema, document, variables, name, context))
-    for error in result.errors or ():
-        original = error.original_error
-        if original is not None and (is_transient(original) or isinstance(original, Unavailable)):
-            raise original  # 503, and tried again where that is safe
-    answer: dict[str, Any] = {"errors": [format_error(error) for error in result.errors]} if result.errors else {}
-    return _dump({**answer, "data": result.data})
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A document that may run, with what it runs on."""
+
+    schema: GraphQLSchema
+    document: DocumentNode
+    variables: Mapping[str, Any]
+    name: str | None
+    now_seconds: Callable[[], float]
+
+    def answer(self, context: Context) -> bytes:
+        """The body of the answer; what goes away by itself is raised, to be tried again or told as 503."""
+        result = asyncio.run(self._finish(context))
+        for error in result.errors or ():
+            original = error.original_error
+            if original is None:
+                continue
+            if is_timeout(original) or isinstance(original, QueryTimeout):
+                return _timed_out(error)
+            if is_transient(original) or isinstance(original, Unavailable):
+                raise original
+        answer: dict[str, Any] = {"errors": [format_error(error) for error in result.errors]} if result.errors else {}
+        return _dump({**answer, "data": result.data})
+
+    async def _finish(self, context: Context) -> ExecutionResult:
+        # Loaders belong to the running loop from the moment they are made, hence a coroutine around a plain call.
+        result = run_document(
+            self.schema,
+            self.document,
+            context_value=GraphContext(context, self.now_seconds, TIMEOUT_SECONDS),
+            variable_values=dict(self.variables),
+            operation_name=self.name,
+        )
+        if isawaitable(result):
+            waiting: Awaitable[ExecutionResult] = result
+            return await waiting
+        return result
 
 
-async def _finish(
-    schema: GraphQLSchema,
-    document: DocumentNode,
-    variables: Mapping[str, Any],
-    name: str | None,
-    context: Context,
-) -> ExecutionResult:
-    # Loaders belong to the running loop from the moment they are made, hence a coroutine around a plain call.
-    shared = GraphContext(context)
-    result = run_document(schema, document, context_value=shared, variable_values=dict(variables), operation_name=name)
-    if isawaitable(result):
-        waiting: Awaitable[ExecutionResult] = result
-        return await waiting
-    return result
+def _timed_out(error: GraphQLError) -> bytes:
+    """One error for the whole document: the transaction is over, and what else failed failed for that."""
+    log.warning("graphql_timed_out", field=".".join(map(str, error.path or ())))
+    told = GraphQLError("", path=error.path, original_error=QueryTimeout())
+    return _dump({"errors": [format_error(told)], "data": None})
 
 
 def _read(request: Request) -> tuple[str, Mapping[str, Any], str | None]:
@@ -120,23 +131,9 @@ def _read(request: Request) -> tuple[str, Mapping[str, Any], str | None]:
     return str(body["query"]), variables, name
 
 
-@lru_cache(maxsize=500)
-def _document(schema: GraphQLSchema, query: str) -> DocumentNode | list[GraphQLError]:
-    """A valid document, or what is wrong with it; documents repeat, and reading one costs more than running it."""
-    try:
-        document = parse(query, max_tokens=MAX_TOKENS)
-    except GraphQLError as error:
-        return [error]
-    except RecursionError:
-        return [GraphQLError("The document is nested too deeply.")]
-    operations = [node for node in document.definitions if isinstance(node, OperationDefinitionNode)]
-    if any(node.operation is OperationType.SUBSCRIPTION for node in operations):
-        return [GraphQLError("There are no subscriptions.")]
-    return validate(schema, document, _RULES, max_errors=10) or document
-
-
 def _context(request: Request, mode: str) -> Context:
-    return open_context(request, request.identity.tenant_id, request.identity.actor, mode)
+    identity = request.identity
+    return open_context(request, identity.tenant_id, identity.actor, mode, timeout_seconds=TIMEOUT_SECONDS)
 
 
 def _dump(answer: Mapping[str, Any]) -> bytes:

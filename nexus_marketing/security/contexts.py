@@ -20,7 +20,9 @@ def request_context(request: Request) -> Context:
     return open_context(request, identity.tenant_id, identity.actor, mode)
 
 
-def open_context(request: Request, tenant_id: int, actor: Actor, mode: str) -> Context:
+def open_context(
+    request: Request, tenant_id: int, actor: Actor, mode: str, *, timeout_seconds: float | None = None
+) -> Context:
     """A context whose fate is the request's: raise to roll back.
 
     Args:
@@ -28,12 +30,13 @@ def open_context(request: Request, tenant_id: int, actor: Actor, mode: str) -> C
         tenant_id: from a key or from a signed token, never from a parameter.
         actor: who acts.
         mode: ``read`` or ``write``.
+        timeout_seconds: when the database gives up a statement of it.
     """
     return Context(
         request.registry["nexus.runtime"],
         tenant_id,
         actor,
         request.tm,
-        Access(mode),
+        Access(mode, timeout_seconds=timeout_seconds),
         request_id=request.environ["nexus.request_id"],
     )

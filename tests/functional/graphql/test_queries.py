@@ -105,10 +105,6 @@ def test_get_is_refused(client: Client) -> None:
     assert client.get("/graphql?query={leads{id}}", status=405).headers["Allow"] == "POST"
 
 
-def test_batches_are_off(client: Client) -> None:
-    client.post("/graphql", [{"query": "{ leads { id } }"}], status=400)
-
-
 def test_a_form_is_no_way_in(client: Client) -> None:
     response = client.app.post(
         "/graphql",
@@ -123,37 +119,6 @@ def test_a_syntax_error_names_the_place(client: Client) -> None:
     error = ask(client, "{ leads { id ", status=400)["errors"][0]
     assert error["extensions"]["code"] == "graphql_invalid"
     assert error["locations"] == [{"line": 1, "column": 14}]
-
-
-DOUBLING = "".join(f"fragment F{n} on Lead {{ ...F{n + 1} a{n}: id ...F{n + 1} }} " for n in range(40))
-
-
-@pytest.mark.req("SR-003")
-@pytest.mark.parametrize(
-    ("query", "what"),
-    [
-        ("{ " + " ".join(f"a{n}: leads {{ id }}" for n in range(51)) + " }", "aliases"),
-        (
-            "{ "
-            + " ".join(f"...{{ b{n}: __typename }}" for n in range(30))
-            + " leads { "
-            + " ".join(f"c{n}: id" for n in range(30))
-            + " } }",
-            "aliases",
-        ),
-        ("{ campaigns(limit: 100) { leads(limit: 100) { segments { id } } } }", "objects"),
-        ("{ leads { ...F0 } } " + DOUBLING + " fragment F40 on Lead { id }", "aliases"),
-    ],
-)
-def test_a_document_that_asks_for_too_much_is_refused_before_it_runs(client: Client, query: str, what: str) -> None:
-    fault = client.post("/graphql", {"query": query}, status=422).json
-    assert what in [error["path"] for error in fault["errors"]]
-
-
-@pytest.mark.req("SR-003")
-def test_fragments_in_a_circle_are_refused(client: Client) -> None:
-    query = "{ leads { ...A } } fragment A on Lead { ...B } fragment B on Lead { ...A }"
-    assert "within itself" in ask(client, query, status=400)["errors"][0]["message"]
 
 
 @pytest.mark.req("SR-003")
