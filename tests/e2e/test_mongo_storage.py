@@ -12,6 +12,7 @@ from nexus_marketing.core.errors import ConfigurationError, StaleVersion, Unavai
 from nexus_marketing.plugin.testing import StorageConformance
 from nexus_marketing.plugin.testing.lives import draft, launched, lived, moved, recorded, whole_history
 from tests.common.servers.mongo import MongoServer
+from tests.functional.test_upgrade_path import run_on
 
 pytestmark = pytest.mark.req("FR-EXT-005", "REL-001", "REL-003", "REL-006", "BR-002", "BR-007")
 
@@ -154,3 +155,8 @@ def test_what_is_kept_survives_a_new_connection(mongo_server, mongo_database, st
     with pytest.raises(StaleVersion):
         fresh.commit(KEY, 0, moved(draft(KEY), CampaignAction.LAUNCH))
     fresh.close()
+
+
+@pytest.mark.req("BR-006", "US-010")
+def test_the_program_of_the_first_week_runs_on_it_unchanged(storage):
+    assert run_on(storage) == run_on(None)
