@@ -331,6 +331,8 @@ class Marketing:
         config = declared.get(name)
         state = self._load(storage, key)
         pinned = None if state is None else state.definition
+        if pinned is not None and not hasattr(storage, "definition"):
+            raise _unsupported(key, f"runs on {pinned}", f"{type(storage).__name__} keeps no definitions")
         published = getattr(storage, "definition", _nothing)(name, pinned)
         if config is None and published is None:
             self._unknown(name, declared)
@@ -347,10 +349,12 @@ class Marketing:
         state = storage.load(key)
         if state is not None or storage is self._inline:
             return state
-        adopt = getattr(storage, "adopt", None)
-        kept = None if adopt is None else self._kept(key)
-        if adopt is None or kept is None:
+        kept = self._kept(key)
+        if kept is None:
             return None
+        adopt = getattr(storage, "adopt", None)
+        if adopt is None:
+            raise _unsupported(key, "is kept on its object", f"{type(storage).__name__} takes nothing over")
         adopted: CampaignState = adopt(kept.state, kept.history, kept.program, kept.attended)
         return adopted
 
@@ -424,6 +428,13 @@ def _without_id(kind: str) -> ConfigurationError:
     return ConfigurationError(
         f"This {kind} has no id, and its campaigns are to be kept outside of it: save it first, or define "
         "marketing_subject_id."
+    )
+
+
+def _unsupported(key: CampaignKey, fact: str, obstacle: str) -> StorageUnsupported:
+    """Going on would be by other rules, or from the beginning: it is refused instead."""
+    return StorageUnsupported(
+        f"The campaign {key} {fact}, and {obstacle}: move it into the database with nexus-marketing campaigns promote."
     )
 
 

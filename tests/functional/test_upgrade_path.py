@@ -11,6 +11,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from nexus_marketing import HasMarketing, use_storage
+from nexus_marketing.builtins.storages.redis import RedisStorage
 from nexus_marketing.core.clock import FakeClock
 from nexus_marketing.core.errors import NexusError
 from nexus_marketing.core.home import HOME
@@ -233,6 +234,14 @@ def test_it_runs_on_memory(inline_outcome: list[Any]) -> None:
 
 def test_it_runs_on_the_database(runtime: Any, tenant: int, inline_outcome: list[Any]) -> None:
     outcome, heard = run_on(SqlStorage(runtime, tenant))
+    assert outcome == inline_outcome
+    assert heard == run_on(None)[1]
+
+
+def test_it_runs_on_redis(redis_url: str, inline_outcome: list[Any]) -> None:
+    storage = RedisStorage.from_url(redis_url, "acme")
+    outcome, heard = run_on(storage)
+    storage.close()
     assert outcome == inline_outcome
     assert heard == run_on(None)[1]
 
