@@ -35,7 +35,7 @@ def includeme(config: Configurator) -> None:
     one = f"{_PATH}/{{id}}"
     config.add_api_route("GET", _PATH, list_campaigns, permission=read)
     config.add_api_route("POST", _PATH, writes(create_campaign), permission=write)
-    config.add_api_route("POST", f"{_PATH}/promote", writes(promote_campaigns), permission=write)
+    config.add_api_route("POST", f"{_PATH}/promote", writes(promote_campaigns), permission=launch)
     config.add_api_route("GET", one, shows(Campaign, "campaign", campaign_document), permission=read)
     config.add_api_route("PATCH", one, writes(update_campaign), permission=write)
     config.add_api_route("DELETE", one, writes(_acts(CampaignAction.CANCEL)), permission=write)

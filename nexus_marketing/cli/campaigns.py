@@ -11,7 +11,7 @@ import typer
 
 from nexus_marketing.cli.session import OPERATOR, AsJson, TenantName, answer, tenant_id_of
 from nexus_marketing.core.errors import ConfigurationError, NotFound
-from nexus_marketing.core.promotion import KeptCampaign, read_kept
+from nexus_marketing.core.promotion import LIMITS, KeptCampaign, read_kept
 from nexus_marketing.core.values import email_norm, parse_json
 from nexus_marketing.db.models import Campaign, Lead
 from nexus_marketing.db.queries.leads import lead_by_address
@@ -84,7 +84,7 @@ def kept_campaigns(source: str) -> Iterator[KeptCampaign]:
         with Path(source).open("rb") as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
-                    yield read_kept(parse_json(line, f"line {number}"), f"line {number}")
+                    yield read_kept(parse_json(line, f"line {number}", LIMITS), f"line {number}")
         return
     for each in _objects(source):
         marketing = getattr(each, "marketing", None)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
 from threading import Lock
-from typing import Final
+from typing import Any, Final
 
 from nexus_marketing.core.clock import Clock, SystemClock
 from nexus_marketing.core.contracts import Storage
@@ -72,16 +72,17 @@ def connect(ini: str, *, tenant: str) -> Callable[[], None]:
         A function that ends it: campaigns are kept where they were kept before.
     """
     before = (HOME.storage, HOME.opener)
+    opened: list[Any] = []
 
     def open_it() -> Storage:
-        storage: Storage = import_module("nexus_marketing.config").open_storage(ini, tenant)
+        opened.append(import_module("nexus_marketing.config").open_storage(ini, tenant))
+        storage: Storage = opened[0]
         return storage
 
     def restore() -> None:
-        close = getattr(HOME.storage, "close", None)
         HOME.storage, HOME.opener = before
-        if close is not None:
-            close()
+        for storage in opened:
+            storage.close()
 
     HOME.storage, HOME.opener = None, open_it
     return restore

@@ -333,7 +333,9 @@ class Marketing:
         pinned = None if state is None else state.definition
         if pinned is not None and not hasattr(storage, "definition"):
             raise _unsupported(key, f"runs on {pinned}", f"{type(storage).__name__} keeps no definitions")
-        published = getattr(storage, "definition", _nothing)(name, pinned)
+        # What was launched on the program's own definition goes on as it began.
+        unpinned = state is not None and state.version > 0 and pinned is None
+        published = None if unpinned else getattr(storage, "definition", _nothing)(name, pinned)
         if config is None and published is None:
             self._unknown(name, declared)
         own, handlers = _understood(name, config) if config is not None else (None, Handlers())

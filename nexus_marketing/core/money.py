@@ -1,7 +1,7 @@
 """Amounts: integer minor units inside, major units outside (DESIGN.md 4.11)."""
 
 from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal, DecimalException
 from typing import Final
 
 from nexus_marketing.core.errors import ValidationError
@@ -20,10 +20,10 @@ def minor_units(amount: object, currency: str | None, path: str = "budget") -> i
     Raises:
         ValidationError: it is no amount, is negative, beyond 2^53, or has more decimals than the currency.
     """
-    digits = _MINOR_DIGITS.get(currency or "", 2)
+    digits = _MINOR_DIGITS.get(currency, 2) if isinstance(currency, str) else 2
     try:
         minor = Decimal(str(amount)).scaleb(digits)
-    except InvalidOperation:
+    except DecimalException:
         minor = Decimal("NaN")
     if not minor.is_finite():
         raise ValidationError.at(path, "not_money", f"{amount!a} is no amount: write 1000 or '1000.00'.")

@@ -13,11 +13,13 @@ from nexus_marketing.core.campaigns import (
     read_state,
     state_document,
 )
-from nexus_marketing.core.definitions import parse_definition
-from nexus_marketing.core.errors import Problem, ValidationError
+from nexus_marketing.core.definitions import STANDARD, parse_definition
+from nexus_marketing.core.errors import Problem, ValidationError, hint
 from nexus_marketing.core.schemas import Form, Schema
-from nexus_marketing.core.values import canonical, join
+from nexus_marketing.core.values import Limits, canonical, join
 
+#: A history of years is one document here, and larger than what a request may bring.
+LIMITS: Final = Limits(items=2_000_000, total_characters=100_000_000)
 _TEXT: Final = {"type": "string", "required": True, "minlength": 1, "maxlength": 200}
 _MOMENT: Final = {"type": "datetime", "check_with": "datetime"}
 _VERSION: Final = {"type": "integer", "required": True, "min": 1}
@@ -89,16 +91,21 @@ def read_kept(document: object, path: str = "") -> KeptCampaign:
     """
     if not isinstance(document, Mapping):
         raise ValidationError.at(path, "wrong_type", "A campaign is an object with state and history.")
-    plain = canonical(document, path)
+    plain = canonical(document, path, LIMITS)
     _KEPT.check(plain, path=path)
     state, history = read_state(plain["state"]), [read_entry(each) for each in plain["history"]]
     problems = _history_problems(state, history, join(path, "history"))
     program = plain.get("program")
-    if program is not None:
-        definition = parse_definition(program, code=state.key.name, path=join(path, "program"))
-        if state.stage not in definition.stages:
-            text = f"The program's definition has no stage {state.stage!a}."
-            problems.append(Problem(join(path, "state.stage"), "unknown_stage", text))
+    definition = (
+        STANDARD if program is None else parse_definition(program, code=state.key.name, path=join(path, "program"))
+    )
+    for name, stage in (("stage", state.stage), ("resumes_to", state.resumes_to)):
+        if stage is not None and stage not in definition.stages:
+            text = f"The campaign's definition has no stage {stage!a}{hint(stage, definition.stages)}."
+            problems.append(Problem(join(path, f"state.{name}"), "unknown_stage", text))
+    if definition.stages.get(state.stage, state.status) is not state.status:
+        text = f"The stage {state.stage} means {definition.stages[state.stage]}, not {state.status}."
+        problems.append(Problem(join(path, "state.status"), "contradiction", text))
     if problems:
         raise ValidationError(problems=problems)
     # Pins to a definition mean one of the database it comes from, which is not this one.

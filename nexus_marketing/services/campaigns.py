@@ -23,7 +23,7 @@ from nexus_marketing.core.definitions import STANDARD, Definition
 from nexus_marketing.core.deliveries import OPEN_SENDS, DeliveryState, SendStatus
 from nexus_marketing.core.engine import lifecycle
 from nexus_marketing.core.engine.lifecycle import Move
-from nexus_marketing.core.errors import Conflict, Problem, StaleVersion, ValidationError
+from nexus_marketing.core.errors import Conflict, Problem, StaleVersion, TransitionRefused, ValidationError
 from nexus_marketing.core.events import CampaignCreated, campaign_event
 from nexus_marketing.core.money import minor_units
 from nexus_marketing.core.values import canonical
@@ -105,7 +105,11 @@ def update_campaign(
         raise Conflict(f"The campaign is {campaign.status}: {remedy}.", status=campaign.status)
     values = _canonical(ctx, {"currency": campaign.currency, **data} if "budget" in data else data)
     if "data" in values:
-        _check_data(definition_of(ctx, campaign), values["data"])
+        definition = definition_of(ctx, campaign)
+        _check_data(definition, values["data"])
+        if campaign.status == CampaignStatus.QUEUED:
+            campaign.starts_at = lifecycle.starts_at(definition, values["data"])
+            campaign.tick_at = ctx.now
     before = {name: getattr(campaign, name) for name in values}
     for name, value in values.items():
         setattr(campaign, name, value)
@@ -157,6 +161,12 @@ def move_campaign(
         ValidationError: what an active campaign needs is missing.
     """
     campaign = locked_campaign(ctx, campaign_id, expected_version)
+    if action in campaign.attended:
+        raise TransitionRefused(
+            f"The program that declares this campaign has code of its own for {action}: ask for it there.",
+            status=campaign.status,
+            action=action,
+        )
     definition = definition_of(ctx, campaign)
     move = Move(action, ctx.now, actor=ctx.actor.label, reason=reason)
     seen = lifecycle.prospect(definition, state_of(campaign), move)
@@ -181,14 +191,22 @@ def tick_campaign(ctx: Context, campaign_id: int) -> str | None:
     move = Move(action, ctx.now, actor=ctx.actor.label)
     refusals = lifecycle.refusals(definition, state, move)
     if refusals:
-        campaign.status_reason = f"{action} waits: {'; '.join(each.message for each in refusals)}"[:_REASON]
-        campaign.tick_at = ctx.now + _LOOK_AGAIN
-        ctx.session.flush()
+        postpone_tick(ctx, campaign_id, f"{action} waits: {'; '.join(each.message for each in refusals)}")
         return None
     problems = apply_decision(ctx, campaign, lifecycle.decide(definition, state, move), definition)
+    if campaign.tick_at is not None:  # conditions that lead round in a circle must not keep a worker busy
+        campaign.tick_at = max(campaign.tick_at, ctx.now + _LOOK_AGAIN)
     if problems and is_to_be_sent(campaign):
         _hold(ctx, campaign, definition, "; ".join(each.message for each in problems)[:_REASON])
     return action
+
+
+def postpone_tick(ctx: Context, campaign_id: int, reason: str) -> None:
+    """Look at a campaign again later, with the reason shown to people: it must not stand in the others' way."""
+    campaign = find(ctx.session, Campaign, campaign_id, lock=True)
+    campaign.status_reason = reason[:_REASON]
+    campaign.tick_at = ctx.now + _LOOK_AGAIN
+    ctx.session.flush()
 
 
 def is_to_be_sent(campaign: Campaign) -> bool:
@@ -196,16 +214,18 @@ def is_to_be_sent(campaign: Campaign) -> bool:
     return campaign.segment_id is not None or campaign.template_id is not None
 
 
-def finish_campaign(ctx: Context, campaign_id: int) -> None:
-    """Complete an active campaign whose sends are all finished; workers call it, nothing else may."""
+def finish_campaign(ctx: Context, campaign_id: int) -> bool:
+    """Complete an active campaign whose sends are all finished; answers whether it did. For workers only."""
     campaign = find(ctx.session, Campaign, campaign_id, lock=True)
     definition = definition_of(ctx, campaign)
     if campaign.status != CampaignStatus.ACTIVE or _sends(ctx, campaign, OPEN_SENDS):
-        return
+        return False
     move = Move(CampaignAction.COMPLETE, ctx.now, actor=ctx.actor.label)
     state = state_of(campaign) if definition is STANDARD else _measured(ctx, campaign)
-    if CampaignAction.COMPLETE not in campaign.attended and not lifecycle.refusals(definition, state, move):
-        apply_decision(ctx, campaign, lifecycle.decide(definition, state, move), definition)
+    if CampaignAction.COMPLETE in campaign.attended or lifecycle.refusals(definition, state, move):
+        return False
+    apply_decision(ctx, campaign, lifecycle.decide(definition, state, move), definition)
+    return True
 
 
 def hold_campaign(ctx: Context, campaign_id: int, reason: str) -> None:
@@ -344,8 +364,11 @@ def _follow_sends(ctx: Context, campaign: Campaign, before: CampaignStatus, afte
 
 
 def _was_sent(ctx: Context, campaign: Campaign, before: CampaignStatus) -> bool:
+    """Whether it began before this move: what was launched elsewhere and promoted is not sent by resuming it."""
     if before is CampaignStatus.DRAFT:
         return False
+    if campaign.started_at is not None and campaign.started_at < ctx.now:
+        return True
     return ctx.session.scalars(select(Send.id).where(Send.campaign_id == campaign.id).limit(1)).first() is not None
 
 

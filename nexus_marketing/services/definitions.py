@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from hashlib import sha256
 from threading import Lock
 from typing import Any, Final
 
@@ -35,7 +36,7 @@ def create_definition(ctx: Context, data: Mapping[str, Any]) -> CampaignDefiniti
         ValidationError: every fault of the document, with its path under ``schema``.
         Conflict: the code is taken.
     """
-    document = canonical(data["schema"], "schema")
+    document = _document(data)
     if "id" not in document:
         raise ValidationError.at("schema.id", "required", "A definition needs an id, such as welcome-series.")
     understood = understand(document, path="schema")
@@ -67,7 +68,7 @@ def update_definition(
         ValidationError: the document has faults, or another id.
     """
     definition = _locked(ctx, definition_id, expected_revision)
-    document = canonical(data["schema"], "schema")
+    document = _document(data)
     understood = understand({"id": definition.code, **document}, path="schema")
     if understood.code != definition.code:
         raise ValidationError.at("schema.id", "fixed", f"The id stays {definition.code}: duplicate it under another.")
@@ -217,7 +218,7 @@ def understand(document: Mapping[str, Any], *, code: str = "", path: str = "") -
         code: its name where the document has no ``id``.
         path: where it lies in a larger document, for error paths.
     """
-    digest = orjson.dumps([code, document], option=orjson.OPT_SORT_KEYS)
+    digest = orjson.dumps([code, document])  # in its order: the first stage of a status is where campaigns arrive
     found = _understood.get(digest)
     if found is None:
         found = parse_definition(document, code=code, path=path)
@@ -285,12 +286,22 @@ def _by_name(
 
 
 def _own_segment(ctx: Context, definition: Definition, conditions: Mapping[str, Any]) -> int:
-    """The segment of a definition that spells its audience out: one per version, made when first needed."""
-    name = f"{definition.code} {definition.version}"[:200]
+    """The segment of an audience that is spelled out: one per rule, made when first needed.
+
+    Its name ends in a digest of the rule: another rule is another audience, whatever it is called.
+    """
+    digest = sha256(orjson.dumps(conditions, option=orjson.OPT_SORT_KEYS)).hexdigest()[:12]
+    name = f"{definition.code[:150]} {digest}"
     found = ctx.session.scalars(select(Segment.id).where(Segment.name == name)).first()
     if found is None:
         found = create_segment(ctx, {"name": name, "kind": "dynamic", "conditions": dict(conditions)}).id
     return found
+
+
+def _document(data: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(data["schema"], Mapping):
+        raise ValidationError.at("schema", "wrong_type", "A definition is an object with id and name.")
+    return canonical(data["schema"], "schema")
 
 
 def _next_version(ctx: Context, definition: CampaignDefinition) -> str:

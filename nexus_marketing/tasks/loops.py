@@ -29,7 +29,7 @@ from nexus_marketing.delivery.planning import SendRef, plan_send
 from nexus_marketing.delivery.recovery import recover_dead, recover_expired
 from nexus_marketing.delivery.sending import Sender
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.campaigns import finish_campaign, hold_campaign, tick_campaign
+from nexus_marketing.services.campaigns import finish_campaign, hold_campaign, postpone_tick, tick_campaign
 from nexus_marketing.services.engagements import judge_hits
 from nexus_marketing.services.idempotency import forget_answers
 from nexus_marketing.services.segments import recalculate_requested, refresh
@@ -122,8 +122,15 @@ def tick_due(runtime: Runtime) -> int:
 
 
 def _tick(runtime: Runtime, row: Row[Any]) -> int:
-    with runtime.work(row.tenant_id, SYSTEM) as ctx:
-        tick_campaign(ctx, row.id)
+    try:
+        with runtime.work(row.tenant_id, SYSTEM) as ctx:
+            tick_campaign(ctx, row.id)
+    except DBAPIError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever stands in its way, the others must have their turn
+        log.warning("tick_failed", tenant_id=row.tenant_id, campaign_id=row.id, error=type(error).__name__)
+        with runtime.work(row.tenant_id, SYSTEM) as ctx:
+            postpone_tick(ctx, row.id, f"could not go on by itself: {error}")
     return 1
 
 
@@ -165,10 +172,12 @@ def report_ends(runtime: Runtime) -> int:
     """Tell campaigns how their sends ended."""
     with open_session(runtime.engines.worker, tenant_id=None, mode="read") as session:
         ended = sends_to_report(session)
-    for row in ended:
-        with runtime.work(row.tenant_id, SYSTEM) as ctx:
-            if row.status == SendStatus.COMPLETED:
-                finish_campaign(ctx, row.campaign_id)
-            else:
-                hold_campaign(ctx, row.campaign_id, f"send {row.status}: {row.status_reason or 'no reason given'}")
-    return len(ended)
+    return sum(_isolated(lambda row=row: _report_end(runtime, row)) for row in ended)  # type: ignore[misc]
+
+
+def _report_end(runtime: Runtime, row: Row[Any]) -> int:
+    with runtime.work(row.tenant_id, SYSTEM) as ctx:
+        if row.status == SendStatus.COMPLETED:
+            return int(finish_campaign(ctx, row.campaign_id))
+        hold_campaign(ctx, row.campaign_id, f"send {row.status}: {row.status_reason or 'no reason given'}")
+    return 1

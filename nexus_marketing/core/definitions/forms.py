@@ -136,6 +136,12 @@ _KINDS: Final[Mapping[str, FieldType]] = {
     "list": FieldType.LIST,
     "object": FieldType.JSON,
 }
+_CONTROL_TYPES: Final[Mapping[str, tuple[str, ...]]] = {
+    "start_date": ("date", "datetime", "string"),
+    "target_segment": ("string", "object"),
+    "budget": ("number", "integer"),
+    "currency": ("string", "enum"),
+}
 _BOUNDS: Final[Mapping[str, tuple[str, ...]]] = {
     "min": ("number", "integer"),
     "max": ("number", "integer"),
@@ -149,6 +155,8 @@ def data_form(fields: Mapping[str, Mapping[str, Any]] | None, required: tuple[st
     """The form of launch data: what ``dataSchema`` declares, or anything where it declares nothing."""
     declared = {name: _rules(rules) for name, rules in (fields or {}).items()}
     schema: dict[str, Mapping[str, Any]] = {**CONTROLS, **declared}
+    for name in CONTROLS.keys() & declared.keys():  # what every launch may say is read in one way
+        schema[name] = {**declared[name], **CONTROLS[name]}
     for name in required:
         schema[name] = {**schema.get(name, {}), "required": True, "empty": False}
     return Form(schema, open_ended=fields is None)
@@ -157,6 +165,13 @@ def data_form(fields: Mapping[str, Mapping[str, Any]] | None, required: tuple[st
 def field_types(fields: Mapping[str, Mapping[str, Any]]) -> dict[str, FieldType]:
     """What conditions may assume of the declared data."""
     return {name: _kind(rules) for name, rules in fields.items()}
+
+
+def misused_controls(fields: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    """Each field that every launch knows and that is declared as something else: its name, and what it may be."""
+    for name, kinds in _CONTROL_TYPES.items():
+        if name in fields and fields[name]["type"] not in kinds:
+            yield name, ", ".join(kinds)
 
 
 def misplaced_bounds(fields: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str, str]]:

@@ -128,8 +128,8 @@ class Definition:
     row_id: int | None = None
 
     def status_of(self, stage: str) -> CampaignStatus:
-        """The status a stage means; a stage of an older definition that is gone means its own name."""
-        return self.stages.get(stage) or CampaignStatus(stage)
+        """The status a stage means."""
+        return self.stages[stage]
 
     def entry(self, status: CampaignStatus) -> str:
         """The stage in which a campaign arrives at a status: the first that maps to it."""

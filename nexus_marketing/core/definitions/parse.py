@@ -15,7 +15,14 @@ from nexus_marketing.core.conditions import (
     parse,
 )
 from nexus_marketing.core.conditions.clock import is_zone
-from nexus_marketing.core.definitions.forms import CHANNEL, DEFINITION, data_form, field_types, misplaced_bounds
+from nexus_marketing.core.definitions.forms import (
+    CHANNEL,
+    DEFINITION,
+    data_form,
+    field_types,
+    misplaced_bounds,
+    misused_controls,
+)
 from nexus_marketing.core.definitions.model import (
     Automation,
     ChannelUse,
@@ -111,6 +118,9 @@ class _Reader:
         return Rule(str(spelling), condition, self._schema, compile_predicate(condition, self._schema, once=True))
 
     def _bounds(self) -> None:
+        for name, kinds in misused_controls(self._fields or {}):
+            text = f"Every launch knows {name}: declare it as {kinds}, or use another name."
+            self.problems.append(Problem(f"dataSchema.{name}.type", "not_acceptable", text))
         for name, bound, kinds in misplaced_bounds(self._fields or {}):
             remedy = f"{bound} belongs to the types {kinds}" if kinds else 'an enum needs values, such as ["a", "b"]'
             path = f"dataSchema.{name}.{bound}"

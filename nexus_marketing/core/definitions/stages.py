@@ -99,6 +99,9 @@ def read_transitions(
                     join(path, "from"), "final_stage", f"A campaign that is {ended[0]} stays so: start it elsewhere."
                 )
             )
+        if document["to"] in sources and "condition" in document:
+            text = "A move with a condition that leads where it begins would never end: name another stage."
+            problems.append(Problem(join(path, "to"), "circle", text))
         rule = read_rule(document["condition"], join(path, "condition")) if "condition" in document else None
         moves[action] = Transition(action, sources, document["to"], rule, _is_automatic(sources, document, stages))
     return {**_standard(stages, moves), **moves}

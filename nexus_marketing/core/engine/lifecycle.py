@@ -108,7 +108,7 @@ def decide(
     transition = definition.transitions[move.action]
     stage = _target(definition, seen, transition, move)
     status = definition.status_of(stage)
-    starts_at = _starts_at(definition, seen.data) if move.action == CampaignAction.LAUNCH else seen.starts_at
+    begins = starts_at(definition, seen.data) if move.action == CampaignAction.LAUNCH else seen.starts_at
     after = replace(
         seen,
         stage=stage,
@@ -116,7 +116,7 @@ def decide(
         version=seen.version + 1,
         definition=definition.reference,
         reason=move.reason,
-        starts_at=starts_at,
+        starts_at=begins,
         resumes_to=seen.stage if status is CampaignStatus.PAUSED else None,
         started_at=seen.started_at or (move.now if status is CampaignStatus.ACTIVE else None),
         completed_at=move.now if status in FINAL_STATUSES else None,
@@ -202,12 +202,13 @@ def _transition(definition: Definition, state: CampaignState, action: str) -> tu
 
 def _target(definition: Definition, seen: CampaignState, transition: Transition, move: Move) -> str:
     if not transition.target:  # back to where the pause came from
-        return seen.resumes_to or definition.entry(CampaignStatus.ACTIVE)
+        known = seen.resumes_to in definition.stages
+        return seen.resumes_to if known and seen.resumes_to else definition.entry(CampaignStatus.ACTIVE)
     if move.action != CampaignAction.LAUNCH or definition.stages[transition.target] is not CampaignStatus.ACTIVE:
         return transition.target
-    starts_at = _starts_at(definition, seen.data)
+    begins = starts_at(definition, seen.data)
     queued = definition.entry(CampaignStatus.QUEUED)
-    waits = starts_at is not None and starts_at > move.now
+    waits = begins is not None and begins > move.now
     starts = next((each for each in definition.automatic if queued in each.sources), None)
     rules = [each.condition for each in (transition, starts) if each is not None and each.condition is not None]
     facts = _facts(definition, seen, move.now) if rules else None
@@ -216,7 +217,8 @@ def _target(definition: Definition, seen: CampaignState, transition: Transition,
     return transition.target
 
 
-def _starts_at(definition: Definition, data: Mapping[str, Any]) -> datetime | None:
+def starts_at(definition: Definition, data: Mapping[str, Any]) -> datetime | None:
+    """When a campaign with these data is to begin; a day begins in the definition's zone."""
     text = data.get("start_date")
     if text is None:
         return None

@@ -120,6 +120,8 @@ class CampaignView:
         return self._state.status is CampaignStatus.CANCELLED
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # asked by copy and pickle before there is a state
+            raise AttributeError(name)
         try:
             return self._state.data[name]
         except KeyError:

@@ -152,7 +152,40 @@ class TestCampaignsFromIt:
         bodies = [client.post("/api/v1/campaigns", {"definition_id": made["id"]}).json for _ in range(2)]
         assert bodies[0]["segment_id"] == bodies[1]["segment_id"]
         segment = client.get(f"/api/v1/segments/{bodies[0]['segment_id']}").json
-        assert (segment["name"], segment["kind"]) == ("seasonal 1", "dynamic")
+        assert (segment["name"][:9], segment["kind"]) == ("seasonal ", "dynamic")
+
+    def test_another_rule_is_another_audience(self, client: Client) -> None:
+        made = make(client, plain())
+        audiences = [
+            {"conditions": [{"field": "score", "operator": ">", "value": value}], "logic": "AND"} for value in (1, 2)
+        ]
+        bodies = [{"definition_id": made["id"], "data": {"target_segment": rule}} for rule in audiences]
+        first, second = (client.post("/api/v1/campaigns", body).json["segment_id"] for body in bodies)
+        assert first != second
+
+    def test_a_start_date_is_changed_while_it_waits(self, client: Client, runtime: Runtime, clock: FakeClock) -> None:
+        made = make(client, plain())
+        body = {"definition_id": made["id"], "data": {"start_date": "2026-03-04"}}
+        one = client.post("/api/v1/campaigns", body).json
+        client.post(f"/api/v1/campaigns/{one['id']}/launch", status=200)
+        client.patch(f"/api/v1/campaigns/{one['id']}", {"data": {"start_date": "2026-03-10"}})
+        clock.advance(days=3)
+        tick_due(runtime)
+        assert client.get(f"/api/v1/campaigns/{one['id']}").json["status"] == "queued"
+        clock.advance(days=6)
+        tick_due(runtime)
+        assert client.get(f"/api/v1/campaigns/{one['id']}").json["status"] == "active"
+
+    def test_conditions_that_lead_round_do_not_keep_a_worker_busy(self, client: Client, runtime: Runtime) -> None:
+        stages = ["draft", {"name": "a", "status": "active"}, {"name": "b", "status": "active"}]
+        moves = {
+            "there": {"from": "a", "to": "b", "condition": "data.on == true"},
+            "back": {"from": "b", "to": "a", "condition": "data.on == true"},
+        }
+        made = make(client, plain(stages=stages, transitions=moves))
+        one = client.post("/api/v1/campaigns", {"definition_id": made["id"], "data": {"on": True}}).json
+        client.post(f"/api/v1/campaigns/{one['id']}/launch", status=200)
+        assert [tick_due(runtime) for _ in range(3)] == [1, 0, 0]
 
     @pytest.mark.parametrize(
         ("fields", "path", "code"),
@@ -319,6 +352,21 @@ class TestOverTheProgramsOwn:
     def test_the_programs_guards_stay_in_force(self, client: Client) -> None:
         make(client, plain(budget=500))
         assert not Product().marketing().can("launch")
+
+    def test_what_was_launched_on_the_programs_own_goes_on_as_it_began(self, client: Client) -> None:
+        Product().marketing().launch_campaign()
+        make(client, plain(budget=50, stages=["draft", {"name": "elsewhere", "status": "active"}]))
+        self.seconds += 1.5
+        paused = Product().marketing().pause()
+        assert (paused.stage, paused.budget, paused.definition) == ("paused", 5, None)
+        assert Product().marketing().resume().stage == "active"
+
+    def test_a_move_that_the_program_has_code_for_is_not_taken_without_it(self, client: Client) -> None:
+        Product().marketing().launch_campaign()
+        row = client.get("/api/v1/campaigns?filter=subject_id == '7'").json["data"][0]
+        client.post(f"/api/v1/campaigns/{row['id']}/pause", status=200)
+        fault = client.post(f"/api/v1/campaigns/{row['id']}/launch", status=409).json
+        assert "has code of its own for launch" in fault["detail"]
 
     def test_what_is_deactivated_gives_way_again(self, client: Client) -> None:
         made = make(client, plain(budget=50))

@@ -47,7 +47,7 @@ TABLE = {
     "POST /api/v1/campaigns/{id}/resume": "campaigns:launch",
     "POST /api/v1/campaigns/{id}/complete": "campaigns:launch",
     "POST /api/v1/campaigns/{id}/cancel": "campaigns:launch",
-    "POST /api/v1/campaigns/promote": "campaigns:write",
+    "POST /api/v1/campaigns/promote": "campaigns:launch",
     "POST /api/v1/campaigns/{id}/moves": "campaigns:launch",
     "GET /api/v1/campaigns/{id}/history": "campaigns:read",
     "GET /api/v1/definitions": "campaigns:read",

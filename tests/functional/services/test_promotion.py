@@ -125,6 +125,8 @@ class TestByRest:
             ({"subject_id": ""}, "campaigns.1.state.subject_id"),
             ({"version": 1}, "campaigns.1.history.1.version"),
             ({"stage": "unheard-of"}, "campaigns.1.state.stage"),
+            ({"status": "completed"}, "campaigns.1.state.status"),
+            ({"resumes_to": "unheard-of"}, "campaigns.1.state.resumes_to"),
             ({"started_at": "yesterday"}, "campaigns.1.state.started_at"),
             ({"colour": "red"}, "campaigns.1.state.colour"),
         ],

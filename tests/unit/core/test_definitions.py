@@ -108,6 +108,15 @@ FAULTS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
         {"transitions.go.from": "unknown_stage"},
     ),
     "a move without a target": ({"transitions": {"go": {"from": "draft"}}}, {"transitions.go.to": "required"}),
+    "a move that leads where it begins": (
+        {"transitions": {"again": {"from": "active", "to": "active", "condition": "budget > 0"}}},
+        {"transitions.again.to": "circle"},
+    ),
+    "a start date that is a number": (
+        {"dataSchema": {"start_date": {"type": "integer"}}},
+        {"dataSchema.start_date.type": "not_acceptable"},
+    ),
+    "a budget beyond numbers": ({"budget": "1e999999"}, {"budget": "not_money"}),
     "a move out of the end": (
         {"transitions": {"again": {"from": "completed", "to": "active"}}},
         {"transitions.again.from": "final_stage"},
