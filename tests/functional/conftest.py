@@ -12,6 +12,7 @@ from webtest import TestApp, TestResponse
 
 from nexus_marketing.config import build
 from nexus_marketing.core.clock import FakeClock
+from nexus_marketing.limits.windows import SlidingWindows
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.services.tenants import create_key
 
@@ -112,3 +113,9 @@ def count_statements(runtime: Runtime) -> Callable[[], Any]:
             event.remove(runtime.engines.app, "before_cursor_execute", note)
 
     return counting
+
+
+@pytest.fixture
+def unlimited(client: Client) -> None:
+    """Thousands of requests within one minute of the test's clock."""
+    client.app.app.registry["nexus.limits"] = SlidingWindows(10**9, 60.0, lambda: 0.0)

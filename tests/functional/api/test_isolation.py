@@ -13,7 +13,6 @@ from functools import partial
 import pytest
 
 from nexus_marketing.core.permissions import Permission
-from nexus_marketing.limits.windows import SlidingWindows
 from nexus_marketing.runtime import Runtime
 from tests.common.factories import make_campaign, make_leads, make_segment, make_template
 from tests.functional.api.isolation import (
@@ -41,12 +40,6 @@ ROLES: dict[str, list[str]] = {
 }
 #: What an unknown id gets: not found, left out of a list, or a fault that names the field.
 MISSED = {200, 201, 404, 422}
-
-
-@pytest.fixture
-def unlimited(client: Client) -> None:
-    """Thousands of requests within one minute of the test's clock."""
-    client.app.app.registry["nexus.limits"] = SlidingWindows(10**9, 60.0, lambda: 0.0)
 
 
 @pytest.fixture
