@@ -18,6 +18,10 @@ from nexus_marketing.core.campaigns import (
     Decision,
     HistoryEntry,
     HistoryPage,
+    entry_document,
+    read_entry,
+    read_state,
+    state_document,
 )
 from nexus_marketing.core.contracts import AdoptingStorage, DeferringStorage, DefinitionSource, Storage
 from nexus_marketing.core.errors import (
@@ -27,7 +31,9 @@ from nexus_marketing.core.errors import (
     NotFound,
     Problem,
     StaleVersion,
+    StorageUnsupported,
     TransitionRefused,
+    Unavailable,
     ValidationError,
 )
 from nexus_marketing.core.events import (
@@ -76,7 +82,13 @@ __all__ = [
     "Problem",
     "StaleVersion",
     "Storage",
+    "StorageUnsupported",
     "TransitionRefused",
+    "Unavailable",
     "ValidationError",
+    "entry_document",
+    "read_entry",
+    "read_state",
+    "state_document",
     "subscribe",
 ]
