@@ -16,8 +16,10 @@ from sqlalchemy import Engine, event
 
 #: Functions that look across tenants on purpose, and the indexes by which they may: all of them small.
 SWEEPS: Mapping[str, frozenset[str]] = {
-    "sends_to_plan": frozenset({"ix_marketing_sends_working"}),
-    "sends_with_work": frozenset({"ix_marketing_sends_working", "ix_marketing_delivery_chunks_open"}),
+    "sends_to_plan": frozenset({"ix_marketing_sends_working", "uq_marketing_sends_open"}),
+    "sends_with_work": frozenset(
+        {"ix_marketing_sends_working", "uq_marketing_sends_open", "ix_marketing_delivery_chunks_open"}
+    ),
     "sends_with_due_rows": frozenset({"ix_marketing_sends_working", "ix_marketing_deliveries_due"}),
     "sends_without_work": frozenset(
         {"ix_marketing_sends_working", "ix_marketing_delivery_chunks_open", "ix_marketing_deliveries_due"}

