@@ -28,6 +28,8 @@ MAX_ROOTS_AND_ALIASES = 50
 #: Objects that a document may ask for, by its limits.
 MAX_OBJECTS = 5_000
 MAX_TOKENS = 2_000
+#: Pairs of equally named fields that are held against each other: 15 ms at most, where all pairs took 700.
+MAX_COMPARISONS = 10_000
 #: How long a statement may take, and until when a document may begin another one.
 TIMEOUT_SECONDS = 5.0
 _LISTS = frozenset({"campaigns", "leads"})

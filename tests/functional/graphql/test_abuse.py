@@ -1,6 +1,8 @@
 """Documents made to hurt: refused before they run, or given up in time (S14)."""
 
+import gc
 import time
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -33,7 +35,11 @@ ABUSE: dict[str, tuple[str, str]] = {
         "{ " + " ".join(f"... {{ b{n}: __typename }}" for n in range(30)) + " leads { " + " ".join(f"c{n}: id" for n in range(30)) + " } }",
         "aliases",
     ),
-    "one field over and over": ("{ leads { " + "id " * 3_000 + " } }", "token"),
+    "one field over and over": ("{ leads { " + "id " * 1_900 + " } }", "name each once"),
+    "one list over and over": ("{ " + "leads { id email } " * 300 + " }", "name each once"),
+    "a long document": ("{ leads { " + "id " * 20_000 + " } }", "token"),
+    "a huge document": ("{ leads { " + "id " * 80_000 + " } }", "the bound is 65536"),
+    "a huge comment": ("{ leads { id } } #" + "x" * 900_000, "too long"),
     "cost": ("{ campaigns(limit: 100) { leads(limit: 100) { segments { id } } } }", "objects"),
     "cost by aliases": ("{ " + " ".join(f"a{n}: campaigns(limit: 100) {{ analytics {{ open }} }}" for n in range(20)) + " }", "objects"),
     "doubling fragments": ("{ leads { ...F0 } } " + DOUBLING + " fragment F40 on Lead { id }", "aliases"),
@@ -81,6 +87,21 @@ def test_it_is_refused_before_anything_runs(client: Client, runtime: Runtime, na
     assert statements == []
     assert len(answer.body) < 10_000
     assert min(took) < 0.5  # a tenth of it on an idle machine
+
+
+def test_refusing_them_all_takes_little_memory(client: Client) -> None:
+    client.get("/api/v1")
+    tracemalloc.start()
+    try:
+        for query, _ in ABUSE.values():
+            client.send("POST", "/graphql", {"query": query})
+        _, peak = tracemalloc.get_traced_memory()
+        gc.collect()
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 20_000_000
+    assert kept < 5_000_000
 
 
 def test_the_introspection_of_tools_is_let_through(client: Client) -> None:
