@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from sqlalchemy.exc import IntegrityError
 
 from nexus_marketing.core.audience import complete_names, normalise_lead
-from nexus_marketing.core.errors import Conflict, StaleVersion, ValidationError
+from nexus_marketing.core.errors import Conflict, ValidationError
 from nexus_marketing.core.events import LeadCreated, LeadUpdated
 from nexus_marketing.core.values import Canonical, canonical_number
 from nexus_marketing.db.models import Lead
-from nexus_marketing.db.tenancy import find, tenant_of
+from nexus_marketing.db.tenancy import tenant_of
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.audit import record
 from nexus_marketing.services.fields import check_declared
+from nexus_marketing.services.versions import find_to_change
 
 _ADDRESSES = ("email", "phone", "external_id")
 _PERSONAL = frozenset(column.name for column in Lead.__table__.columns if column.info.get("personal"))
@@ -51,8 +52,7 @@ def update_lead(ctx: Context, lead_id: int, data: Mapping[str, object], *, expec
         ValidationError: every field that is wrong, or nothing would be left to reach the lead by.
         Conflict: the e-mail address or external id belongs to another lead of the tenant.
     """
-    lead = find(ctx.session, Lead, lead_id, lock=True)
-    _require_version(lead, expected_version)
+    lead = find_to_change(ctx, Lead, lead_id, expected_version)
     values = _checked(ctx, data)
     values |= complete_names(values, {name: getattr(lead, name) for name in ("name", "first_name", "last_name")})
     changes = {name: (_stored(lead, name), value) for name, value in values.items() if _stored(lead, name) != value}
@@ -78,7 +78,7 @@ def set_score(ctx: Context, lead_id: int, score: float, reason: str) -> Lead:
     """
     if isinstance(score, bool) or not math.isfinite(score):
         raise ValidationError.at("score", "not_a_number", f"score is a finite number, not {score!r}.")
-    lead = find(ctx.session, Lead, lead_id, lock=True)
+    lead = find_to_change(ctx, Lead, lead_id)
     before, after = lead.score, float(canonical_number(score, "score"))
     if before == after:
         return lead
@@ -95,13 +95,6 @@ def _checked(ctx: Context, data: Mapping[str, object]) -> dict[str, Canonical]:
     if isinstance(metadata, dict):
         check_declared(ctx, metadata)
     return values
-
-
-def _require_version(lead: Lead, expected: int | None) -> None:
-    if expected is not None and expected != lead.version:
-        raise StaleVersion(
-            f"The lead is at version {lead.version}, not {expected}: load it and try again.", current=lead.version
-        )
 
 
 def _stored(lead: Lead, name: str) -> Canonical:

@@ -24,7 +24,7 @@ from nexus_marketing.core.conditions import (
 )
 from nexus_marketing.core.conditions import lead_schema as standard_schema
 from nexus_marketing.core.deliveries import OPEN_SENDS
-from nexus_marketing.core.errors import Conflict, NexusError, StaleVersion, ValidationError
+from nexus_marketing.core.errors import Conflict, NexusError, ValidationError
 from nexus_marketing.core.values import canonical
 from nexus_marketing.db.conditions import compile_condition, cost_class
 from nexus_marketing.db.models import Campaign, Segment, Send
@@ -33,6 +33,7 @@ from nexus_marketing.db.tenancy import find, open_session
 from nexus_marketing.runtime import Context, Runtime
 from nexus_marketing.services.audit import record, record_bulk
 from nexus_marketing.services.fields import declared_fields
+from nexus_marketing.services.versions import find_to_change
 from nexus_marketing.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -78,12 +79,7 @@ def update_segment(
         StaleVersion: ``expected_version`` is not the current one.
         ConditionError: what is wrong with the condition and where.
     """
-    segment = find(ctx.session, Segment, segment_id, lock=True)
-    if expected_version is not None and expected_version != segment.version:
-        raise StaleVersion(
-            f"The segment is at version {segment.version}, not {expected_version}: load it and try again.",
-            current=segment.version,
-        )
+    segment = find_to_change(ctx, Segment, segment_id, expected_version)
     values = canonical(dict(data))
     before = {name: getattr(segment, name) for name in ("name", "conditions") if name in values}
     segment.name = values.get("name", segment.name)
@@ -105,7 +101,7 @@ def change_members(ctx: Context, segment_id: int, *, add: Sequence[int] = (), re
     Raises:
         Conflict: the segment is dynamic: its rule decides.
     """
-    segment = find(ctx.session, Segment, segment_id, lock=True)
+    segment = find_to_change(ctx, Segment, segment_id)
     if segment.kind != "static":
         raise Conflict("The rule of a dynamic segment decides who is in it: change its conditions instead.")
     queries.add_members(ctx.session, segment_id, sorted(add), segment.generation)
@@ -122,7 +118,7 @@ def delete_segment(ctx: Context, segment_id: int) -> None:
     Raises:
         Conflict: campaigns refer to it; names them.
     """
-    segment = find(ctx.session, Segment, segment_id, lock=True)
+    segment = find_to_change(ctx, Segment, segment_id)
     if ctx.session.scalars(select(Send.id).where(Send.segment_id == segment_id, Send.status.in_(OPEN_SENDS))).first():
         raise Conflict("A send to this segment is under way: wait for its end or cancel the campaign first.")
     users = ctx.session.scalars(select(Campaign.id).where(Campaign.segment_id == segment_id).limit(10)).all()
@@ -135,7 +131,7 @@ def delete_segment(ctx: Context, segment_id: int) -> None:
 
 def request_recalculation(ctx: Context, segment_id: int) -> Segment:
     """Ask the workers to compute membership afresh; what is shown until then says its ``as_of``."""
-    segment = find(ctx.session, Segment, segment_id, lock=True)
+    segment = find_to_change(ctx, Segment, segment_id)
     segment.requested_at = ctx.now
     ctx.ring("segments")
     return segment
@@ -162,7 +158,7 @@ def recalculate(ctx: Context, segment_id: int) -> Segment:
     Raises:
         ConditionError: the rule no longer fits the tenant's fields.
     """
-    segment = find(ctx.session, Segment, segment_id, lock=True)
+    segment = find_to_change(ctx, Segment, segment_id)
     started = time.monotonic()
     if segment.kind == "dynamic":
         if ctx.runtime.engines.dialect == "sqlite":
@@ -194,7 +190,7 @@ def refresh(runtime: Runtime, tenant_id: int, segment_id: int) -> int:
         with runtime.work(tenant_id, SYSTEM) as ctx:
             _write(ctx, segment, piece)
     with runtime.work(tenant_id, SYSTEM) as ctx:
-        current = find(ctx.session, Segment, segment_id, lock=True)
+        current = find_to_change(ctx, Segment, segment_id)
         if current.version == segment.version:
             _write(ctx, segment, _pieces(change)[-1])
             _finish(ctx, current, as_of, started)
@@ -319,5 +315,5 @@ def _flush_name(ctx: Context, name: str) -> None:
 def _note_failure(runtime: Runtime, tenant_id: int, segment_id: int, error: NexusError) -> None:
     log.error("segment_refresh_failed", tenant_id=tenant_id, segment_id=segment_id, error=str(error))
     with runtime.work(tenant_id, SYSTEM) as ctx:
-        segment = find(ctx.session, Segment, segment_id, lock=True)
+        segment = find_to_change(ctx, Segment, segment_id)
         segment.error, segment.requested_at = str(error)[:500], None

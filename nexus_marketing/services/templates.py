@@ -8,13 +8,13 @@ import orjson
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
-from nexus_marketing.core.errors import Conflict, StaleVersion, ValidationError
+from nexus_marketing.core.errors import Conflict, ValidationError
 from nexus_marketing.core.messages import Message, parse_message
 from nexus_marketing.core.values import canonical
 from nexus_marketing.db.models import Template, TemplateVersion
-from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.audit import record
+from nexus_marketing.services.versions import find_to_change
 
 TEMPLATE_TYPES = ("email",)
 
@@ -58,12 +58,7 @@ def update_template(
         StaleVersion: ``expected_version`` is not the current one.
         TemplateError: the new content is not in the language.
     """
-    template = find(ctx.session, Template, template_id, lock=True)
-    if expected_version is not None and expected_version != template.version:
-        raise StaleVersion(
-            f"The template is at version {template.version}, not {expected_version}: load it and try again.",
-            current=template.version,
-        )
+    template = find_to_change(ctx, Template, template_id, expected_version)
     values = canonical(dict(data))
     before = {name: getattr(template, name) for name in values}
     for name, value in values.items():
