@@ -55,7 +55,8 @@ def update_segment(request: Request) -> Reply:
 
 
 def delete_segment(request: Request) -> Reply:
-    services.delete_segment(request.nexus, path_id(request, "segment"))
+    version = expected_version(request)
+    services.delete_segment(request.nexus, path_id(request, "segment"), expected_version=version)
     return Reply(None, 204)
 
 

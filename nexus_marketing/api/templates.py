@@ -22,10 +22,13 @@ _PATH = "/api/v1/templates"
 def includeme(config: Configurator) -> None:
     """The routes of templates."""
     read, write = Permission.TEMPLATES_READ, Permission.TEMPLATES_WRITE
+    one = f"{_PATH}/{{id}}"
     config.add_api_route("GET", _PATH, list_templates, permission=read)
     config.add_api_route("POST", _PATH, writes(create_template), permission=write)
-    config.add_api_route("GET", f"{_PATH}/{{id}}", shows(Template, "template", template_document), permission=read)
-    config.add_api_route("PATCH", f"{_PATH}/{{id}}", writes(update_template), permission=write)
+    config.add_api_route("GET", one, shows(Template, "template", template_document), permission=read)
+    config.add_api_route("PATCH", one, writes(update_template), permission=write)
+    config.add_api_route("DELETE", one, writes(delete_template), permission=write)
+    config.add_api_route("POST", f"{one}/duplicate", writes(duplicate_template), permission=write)
 
 
 def template_document(template: Template) -> Document:
@@ -47,3 +50,15 @@ def update_template(request: Request) -> Reply:
     version = expected_version(request, data)
     template = services.update_template(request.nexus, path_id(request, "template"), data, expected_version=version)
     return changed(template_document(template), _PATH)
+
+
+def delete_template(request: Request) -> Reply:
+    version = expected_version(request)
+    services.delete_template(request.nexus, path_id(request, "template"), expected_version=version)
+    return Reply(None, 204)
+
+
+def duplicate_template(request: Request) -> Reply:
+    data = read_object(request, schemas.DUPLICATE) if request.content_length else {}
+    copy = services.duplicate_template(request.nexus, path_id(request, "template"), data.get("name"))
+    return created(template_document(copy), _PATH)

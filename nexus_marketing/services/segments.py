@@ -112,13 +112,14 @@ def change_members(ctx: Context, segment_id: int, *, add: Sequence[int] = (), re
     return segment
 
 
-def delete_segment(ctx: Context, segment_id: int) -> None:
+def delete_segment(ctx: Context, segment_id: int, *, expected_version: int | None = None) -> None:
     """Remove a segment and its membership.
 
     Raises:
+        StaleVersion: ``expected_version`` is not the current one.
         Conflict: campaigns refer to it; names them.
     """
-    segment = find_to_change(ctx, Segment, segment_id)
+    segment = find_to_change(ctx, Segment, segment_id, expected_version)
     if ctx.session.scalars(select(Send.id).where(Send.segment_id == segment_id, Send.status.in_(OPEN_SENDS))).first():
         raise Conflict("A send to this segment is under way: wait for its end or cancel the campaign first.")
     users = ctx.session.scalars(select(Campaign.id).where(Campaign.segment_id == segment_id).limit(10)).all()

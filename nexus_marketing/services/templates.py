@@ -11,12 +11,15 @@ from sqlalchemy.exc import IntegrityError
 from nexus_marketing.core.errors import Conflict, ValidationError
 from nexus_marketing.core.messages import Message, parse_message
 from nexus_marketing.core.values import canonical
-from nexus_marketing.db.models import Template, TemplateVersion
+from nexus_marketing.db.models import Campaign, Send, Template, TemplateVersion
+from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.audit import record
 from nexus_marketing.services.versions import find_to_change
 
 TEMPLATE_TYPES = ("email",)
+#: Characters of a name to which " (copy)" is added, within the 200 that a name may have.
+_NAME_ROOM = 193
 
 
 def create_template(ctx: Context, data: Mapping[str, Any]) -> Template:
@@ -71,6 +74,38 @@ def update_template(
     _flush_name(ctx, template.name)
     record(ctx, "template.updated", "template", template.id, {n: (before[n], values[n]) for n in values})
     return template
+
+
+def duplicate_template(ctx: Context, template_id: int, name: str | None = None) -> Template:
+    """Copy the newest content of a template into a new one, which begins at version 1.
+
+    Args:
+        name: of the copy; the original's with ``(copy)`` unless given.
+
+    Raises:
+        Conflict: the name is taken.
+    """
+    template = find(ctx.session, Template, template_id)
+    copied = {"type": template.type, "content": template.content, "variables": template.variables}
+    return create_template(ctx, {"name": name or template.name[:_NAME_ROOM] + " (copy)", **copied})
+
+
+def delete_template(ctx: Context, template_id: int, *, expected_version: int | None = None) -> None:
+    """Remove a template that nothing refers to, with all its versions.
+
+    Raises:
+        StaleVersion: ``expected_version`` is not the current one.
+        Conflict: campaigns refer to it, which are named; or messages of it went out.
+    """
+    template = find_to_change(ctx, Template, template_id, expected_version)
+    users = ctx.session.scalars(select(Campaign.id).where(Campaign.template_id == template_id).limit(10)).all()
+    if users:
+        named = ", ".join(map(str, users))
+        raise Conflict(f"Campaigns use this template: {named}. Point them elsewhere first.", campaigns=list(users))
+    if ctx.session.scalars(select(Send.id).where(Send.template_id == template_id).limit(1)).first():
+        raise Conflict("Messages of this template went out and their links lead by it: keep it, or rename it.")
+    ctx.session.delete(template)
+    record(ctx, "template.deleted", "template", template_id, {"name": (template.name, None)})
 
 
 def template_version(ctx: Context, template_id: int, number: int) -> TemplateVersion:

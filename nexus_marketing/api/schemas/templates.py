@@ -29,3 +29,4 @@ CREATE: Schema = {
     for name, rules in _FIELDS.items()
 }
 PATCH: Schema = {**{name: rules for name, rules in _FIELDS.items() if name != "type"}, "version": VERSION}
+DUPLICATE: Schema = {"name": _FIELDS["name"]}

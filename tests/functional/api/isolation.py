@@ -45,6 +45,7 @@ BODIES: Mapping[str, Any] = {
     "PATCH /api/v1/segments/{id}": {"name": "Eve SERIAL"},
     "POST /api/v1/templates": {"name": "Eve SERIAL", "type": "email", "content": CONTENT},
     "PATCH /api/v1/templates/{id}": {"name": "Eve SERIAL"},
+    "POST /api/v1/templates/{id}/duplicate": {"name": "Eve's copy SERIAL"},
     "POST /api/v1/campaigns": {"name": "Eve"},
     "PATCH /api/v1/campaigns/{id}": {"name": "Eve"},
     "POST /api/v1/campaigns/{id}/moves": {"action": "pause"},

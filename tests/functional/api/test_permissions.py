@@ -36,6 +36,8 @@ TABLE = {
     "POST /api/v1/templates": "templates:write",
     "GET /api/v1/templates/{id}": "templates:read",
     "PATCH /api/v1/templates/{id}": "templates:write",
+    "DELETE /api/v1/templates/{id}": "templates:write",
+    "POST /api/v1/templates/{id}/duplicate": "templates:write",
     "GET /api/v1/campaigns": "campaigns:read",
     "POST /api/v1/campaigns": "campaigns:write",
     "GET /api/v1/campaigns/{id}": "campaigns:read",

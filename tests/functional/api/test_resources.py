@@ -1,10 +1,12 @@
 """Each resource from the outside: created, shown, listed, changed."""
 
+from typing import Any
+
 import pytest
 
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.services.tenants import create_member
-from tests.common.factories import make_leads, make_segment, make_template
+from tests.common.factories import make_leads, make_segment, make_send, make_template
 from tests.functional.conftest import Client
 
 pytestmark = pytest.mark.req("FR-P2-003", "FR-P2-007", "SR-007")
@@ -66,6 +68,65 @@ def test_changed_content_is_a_new_version_of_a_template(client: Client) -> None:
     changed = client.patch(f"/api/v1/templates/{made['id']}", {"content": {**CONTENT, "subject": "Hi"}})
     assert changed.json["version"] == 2
     assert client.get("/api/v1/templates").json["data"] == [changed.json]
+
+
+def welcome(client: Client, **values: object) -> dict[str, Any]:
+    body = {"name": "Welcome", "type": "email", "content": CONTENT, **values}
+    made: dict[str, Any] = client.post("/api/v1/templates", body).json
+    return made
+
+
+@pytest.mark.req("FR-P2-011")
+def test_a_template_is_duplicated_with_its_newest_content(client: Client) -> None:
+    made = welcome(client, variables={"city": {"fallback": "town"}})
+    newest = client.patch(f"/api/v1/templates/{made['id']}", {"content": {**CONTENT, "subject": "Newer"}}).json
+    answer = client.post(f"/api/v1/templates/{made['id']}/duplicate", {"name": "Welcome back"})
+    copy = answer.json
+    assert (copy["name"], copy["version"], answer.headers["ETag"]) == ("Welcome back", 1, '"1"')
+    assert client.get(answer.headers["Location"]).json == copy
+    assert {name: copy[name] for name in ("type", "content", "variables")} == {
+        name: newest[name] for name in ("type", "content", "variables")
+    }
+    client.patch(f"/api/v1/templates/{copy['id']}", {"content": {**CONTENT, "subject": "Elsewhere"}})
+    assert client.get(f"/api/v1/templates/{made['id']}").json == newest
+
+
+@pytest.mark.req("FR-P2-011")
+def test_a_duplicate_without_a_name_gets_one(client: Client) -> None:
+    made = welcome(client, name="W" * 200)
+    path = f"/api/v1/templates/{made['id']}/duplicate"
+    assert client.post(path).json["name"] == "W" * 193 + " (copy)"
+    assert "choose another name" in client.post(path, status=409).json["detail"]
+    client.post(path, {"name": ""}, status=422)
+    client.post(path, {"nam": "x"}, status=422)
+    once = [client.post(path, {"name": "Once"}, headers={"Idempotency-Key": "d"}) for _ in range(2)]
+    assert once[0].json == once[1].json
+    assert once[1].headers["Idempotency-Replayed"] == "true"
+
+
+@pytest.mark.req("FR-P2-011")
+def test_a_template_is_deleted(client: Client) -> None:
+    made = welcome(client)
+    path = f"/api/v1/templates/{made['id']}"
+    client.patch(path, {"content": {**CONTENT, "subject": "Newer"}})
+    for _ in range(2):
+        assert client.delete(path, status=204, headers={"Idempotency-Key": "once"}).body == b""
+    client.get(path, status=404)
+    client.delete(path, status=404)
+    assert client.get("/api/v1/templates").json["data"] == []
+    welcome(client)
+
+
+@pytest.mark.req("FR-P2-011")
+def test_a_template_in_use_is_not_deleted(client: Client, runtime: Runtime, tenant: int) -> None:
+    template, sent = (make_template(runtime, tenant, name) for name in ("Welcome", "Sent"))
+    campaign = client.post("/api/v1/campaigns", {"name": "Uses it", "template_id": str(template)}).json["id"]
+    make_send(runtime, tenant, int(campaign), sent, make_leads(runtime, tenant))
+    fault = client.delete(f"/api/v1/templates/{template}", status=409).json
+    assert f"Campaigns use this template: {campaign}" in fault["detail"]
+    fault = client.delete(f"/api/v1/templates/{sent}", status=409).json
+    assert "links lead by it" in fault["detail"]
+    assert len(client.get("/api/v1/templates").json["data"]) == 2
 
 
 def test_a_template_with_an_unknown_variable_is_refused_with_the_place(client: Client) -> None:

@@ -44,6 +44,19 @@ def test_actions_take_versions_too(client: Client) -> None:
     client.post(f"{made.headers['Location']}/pause", {"version": 1}, status=409)
 
 
+@pytest.mark.parametrize(("path", "body", "change"), RESOURCES[1:3])
+def test_what_changed_meanwhile_is_not_deleted(
+    client: Client, path: str, body: dict[str, object], change: dict[str, object]
+) -> None:
+    made = client.post(path, body)
+    where = f"{path}/{made.json['id']}"
+    newer = client.patch(where, change)
+    stale = client.delete(where, status=412, headers={"If-Match": made.headers["ETag"]})
+    assert stale.json["current_version"] == 2
+    assert client.get(where).json == newer.json
+    client.delete(where, status=204, headers={"If-Match": newer.headers["ETag"]})
+
+
 @pytest.mark.parametrize("header", ["3", 'W/"1"', '"x"', '"1", "2"'])
 def test_a_header_that_is_no_etag_of_ours_is_refused(client: Client, header: str) -> None:
     made = client.post("/api/v1/campaigns", {"name": "Spring"})
