@@ -13,6 +13,7 @@ from sqlalchemy.orm import Mapped
 from nexus_marketing.core.deliveries import OPEN_SENDS, SendStatus
 from nexus_marketing.db.base import Base, TenantKeyed, TenantScoped, one_of, personal, plain, tenant_fk
 
+_UNSETTLED = text("status = 'cancelled' AND finished_at IS NULL")
 _OPEN = text("status IN ({})".format(", ".join(f"'{status}'" for status in OPEN_SENDS)))
 
 
@@ -44,6 +45,14 @@ class Send(TenantKeyed, Base):
             "id",
             postgresql_where=_OPEN,
             sqlite_where=_OPEN,
+        ),
+        # For the sweep that settles what was cancelled: its size is what waits, not what was ever cancelled.
+        Index(
+            "ix_marketing_sends_unsettled",
+            "tenant_id",
+            "id",
+            postgresql_where=_UNSETTLED,
+            sqlite_where=_UNSETTLED,
         ),
     )
 
