@@ -7,12 +7,14 @@ from typing import Any
 from sqlalchemy import Row
 from sqlalchemy.orm import Session
 
+from nexus_marketing.core.deliveries import SendStatus
 from nexus_marketing.db.models import Send
 from nexus_marketing.db.queries.completion import (
     cancel_chunk,
     cancel_due,
-    cancelled_sends_with_rows,
+    cancelled_sends,
     complete_send,
+    finish_cancelled,
     reopen_orphans,
     sends_without_work,
 )
@@ -48,10 +50,10 @@ def open_retries(runtime: Runtime) -> int:
 def settle_cancelled(runtime: Runtime) -> int:
     """Settle what a cancelled send leaves, one chunk per transaction; answers how many chunks."""
     chunks = 0
-    for row in _listed(runtime, cancelled_sends_with_rows):
+    for row in _listed(runtime, cancelled_sends):
         while _in_tenant(runtime, row.tenant_id, partial(_cancel, send_id=row.id)):
             chunks += 1
-        _in_tenant(runtime, row.tenant_id, partial(cancel_due, send_id=row.id))
+        _in_tenant(runtime, row.tenant_id, partial(_end_cancelled, send_id=row.id))
     return chunks
 
 
@@ -66,12 +68,18 @@ def _complete(runtime: Runtime, session: Session, *, send_id: int) -> int:
 
 
 def _gather(session: Session, *, send_id: int, size: int) -> int:
-    find(session, Send, send_id, lock=True)
+    if find(session, Send, send_id, lock=True).status != SendStatus.RUNNING:
+        return 0  # paused or cancelled since it was found
     return open_retry_chunk(session, send_id, size)
 
 
 def _cancel(session: Session, *, send_id: int) -> int:
     return int(cancel_chunk(session, send_id))
+
+
+def _end_cancelled(session: Session, *, send_id: int) -> int:
+    cancel_due(session, send_id)
+    return int(finish_cancelled(session, send_id))
 
 
 def _listed(runtime: Runtime, query: Callable[[Session], list[Row[Any]]]) -> list[Row[Any]]:

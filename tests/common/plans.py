@@ -25,10 +25,7 @@ SWEEPS: Mapping[str, frozenset[str]] = {
         {"ix_marketing_sends_working", "ix_marketing_delivery_chunks_open", "ix_marketing_deliveries_due"}
     ),
     "expired_chunks": frozenset({"ix_marketing_delivery_chunks_leased"}),
-    # From the open chunks and due rows to their sends by key; an empty table may be read from the other side.
-    "cancelled_sends_with_rows": frozenset(
-        {"ix_marketing_delivery_chunks_open", "ix_marketing_deliveries_due", "pk_marketing_sends"}
-    ),
+    "cancelled_sends": frozenset({"ix_marketing_sends_unsettled"}),
     "sends_to_report": frozenset({"ix_marketing_campaigns_active"}),
     "campaigns_to_tick": frozenset({"ix_marketing_campaigns_tick"}),
     "segments_to_refresh": frozenset({"ix_marketing_segments_requested"}),

@@ -50,18 +50,13 @@ def complete_send(session: Session, send_id: int) -> int | None:
     return None if row is None else int(row.campaign_id)
 
 
-def cancelled_sends_with_rows(session: Session) -> list[Row[Any]]:
-    """(tenant_id, id) of cancelled sends that still have open chunks or due recipients."""
+def cancelled_sends(session: Session) -> list[Row[Any]]:
+    """(tenant_id, id) of cancelled sends that may have recipients to settle; one that has none is finished."""
     return list(
         run_for_all(
             session,
-            "SELECT DISTINCT c.tenant_id, c.send_id AS id FROM marketing_delivery_chunks c"
-            " JOIN marketing_sends s ON s.tenant_id = c.tenant_id AND s.id = c.send_id"
-            " WHERE c.closed_at IS NULL AND c.lease_until IS NULL AND s.status = 'cancelled'"
-            " UNION SELECT DISTINCT d.tenant_id, d.send_id FROM marketing_deliveries d"
-            " JOIN marketing_sends s ON s.tenant_id = d.tenant_id AND s.id = d.send_id"
-            " WHERE d.due_at < :gathered AND s.status = 'cancelled' LIMIT 100",
-            {"gathered": GATHERED},
+            "SELECT tenant_id, id FROM marketing_sends WHERE status = 'cancelled' AND finished_at IS NULL"
+            " ORDER BY tenant_id, id LIMIT 100",
             writes=False,
         )
     )
@@ -110,6 +105,23 @@ def cancel_due(session: Session, send_id: int) -> int:
     """Settle the retry lane of a cancelled send; answers how many recipients."""
     done = run(session, _CANCEL_DUE, {"send_id": send_id, "gathered": GATHERED}, writes=True)
     return int(done.rowcount)  # type: ignore[attr-defined]
+
+
+# A chunk that is still held may put recipients into the retry lane until its worker is done.
+_FINISH_CANCELLED = """
+UPDATE marketing_sends SET finished_at = nexus_now()
+WHERE tenant_id = :tenant_id AND id = :send_id AND status = 'cancelled' AND finished_at IS NULL
+  AND NOT EXISTS (SELECT 1 FROM marketing_delivery_chunks c
+                  WHERE c.tenant_id = :tenant_id AND c.send_id = :send_id AND c.closed_at IS NULL)
+  AND NOT EXISTS (SELECT 1 FROM marketing_deliveries d
+                  WHERE d.tenant_id = :tenant_id AND d.send_id = :send_id AND d.due_at IS NOT NULL)
+"""
+
+
+def finish_cancelled(session: Session, send_id: int) -> bool:
+    """Call a cancelled send done, so that it is not looked at again; ``False`` while something is open."""
+    done = run(session, _FINISH_CANCELLED, {"send_id": send_id}, writes=True)
+    return bool(done.rowcount)  # type: ignore[attr-defined]
 
 
 def sends_to_report(session: Session) -> list[Row[Any]]:

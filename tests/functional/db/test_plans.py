@@ -81,7 +81,7 @@ SWEEPERS = [
     deliveries.sends_with_due_rows,
     deliveries.expired_chunks,
     completion.sends_without_work,
-    completion.cancelled_sends_with_rows,
+    completion.cancelled_sends,
     completion.sends_to_report,
     segments.segments_to_refresh,
     lambda session: campaigns.campaigns_to_tick(session, NOW),
