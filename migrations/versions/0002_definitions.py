@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from nexus_marketing.db.types import BigInt, Json, Text, UtcDateTime
+from nexus_marketing.db.types import BigInt, Json, OrderedJson, Text, UtcDateTime
 from nexus_marketing.migrations.support import fence
 
 revision = "0002"
@@ -37,7 +37,7 @@ def upgrade() -> None:
         sa.Column("campaign_key", Text, nullable=True),
         sa.Column("external_id", Text, nullable=True),
         sa.Column("definition_version", Text, nullable=True),
-        sa.Column("program", Json, nullable=True),
+        sa.Column("program", OrderedJson, nullable=True),
         sa.Column("attended", Json, server_default=sa.text("'[]'"), nullable=False),
         sa.Column("stage", Text, nullable=True),
         sa.Column("resumes_to", Text, nullable=True),
@@ -72,7 +72,7 @@ def create_tables() -> None:
         sa.Column("id", BigInt, sa.Identity(always=False), autoincrement=True, nullable=False),
         sa.Column("code", Text, nullable=False),
         sa.Column("name", Text, nullable=False),
-        sa.Column("schema", Json, nullable=False),
+        sa.Column("schema", OrderedJson, nullable=False),
         sa.Column("active", sa.Boolean(), server_default=sa.text("true"), nullable=False),
         sa.Column("version", Text, nullable=True),
         sa.Column("revision", BigInt, server_default=sa.text("1"), nullable=False),
@@ -87,7 +87,7 @@ def create_tables() -> None:
         sa.Column("id", BigInt, sa.Identity(always=False), autoincrement=True, nullable=False),
         sa.Column("definition_id", BigInt, nullable=False),
         sa.Column("version", Text, nullable=False),
-        sa.Column("schema", Json, nullable=False),
+        sa.Column("schema", OrderedJson, nullable=False),
         sa.Column("published_by", Text, nullable=False),
         sa.Column("published_at", UtcDateTime(), nullable=False),
         sa.ForeignKeyConstraint(

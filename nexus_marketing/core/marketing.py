@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from nexus_marketing.core.campaigns import (
     NOTHING,
@@ -19,12 +19,12 @@ from nexus_marketing.core.campaigns import (
     HistoryPage,
 )
 from nexus_marketing.core.contracts import Storage
-from nexus_marketing.core.definitions import Definition, Handlers, parse_definition, split
-from nexus_marketing.core.definitions.handlers import check_moments
+from nexus_marketing.core.declared import declared_campaigns, refuse_unknown, the_only, understood
+from nexus_marketing.core.definitions import Definition, Handlers
 from nexus_marketing.core.engine import lifecycle
 from nexus_marketing.core.engine.lifecycle import Move
 from nexus_marketing.core.engine.views import CampaignView
-from nexus_marketing.core.errors import ConfigurationError, Problem, StorageUnsupported, ValidationError, hint
+from nexus_marketing.core.errors import ConfigurationError, Problem, StorageUnsupported, ValidationError
 from nexus_marketing.core.events import CampaignEvent, CampaignHookFailed, campaign_event
 from nexus_marketing.core.home import HOME
 from nexus_marketing.core.inline import InlineStorage, inline_storage
@@ -33,11 +33,7 @@ from nexus_marketing.core.promotion import KeptCampaign
 
 log = logging.getLogger(__name__)
 
-_PATH: Final = "marketing_config.campaigns"
 _PAGE: Final = 1_000
-_KEPT: Final = 1_024
-#: Definitions by name and document: an edited configuration is another entry, an unchanged one costs a look-up.
-_definitions: dict[tuple[Any, ...], Definition] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +137,7 @@ class Marketing:
 
     def campaigns(self) -> list[CampaignView]:
         """Every campaign that is declared or was ever stored, by name."""
-        declared = set(self._declared())
+        declared = set(declared_campaigns(self.subject))
         stored = {state.key.name for state in self._find()}
         found = []
         for name in sorted(declared | stored):
@@ -161,7 +157,11 @@ class Marketing:
 
     def history(self, name: str | None = None) -> list[HistoryEntry]:
         """What happened, oldest first: to one campaign, or to all of the object."""
-        names = [name] if name is not None else sorted({*self._declared(), *(s.key.name for s in self._find())})
+        names = (
+            [name]
+            if name is not None
+            else sorted({*declared_campaigns(self.subject), *(s.key.name for s in self._find())})
+        )
         lines = [line for each in names for line in self._lines(each)]
         return lines if len(names) == 1 else sorted(lines, key=lambda line: (line.at, line.campaign, line.version))
 
@@ -210,7 +210,7 @@ class Marketing:
             raise ValidationError.at(
                 "now", "not_canonical", f"{moment.isoformat()} has no time zone: use an aware datetime."
             )
-        names = [each for each in sorted(self._declared()) if self._at_hand(each).state.version]
+        names = [each for each in sorted(declared_campaigns(self.subject)) if self._at_hand(each).state.version]
         return [view for name in names for view in self._ticked(name, moment)]
 
     def kept(self) -> list[KeptCampaign]:
@@ -281,21 +281,17 @@ class Marketing:
 
     def _followed(self, campaign: _Campaign, event: CampaignEvent, decision: Decision) -> CampaignView:
         """After the commit: hooks, then subscribers; at once, or when the surrounding transaction is durable."""
-        problems: list[Problem] = list(decision.state.notices)
-        view = CampaignView(decision.state, self.subject)
+        view = CampaignView(decision.state, self.subject, decision.state.notices)
         hooks = campaign.handlers.hooks.get(f"after_{decision.action}", ())
-        follow = partial(self._follow, hooks, view, event, problems)
+        follow = partial(self._follow, hooks, view, event)
         defer = getattr(campaign.storage, "after_commit", None)
         if defer is None:
             follow()
         else:
             defer(follow)
-        view.problems = tuple(problems)
         return view
 
-    def _follow(
-        self, hooks: tuple[Any, ...], view: CampaignView, event: CampaignEvent, problems: list[Problem]
-    ) -> None:
+    def _follow(self, hooks: tuple[Any, ...], view: CampaignView, event: CampaignEvent) -> None:
         for hook in hooks:
             try:
                 self._callable(hook)(view)
@@ -303,7 +299,7 @@ class Marketing:
                 name = getattr(hook, "__qualname__", str(hook))
                 log.exception("hook %s failed after %s", name, event.name)
                 text = f"{name} failed with {type(error).__name__}: {error}. The campaign is {view.stage} all the same."
-                problems.append(Problem("hooks", "hook_failed", text))
+                view.problems = (*view.problems, Problem("hooks", "hook_failed", text))
                 HOME.hub.after(
                     CampaignHookFailed(
                         event.tenant_id, event.at, event.campaign_id, event.key, event.actor, name, type(error).__name__
@@ -323,9 +319,9 @@ class Marketing:
         return method
 
     def _at_hand(self, name: str | None) -> _Campaign:
-        declared = self._declared()
+        declared = declared_campaigns(self.subject)
         if name is None:
-            name = _only(declared)
+            name = the_only(declared)
         storage = self._storage()
         key = self._key(name, storage)
         config = declared.get(name)
@@ -337,11 +333,11 @@ class Marketing:
         unpinned = state is not None and state.version > 0 and pinned is None
         published = None if unpinned else getattr(storage, "definition", _nothing)(name, pinned)
         if config is None and published is None:
-            self._unknown(name, declared)
-        own, handlers = _understood(name, config) if config is not None else (None, Handlers())
+            refuse_unknown(name, declared)
+        own, handlers = understood(name, config) if config is not None else (None, Handlers())
         definition = published or own
         if definition is None:
-            self._unknown(name, declared)
+            refuse_unknown(name, declared)
         if state is None:
             state = lifecycle.new_state(definition, key, HOME.clock.now())
         return _Campaign(key, definition, handlers, state, storage)
@@ -366,8 +362,8 @@ class Marketing:
         if state is None:
             return None
         lines = self._own().history(key, HistoryPage(limit=state.version))
-        config = self._declared().get(key.name)
-        definition, handlers = (None, Handlers()) if config is None else _understood(key.name, config)
+        config = declared_campaigns(self.subject).get(key.name)
+        definition, handlers = (None, Handlers()) if config is None else understood(key.name, config)
         program = None if definition is None else definition.document
         return KeptCampaign(replace(state, key=key, id=key.id), lines, program, handlers.attended)
 
@@ -399,32 +395,6 @@ class Marketing:
             raise _without_id(kind)
         return CampaignKey(kind, id_, name)
 
-    def _declared(self) -> Mapping[str, Any]:
-        config = self.subject.marketing_config
-        if callable(config):
-            config = config()
-        if config is None:
-            raise ConfigurationError(
-                f"{type(self.subject).__name__} declares no campaigns: define marketing_config, a mapping such as "
-                '{"campaigns": {"launch": {"channels": ["email"]}}}.'
-            )
-        if not isinstance(config, Mapping) or not isinstance(config.get("campaigns"), Mapping):
-            raise ValidationError.at(
-                "marketing_config", "wrong_type", 'This must be a mapping {"campaigns": {name: {…}}}.'
-            )
-        unknown = [key for key in config if key != "campaigns"]
-        if unknown:
-            path = f"marketing_config.{unknown[0]}"
-            raise ValidationError.at(
-                path, "unknown_field", f"There is no key {unknown[0]!a}{hint(str(unknown[0]), ['campaigns'])}."
-            )
-        campaigns: Mapping[str, Any] = config["campaigns"]
-        return campaigns
-
-    def _unknown(self, name: str, declared: Mapping[str, Any]) -> NoReturn:
-        known = f"{hint(name, declared)}" if declared else ": declare it in marketing_config"
-        raise ValidationError.at("name", "unknown_campaign", f"There is no campaign {name!a}{known}.")
-
 
 def _without_id(kind: str) -> ConfigurationError:
     return ConfigurationError(
@@ -442,31 +412,6 @@ def _unsupported(key: CampaignKey, fact: str, obstacle: str) -> StorageUnsupport
 
 def _nothing(_code: str, _reference: str | None) -> Definition | None:
     return None
-
-
-def _only(declared: Mapping[str, Any]) -> str:
-    if len(declared) == 1:
-        return str(next(iter(declared)))
-    names = ", ".join(sorted(map(str, declared))) or "none"
-    raise ValidationError.at("name", "required", f"Say which campaign; declared are: {names}.")
-
-
-def _understood(name: str, config: Any) -> tuple[Definition, Handlers]:
-    path = f"{_PATH}.{name}"
-    if not isinstance(config, Mapping):
-        raise ValidationError.at(path, "wrong_type", "A campaign is declared by a mapping.")
-    document, handlers = split(config, path)
-    cached = (name, repr(document), tuple(handlers.hooks), tuple(handlers.guards))
-    definition = _definitions.get(cached)
-    if definition is None:
-        definition = parse_definition(document, code=name, path=path)
-        problems = check_moments(handlers, definition.transitions, path)
-        if problems:
-            raise ValidationError(problems=problems)
-        if len(_definitions) >= _KEPT:
-            _definitions.clear()
-        _definitions[cached] = definition
-    return definition, handlers
 
 
 def _plain(data: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -23,7 +23,9 @@ _NOT_A_DATE = ErrorDefinition(0x102, "check_with")
 _NOT_A_DATETIME = ErrorDefinition(0x103, "check_with")
 _NOT_A_DURATION = ErrorDefinition(0x104, "check_with")
 _NOT_A_START = ErrorDefinition(0x105, "check_with")
+_NOT_ONE_OF = ErrorDefinition(0x106, "one_of")
 _CODES = {
+    _NOT_ONE_OF.code: "not_allowed",
     _NOT_FOUND.code: "not_found",
     _NOT_A_DATE.code: "not_a_date",
     _NOT_A_DATETIME.code: "not_a_datetime",
@@ -61,6 +63,15 @@ class DocumentValidator(Validator):  # type: ignore[misc]  # Cerberus has no typ
         """A day (its beginning is meant) or a point in time."""
         read = parse_date if isinstance(value, str) and DATE_SHAPE.match(value) else parse_datetime
         self._accept(field, value, _NOT_A_START, read)
+
+    def _validate_one_of(self, constraint: Any, field: str, value: Any) -> None:
+        """The whole value is one of these, type included: ``allowed`` would judge a list by its members.
+
+        The rule's arguments are validated against this schema:
+        {'type': 'list'}
+        """
+        if value is not None and not any(type(each) is type(value) and each == value for each in constraint):
+            self._error(field, _NOT_ONE_OF, f"This must be one of: {_shown(constraint)}.")
 
     def _accept(self, field: str, value: Any, fault: ErrorDefinition, read: Callable[[str], object]) -> None:
         if not isinstance(value, str):

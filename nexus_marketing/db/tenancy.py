@@ -216,7 +216,10 @@ def append(session: Session, model: type[TenantScoped], **values: Any) -> int:
     """
     bound = {**values, "tenant_id": tenant_of(session)}
     statement = _insert_of(model)  # type: ignore[arg-type]  # classes are hashable
-    return int(_execute(session, statement, bound, writes=True).scalar_one())
+    row_id: int = session.connection().execute(statement, bound).scalar_one()
+    if session.info["managed"]:
+        zope.sqlalchemy.mark_changed(session)
+    return row_id
 
 
 @lru_cache(maxsize=100)

@@ -18,6 +18,9 @@ Text = _Text().with_variant(PG_TEXT(collation="C"), "postgresql")
 #: JSON documents: binary on PostgreSQL, canonical text on SQLite. SQL NULL stands for "absent".
 Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
 
+#: JSON whose members keep their order, which binary JSON sorts: for documents whose author's order means something.
+OrderedJson = JSON(none_as_null=True)
+
 #: Keyed hashes and MACs.
 Bytes = LargeBinary()
 

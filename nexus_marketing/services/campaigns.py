@@ -5,14 +5,12 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Select, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import select
 
 from nexus_marketing.core.campaigns import (
     CREATED,
     FINAL_STATUSES,
     CampaignAction,
-    CampaignKey,
     CampaignState,
     CampaignStatus,
     Decision,
@@ -23,18 +21,20 @@ from nexus_marketing.core.definitions import STANDARD, Definition
 from nexus_marketing.core.deliveries import OPEN_SENDS, DeliveryState, SendStatus
 from nexus_marketing.core.engine import lifecycle
 from nexus_marketing.core.engine.lifecycle import Move
-from nexus_marketing.core.errors import Conflict, Problem, StaleVersion, TransitionRefused, ValidationError
+from nexus_marketing.core.errors import Conflict, Problem, TransitionRefused, ValidationError
 from nexus_marketing.core.events import CampaignCreated, campaign_event
 from nexus_marketing.core.money import minor_units
 from nexus_marketing.core.values import canonical
 from nexus_marketing.db.base import Base
-from nexus_marketing.db.models import Campaign, History, Member, Segment, Send, Template
+from nexus_marketing.db.models import Campaign, Member, Segment, Send, Template
 from nexus_marketing.db.queries.engagements import ledger_counts
-from nexus_marketing.db.tenancy import append, find
+from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.audit import record
-from nexus_marketing.services.definitions import chosen_definition, definition_of, given_fields
+from nexus_marketing.services.campaign_rows import key_of, remember, state_of, write_state
+from nexus_marketing.services.definitions import chosen_definition, definition_of
 from nexus_marketing.services.launching import begin_send, missing_for_send
+from nexus_marketing.services.versions import find_to_change
 
 _REFERENCES: Mapping[str, type[Base]] = {"segment_id": Segment, "template_id": Template, "owner_id": Member}
 _EDITABLE = frozenset({CampaignStatus.DRAFT, CampaignStatus.QUEUED, CampaignStatus.PAUSED})
@@ -86,7 +86,7 @@ def create_campaign(ctx: Context, data: Mapping[str, Any]) -> Campaign:
     after = {"stage": campaign.stage, "status": campaign.status}
     remember(ctx, campaign, HistoryEntry(1, CREATED, {}, after, ctx.actor.label, ctx.now))
     record(ctx, "campaign.created", "campaign", campaign.id, {name: (None, values[name]) for name in values})
-    ctx.emit(CampaignCreated(campaign.tenant_id, ctx.now, str(campaign.id), _key(campaign), ctx.actor.label))
+    ctx.emit(CampaignCreated(campaign.tenant_id, ctx.now, str(campaign.id), key_of(campaign), ctx.actor.label))
     return campaign
 
 
@@ -99,7 +99,7 @@ def update_campaign(
         StaleVersion: ``expected_version`` is not the current one.
         Conflict: it is active or finished; pause it first.
     """
-    campaign = locked_campaign(ctx, campaign_id, expected_version)
+    campaign = find_to_change(ctx, Campaign, campaign_id, expected_version)
     if CampaignStatus(campaign.status) not in _EDITABLE:
         remedy = "create another one" if campaign.status in FINAL_STATUSES else "pause it before changing it"
         raise Conflict(f"The campaign is {campaign.status}: {remedy}.", status=campaign.status)
@@ -160,7 +160,7 @@ def move_campaign(
         TransitionRefused: the move is not possible now; names those that are.
         ValidationError: what an active campaign needs is missing.
     """
-    campaign = locked_campaign(ctx, campaign_id, expected_version)
+    campaign = find_to_change(ctx, Campaign, campaign_id, expected_version)
     if action in campaign.attended:
         raise TransitionRefused(
             f"The program that declares this campaign has code of its own for {action}: ask for it there.",
@@ -214,18 +214,25 @@ def is_to_be_sent(campaign: Campaign) -> bool:
     return campaign.segment_id is not None or campaign.template_id is not None
 
 
-def finish_campaign(ctx: Context, campaign_id: int) -> bool:
-    """Complete an active campaign whose sends are all finished; answers whether it did. For workers only."""
+def finish_campaign(ctx: Context, campaign_id: int) -> None:
+    """Complete an active campaign whose sends are all finished; workers call it, nothing else may.
+
+    Where its definition or its program has a say in the end, the campaign stays active and shows what it waits for.
+    """
     campaign = find(ctx.session, Campaign, campaign_id, lock=True)
     definition = definition_of(ctx, campaign)
     if campaign.status != CampaignStatus.ACTIVE or _sends(ctx, campaign, OPEN_SENDS):
-        return False
+        return
+    if CampaignAction.COMPLETE in campaign.attended:
+        campaign.status_reason = "Everything is sent: the program that declares this campaign completes it."
+        return
     move = Move(CampaignAction.COMPLETE, ctx.now, actor=ctx.actor.label)
     state = state_of(campaign) if definition is STANDARD else _measured(ctx, campaign)
-    if CampaignAction.COMPLETE in campaign.attended or lifecycle.refusals(definition, state, move):
-        return False
+    refusals = lifecycle.refusals(definition, state, move)
+    if refusals:
+        campaign.status_reason = f"Everything is sent: {'; '.join(each.message for each in refusals)}"[:_REASON]
+        return
     apply_decision(ctx, campaign, lifecycle.decide(definition, state, move), definition)
-    return True
 
 
 def hold_campaign(ctx: Context, campaign_id: int, reason: str) -> None:
@@ -285,64 +292,11 @@ def apply_decision(
                 tenant_id=campaign.tenant_id,
                 at=ctx.now,
                 campaign_id=after.id,
-                key=_key(campaign),
+                key=key_of(campaign),
                 actor=decision.entry.actor,
             )
         )
     return _follow_sends(ctx, campaign, before, after.status)
-
-
-def write_state(campaign: Campaign, state: CampaignState) -> None:
-    """A state into its row."""
-    campaign.status = state.status
-    campaign.stage = state.stage
-    campaign.status_reason = state.reason
-    campaign.resumes_to = state.resumes_to
-    campaign.version = state.version
-    campaign.counters = dict(state.counters)
-    campaign.data = dict(state.data)
-    campaign.starts_at = state.starts_at
-    campaign.started_at = state.started_at
-    campaign.completed_at = state.completed_at
-    campaign.updated_at = state.updated_at or campaign.updated_at
-
-
-def state_of(campaign: Campaign) -> CampaignState:
-    """A row as the engine sees it."""
-    pinned = f"{campaign.campaign_key}@{campaign.definition_version}" if campaign.definition_version else None
-    return CampaignState(
-        key=_key(campaign) or CampaignKey("", "", campaign.name),
-        id=campaign.external_id or str(campaign.id),
-        title=campaign.name,
-        stage=campaign.stage or campaign.status,
-        status=CampaignStatus(campaign.status),
-        version=campaign.version,
-        data=campaign.data,
-        counters=campaign.counters,
-        definition=pinned,
-        resumes_to=campaign.resumes_to,
-        reason=campaign.status_reason,
-        starts_at=campaign.starts_at,
-        started_at=campaign.started_at,
-        completed_at=campaign.completed_at,
-        created_at=campaign.created_at,
-        updated_at=campaign.updated_at,
-    )
-
-
-def locked_campaign(ctx: Context, campaign_id: int, expected_version: int | None = None) -> Campaign:
-    """The campaign, locked until the transaction ends.
-
-    Raises:
-        StaleVersion: it is not at ``expected_version``; names the current one.
-    """
-    campaign = find(ctx.session, Campaign, campaign_id, lock=True)
-    if expected_version is not None and expected_version != campaign.version:
-        raise StaleVersion(
-            f"The campaign is at version {campaign.version}, not {expected_version}: load it and try again.",
-            current=campaign.version,
-        )
-    return campaign
 
 
 def _follow_sends(ctx: Context, campaign: Campaign, before: CampaignStatus, after: CampaignStatus) -> list[Problem]:
@@ -353,6 +307,7 @@ def _follow_sends(ctx: Context, campaign: Campaign, before: CampaignStatus, afte
     for send in moved:
         send.status = moves[SendStatus(send.status)]
         send.status_reason = None
+        send.reported_at = None
         if send.status == SendStatus.PLANNING:
             send.send_not_after = ctx.now + ctx.runtime.settings.grace
             if send.planned_at is not None:
@@ -380,76 +335,6 @@ def _sends(ctx: Context, campaign: Campaign, statuses: tuple[SendStatus, ...]) -
         .with_for_update()
     )
     return list(ctx.session.scalars(statement))
-
-
-def _key(campaign: Campaign) -> CampaignKey | None:
-    if campaign.campaign_key is None:
-        return None
-    return CampaignKey(campaign.subject_type or "", campaign.subject_id or "", campaign.campaign_key)
-
-
-def of_key(key: CampaignKey) -> Select[Campaign]:
-    """The campaign of a subject under a name."""
-    return select(Campaign).where(
-        Campaign.subject_type == key.subject_type,
-        Campaign.subject_id == key.subject_id,
-        Campaign.campaign_key == key.name,
-    )
-
-
-def new_campaign_of(ctx: Context, state: CampaignState, definition: Definition) -> tuple[Campaign, list[Problem]]:
-    """The row of a campaign that was never stored, and what of its definition could not be found here."""
-    problems: list[Problem] = []
-    fields = given_fields(ctx, definition, state.data, problems)
-    fields.pop("budget", None)
-    key = state.key
-    row = Campaign(
-        **{"channel": "email", **fields, **_budget_fields(state.data), "name": state.title},
-        campaign_key=key.name,
-        subject_type=key.subject_type,
-        subject_id=key.subject_id,
-        external_id=state.id,
-        definition_id=definition.row_id,
-        definition_version=definition.version if definition.reference is not None else None,
-        data=dict(state.data),
-        counters={},
-        status=CampaignStatus.DRAFT,
-        stage=definition.entry(CampaignStatus.DRAFT),
-        version=0,
-        created_at=state.created_at or ctx.now,
-        updated_at=state.updated_at or ctx.now,
-    )
-    ctx.session.add(row)
-    try:
-        ctx.session.flush()
-    except IntegrityError as error:
-        raise StaleVersion(f"Somebody else launched {key} first; look at it and try again.", current=1) from error
-    record(ctx, "campaign.created", "campaign", row.id, {"campaign_key": (None, key.name)})
-    return row, problems
-
-
-def _budget_fields(data: Mapping[str, Any]) -> dict[str, Any]:
-    """A budget in the data as the campaign's own, where its currency is known."""
-    if data.get("budget") is None or data.get("currency") is None:
-        return {}
-    return {"budget_minor": minor_units(data["budget"], data["currency"]), "currency": data["currency"]}
-
-
-def remember(ctx: Context, campaign: Campaign, entry: HistoryEntry) -> None:
-    """A line of history into its table."""
-    append(
-        ctx.session,
-        History,
-        campaign_id=campaign.id,
-        version=entry.version,
-        event=entry.event,
-        before=dict(entry.before),
-        after=dict(entry.after),
-        actor=entry.actor,
-        actor_id=ctx.actor.member_id,
-        payload=dict(entry.metadata),
-        at=entry.at,
-    )
 
 
 def _check_data(definition: Definition, data: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
 from nexus_marketing.core.definitions import STANDARD, Definition, parse_definition
-from nexus_marketing.core.errors import Conflict, NotFound, Problem, StaleVersion, ValidationError
+from nexus_marketing.core.errors import Conflict, NotFound, Problem, ValidationError
 from nexus_marketing.core.ids import parse_id
 from nexus_marketing.core.values import canonical
 from nexus_marketing.db.models import Campaign, CampaignDefinition, DefinitionVersion, Segment, Template
@@ -19,6 +19,7 @@ from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.audit import record
 from nexus_marketing.services.segments import create_segment
+from nexus_marketing.services.versions import find_to_change
 
 _KEPT: Final = 2_000
 #: Understood documents by what they are: versions never change, so that nothing here grows stale.
@@ -67,7 +68,7 @@ def update_definition(
         StaleVersion: it is not at ``expected_revision``.
         ValidationError: the document has faults, or another id.
     """
-    definition = _locked(ctx, definition_id, expected_revision)
+    definition = find_to_change(ctx, CampaignDefinition, definition_id, expected_revision, counter="revision")
     document = _document(data)
     understood = understand({"id": definition.code, **document}, path="schema")
     if understood.code != definition.code:
@@ -87,7 +88,7 @@ def publish_definition(ctx: Context, definition_id: int, *, expected_revision: i
     Raises:
         Conflict: the document's version was published with other content: raise it.
     """
-    definition = _locked(ctx, definition_id, expected_revision)
+    definition = find_to_change(ctx, CampaignDefinition, definition_id, expected_revision, counter="revision")
     version = str(definition.schema.get("version") or _next_version(ctx, definition))
     published = _version(ctx, definition.id, version)
     if published is not None and published.schema != definition.schema:
@@ -125,7 +126,7 @@ def activate_definition(
     ctx: Context, definition_id: int, *, active: bool, expected_revision: int | None = None
 ) -> CampaignDefinition:
     """Let campaigns begin on a definition, or no more; what runs goes on."""
-    definition = _locked(ctx, definition_id, expected_revision)
+    definition = find_to_change(ctx, CampaignDefinition, definition_id, expected_revision, counter="revision")
     if definition.active != active:
         definition.active = active
         _touch(ctx, definition)
@@ -317,16 +318,6 @@ def _version(ctx: Context, definition_id: int, version: str) -> DefinitionVersio
         DefinitionVersion.definition_id == definition_id, DefinitionVersion.version == version
     )
     return ctx.session.scalars(statement).first()
-
-
-def _locked(ctx: Context, definition_id: int, expected_revision: int | None) -> CampaignDefinition:
-    definition = find(ctx.session, CampaignDefinition, definition_id, lock=True)
-    if expected_revision is not None and expected_revision != definition.revision:
-        raise StaleVersion(
-            f"The definition is at revision {definition.revision}, not {expected_revision}: load it and try again.",
-            current=definition.revision,
-        )
-    return definition
 
 
 def _touch(ctx: Context, definition: CampaignDefinition) -> None:

@@ -10,7 +10,7 @@ from nexus_marketing.core.promotion import KeptCampaign
 from nexus_marketing.db.models import Campaign
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.audit import record
-from nexus_marketing.services.campaigns import new_campaign_of, of_key, remember, write_state
+from nexus_marketing.services.campaign_rows import new_campaign_of, of_key, remember, write_state
 from nexus_marketing.services.definitions import understand
 
 

@@ -18,7 +18,7 @@ from nexus_marketing.core.actors import SYSTEM
 from nexus_marketing.core.deliveries import SendStatus
 from nexus_marketing.core.errors import NexusError
 from nexus_marketing.db.queries.campaigns import campaigns_to_tick
-from nexus_marketing.db.queries.completion import sends_to_report
+from nexus_marketing.db.queries.completion import mark_reported, sends_to_report
 from nexus_marketing.db.queries.partitions import keep_ahead
 from nexus_marketing.db.queries.planning import sends_to_plan, set_send_status
 from nexus_marketing.db.queries.workers import say_alive
@@ -178,6 +178,8 @@ def report_ends(runtime: Runtime) -> int:
 def _report_end(runtime: Runtime, row: Row[Any]) -> int:
     with runtime.work(row.tenant_id, SYSTEM) as ctx:
         if row.status == SendStatus.COMPLETED:
-            return int(finish_campaign(ctx, row.campaign_id))
-        hold_campaign(ctx, row.campaign_id, f"send {row.status}: {row.status_reason or 'no reason given'}")
+            finish_campaign(ctx, row.campaign_id)
+        else:
+            hold_campaign(ctx, row.campaign_id, f"send {row.status}: {row.status_reason or 'no reason given'}")
+        mark_reported(ctx.session, row.id)
     return 1

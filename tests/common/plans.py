@@ -26,7 +26,9 @@ SWEEPS: Mapping[str, frozenset[str]] = {
     ),
     "expired_chunks": frozenset({"ix_marketing_delivery_chunks_leased"}),
     "cancelled_sends": frozenset({"ix_marketing_sends_unsettled"}),
-    "sends_to_report": frozenset({"ix_marketing_campaigns_active"}),
+    "sends_to_report": frozenset(
+        {"ix_marketing_sends_unreported", "ix_marketing_sends_working", "uq_marketing_sends_open"}
+    ),
     "campaigns_to_tick": frozenset({"ix_marketing_campaigns_tick"}),
     "segments_to_refresh": frozenset({"ix_marketing_segments_requested"}),
     # A queue that is emptied every few seconds.

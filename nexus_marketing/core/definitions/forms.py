@@ -196,7 +196,7 @@ def _rules(declared: Mapping[str, Any]) -> dict[str, Any]:
         {name: declared[name] for name in ("nullable", "min", "max", "minlength", "maxlength") if name in declared}
     )
     if "values" in declared:
-        rules["allowed"] = declared["values"]
+        rules["one_of"] = declared["values"]
     if declared.get("required"):
         rules["required"] = True
     return rules

@@ -8,6 +8,7 @@ from sqlalchemy.orm import Mapped
 
 from nexus_marketing.core.campaigns import CampaignStatus, MessageClass
 from nexus_marketing.db.base import Base, TenantKeyed, one_of, plain, tenant_fk
+from nexus_marketing.db.types import OrderedJson
 
 
 class Campaign(TenantKeyed, Base):
@@ -45,14 +46,6 @@ class Campaign(TenantKeyed, Base):
         ),
         Index("ix_marketing_campaigns_tenant_id_status_created_at", "tenant_id", "status", "created_at"),
         Index("ix_marketing_campaigns_tenant_id_created_at", "tenant_id", "created_at"),
-        # For the sweep that tells campaigns how their sends ended: its size is what runs, not what ever ran.
-        Index(
-            "ix_marketing_campaigns_active",
-            "tenant_id",
-            "id",
-            postgresql_where=text("status = 'active'"),
-            sqlite_where=text("status = 'active'"),
-        ),
     )
 
     name: Mapped[str] = plain()
@@ -74,7 +67,7 @@ class Campaign(TenantKeyed, Base):
     #: Of the published definition it is pinned to.
     definition_version: Mapped[str | None] = plain()
     #: The program's own definition where it is not pinned to one: workers take its moves by it.
-    program: Mapped[dict[str, Any] | None] = plain()
+    program: Mapped[dict[str, Any] | None] = plain(OrderedJson)
     #: Moves that the program has code for: workers leave them to it.
     attended: Mapped[list[Any]] = plain(server_default=text("'[]'"))
     #: The definition's own name for where it is; ``status`` is what that means.

@@ -7,6 +7,7 @@ from sqlalchemy import UniqueConstraint, text
 from sqlalchemy.orm import Mapped
 
 from nexus_marketing.db.base import Base, TenantKeyed, plain, tenant_fk
+from nexus_marketing.db.types import OrderedJson
 
 
 class CampaignDefinition(TenantKeyed, Base):
@@ -21,7 +22,7 @@ class CampaignDefinition(TenantKeyed, Base):
 
     code: Mapped[str] = plain()
     name: Mapped[str] = plain()
-    schema: Mapped[dict[str, Any]] = plain()
+    schema: Mapped[dict[str, Any]] = plain(OrderedJson)
     active: Mapped[bool] = plain(server_default=text("true"))
     #: Of the version in force; nothing before the first is published.
     version: Mapped[str | None] = plain()
@@ -41,6 +42,6 @@ class DefinitionVersion(TenantKeyed, Base):
 
     definition_id: Mapped[int] = plain()
     version: Mapped[str] = plain()
-    schema: Mapped[dict[str, Any]] = plain()
+    schema: Mapped[dict[str, Any]] = plain(OrderedJson)
     published_by: Mapped[str] = plain()
     published_at: Mapped[datetime] = plain()

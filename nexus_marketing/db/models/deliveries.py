@@ -13,6 +13,7 @@ from sqlalchemy.orm import Mapped
 from nexus_marketing.core.deliveries import OPEN_SENDS, SendStatus
 from nexus_marketing.db.base import Base, TenantKeyed, TenantScoped, one_of, personal, plain, tenant_fk
 
+_UNREPORTED = text("reported_at IS NULL AND status IN ('missed', 'failed', 'paused', 'completed')")
 _UNSETTLED = text("status = 'cancelled' AND finished_at IS NULL")
 _OPEN = text("status IN ({})".format(", ".join(f"'{status}'" for status in OPEN_SENDS)))
 
@@ -46,6 +47,14 @@ class Send(TenantKeyed, Base):
             postgresql_where=_OPEN,
             sqlite_where=_OPEN,
         ),
+        # For the sweep that tells campaigns how their sends ended: its size is what was not told yet.
+        Index(
+            "ix_marketing_sends_unreported",
+            "tenant_id",
+            "id",
+            postgresql_where=_UNREPORTED,
+            sqlite_where=_UNREPORTED,
+        ),
         # For the sweep that settles what was cancelled: its size is what waits, not what was ever cancelled.
         Index(
             "ix_marketing_sends_unsettled",
@@ -75,6 +84,8 @@ class Send(TenantKeyed, Base):
     created_at: Mapped[datetime] = plain()
     started_at: Mapped[datetime | None] = plain()
     finished_at: Mapped[datetime | None] = plain()
+    #: When its campaign was told how it ended.
+    reported_at: Mapped[datetime | None] = plain()
 
 
 class Delivery(TenantScoped, Base):

@@ -131,13 +131,19 @@ def sends_to_report(session: Session) -> list[Row[Any]]:
             session,
             "SELECT s.tenant_id, s.id, s.campaign_id, s.status, s.status_reason FROM marketing_sends s"
             " JOIN marketing_campaigns c ON c.tenant_id = s.tenant_id AND c.id = s.campaign_id"
-            " WHERE c.status = 'active' AND s.status IN ('missed', 'failed', 'paused', 'completed')"
-            " AND NOT EXISTS (SELECT 1 FROM marketing_sends o WHERE o.tenant_id = s.tenant_id"
+            " WHERE s.reported_at IS NULL AND s.status IN ('missed', 'failed', 'paused', 'completed')"
+            " AND c.status = 'active' AND NOT EXISTS (SELECT 1 FROM marketing_sends o WHERE o.tenant_id = s.tenant_id"
             " AND o.campaign_id = s.campaign_id AND o.status IN ('scheduled', 'planning', 'running'))"
             " ORDER BY s.id LIMIT 100",
             writes=False,
         )
     )
+
+
+def mark_reported(session: Session, send_id: int) -> None:
+    """Remember that the campaign was told."""
+    statement = "UPDATE marketing_sends SET reported_at = nexus_now() WHERE tenant_id = :tenant_id AND id = :send_id"
+    run(session, statement, {"send_id": send_id}, writes=True)
 
 
 #: Invariants of the ledger: each answers no rows as long as all is well (R29).

@@ -229,6 +229,13 @@ class TestCampaignsFromIt:
         fault = client.post(f"/api/v1/campaigns/{two['id']}/moves", {"action": "open_up"}, status=409).json
         assert fault["code"] == "transition_refused"
 
+    def test_stages_keep_the_order_in_which_they_are_written(self, client: Client) -> None:
+        stages = {"zz-first": "active", "a": "active", "bb": "active"}
+        made = make(client, plain(stages=stages))
+        assert list(client.get(f"{PATH}/{made['id']}").json["schema"]["stages"]) == list(stages)
+        one = client.post("/api/v1/campaigns", {"definition_id": made["id"]}).json
+        assert client.post(f"/api/v1/campaigns/{one['id']}/launch", status=200).json["stage"] == "zz-first"
+
     def test_a_guard_of_the_definition_says_no(self, client: Client) -> None:
         made = make(client, plain(guards={"launch": "data.approved == true"}))
         one = client.post("/api/v1/campaigns", {"definition_id": made["id"], "data": {"approved": False}}).json
@@ -367,6 +374,18 @@ class TestOverTheProgramsOwn:
         client.post(f"/api/v1/campaigns/{row['id']}/pause", status=200)
         fault = client.post(f"/api/v1/campaigns/{row['id']}/launch", status=409).json
         assert "has code of its own for launch" in fault["detail"]
+
+    def test_what_a_program_records_wakes_the_worker(self, client: Client, runtime: Runtime) -> None:
+        moves = {"complete": {"from": "active", "to": "completed", "condition": "data.emails_sent >= 2"}}
+        make(client, plain(budget=5, transitions=moves))
+        self.seconds += 1.5
+        marketing = Product().marketing()
+        marketing.launch_campaign()
+        marketing.record("email_sent")
+        assert tick_due(runtime) == 0
+        marketing.record("email_sent")
+        assert tick_due(runtime) == 1
+        assert marketing.campaign().status == "completed"
 
     def test_what_is_deactivated_gives_way_again(self, client: Client) -> None:
         made = make(client, plain(budget=50))

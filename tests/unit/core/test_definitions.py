@@ -68,6 +68,12 @@ class TestTheRequirementsExamples:
             "colour": "unknown_field",
         }
 
+    @pytest.mark.parametrize("value", [[], ["a"], 1.0, True, "A", None])
+    def test_an_enum_takes_its_values_and_nothing_like_them(self, value):
+        form = parse_definition({"dataSchema": {"kind": {"type": "enum", "values": ["a", 1]}}}, code="c").form
+        assert form.faults({"kind": "a"}) == form.faults({"kind": 1}) == []
+        assert [problem.path for problem in form.faults({"kind": value})] == ["kind"]
+
     def test_the_enterprise_campaign_loads_and_says_what_nobody_registered(self):
         definition = parse_definition(example("enterprise-campaign"))
         assert [use.name for use in definition.channels] == ["email", "sms", "webhook"]
