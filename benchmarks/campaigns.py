@@ -22,7 +22,7 @@ from nexus_marketing.core.schemas import DocumentValidator
 from nexus_marketing.db.models import Campaign, ChannelAccount
 from nexus_marketing.db.roles import APP
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.campaigns import launch_campaign
+from nexus_marketing.services.campaigns import move_campaign
 from tests.common import databases
 from tests.common.channels import ScriptedChannel
 from tests.common.factories import make_segment, make_template, make_tenant
@@ -129,7 +129,7 @@ def campaigns_launch(options: Options) -> Result:
             for campaign_id in ids:
                 one = time.perf_counter()
                 with runtime.work(tenant_id, role="app") as ctx:
-                    assert launch_campaign(ctx, campaign_id).status == "active"
+                    assert move_campaign(ctx, campaign_id, "launch").status == "active"
                 slowest.append(time.perf_counter() - one)
             return time.perf_counter() - begun
 

@@ -21,7 +21,7 @@ from nexus_marketing.db.models import ChannelAccount, Send
 from nexus_marketing.db.tenancy import run as run_sql
 from nexus_marketing.delivery.planning import SendRef, plan_send
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.campaigns import create_campaign, launch_campaign
+from nexus_marketing.services.campaigns import create_campaign, move_campaign
 from nexus_marketing.services.templates import create_template
 from nexus_marketing.smtp.client import PoolSettings, TlsPolicy
 from nexus_marketing.tasks.loops import WorkerLoop
@@ -172,7 +172,7 @@ def _template(runtime: Runtime, tenant_id: int) -> int:
 def _launch(runtime: Runtime, tenant_id: int, segment_id: int, template_id: int) -> int:
     with runtime.work(tenant_id) as ctx:
         campaign = create_campaign(ctx, {"name": "bench", "segment_id": segment_id, "template_id": template_id})
-        launch_campaign(ctx, campaign.id)
+        move_campaign(ctx, campaign.id, "launch")
         return int(ctx.session.scalars(select(Send.id).where(Send.campaign_id == campaign.id)).one())
 
 

@@ -17,7 +17,7 @@ from nexus_marketing.db.models import Campaign, Lead
 from nexus_marketing.db.queries.leads import lead_by_address
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import Context
-from nexus_marketing.services.campaigns import launch_campaign
+from nexus_marketing.services.campaigns import move_campaign
 from nexus_marketing.services.explanations import explain_lead
 from nexus_marketing.services.promotion import known_campaigns, promote_campaigns
 
@@ -42,7 +42,7 @@ def launch(
 ) -> None:
     """Launch a campaign; workers plan its audience and send."""
     with context.obj.runtime() as runtime, runtime.work(tenant_id_of(runtime, tenant), OPERATOR) as ctx:
-        launched = launch_campaign(ctx, campaign)
+        launched = move_campaign(ctx, campaign, "launch")
     document = {"id": str(launched.id), "status": launched.status, "version": launched.version}
     answer(document, f"Campaign {launched.id} is {launched.status}.", as_json=as_json)
 

@@ -122,43 +122,21 @@ def update_campaign(
     return campaign
 
 
-def launch_campaign(ctx: Context, campaign_id: int, *, expected_version: int | None = None) -> Campaign:
-    """Launch: the campaign becomes active and a send waits for its audience to be planned; or it is queued.
-
-    Nothing else happens in the request; planning and sending are the workers' work (PR-001).
-
-    Raises:
-        TransitionRefused: it is not a draft, or a guard of its definition says no.
-        ValidationError: no audience, no template, no sender, no postal address or no unsubscribe link,
-            each named with its remedy.
-    """
-    return move_campaign(ctx, campaign_id, CampaignAction.LAUNCH, expected_version=expected_version)
-
-
-def pause_campaign(ctx: Context, campaign_id: int, *, expected_version: int | None = None) -> Campaign:
-    """Hold everything that has not been handed over; workers see it at their next window."""
-    return move_campaign(ctx, campaign_id, CampaignAction.PAUSE, expected_version=expected_version)
-
-
-def resume_campaign(ctx: Context, campaign_id: int, *, expected_version: int | None = None) -> Campaign:
-    """Go on where it stopped; planning that was interrupted goes on too."""
-    return move_campaign(ctx, campaign_id, CampaignAction.RESUME, expected_version=expected_version)
-
-
-def cancel_campaign(ctx: Context, campaign_id: int, *, expected_version: int | None = None) -> Campaign:
-    """Give up; recipients not handed over are settled as ``skipped(cancelled)`` by the workers."""
-    return move_campaign(ctx, campaign_id, CampaignAction.CANCEL, expected_version=expected_version)
-
-
 def move_campaign(
     ctx: Context, campaign_id: int, action: str, *, expected_version: int | None = None, reason: str | None = None
 ) -> Campaign:
     """Take any move of a campaign's definition.
 
+    A launch makes it active, and a send waits for its audience to be planned; or queues it. Nothing else
+    happens in the request: planning and sending are the workers' work (PR-001). A pause holds everything that
+    has not been handed over, at the workers' next window; resuming goes on where it stopped, with planning that
+    was interrupted too. What a cancelled campaign has not handed over is settled as ``skipped(cancelled)``.
+
     Raises:
         StaleVersion: ``expected_version`` is not the current one.
-        TransitionRefused: the move is not possible now; names those that are.
-        ValidationError: what an active campaign needs is missing.
+        TransitionRefused: the move is not possible now, or a guard says no; names those that are possible.
+        ValidationError: no audience, no template, no sender, no postal address or no unsubscribe link, each
+            named with its remedy.
     """
     campaign = find_to_change(ctx, Campaign, campaign_id, expected_version)
     if action in campaign.attended:

@@ -17,7 +17,7 @@ from nexus_marketing.core.clock import SystemClock
 from nexus_marketing.db.models import ChannelAccount, Lead, Segment, SegmentMember, Send, Tenant
 from nexus_marketing.db.upgrade import upgrade
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.campaigns import create_campaign, launch_campaign
+from nexus_marketing.services.campaigns import create_campaign, move_campaign
 from nexus_marketing.services.templates import create_template
 from tests.common.databases import SECRET_KEY, build_runtime, opened, postgres_copy, postgres_settings, sqlite_settings
 from tests.common.servers import PostgresCluster, free_port
@@ -204,6 +204,6 @@ def launch(stage: Stage, message_class: MessageClass = MessageClass.MARKETING) -
         campaign = create_campaign(
             ctx, {"name": "c", "segment_id": 1, "template_id": template.id, "message_class": str(message_class)}
         )
-        launch_campaign(ctx, campaign.id)
+        move_campaign(ctx, campaign.id, "launch")
         stage.campaign_id = campaign.id
         stage.send_id = 1

@@ -181,7 +181,7 @@ def test_faults_by_recipient_leave_the_others_alone(tmp_path):
     people = [f"{faults[n % 20]}{n}@example.org" for n in range(600)] + ["stall@example.org"] * 2
     log = tmp_path / "log"
     with running_sink(rules=rules, log=log) as sink:
-        pool = pool_for(sink.port, connections=4, reply_timeout_seconds=1.0)
+        pool = pool_for(sink.port, connections=4, reply_timeout_seconds=3.0)
         replies = send(pool, envelopes(people))
     received = Counter(line.split("\t")[0] for line in log.read_text().splitlines())
     by_fault: dict[str, Counter[ReplyKind]] = {}

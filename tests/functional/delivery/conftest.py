@@ -11,7 +11,7 @@ from nexus_marketing.core.contracts import OutcomeKind
 from nexus_marketing.core.privacy import ConsentState
 from nexus_marketing.db.models import Campaign, ChannelAccount, Consent, Delivery, Send, Suppression
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.campaigns import create_campaign, launch_campaign
+from nexus_marketing.services.campaigns import create_campaign, move_campaign
 from nexus_marketing.services.templates import create_template
 from nexus_marketing.tasks.loops import WorkerLoop
 from tests.common.channels import ScriptedChannel
@@ -50,7 +50,7 @@ class Scene:
             campaign = create_campaign(
                 ctx, {"name": "c", "segment_id": segment_id, "template_id": template.id, **options}
             )
-            launch_campaign(ctx, campaign.id)
+            move_campaign(ctx, campaign.id, "launch")
             self.campaign_id = campaign.id
             self.send_id = ctx.session.scalars(select(Send.id)).one()
 

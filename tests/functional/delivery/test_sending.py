@@ -14,13 +14,7 @@ from nexus_marketing.db.models import AuditEntry, History, Lead
 from nexus_marketing.db.queries.completion import broken_invariants
 from nexus_marketing.db.queries.segments import add_members
 from nexus_marketing.services.analytics import campaign_analytics
-from nexus_marketing.services.campaigns import (
-    cancel_campaign,
-    create_campaign,
-    launch_campaign,
-    pause_campaign,
-    resume_campaign,
-)
+from nexus_marketing.services.campaigns import create_campaign, move_campaign
 from nexus_marketing.tasks.loops import WorkerLoop
 from tests.common.databases import DatabaseTime
 from tests.common.factories import make_leads
@@ -182,7 +176,7 @@ def test_pausing_stops_within_two_windows_and_resuming_finishes(make_scene: Make
     def pause(batch: object) -> None:
         scene.channel.on_batch = None
         with scene.runtime.work(scene.tenant_id) as ctx:
-            pause_campaign(ctx, scene.campaign_id)
+            move_campaign(ctx, scene.campaign_id, "pause")
 
     scene.channel.on_batch = pause
     scene.launch()
@@ -191,7 +185,7 @@ def test_pausing_stops_within_two_windows_and_resuming_finishes(make_scene: Make
     assert 0 < sent_before <= 2 * scene.channel.max_in_flight
     assert scene.states().count("planned") == 40 - sent_before
     with scene.runtime.work(scene.tenant_id) as ctx:
-        resume_campaign(ctx, scene.campaign_id)
+        move_campaign(ctx, scene.campaign_id, "resume")
     scene.work()
     assert scene.states() == ["accepted"] * 40
     assert len(scene.channel.sent) == 40
@@ -203,7 +197,7 @@ def test_cancelling_settles_everybody_who_was_not_reached(make_scene: MakeScene)
     def cancel(batch: object) -> None:
         scene.channel.on_batch = None
         with scene.runtime.work(scene.tenant_id) as ctx:
-            cancel_campaign(ctx, scene.campaign_id)
+            move_campaign(ctx, scene.campaign_id, "cancel")
 
     scene.channel.on_batch = cancel
     scene.launch()
@@ -239,13 +233,13 @@ def test_a_second_launch_is_refused(make_scene: MakeScene) -> None:
     scene.launch()
     said = "possible here: cancel, complete, pause"
     with pytest.raises(TransitionRefused, match=said), scene.runtime.work(scene.tenant_id) as ctx:
-        launch_campaign(ctx, scene.campaign_id)
+        move_campaign(ctx, scene.campaign_id, "launch")
 
 
 def test_a_launch_without_audience_names_every_missing_thing(make_scene: MakeScene) -> None:
     scene = make_scene(0)
     with pytest.raises(ValidationError) as refused, scene.runtime.work(scene.tenant_id) as ctx:
-        launch_campaign(ctx, create_campaign(ctx, {"name": "empty"}).id)
+        move_campaign(ctx, create_campaign(ctx, {"name": "empty"}).id, "launch")
     assert {problem.code for problem in refused.value.problems} == {"no_audience", "no_template", "no_sender"}
 
 
@@ -299,7 +293,7 @@ def test_resuming_a_frozen_audience_adds_nobody(make_scene: MakeScene) -> None:
     def pause(batch: object) -> None:
         scene.channel.on_batch = None
         with scene.runtime.work(scene.tenant_id) as ctx:
-            pause_campaign(ctx, scene.campaign_id)
+            move_campaign(ctx, scene.campaign_id, "pause")
 
     scene.channel.on_batch = pause
     scene.launch()
@@ -308,7 +302,7 @@ def test_resuming_a_frozen_audience_adds_nobody(make_scene: MakeScene) -> None:
     with scene.runtime.work(scene.tenant_id) as ctx:
         add_members(ctx.session, 1, [newcomer], 1)
     with scene.runtime.work(scene.tenant_id) as ctx:
-        resume_campaign(ctx, scene.campaign_id)
+        move_campaign(ctx, scene.campaign_id, "resume")
     scene.work()
     assert scene.states() == ["accepted"] * 5
     assert scene.campaign().status == "completed"
@@ -320,7 +314,7 @@ def test_resuming_a_missed_send_is_a_persons_word_to_send_it(make_scene: MakeSce
     scene.runtime.clock.advance(hours=2)  # type: ignore[attr-defined]
     scene.work()
     with scene.runtime.work(scene.tenant_id) as ctx:
-        resume_campaign(ctx, scene.campaign_id)
+        move_campaign(ctx, scene.campaign_id, "resume")
     scene.work()
     assert scene.states() == ["accepted"] * 3
 

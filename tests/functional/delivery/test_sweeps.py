@@ -15,7 +15,7 @@ from nexus_marketing.db.tenancy import open_session
 from nexus_marketing.delivery.completion import settle_cancelled
 from nexus_marketing.delivery.recovery import recover_expired
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.campaigns import cancel_campaign, pause_campaign, resume_campaign
+from nexus_marketing.services.campaigns import move_campaign
 from tests.common.databases import DatabaseTime
 from tests.common.factories import make_campaign, make_leads, make_send, make_template, make_tenant
 from tests.common.plans import nodes
@@ -61,7 +61,7 @@ def deferred(make_scene: MakeScene, leads: int = 6, **options: Any) -> Scene:
 def test_a_paused_send_is_found_by_nobody_until_it_goes_on(make_scene: MakeScene, database_time: DatabaseTime) -> None:
     scene = deferred(make_scene)
     with scene.runtime.work(scene.tenant_id) as ctx:
-        pause_campaign(ctx, scene.campaign_id)
+        move_campaign(ctx, scene.campaign_id, "pause")
     tried = len(scene.channel.sent)
     database_time.advance(hours=1)
     assert found(scene.runtime) == {}
@@ -69,7 +69,7 @@ def test_a_paused_send_is_found_by_nobody_until_it_goes_on(make_scene: MakeScene
     assert scene.states() == ["planned"] * 6
     assert len(scene.channel.sent) == tried
     with scene.runtime.work(scene.tenant_id) as ctx:
-        resume_campaign(ctx, scene.campaign_id)
+        move_campaign(ctx, scene.campaign_id, "resume")
     assert found(scene.runtime).keys() == {"sends_with_work", "sends_with_due_rows"}
     scene.work()
     assert scene.states() == ["accepted"] * 6
@@ -81,7 +81,7 @@ def test_a_cancelled_send_is_settled_once_and_never_found_again(
     scene = deferred(make_scene)
     database_time.advance(hours=1)
     with scene.runtime.work(scene.tenant_id) as ctx:
-        cancel_campaign(ctx, scene.campaign_id)
+        move_campaign(ctx, scene.campaign_id, "cancel")
     assert found(scene.runtime) == {"cancelled_sends": [(scene.tenant_id, scene.send_id)]}
     scene.work()
     assert scene.states() == ["skipped(cancelled)"] * 6
@@ -100,7 +100,7 @@ def test_a_cancelled_send_is_not_done_while_a_worker_holds_some_of_it(
         assert held is not None
         assert deliveries.commit_intent(session, held, held.seq_lo, held.seq_lo, 30) == "running"
     with scene.runtime.work(scene.tenant_id) as ctx:
-        cancel_campaign(ctx, scene.campaign_id)
+        move_campaign(ctx, scene.campaign_id, "cancel")
     settle_cancelled(scene.runtime)
     assert scene.states() == [*["skipped(cancelled)"] * 3, *["planned"] * 3]
     assert scene.send().finished_at is None
@@ -121,7 +121,7 @@ def test_a_send_paused_between_look_and_lock_gathers_no_retries(
     def paused_meanwhile(session: Session) -> list[Row[Any]]:
         seen = look(session)
         with scene.runtime.work(scene.tenant_id) as ctx:
-            pause_campaign(ctx, scene.campaign_id)
+            move_campaign(ctx, scene.campaign_id, "pause")
         return seen
 
     monkeypatch.setattr("nexus_marketing.delivery.completion.sends_with_due_rows", paused_meanwhile)

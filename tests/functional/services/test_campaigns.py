@@ -5,7 +5,7 @@ import pytest
 from nexus_marketing.core.errors import Conflict, StaleVersion, ValidationError
 from nexus_marketing.core.money import major_units
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.campaigns import cancel_campaign, create_campaign, update_campaign
+from nexus_marketing.services.campaigns import create_campaign, move_campaign, update_campaign
 from tests.common.factories import make_segment
 
 pytestmark = pytest.mark.req("US-011", "FR-P2-002", "REL-003")
@@ -68,6 +68,6 @@ def test_the_version_guards_against_overwriting(runtime: Runtime, tenant: int) -
 def test_what_is_over_cannot_be_changed(runtime: Runtime, tenant: int) -> None:
     campaign_id = create(runtime, tenant)
     with runtime.work(tenant) as ctx:
-        cancel_campaign(ctx, campaign_id)
+        move_campaign(ctx, campaign_id, "cancel")
     with pytest.raises(Conflict, match="create another one"), runtime.work(tenant) as ctx:
         update_campaign(ctx, campaign_id, {"name": "Again"})
