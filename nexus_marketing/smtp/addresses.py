@@ -13,11 +13,9 @@ _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _DOT_ATOM = re.compile(rf"{_ATEXT}+(?:\.{_ATEXT}+)*")
 _QUOTED = re.compile(r'"(?:[ !#-\[\]-~]|\\[ -~])*"')
 _DOMAIN = re.compile(rf"(?:{_LABEL}\.)*{_LABEL}")
-_PLAIN = re.compile(
-    rf"(?=.{{3,{PATH_LIMIT}}}\Z)(?={_ATEXT}[^@]{{0,{LOCAL_LIMIT - 1}}}@){_ATEXT}+(?:\.{_ATEXT}+)*@(?:{_LABEL}\.)*{_LABEL}"
-)
-
-is_plain_address = _PLAIN.fullmatch
+#: An expression for what every server takes as it is, provided it has no more than ``PATH_LIMIT`` characters.
+PLAIN_ADDRESS = rf"(?={_ATEXT}[^@]{{0,{LOCAL_LIMIT - 1}}}@){_ATEXT}+(?:\.{_ATEXT}+)*@(?:{_LABEL}\.)*{_LABEL}"
+_PLAIN = re.compile(rf"(?=.{{3,{PATH_LIMIT}}}\Z){PLAIN_ADDRESS}")
 
 
 def ascii_address(address: str, *, path: str = "address", smtputf8: bool = False) -> str:

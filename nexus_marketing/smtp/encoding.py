@@ -39,11 +39,6 @@ def encode_qp(text: str, *, soft_end: bool = False) -> bytes:
     return b"\r\n".join(lines)
 
 
-def wrap_plain(raw: bytes) -> bytes:
-    """Plain characters (no ``=``, no blank at risk) longer than a line, cut by soft breaks."""
-    return _wrap(raw, _ROOM)
-
-
 def _escape(match: "re.Match[bytes]") -> bytes:
     return _HEX[match[0][0]]
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from email.utils import format_datetime
 
 from nexus_marketing.core.errors import ValidationError
-from nexus_marketing.smtp.addresses import ascii_address, is_plain_address
+from nexus_marketing.smtp.addresses import PLAIN_ADDRESS, ascii_address
 
 LINE_AIM = 78
 LINE_LIMIT = 998
@@ -18,10 +18,9 @@ _WORD_LIMIT = 75
 _NAME = re.compile(r"[!-9;-~]{1,70}")
 # C0, DEL, C1 (with NEL, U+0085), the Unicode line and paragraph separators, and lone surrogates
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-_PLAIN_TEXT = re.compile(r"[!-<>-~](?:[ -<>-~]*[!-<>-~])?")
-_ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/^_`{|}~-]+(?: [A-Za-z0-9!#$%&'*+/^_`{|}~-]+)*")
+_ATOM = r"[A-Za-z0-9!#$%&'*+/^_`{|}~-]+"
+_ATOMS = re.compile(rf"{_ATOM}(?: {_ATOM})*")
 _LONGEST_WORD = LINE_LIMIT - 100
-_ONE_WORD = re.compile(rf"[!-~]{{1,{_LONGEST_WORD}}}")
 _LONGEST_ATOM = 60
 _Q_SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!*+-/")
 
@@ -44,8 +43,6 @@ def check_header_value(name: str, value: str) -> str:
 
 def text_header(name: str, value: str) -> bytes:
     """One unstructured header line (Subject, …), folded, non-ASCII as RFC 2047 encoded words, with CRLF."""
-    if len(value) + len(name) <= LINE_AIM - 2 and _PLAIN_TEXT.fullmatch(value):
-        return f"{name}: {value}\r\n".encode("ascii")
     check_header_name(name)
     check_header_value(name, value)
     if _needs_words(value):
@@ -55,8 +52,6 @@ def text_header(name: str, value: str) -> bytes:
 
 def token_header(name: str, value: str) -> bytes:
     """One structured ASCII header (Message-ID, List-Unsubscribe, Date, …): folded at spaces only, never inside a URI."""
-    if _ONE_WORD.fullmatch(value):
-        return f"{name}: {value}\r\n".encode("ascii")
     check_header_name(name)
     check_header_value(name, value)
     if not value.isascii():
@@ -72,11 +67,6 @@ def address_header(name: str, display: str, address: str) -> bytes:
     Raises:
         ValidationError: a control character in the name, or an address no server takes (see ``ascii_address``).
     """
-    if len(name) + len(display) + len(address) <= LINE_AIM - 5 and is_plain_address(address):
-        if _ATOMS.fullmatch(display):
-            return f"{name}: {display} <{address}>\r\n".encode("ascii")
-        if not display:
-            return f"{name}: {address}\r\n".encode("ascii")
     check_header_name(name)
     check_header_value(name, display)
     check_header_value(name, address)
@@ -86,6 +76,26 @@ def address_header(name: str, display: str, address: str) -> bytes:
     if not display:
         return _fold(name, [path])
     return _fold(name, [*_phrase(display, len(name) + 2), f" <{path}>"])
+
+
+def plain_text_line(name: str) -> str:
+    """An expression for the lines that ``text_header`` would write exactly so: the caller need not ask it."""
+    return rf"{_short(name)}[!-<>-~](?:[ -<>-~]*[!-<>-~])?\r\n"
+
+
+def plain_token_line(name: str) -> str:
+    """The same for ``token_header``."""
+    return rf"(?:{re.escape(name)}: [!-~]{{1,{_LONGEST_WORD}}}|{_short(name)}[!-~]+(?: [!-~]+)*)\r\n"
+
+
+def plain_address_line(name: str) -> str:
+    """The same for ``address_header``."""
+    return rf"{_short(name)}(?:{_ATOMS.pattern} <{PLAIN_ADDRESS}>|{PLAIN_ADDRESS})\r\n"
+
+
+def _short(name: str) -> str:
+    """The beginning of a line that needs no folding."""
+    return rf"(?=[^\r]{{0,{LINE_AIM}}}\r){re.escape(name)}: "
 
 
 def message_id(stable_id: str, domain: str) -> str:

@@ -14,8 +14,16 @@ from functools import partial
 from urllib.parse import quote
 
 from nexus_marketing.core.errors import ValidationError
-from nexus_marketing.smtp.encoding import SOFT_BREAK, encode_qp, unify_newlines, wrap_plain
-from nexus_marketing.smtp.headers import address_header, check_header_name, text_header, token_header
+from nexus_marketing.smtp.encoding import SOFT_BREAK, encode_qp, unify_newlines
+from nexus_marketing.smtp.headers import (
+    address_header,
+    check_header_name,
+    plain_address_line,
+    plain_text_line,
+    plain_token_line,
+    text_header,
+    token_header,
+)
 
 
 class Context(StrEnum):
@@ -64,7 +72,7 @@ class AddressHeader:
 
 
 Values = Mapping[str, str]
-_Encode = Callable[[str], bytes]
+_Prepare = Callable[[str], str]
 
 _ONCE = frozenset({"from", "to", "cc", "reply-to", "sender", "subject", "date", "message-id"})
 _RESERVED = frozenset({"mime-version", "content-type", "content-transfer-encoding"})
@@ -72,45 +80,76 @@ _SCHEMES = frozenset({"http", "https", "mailto", "tel", "sms"})
 _SCHEME = re.compile(r"\s*([^/?#:]*):")
 _URL_SAFE = ":/?#[]@!$&'()*+,;=%"
 _ROOM = 75
-# what needs neither escaping nor quoted-printable, by context and part; never a leading dot
-_PLAIN_HTML = re.compile(r"(?!\.)[ !#-%(-;?-~]*").fullmatch
-_PLAIN_TEXT = re.compile(r"(?!\.)[ -<>-~]*").fullmatch
-_PLAIN_URL = re.compile(r"(?!\.)[A-Za-z0-9._~:/?#@!$()*+,;%-]*").fullmatch
-_PLAIN_LINK = re.compile(r"https?://[A-Za-z0-9._~:/?#@!$()*+,;%-]*").fullmatch
-_PLAIN_PART = re.compile(r"(?!\.)[A-Za-z0-9._~-]*").fullmatch
+# what needs neither escaping nor quoted-printable nor a second line, by context and part; never a leading dot
+_PLAIN_HTML = rf"(?!\.)[ !#-%(-;?-~]{{0,{_ROOM}}}"
+_PLAIN_TEXT = rf"(?!\.)[ -<>-~]{{0,{_ROOM}}}"
+_PLAIN_URL = rf"(?!\.)[A-Za-z0-9._~:/?#@!$()*+,;%-]{{0,{_ROOM}}}"
+_PLAIN_LINK = rf"https?://[A-Za-z0-9._~:/?#@!$()*+,;%-]{{0,{_ROOM - len('https://')}}}"
+_PLAIN_PART = rf"(?!\.)[A-Za-z0-9._~-]{{0,{_ROOM}}}"
+# stands between the personal parts of a message while they are looked through; no value that may be sent holds it
+_BETWEEN = "\0"
 
 
 class _TextLine:
-    """A text or structured header with gaps, encoded per recipient."""
+    """A text or structured header with gaps."""
 
-    __slots__ = ("_encode", "_name", "_pieces", "names")
+    __slots__ = ("_encode", "_name", "_pieces", "names", "plain")
 
     def __init__(self, header: Header) -> None:
         self._name = header.name
         self._encode = token_header if header.structured else text_header
         self._pieces = _spread(header.pieces)
         self.names = _slot_names(header.pieces)
+        self.plain = plain_token_line(header.name) if header.structured else plain_text_line(header.name)
 
-    def __call__(self, values: Values) -> bytes:
+    def text(self, values: Values) -> str:
+        """The line as it is for values that need no encoding."""
+        return f"{self._name}: {_filled(self._pieces, values)}\r\n"
+
+    def encoded(self, values: Values) -> bytes:
+        """The line for any values."""
         return self._encode(self._name, _filled(self._pieces, values))
 
 
 class _AddressLine:
-    """A mailbox header with gaps, encoded per recipient."""
+    """A mailbox header with gaps."""
 
-    __slots__ = ("_address", "_display", "_name", "names")
+    __slots__ = ("_address", "_display", "_name", "names", "plain")
 
     def __init__(self, header: AddressHeader) -> None:
         self._name = header.name
         self._display = _spread(header.display)
         self._address = _spread(header.address)
         self.names = _slot_names(header.display) + _slot_names(header.address)
+        self.plain = plain_address_line(header.name)
 
-    def __call__(self, values: Values) -> bytes:
+    def text(self, values: Values) -> str:
+        """The line as it is for values that need no encoding."""
+        display, address = _filled(self._display, values), _filled(self._address, values)
+        return f"{self._name}: {display} <{address}>\r\n" if display else f"{self._name}: {address}\r\n"
+
+    def encoded(self, values: Values) -> bytes:
+        """The line for any values."""
         return address_header(self._name, _filled(self._display, values), _filled(self._address, values))
 
 
-_Part = bytes | _TextLine | _AddressLine | tuple[str, _Encode]
+class _Gap:
+    """A gap in a body; ``prepare`` escapes a value for its place."""
+
+    __slots__ = ("_prepare", "name", "plain")
+
+    def __init__(self, name: str, plain: str, prepare: Callable[[str], str]) -> None:
+        self.name = name
+        self.plain = plain
+        self._prepare = prepare
+
+    def encoded(self, values: Values) -> bytes:
+        """The value escaped and encoded, whatever it is."""
+        return encode_qp(self._prepare(values[self.name]), soft_end=True)
+
+
+_Part = _TextLine | _AddressLine | _Gap
+_Body = list[bytes | _Gap]
 
 
 def _spread(pieces: Pieces) -> tuple[tuple[str | None, str], ...]:
@@ -137,38 +176,30 @@ def _check_names(names: Sequence[str]) -> None:
             raise ValidationError.at(name, "header_repeated", f"the header {name} may stand once: remove the others")
 
 
-def _compile_header(header: Header | AddressHeader) -> _Part:
-    """The line's bytes if it is the same for everybody, else something that encodes it per recipient."""
+def _compile_header(header: Header | AddressHeader) -> bytes | _Part:
+    """The line's bytes if it is the same for everybody, else what encodes it per recipient."""
     line = _TextLine(header) if isinstance(header, Header) else _AddressLine(header)
-    return line if line.names else line({})
-
-
-def _merge(parts: Sequence[_Part]) -> list[_Part]:
-    merged: list[_Part] = []
-    for part in parts:
-        if isinstance(part, bytes) and merged and isinstance(merged[-1], bytes):
-            merged[-1] += part
-        elif part != b"":
-            merged.append(part)
-    return merged
+    return line if line.names else line.encoded({})
 
 
 class Skeleton:
-    """A compiled message. ``slots`` are the names that ``fill`` needs; ``size`` is its static size in bytes."""
+    """A compiled message. ``slots`` are the names that ``fill`` needs; ``size`` is its static size in bytes.
 
-    __slots__ = ("_gaps", "_lines", "_parts", "_shared", "size", "slots")
+    Nearly all values need no encoding. So the personal parts are looked through in one go, by one expression
+    made of what is plain for each of them, and only those that are not are encoded one by one.
+    """
 
-    def __init__(self, parts: Sequence[_Part]) -> None:
-        gaps: dict[tuple[str, _Encode], list[int]] = {}
-        self._parts = [part if isinstance(part, bytes) else b"" for part in parts]
-        self._lines = [(n, part) for n, part in enumerate(parts) if isinstance(part, _TextLine | _AddressLine)]
-        for position, part in enumerate(parts):
-            if isinstance(part, tuple):
-                gaps.setdefault(part, []).append(position)
-        self._gaps = [(at[0], name, encode) for (name, encode), at in gaps.items() if len(at) == 1]
-        self._shared = [(tuple(at), name, encode) for (name, encode), at in gaps.items() if len(at) > 1]
-        self.slots = frozenset(name for name, _ in gaps) | {n for _, line in self._lines for n in line.names}
-        self.size = sum(map(len, self._parts))
+    __slots__ = ("_lines", "_look_through", "_names", "_parts", "_pieces", "size", "slots")
+
+    def __init__(self, pieces: Sequence[bytes | _Part]) -> None:
+        self._parts = [piece for piece in pieces if not isinstance(piece, bytes)]
+        self._pieces = _alternating(pieces)
+        # headers come before bodies, so these two lists are the parts in their order
+        self._lines = [part for part in self._parts if not isinstance(part, _Gap)]
+        self._names = [part.name for part in self._parts if isinstance(part, _Gap)]
+        self._look_through = re.compile(_BETWEEN.join([_plain_or_found(part) for part in self._parts])).fullmatch
+        self.slots = frozenset(self._names) | {name for line in self._lines for name in line.names}
+        self.size = sum(map(len, self._pieces))
 
     def fill(self, values: Values) -> bytes:
         """The finished message for one recipient: CRLF, ends with CRLF, no line begins with a dot.
@@ -176,22 +207,43 @@ class Skeleton:
         Raises:
             ValidationError: ``missing_variable`` naming it, or what the header encoder or a URL refuses.
         """
-        parts = self._parts.copy()
         try:
-            for position, name, encode in self._gaps:
-                parts[position] = encode(values[name])
-            for positions, name, encode in self._shared:
-                encoded = encode(values[name])
-                for position in positions:
-                    parts[position] = encoded
-            for position, line in self._lines:
-                parts[position] = line(values)
+            texts = [line.text(values) for line in self._lines]
+            texts += [values[name] for name in self._names]
         except KeyError as error:
             name = str(error.args[0])
             raise ValidationError.at(
                 name, "missing_variable", f"no value for {name}: give one or a fallback"
             ) from error
-        return b"".join(parts)
+        seen = self._look_through(_BETWEEN.join(texts))
+        if seen is None or seen.lastindex is not None:
+            self._encode(texts, seen, values)
+        pieces = self._pieces.copy()
+        pieces[1::2] = texts
+        return "".join(pieces).encode("ascii")
+
+    def _encode(self, texts: list[str], seen: re.Match[str] | None, values: Values) -> None:
+        """Replace the texts that were found not to be plain; all of them where one pretends to be many."""
+        found = texts if seen is None else seen.groups()
+        for position, text in enumerate(found):
+            if text is not None:
+                texts[position] = self._parts[position].encoded(values).decode("ascii")
+
+
+def _plain_or_found(part: _Part) -> str:
+    """Passes over a plain part, captures any other; atomic, so that a strange value costs one look, not many."""
+    return f"(?>(?:{part.plain})(?![^{_BETWEEN}])|([^{_BETWEEN}]*))"
+
+
+def _alternating(pieces: Sequence[bytes | _Part]) -> list[str]:
+    """Static text at even places, room for one part at each odd place."""
+    alternating = [""]
+    for piece in pieces:
+        if isinstance(piece, bytes):
+            alternating[-1] += piece.decode("ascii")
+        else:
+            alternating += ["", ""]
+    return alternating
 
 
 def compile_message(
@@ -206,7 +258,7 @@ def compile_message(
         ValidationError: a bad, repeated or reserved header, a hostile static value, or no body at all.
     """
     _check_names([header.name for header in headers])
-    parts: list[_Part] = [_compile_header(header) for header in headers]
+    parts = [_compile_header(header) for header in headers]
     parts.append(b"MIME-Version: 1.0\r\n")
     bodies = [
         (subtype, _compile_body(pieces, markup=subtype == "html"))
@@ -216,18 +268,18 @@ def compile_message(
     if not bodies:
         raise ValidationError.at("body", "body_missing", "a message needs a text or an HTML body")
     parts += _frame(bodies) if len(bodies) > 1 else [_part_head(bodies[0][0]), *bodies[0][1]]
-    return Skeleton(_merge(parts))
+    return Skeleton(parts)
 
 
-def _frame(bodies: Sequence[tuple[str, list[bytes | tuple[str, _Encode]]]]) -> list[_Part]:
+def _frame(bodies: Sequence[tuple[str, _Body]]) -> list[bytes | _Part]:
     boundary = _boundary(bodies)
-    parts: list[_Part] = [b'Content-Type: multipart/alternative;\r\n boundary="%b"\r\n' % boundary]
+    parts: list[bytes | _Part] = [b'Content-Type: multipart/alternative;\r\n boundary="%b"\r\n' % boundary]
     for subtype, body in bodies:
         parts += [b"\r\n--%b\r\n" % boundary, _part_head(subtype), *body]
     return [*parts, b"\r\n--%b--\r\n" % boundary]
 
 
-def _boundary(bodies: Sequence[tuple[str, list[bytes | tuple[str, _Encode]]]]) -> bytes:
+def _boundary(bodies: Sequence[tuple[str, _Body]]) -> bytes:
     """Derived from the content, so that the same template compiles to the same bytes.
 
     Quoted-printable writes ``=`` as ``=3D``: no body line can hold ``=_``, whatever the values are.
@@ -236,7 +288,7 @@ def _boundary(bodies: Sequence[tuple[str, list[bytes | tuple[str, _Encode]]]]) -
     for subtype, body in bodies:
         digest.update(subtype.encode("ascii"))
         for part in body:
-            digest.update(part if isinstance(part, bytes) else b"\0" + part[0].encode("utf-8"))
+            digest.update(part if isinstance(part, bytes) else b"\0" + part.name.encode("utf-8"))
     return b"=_" + digest.hexdigest()[:32].encode("ascii")
 
 
@@ -245,13 +297,13 @@ def _part_head(subtype: str) -> bytes:
     return b"Content-Type: text/%b; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n" % kind
 
 
-def _compile_body(pieces: Pieces, *, markup: bool) -> list[bytes | tuple[str, _Encode]]:
-    """Static text encoded, slots as (name, encoder), a soft break on each side of a slot."""
-    parts: list[bytes | tuple[str, _Encode]] = []
+def _compile_body(pieces: Pieces, *, markup: bool) -> _Body:
+    """Static text encoded, slots as gaps, a soft break on each side of a slot."""
+    parts: _Body = []
     before = ""
     for piece in _ending_with_newline(_joined(pieces)):
         if isinstance(piece, Slot):
-            parts.append((piece.name, _encoder(piece, before, markup=markup)))
+            parts.append(_gap(piece, before, markup=markup))
             parts.append(SOFT_BREAK)
             before = "x"
             continue
@@ -278,21 +330,11 @@ def _ending_with_newline(pieces: list[str | Slot]) -> list[str | Slot]:
     return pieces if pieces[-1].endswith("\n") else [*pieces[:-1], pieces[-1] + "\n"]
 
 
-def _encoder(slot: Slot, before: str, *, markup: bool) -> _Encode:
+def _gap(slot: Slot, before: str, *, markup: bool) -> _Gap:
     if slot.context is Context.HEADER:
         raise ValidationError.at(slot.name, "slot_context", f"{slot.name} has the context header, but stands in a body")
-    if slot.context is Context.URL:
-        starts = not before or before[-1] in "\"'= \t\n(<>"
-        return _ENCODERS[(Context.URL, markup, starts)]
-    return _ENCODERS[(slot.context, markup, False)]
-
-
-def _plain_or(plain: Callable[[str], object], prepare: Callable[[str], str], value: str) -> bytes:
-    """Encode one value: as it is where nothing needs escaping (the usual case), else the long way."""
-    if plain(value):
-        raw = value.encode("ascii")
-        return raw if len(raw) <= _ROOM else wrap_plain(raw)
-    return encode_qp(prepare(value), soft_end=True)
+    starts_url = slot.context is Context.URL and (not before or before[-1] in "\"'= \t\n(<>")
+    return _Gap(slot.name, *_ESCAPES[(slot.context, markup, starts_url)])
 
 
 def _as_is(value: str) -> str:
@@ -321,23 +363,22 @@ def _escaped(prepare: Callable[[str], str], value: str) -> str:
     return html.escape(prepare(value))
 
 
-def _encoders() -> Mapping[tuple[Context, bool, bool], _Encode]:
-    """(context, in markup, at the start of a URL) → encoder; one object each, so that equal gaps share one encoding."""
-    table: dict[tuple[Context, bool, bool], _Encode] = {
-        (Context.HTML, True, False): partial(_plain_or, _PLAIN_HTML, html.escape),
-        (Context.HTML, False, False): partial(_plain_or, _PLAIN_TEXT, _as_is),
+def _escapes() -> Mapping[tuple[Context, bool, bool], tuple[str, _Prepare]]:
+    """(context, in markup, at the start of a URL) → what is plain there, and how anything else is escaped."""
+    table: dict[tuple[Context, bool, bool], tuple[str, _Prepare]] = {
+        (Context.HTML, True, False): (_PLAIN_HTML, html.escape),
+        (Context.HTML, False, False): (_PLAIN_TEXT, _as_is),
     }
     for markup in (False, True):
         table[(Context.TEXT, markup, False)] = table[(Context.HTML, markup, False)]
-        table[(Context.RAW, markup, False)] = partial(_plain_or, _PLAIN_TEXT, _as_is)
+        table[(Context.RAW, markup, False)] = (_PLAIN_TEXT, _as_is)
         for context, starts, plain, prepare in (
             (Context.URL, False, _PLAIN_URL, _url),
             (Context.URL, True, _PLAIN_LINK, _link),
             (Context.URL_PART, False, _PLAIN_PART, _url_part),
         ):
-            final = partial(_escaped, prepare) if markup else prepare
-            table[(context, markup, starts)] = partial(_plain_or, plain, final)
+            table[(context, markup, starts)] = (plain, partial(_escaped, prepare) if markup else prepare)
     return table
 
 
-_ENCODERS = _encoders()
+_ESCAPES = _escapes()

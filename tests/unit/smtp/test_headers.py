@@ -11,7 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nexus_marketing.core.errors import ValidationError
-from nexus_marketing.smtp.headers import address_header, date_value, message_id, text_header, token_header
+from nexus_marketing.smtp.headers import (
+    address_header,
+    date_value,
+    message_id,
+    plain_address_line,
+    plain_text_line,
+    plain_token_line,
+    text_header,
+    token_header,
+)
 
 pytestmark = pytest.mark.req("S11", "FR-P2-009")
 
@@ -157,3 +166,42 @@ def test_message_id_is_stable_and_checked():
 
 def test_date_is_written_as_rfc_5322_says():
     assert date_value(datetime(2026, 11, 5, 7, 3, 9, tzinfo=UTC)) == "Thu, 05 Nov 2026 07:03:09 +0000"
+
+
+nearly_plain = st.text(st.sampled_from(list('aZ0 .,=?@<>"-_\t\r\né')), max_size=90)
+
+
+@given(nearly_plain)
+def test_plain_text_is_what_the_encoder_leaves_alone(value):
+    line = f"Subject: {value}\r\n"
+    if re.fullmatch(plain_text_line("Subject"), line):
+        assert text_header("Subject", value) == line.encode()
+
+
+@given(nearly_plain)
+def test_plain_tokens_are_what_the_encoder_leaves_alone(value):
+    line = f"Message-ID: {value}\r\n"
+    if re.fullmatch(plain_token_line("Message-ID"), line):
+        assert token_header("Message-ID", value) == line.encode()
+
+
+@given(nearly_plain, st.one_of(nearly_plain, st.just("a.b@shop.example")))
+def test_plain_mailboxes_are_what_the_encoder_leaves_alone(display, address):
+    line = f"To: {display} <{address}>\r\n" if display else f"To: {address}\r\n"
+    if re.fullmatch(plain_address_line("To"), line):
+        assert address_header("To", display, address) == line.encode()
+
+
+@pytest.mark.parametrize(
+    ("plain", "line"),
+    [
+        (plain_text_line("Subject"), "Subject: Hello Ann, 3 new things\r\n"),
+        (plain_token_line("Message-ID"), "Message-ID: <r1.s2.t3@shop.example>\r\n"),
+        (plain_token_line("Date"), "Date: Thu, 26 Nov 2026 00:00:00 +0000\r\n"),
+        (plain_token_line("List-Unsubscribe"), f"List-Unsubscribe: <https://m.example/u/{'a' * 200}>\r\n"),
+        (plain_address_line("To"), "To: Ann Lee <ann@shop.example>\r\n"),
+        (plain_address_line("To"), "To: ann@shop.example\r\n"),
+    ],
+)
+def test_usual_lines_are_plain(plain, line):
+    assert re.fullmatch(plain, line)

@@ -204,3 +204,23 @@ def test_quoted_printable_is_what_the_standard_library_decodes(text, soft_end):
     assert len(lines[-1]) <= (75 if soft_end else 76)
     message = email.message_from_bytes(b"Content-Transfer-Encoding: quoted-printable\r\n\r\n" + encoded)
     assert unified(message.get_payload(decode=True).decode()) == unified(text).encode("utf-8", "replace").decode()
+
+
+PLACES = {C.HTML: "<p>", C.TEXT: "<p>", C.RAW: "<p>", C.URL: "<a href='", C.URL_PART: "<a href='https://x.example/"}
+
+
+@given(st.sampled_from(sorted(PLACES)), st.text(st.sampled_from(list("aZ0.~ -_:/?&=%'\"<>\0\té")), max_size=90))
+def test_a_plain_value_is_what_its_encoder_leaves_alone(context, value):
+    skeleton = compile_message([], html=[PLACES[context], Slot("a", context)])
+    (gap,) = skeleton._parts
+    if re.fullmatch(gap.plain, value):
+        assert gap.encoded({"a": value}) == value.encode()
+
+
+@pytest.mark.parametrize("place", ["a", "b"])
+@pytest.mark.parametrize("strange", ["x\0y", "\0", "é", "1\n2", ".x", "x" * 200])
+def test_one_strange_value_leaves_its_neighbours_as_they_are(place, strange):
+    values = {"a": "one", "b": "two", "c": "three"} | {place: strange}
+    slots = [piece for name in "abc" for piece in (f"[{name}]", Slot(name, C.TEXT))]
+    message = parse(compile_message([], text=slots).fill(values))
+    assert content(message) == unified("".join(f"[{name}]{values[name]}" for name in "abc")) + "\n"
