@@ -17,8 +17,7 @@ class Keys:
     def address_hash(self, tenant_id: int, normalised_address: str) -> bytes:
         """16 bytes that stand for an address of a tenant; useless without the key."""
         state = self._address.copy()
-        state.update(b"%d:" % tenant_id)
-        state.update(normalised_address.encode())
+        state.update(f"{tenant_id}:{normalised_address}".encode())
         return state.digest()
 
     def cursor_tag(self, payload: bytes) -> bytes:

@@ -23,6 +23,7 @@ from sqlalchemy import (
     insert,
     text,
 )
+from sqlalchemy import Row as SqlRow
 from sqlalchemy.orm import ORMExecuteState, Session, UOWTransaction, with_loader_criteria
 from sqlalchemy.sql import visitors
 from transaction.interfaces import ITransactionManager
@@ -197,9 +198,7 @@ def run(
         TenantRequired: the statement has no ``:tenant_id`` or the session has no tenant.
     """
     tenant_id = tenant_of(session)
-    clause = _cached_text(statement) if isinstance(statement, str) else statement
-    if "tenant_id" not in _bind_names(clause):
-        raise TenantRequired("A statement without :tenant_id may not touch tenant tables.")
+    clause = _tenant_clause(statement)
     bound: Any
     if parameters is None or isinstance(parameters, Mapping):
         bound = {**(parameters or {}), "tenant_id": tenant_id}
@@ -227,6 +226,23 @@ def _insert_of(model: Any) -> Executable:
     return insert(model.__table__).returning(model.__table__.c.id)
 
 
+def run_alone(
+    engine: Engine, statement: str, parameters: Mapping[str, Any], *, tenant_id: int, mode: str
+) -> Sequence[SqlRow[Any]]:
+    """Execute a hand-written statement as a transaction of its own, at a third of the price of a session.
+
+    The rules are those of :func:`run`; ``mode`` is that of :func:`open_session`.
+
+    Raises:
+        TenantRequired: the statement has no ``:tenant_id``.
+    """
+    clause = _tenant_clause(statement)
+    with engine.connect() as connection:
+        connection.execution_options(nexus_mode=mode, nexus_tenant=tenant_id)
+        with connection.begin():
+            return connection.execute(clause, {**parameters, "tenant_id": tenant_id}).all()
+
+
 def run_for_all(
     session: Session, statement: str | Executable, parameters: Mapping[str, Any] | None = None, *, writes: bool
 ) -> Result[Any]:
@@ -244,6 +260,13 @@ def _execute(session: Session, clause: Executable, bound: Any, *, writes: bool) 
     if writes and session.info["managed"]:
         zope.sqlalchemy.mark_changed(session)
     return result
+
+
+def _tenant_clause(statement: str | Executable) -> Executable:
+    clause = _cached_text(statement) if isinstance(statement, str) else statement
+    if "tenant_id" not in _bind_names(clause):
+        raise TenantRequired("A statement without :tenant_id may not touch tenant tables.")
+    return clause
 
 
 @lru_cache(maxsize=1000)

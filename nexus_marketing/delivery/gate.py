@@ -1,6 +1,6 @@
 """The gate: the only way to a channel. Whoever may not be written to is settled here, with the reason."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,20 +30,20 @@ class Gate:
         """Split a chunk's recipients into those who may be written to and those settled as skipped."""
         # Addresses may have changed since this recipient was last here.
         self.known.clear()
+        self.known.update(self._hashed(rows))
         reasons = self._reasons(session, rows)
         passing = [row for row in rows if row.seq not in reasons]
         return passing, [_skip(seq, reason) for seq, reason in reasons.items()]
 
-    def recheck(self, session: Session, rows: Sequence[Row[Any]]) -> set[int]:
-        """Those of a window who were suppressed since the gate (D03)."""
-        hashes = self._hashes(session, rows)
-        suppressed = suppressed_hashes(session, list(hashes.values()), self.content.channel, self.content.message_class)
-        return {seq for seq, hashed in hashes.items() if hashed in suppressed}
+    def hashes(self, rows: Sequence[Row[Any]]) -> dict[int, bytes]:
+        """Keyed hashes of the addresses of recipients that passed, by ``seq``: each window asks for them once more."""
+        known = self.known
+        return {row.seq: known[row.seq] for row in rows}
 
     def _reasons(self, session: Session, rows: Sequence[Row[Any]]) -> dict[int, SkipReason]:
         reasons = {row.seq: SkipReason.NO_ADDRESS for row in rows if not row.email_norm}
         open_rows = [row for row in rows if row.seq not in reasons]
-        reasons |= dict.fromkeys(self.recheck(session, open_rows), SkipReason.SUPPRESSED)
+        reasons |= dict.fromkeys(self._suppressed(session), SkipReason.SUPPRESSED)
         if self.content.message_class is MessageClass.MARKETING:
             reasons |= self._without_consent(session, [row for row in open_rows if row.seq not in reasons])
         return reasons
@@ -62,13 +62,14 @@ class Gate:
                 reasons[row.seq] = SkipReason.CONSENT_EXPIRED if expired else SkipReason.CONSENT_MISSING
         return reasons
 
-    def _hashes(self, session: Session, rows: Sequence[Row[Any]]) -> dict[int, bytes]:
-        """Keyed hashes by ``seq``; a window asks again for what the gate has just computed."""
-        tenant_id, known, hashed = tenant_of(session), self.known, self.keys.address_hash
-        for row in rows:
-            if row.seq not in known:
-                known[row.seq] = hashed(tenant_id, row.email_norm)
-        return {row.seq: known[row.seq] for row in rows}
+    def _suppressed(self, session: Session) -> set[int]:
+        content = self.content
+        found = suppressed_hashes(session, list(self.known.values()), content.channel, content.message_class)
+        return {seq for seq, hashed in self.known.items() if hashed in found}
+
+    def _hashed(self, rows: Sequence[Row[Any]]) -> Iterator[tuple[int, bytes]]:
+        tenant_id, hashed = self.content.tenant_id, self.keys.address_hash
+        return ((row.seq, hashed(tenant_id, row.email_norm)) for row in rows if row.email_norm)
 
 
 def _consent_policy(session: Session) -> ConsentPolicy:

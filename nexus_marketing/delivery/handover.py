@@ -8,24 +8,22 @@ on the wire. No transaction is open during I/O.
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from sqlalchemy import Row
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.orm import Session
 
 from nexus_marketing.core.campaigns import MessageClass
 from nexus_marketing.core.contracts import ChannelSession, Outcome, OutcomeKind, Submission
-from nexus_marketing.core.deliveries import DeliveryState, SendStatus, SkipReason
+from nexus_marketing.core.deliveries import DeliveryState, SkipReason
 from nexus_marketing.db.queries.deliveries import (
     ChunkClaim,
     Settlement,
-    commit_intent,
     release_chunk,
     settle,
 )
+from nexus_marketing.db.queries.windows import Range, Window, WindowAnswer, commit_window
 from nexus_marketing.db.retry import is_transient
 from nexus_marketing.db.tenancy import open_session
 from nexus_marketing.delivery.composing import Composer
@@ -147,20 +145,14 @@ class ChunkHandOver:
         telemetry = self.parts.runtime.telemetry
         lo = self._open[0].lo if self._open else window[0].seq
         hi = window[-1].seq
+        hashes = self.parts.gate.hashes(window)
         telemetry.point("delivery.intent.before")
-        suppressed = self._transact(lambda session: self._intend_window(session, window, lo, hi))
+        answer = self._intend((lo, hi), self._open_range(), list(hashes.values()))
         telemetry.point("delivery.intent.after")
-        if suppressed is None:
+        if not answer.running:
             return False
-        self._submit(window, hi, suppressed)
+        self._submit(window, hi, {seq for seq, hashed in hashes.items() if hashed in answer.suppressed})
         return True
-
-    def _intend_window(self, session: Session, window: Sequence[Row[Any]], lo: int, hi: int) -> set[int] | None:
-        if self._intend(session, lo, hi) == SendStatus.RUNNING:
-            return self.parts.gate.recheck(session, window)
-        # Paused or cancelled: the window just intended will not leave, so it is taken back at once.
-        self._intend(session, *self._open_range())
-        return None
 
     def _submit(self, window: Sequence[Row[Any]], hi: int, suppressed: set[int]) -> None:
         batch: list[Submission] = []
@@ -183,13 +175,14 @@ class ChunkHandOver:
     def _exhaust_oldest(self) -> None:
         """Hear every answer of the oldest window; it stays open until then, so that nothing of it is forgotten."""
         answered = 0
+        policy = self._retry_policy()
         for outcome in self._open[0].outcomes:
             if outcome is None:
                 self._keep_lease()
                 continue
             answered += 1
             row = self._by_ref.pop(outcome.ref)
-            self._know(self._settlement(outcome, row))
+            self._know(self._settlement(outcome, row, policy))
             if outcome.kind is OutcomeKind.PERMANENT_SENDER:
                 self.result.sender_failed = outcome.code or outcome.detail or "sender refused"
         self._open.popleft()
@@ -198,21 +191,22 @@ class ChunkHandOver:
         self._exhausted_at = now
         self.parts.runtime.telemetry.point("delivery.wire")
 
-    def _settlement(self, outcome: Outcome, row: Row[Any]) -> Settlement:
-        settings = self.parts.runtime.settings
+    def _settlement(self, outcome: Outcome, row: Row[Any], policy: RetryPolicy) -> Settlement:
         return settlement(
             outcome,
             seq=row.seq,
             attempts=row.attempts,
             mark=row.mark,
             message_class=self.parts.gate.content.message_class,
-            policy=RetryPolicy(settings.max_attempts, settings.lease, too_old=self._too_old()),
+            policy=policy,
             rng=self.parts.runtime.rng,
         )
 
-    def _too_old(self) -> bool:
+    def _retry_policy(self) -> RetryPolicy:
         runtime = self.parts.runtime
-        return runtime.clock.now() - self.parts.gate.content.launched_at > runtime.settings.max_retry_age
+        settings = runtime.settings
+        age = runtime.clock.now() - self.parts.gate.content.launched_at
+        return RetryPolicy(settings.max_attempts, settings.lease, too_old=age > settings.max_retry_age)
 
     def _know(self, settlement: Settlement) -> None:
         self.known.append(settlement)
@@ -224,22 +218,23 @@ class ChunkHandOver:
         lease = self.parts.runtime.settings.lease.total_seconds()
         if time.monotonic() - self._renewed_at < lease / 3:
             return
-        self._transact(lambda session: self._intend(session, *self._whole_range()))
+        self._intend(self._whole_range(), self._whole_range())
 
-    def _intend(self, session: Session, lo: int | None, hi: int | None) -> str:
-        lease = self.parts.runtime.settings.lease.total_seconds()
-        status = commit_intent(session, self.claim, lo, hi, lease)
-        if status is None:
+    def _intend(self, intended: Range, on_wire: Range, hashes: Sequence[bytes] = ()) -> WindowAnswer:
+        runtime, content = self.parts.runtime, self.parts.gate.content
+        lease = runtime.settings.lease.total_seconds()
+        window = Window(intended, on_wire, self.known, hashes, content.channel, content.message_class, lease)
+        answer = self._commit(lambda: commit_window(runtime.engines.worker, self.claim, window))
+        if answer is None:
             raise LeaseLost
-        settle(session, self.claim.send_id, self.known)
         self._renewed_at = time.monotonic()
-        return status
+        return answer
 
-    def _open_range(self) -> tuple[int | None, int | None]:
+    def _open_range(self) -> Range:
         """What is on the wire now."""
         return (self._open[0].lo, self._open[-1].hi) if self._open else (None, None)
 
-    def _whole_range(self) -> tuple[int | None, int | None]:
+    def _whole_range(self) -> Range:
         """What is on the wire while a window that was taken out of the queue is waited for."""
         refs = self._by_ref.values()
         seqs = [row.seq for row in refs]
@@ -248,14 +243,18 @@ class ChunkHandOver:
     def _close(self, *, finished: bool) -> None:
         telemetry = self.parts.runtime.telemetry
         telemetry.point("delivery.close.before")
-        self._transact(lambda session: self._release(session, finished=finished))
+        if not self._commit(lambda: self._release(finished=finished)):
+            raise LeaseLost
         self.result.closed = finished
         telemetry.point("delivery.close.after")
 
-    def _release(self, session: Session, *, finished: bool) -> None:
-        settle(session, self.claim.send_id, self.known)
-        if not release_chunk(session, self.claim, closed=finished):
-            raise LeaseLost
+    def _release(self, *, finished: bool) -> bool:
+        engine = self.parts.runtime.engines.worker
+        with open_session(engine, tenant_id=self.claim.tenant_id, mode="durable") as session, session.begin():
+            held = release_chunk(session, self.claim, closed=finished)
+            if held:
+                settle(session, self.claim.send_id, self.known)
+            return held
 
     def _abandon(self) -> None:
         """However this ended: leave nothing of this chunk in the connections that the next one will use."""
@@ -266,16 +265,15 @@ class ChunkHandOver:
             deque(self._open.popleft().outcomes, maxlen=0)
         self._by_ref.clear()
 
-    def _transact(self, work: Callable[[Session], Result]) -> Result:
-        """Commit a step; a database that restarts is waited for as long as the lease would hold.
+    def _commit(self, step: Callable[[], Result]) -> Result:
+        """Do a step that commits; a database that restarts is waited for as long as the lease would hold.
 
         Every step may be repeated: it writes absolute values under the fence.
         """
         deadline = self._renewed_at + self.parts.runtime.settings.lease.total_seconds()
         while True:
             try:
-                with self._durable() as session:
-                    result = work(session)
+                result = step()
             except DBAPIError as error:
                 if not is_transient(error) or time.monotonic() > deadline:
                     raise
@@ -284,12 +282,3 @@ class ChunkHandOver:
             else:
                 self.known.clear()
                 return result
-
-    @contextmanager
-    def _durable(self) -> Iterator[Session]:
-        runtime = self.parts.runtime
-        with (
-            open_session(runtime.engines.worker, tenant_id=self.claim.tenant_id, mode="durable") as session,
-            session.begin(),
-        ):
-            yield session

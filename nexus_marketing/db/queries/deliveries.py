@@ -3,9 +3,9 @@
 Every write after the claim says ``fence = :fence``: whoever lost the lease changes nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from sqlalchemy import Row
@@ -30,13 +30,17 @@ class ChunkClaim:
     seqs: tuple[int, ...] | None
     fence: int
 
+    @property
+    def key(self) -> Mapping[str, int]:
+        """The parameters that name the chunk and prove the lease."""
+        return {"send_id": self.send_id, "chunk_no": self.chunk_no, "fence": self.fence}
+
     def position(self, seq: int) -> int:
         """Where a recipient stands within the chunk, from 0."""
         return seq - self.seq_lo if self.seqs is None else self.seqs.index(seq)
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(NamedTuple):
     """What became of one recipient. ``due_in_seconds`` puts the row into the retry lane instead."""
 
     seq: int
@@ -137,27 +141,6 @@ def _members(claim: ChunkClaim, rows: Sequence[Row[Any]]) -> list[Row[Any]]:
     return [row for row in rows if row.seq in members]
 
 
-_WINDOW = """
-UPDATE marketing_delivery_chunks
-SET intent_lo = :lo, intent_hi = :hi, lease_until = nexus_after(:lease_seconds)
-WHERE tenant_id = :tenant_id AND send_id = :send_id AND chunk_no = :chunk_no AND fence = :fence AND closed_at IS NULL
-RETURNING (SELECT s.status FROM marketing_sends s WHERE s.tenant_id = :tenant_id AND s.id = :send_id)
-"""
-
-
-def commit_intent(
-    session: Session, claim: ChunkClaim, lo: int | None, hi: int | None, lease_seconds: float
-) -> str | None:
-    """Write down which recipients may be on the wire, and renew the lease.
-
-    Returns:
-        The send's status, or ``None`` when the lease is lost and nothing may be sent or settled.
-    """
-    values = {**_key(claim), "lo": lo, "hi": hi, "lease_seconds": lease_seconds}
-    row = run(session, _WINDOW, values, writes=True).first()
-    return None if row is None else str(row[0])
-
-
 _RELEASE = """
 UPDATE marketing_delivery_chunks
 SET intent_lo = NULL, intent_hi = NULL, lease_until = NULL, worker = NULL,
@@ -169,7 +152,7 @@ RETURNING chunk_no
 
 def release_chunk(session: Session, claim: ChunkClaim, *, closed: bool) -> bool:
     """Give the chunk back, closed when all its recipients are settled; ``False`` when the lease was lost."""
-    return run(session, _RELEASE, {**_key(claim), "closed": closed}, writes=True).first() is not None
+    return run(session, _RELEASE, {**claim.key, "closed": closed}, writes=True).first() is not None
 
 
 # The range keeps a plan made without statistics from reading the whole send: a hash join over 20,000
@@ -183,7 +166,7 @@ FROM unnest(CAST(:seqs AS bigint[]), CAST(:states AS text[]), CAST(:reasons AS t
             CAST(:attempts AS smallint[]), CAST(:dues AS double precision[]))
      AS v(seq, state, reason, code, attempts, due_in)
 WHERE d.tenant_id = :tenant_id AND d.send_id = :send_id AND d.seq = v.seq AND d.state = 'planned'
-  AND d.seq BETWEEN :lo AND :hi
+  AND d.seq BETWEEN :first AND :last
 """
 # Nearly every window is one group: everybody accepted. Scalars and one list of numbers spare the driver
 # six arrays, 14 us a message.
@@ -192,7 +175,7 @@ UPDATE marketing_deliveries
 SET state = :state, reason = :reason, provider_code = :code, attempts = :attempts, due_at = NULL,
     settled_at = nexus_now()
 WHERE tenant_id = :tenant_id AND send_id = :send_id AND state = 'planned'
-  AND seq = ANY(CAST(:seqs AS bigint[])) AND seq BETWEEN :lo AND :hi
+  AND seq = ANY(CAST(:seqs AS bigint[])) AND seq BETWEEN :first AND :last
 """
 _SETTLE_SQLITE = """
 UPDATE marketing_deliveries
@@ -207,9 +190,9 @@ def settle(session: Session, send_id: int, settlements: Sequence[Settlement]) ->
     """Write outcomes; the caller has proved its fence in the same transaction."""
     if not settlements:
         return
-    ordered = sorted(settlements, key=lambda each: each.seq)
     if _is_postgresql(session):
-        _settle_postgresql(session, send_id, ordered)
+        statement, values = settling(settlements)
+        run(session, statement, {**values, "send_id": send_id}, writes=True)
         return
     rows = [
         {
@@ -221,27 +204,28 @@ def settle(session: Session, send_id: int, settlements: Sequence[Settlement]) ->
             "attempts": each.attempts,
             "due_in": each.due_in_seconds,
         }
-        for each in ordered
+        for each in sorted(settlements, key=_seq)
     ]
     run(session, _SETTLE_SQLITE, rows, writes=True)
 
 
-def _settle_postgresql(session: Session, send_id: int, ordered: Sequence[Settlement]) -> None:
-    bounds = {"send_id": send_id, "lo": ordered[0].seq, "hi": ordered[-1].seq}
+def settling(settlements: Sequence[Settlement]) -> tuple[str, Mapping[str, Any]]:
+    """PostgreSQL's statement that writes these outcomes, open for one more condition, and its values."""
+    ordered = sorted(settlements, key=_seq)
     first = ordered[0]
+    bounds = {"first": first.seq, "last": ordered[-1].seq}
     alike = (first.state, first.reason, first.code, first.attempts, None)
     for each in ordered:
         if (each.state, each.reason, each.code, each.attempts, each.due_in_seconds) != alike:
-            run(session, _SETTLE_PG, {**bounds, **_columns(ordered)}, writes=True)
-            return
-    group = {
+            return _SETTLE_PG, {**bounds, **_columns(ordered)}
+    return _SETTLE_GROUP_PG, {
+        **bounds,
         "state": str(first.state),
         "reason": None if first.reason is None else str(first.reason),
         "code": first.code,
         "attempts": first.attempts,
         "seqs": "{" + ",".join([str(each.seq) for each in ordered]) + "}",
     }
-    run(session, _SETTLE_GROUP_PG, {**bounds, **group}, writes=True)
 
 
 def _columns(settlements: Sequence[Settlement]) -> dict[str, list[Any]]:
@@ -348,8 +332,8 @@ def open_retry_chunk(session: Session, send_id: int, size: int) -> int:
     return len(seqs)
 
 
-def _key(claim: ChunkClaim) -> dict[str, int]:
-    return {"send_id": claim.send_id, "chunk_no": claim.chunk_no, "fence": claim.fence}
+def _seq(settlement: Settlement) -> int:
+    return settlement.seq
 
 
 def _is_postgresql(session: Session) -> bool:

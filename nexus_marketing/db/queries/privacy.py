@@ -1,6 +1,6 @@
 """The folds of consent and suppression as set queries, read fresh every time: never from a cache."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -24,6 +24,8 @@ _SUPPRESSED = (
     " AND s.address_hash {hashes} AND s.channel IN (:channel, 'all') AND s.type {types}"
     " AND s.suppressed_at IS NOT NULL AND {newest}"
 )
+_SUPPRESSED_PG = _SUPPRESSED.format(hashes="= ANY(CAST(:hashes AS bytea[]))", types="= ANY(:types)", newest=_NEWEST)
+_SUPPRESSED_SQLITE = _SUPPRESSED.format(hashes="IN :hashes", types="IN :types", newest=_NEWEST)
 _CONSENTS_PG = (
     "SELECT DISTINCT ON (lead_id) lead_id, granted_at IS NOT NULL AS granted,"
     " expires_at IS NOT NULL AND expires_at <= nexus_now() AS expired"
@@ -45,12 +47,25 @@ def suppressed_hashes(
 ) -> set[bytes]:
     """Those of the addresses (keyed hashes) that must not get a message of this class on this channel."""
     found: set[bytes] = set()
-    types = list(_COVERS[message_class])
+    query = suppressing if _is_postgresql(session) else _suppressing_sqlite
     for start in range(0, len(hashes), _BATCH):
-        piece = hashes[start : start + _BATCH]
-        values = {"hashes": _hash_list(session, piece), "channel": channel, "types": types}
-        found.update(bytes(each) for each in run(session, _suppressed(session), values, writes=False).scalars())
+        statement, values = query(hashes[start : start + _BATCH], channel, message_class)
+        found.update(bytes(each) for each in run(session, statement, values, writes=False).scalars())
     return found
+
+
+def suppressing(hashes: Sequence[bytes], channel: str, message_class: MessageClass) -> tuple[str, Mapping[str, Any]]:
+    """PostgreSQL's query behind ``suppressed_hashes`` and its values."""
+    # One array literal: the driver's own encoding of byte arrays costs 1.5 us an element.
+    array = "{" + ",".join(['"\\\\x' + each.hex() + '"' for each in hashes]) + "}"
+    return _SUPPRESSED_PG, {"hashes": array, "channel": channel, "types": list(_COVERS[message_class])}
+
+
+def _suppressing_sqlite(
+    hashes: Sequence[bytes], channel: str, message_class: MessageClass
+) -> tuple[TextClause, Mapping[str, Any]]:
+    statement = text(_SUPPRESSED_SQLITE).bindparams(_list("hashes"), _list("types"))
+    return statement, {"hashes": list(hashes), "channel": channel, "types": list(_COVERS[message_class])}
 
 
 def consent_states(session: Session, lead_ids: Sequence[int], channel: str, type_: str) -> dict[int, ConsentState]:
@@ -62,13 +77,6 @@ def consent_states(session: Session, lead_ids: Sequence[int], channel: str, type
             state = ConsentState.EXPIRED if row.expired else ConsentState.GRANTED
             found[row.lead_id] = state if row.granted else ConsentState.REVOKED
     return found
-
-
-def _hash_list(session: Session, hashes: Sequence[bytes]) -> str | list[bytes]:
-    """One array literal for PostgreSQL: the driver's own encoding of byte arrays costs 1.5 us an element."""
-    if _is_postgresql(session):
-        return "{" + ",".join(['"\\\\x' + each.hex() + '"' for each in hashes]) + "}"
-    return list(hashes)
 
 
 def lock_address(session: Session, hashed: bytes) -> None:
@@ -102,14 +110,6 @@ def claim_engagement(session: Session, send_id: int, seq: int, type_: str, at: d
 
 def _is_postgresql(session: Session) -> bool:
     return session.get_bind().dialect.name == "postgresql"
-
-
-def _suppressed(session: Session) -> str | TextClause:
-    if _is_postgresql(session):
-        return _SUPPRESSED.format(hashes="= ANY(CAST(:hashes AS bytea[]))", types="= ANY(:types)", newest=_NEWEST)
-    return text(_SUPPRESSED.format(hashes="IN :hashes", types="IN :types", newest=_NEWEST)).bindparams(
-        _list("hashes"), _list("types")
-    )
 
 
 def _consents(session: Session) -> str | TextClause:

@@ -1,16 +1,22 @@
 """What a worker that died or froze leaves behind, and what becomes of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
+from nexus_marketing.core.campaigns import MessageClass
 from nexus_marketing.core.contracts import OutcomeKind
-from nexus_marketing.db.queries.deliveries import ChunkClaim, claim_chunk, commit_intent, release_chunk
+from nexus_marketing.core.deliveries import DeliveryState
+from nexus_marketing.db.models import DeliveryChunk
+from nexus_marketing.db.queries.deliveries import ChunkClaim, Settlement, claim_chunk, release_chunk
+from nexus_marketing.db.queries.windows import Range, Window, WindowAnswer, commit_window
 from nexus_marketing.db.tenancy import open_session
 from nexus_marketing.delivery.journal import HandOverJournal, dead_journals
 from nexus_marketing.delivery.planning import SendRef, plan_send
 from nexus_marketing.delivery.recovery import recover_dead, recover_expired
+from nexus_marketing.services.campaigns import pause_campaign
 from tests.common.databases import DatabaseTime
 from tests.functional.delivery.conftest import Scene
 
@@ -30,9 +36,22 @@ def claim(scene: Scene, lo: int, hi: int, **options: str) -> tuple[HandOverJourn
         held = claim_chunk(session, scene.send_id, "victim", 30)
         assert held is not None
     journal.begin(held)
-    with open_session(engine, tenant_id=scene.tenant_id, mode="durable") as session, session.begin():
-        assert commit_intent(session, held, lo, hi, 30) == "running"
+    assert intend(scene, held, (lo, hi)) == WindowAnswer(running=True, suppressed=frozenset())
     return journal, held
+
+
+def intend(
+    scene: Scene,
+    held: ChunkClaim,
+    intended: Range,
+    *,
+    on_wire: Range = (None, None),
+    known: Sequence[Settlement] = (),
+    hashes: Sequence[bytes] = (),
+) -> WindowAnswer | None:
+    """What a worker commits before a window leaves."""
+    window = Window(intended, on_wire, known, hashes, "email", MessageClass.MARKETING, 30)
+    return commit_window(scene.runtime.engines.worker, held, window)
 
 
 def die(journal: HandOverJournal) -> None:
@@ -81,9 +100,45 @@ def test_who_lost_the_lease_changes_nothing_any_more(make_scene: MakeScene, data
     recover_expired(scene.runtime)
     engine = scene.runtime.engines.worker
     with open_session(engine, tenant_id=scene.tenant_id) as session, session.begin():
-        assert commit_intent(session, held, 1, 3, 30) is None
         assert release_chunk(session, held, closed=True) is False
+    assert intend(scene, held, (1, 3), known=[Settlement(1, DeliveryState.ACCEPTED)]) is None
     assert scene.states() == ["unknown"] * 3
+    journal.close()
+
+
+def test_a_late_settlement_of_a_row_that_is_still_planned_needs_the_lease(
+    make_scene: MakeScene, database_time: DatabaseTime
+) -> None:
+    scene = make_scene(3)
+    journal, held = claim(scene, 1, 1)
+    database_time.advance(seconds=31)
+    recover_expired(scene.runtime)
+    assert intend(scene, held, (1, 3), known=[Settlement(2, DeliveryState.ACCEPTED)]) is None
+    assert scene.states() == ["unknown", "planned", "planned"]
+    journal.close()
+
+
+def test_a_paused_send_intends_nothing_new_and_settles_what_is_known(make_scene: MakeScene) -> None:
+    scene = make_scene(4)
+    journal, held = claim(scene, 1, 2)
+    with scene.runtime.work(scene.tenant_id) as ctx:
+        pause_campaign(ctx, scene.campaign_id)
+    known = [Settlement(1, DeliveryState.ACCEPTED), Settlement(2, DeliveryState.FAILED, "permanent_recipient")]
+    answer = intend(scene, held, (1, 4), on_wire=(1, 2), known=known)
+    assert answer == WindowAnswer(running=False, suppressed=frozenset())
+    with scene.runtime.work(scene.tenant_id, mode="read") as ctx:
+        assert tuple(ctx.session.execute(select(DeliveryChunk.intent_lo, DeliveryChunk.intent_hi)).one()) == (1, 2)
+    assert scene.states() == ["accepted", "failed(permanent_recipient)", "planned", "planned"]
+    journal.close()
+
+
+def test_who_was_suppressed_since_the_gate_is_named(make_scene: MakeScene) -> None:
+    scene = make_scene(3)
+    journal, held = claim(scene, 1, 1)
+    scene.suppress(2)
+    hashes = [scene.runtime.keys.address_hash(scene.tenant_id, scene.address(number)) for number in (1, 2, 3)]
+    answer = intend(scene, held, (1, 3), hashes=hashes)
+    assert answer == WindowAnswer(running=True, suppressed=frozenset({hashes[1]}))
     journal.close()
 
 
