@@ -16,7 +16,7 @@ from nexus_marketing.db.tenancy import open_session
 from nexus_marketing.delivery.journal import HandOverJournal, dead_journals
 from nexus_marketing.delivery.planning import SendRef, plan_send
 from nexus_marketing.delivery.recovery import recover_dead, recover_expired
-from nexus_marketing.services.campaigns import pause_campaign
+from nexus_marketing.services.campaigns import move_campaign
 from tests.common.databases import DatabaseTime
 from tests.functional.delivery.conftest import Scene
 
@@ -122,7 +122,7 @@ def test_a_paused_send_intends_nothing_new_and_settles_what_is_known(make_scene:
     scene = make_scene(4)
     journal, held = claim(scene, 1, 2)
     with scene.runtime.work(scene.tenant_id) as ctx:
-        pause_campaign(ctx, scene.campaign_id)
+        move_campaign(ctx, scene.campaign_id, "pause")
     known = [Settlement(1, DeliveryState.ACCEPTED), Settlement(2, DeliveryState.FAILED, "permanent_recipient")]
     answer = intend(scene, held, (1, 4), on_wire=(1, 2), known=known)
     assert answer == WindowAnswer(running=False, suppressed=frozenset())

@@ -9,8 +9,10 @@ import pytest
 from sqlalchemy import Row, event, text
 from sqlalchemy.orm import Session
 
+from nexus_marketing.core.campaigns import MessageClass
 from nexus_marketing.core.contracts import OutcomeKind
 from nexus_marketing.db.queries import completion, deliveries, planning
+from nexus_marketing.db.queries.windows import Window, commit_window
 from nexus_marketing.db.tenancy import open_session
 from nexus_marketing.delivery.completion import settle_cancelled
 from nexus_marketing.delivery.recovery import recover_expired
@@ -98,7 +100,11 @@ def test_a_cancelled_send_is_not_done_while_a_worker_holds_some_of_it(
     with open_session(engine, tenant_id=scene.tenant_id, mode="durable") as session, session.begin():
         held = deliveries.claim_chunk(session, scene.send_id, "victim", 30)
         assert held is not None
-        assert deliveries.commit_intent(session, held, held.seq_lo, held.seq_lo, 30) == "running"
+    on_wire = (held.seq_lo, held.seq_lo)
+    window = Window(on_wire, (None, None), [], [], "email", MessageClass.TRANSACTIONAL, 30)
+    answer = commit_window(engine, held, window)
+    assert answer is not None
+    assert answer.running
     with scene.runtime.work(scene.tenant_id) as ctx:
         move_campaign(ctx, scene.campaign_id, "cancel")
     settle_cancelled(scene.runtime)
