@@ -339,7 +339,7 @@ def resolve(variable: Variable, value: Any, declared: Mapping[str, Any]) -> str 
     Null and blank after trimming both count as missing; then the inline fallback, then the declared
     one, then the empty text.
     """
-    text = "" if value is None else _as_text(value)
+    text = value if isinstance(value, str) else _as_text(value)
     if not text.strip():
         if variable.fallback is not None:
             return variable.fallback
@@ -353,8 +353,8 @@ def resolve(variable: Variable, value: Any, declared: Mapping[str, Any]) -> str 
 
 
 def _as_text(value: Any) -> str:
-    if isinstance(value, str):
-        return value
+    if value is None:
+        return ""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float) and value.is_integer():

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 import orjson
@@ -91,7 +92,10 @@ class Composer:
             *(TokenUse.of(TokenKind.CLICK, number) for number in links),
         )
         self._unsubscribe_url = runtime.settings.public_url + _PATHS[TokenKind.UNSUBSCRIBE]
-        self._variables = [_Filler(variable, content.declared) for variable in _own(content.message)]
+        self._declared = content.declared
+        self._variables = [
+            (value_key(variable), _finder(variable.path), variable) for variable in _own(content.message)
+        ]
         self._fixed = {value_key(variable): _product_value(variable, content) for variable in _fixed(content.message)}
         self._unsubscribe = sorted(
             {
@@ -108,11 +112,11 @@ class Composer:
         tenant_id, send_id = self._ids
         seq, lead_id = row.seq, row.lead_id
         values = dict(self._fixed)
-        for filler in self._variables:
-            text = filler(row)
+        for key, find, variable in self._variables:
+            text = resolve(variable, find(row), self._declared)
             if text is None:
-                return filler.path
-            values[filler.key] = text
+                return variable.path
+            values[key] = text
         token, *tokens = self._sign(self._uses, tenant_id, send_id, seq, lead_id)
         values.update(zip(self._keys, tokens, strict=True))
         values["unsubscribe"] = self._unsubscribe_url + token
@@ -122,28 +126,12 @@ class Composer:
         return Submission(ref, row.email, f"<r{seq}.s{send_id}.t{tenant_id}@{self._domain}>", values)
 
 
-class _Filler:
-    """Finds and transforms one variable's value."""
-
-    __slots__ = ("_declared", "_find", "_variable", "key", "path")
-
-    def __init__(self, variable: Variable, declared: Mapping[str, Any]) -> None:
-        self.path = variable.path
-        self.key = value_key(variable)
-        self._variable = variable
-        self._declared = declared
-        self._find = _finder(variable.path)
-
-    def __call__(self, row: Row[Any]) -> str | None:
-        return resolve(self._variable, self._find(row), self._declared)
-
-
 def _finder(path: str) -> Callable[[Row[Any]], Any]:
     scope, _, key = path.partition(".")
     if scope == "metadata" or scope not in LEAD_COLUMNS.keys() | {"email", "country"}:
         name = key or scope
         return lambda row: _document(row.metadata).get(name)
-    return lambda row: getattr(row, scope)
+    return attrgetter(scope)
 
 
 def _document(value: Any) -> Mapping[str, Any]:

@@ -2,10 +2,9 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Self
+from typing import NamedTuple, Self
 
 
 class ReplyKind(StrEnum):
@@ -53,8 +52,7 @@ class Phase(StrEnum):
     EMPTY = "empty"
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(NamedTuple):
     """One message for one recipient.
 
     ``ref`` is the caller's number and comes back in the reply. ``sender`` may be empty (null return path).
@@ -70,8 +68,7 @@ class Envelope:
     dot_free: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """How one envelope ended. ``code`` is 0 where no server answered; ``text`` then says what happened."""
 
     ref: int
