@@ -2,19 +2,21 @@
 
 The sink is a process of its own and takes both sides' messages. Ours is the whole pipeline of one
 process: claim, gate, consent, windows with durable intents, journal, rendering with signed links,
-settling. The reference is a bare ``smtplib`` loop that sends one constant message of the same size.
+settling. The references send one constant message of the same size: a bare ``smtplib`` loop, and for
+``delivery.email.raw`` pipelined connections that do nothing else.
 """
 
 import smtplib
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from sqlalchemy import select, text
 
-from benchmarks.common import Options, Result, paired
+from benchmarks.common import Options, Paired, Result, paired
+from benchmarks.pipelined import send_pipelined
 from nexus_marketing.builtins.channels.email import EmailChannel
 from nexus_marketing.core.clock import SystemClock
 from nexus_marketing.db.models import ChannelAccount, Send
@@ -29,6 +31,7 @@ from tests.common.databases import postgres_runtime
 from tests.common.factories import make_segment, make_tenant
 
 _VARIABLES = ("first_name", "name", "email", "country", "metadata.plan", "metadata.city", "score", "external_id")
+_CONNECTIONS = 8
 _SENDER = {"from_email": "news@shop.example", "from_name": "Shop", "postal_address": "1 High Street, Town"}
 
 
@@ -79,19 +82,31 @@ def _plan_by_hand(runtime: Runtime, tenant_id: int, segment_id: int, template_id
 def delivery_email(options: Options) -> Result:
     """A whole campaign through one process, against a bare ``smtplib`` loop to the same sink."""
     count = options.size(20_000, 4_000)
+    seconds = _against(options, count, _send_by_smtplib)
+    return seconds.result("delivery.email", 0.20, per=count, unit="us", notes=f"{count} messages of 20 KB")
+
+
+def delivery_email_raw(options: Options) -> Result:
+    """The same campaign against pipelined connections that send a constant message as fast as the sink takes it."""
+    count = options.size(20_000, 4_000)
+    seconds = _against(options, count, lambda port, body, count: send_pipelined(port, body, count, _CONNECTIONS))
+    return seconds.result("delivery.email.raw", 5.0, per=count, unit="us", notes=f"{count} messages of 20 KB")
+
+
+def _against(options: Options, count: int, reference: Callable[[int, bytes, int], float]) -> Paired:
+    """A campaign of so many messages, and a reference that is given the sink's port, a body and their number."""
     body = b"From: a@shop.example\r\nTo: b@inbox.example\r\nSubject: x\r\n\r\n" + (b"x" * 76 + b"\r\n") * 256
     with _sink() as port:
-        relay = PoolSettings(host="127.0.0.1", port=port, connections=8, tls=TlsPolicy.NONE)
+        relay = PoolSettings(host="127.0.0.1", port=port, connections=_CONNECTIONS, tls=TlsPolicy.NONE)
         channels = {"email": EmailChannel(relay, SystemClock())}
         with postgres_runtime(options.cluster, options.folder, clock=SystemClock(), channels=channels) as runtime:
             tenant_id, segment_id = _audience(runtime, count)
             template_id = _template(runtime, tenant_id)
-            seconds = paired(
+            return paired(
                 lambda: _send_ours(runtime, tenant_id, segment_id, template_id, count),
-                lambda: _send_by_smtplib(port, body, count),
-                repetitions=3,
+                lambda: reference(port, body, count),
+                repetitions=5,
             )
-    return seconds.result("delivery.email", 0.20, per=count, unit="us", notes=f"{count} messages of 20 KB")
 
 
 def _send_ours(runtime: Runtime, tenant_id: int, segment_id: int, template_id: int, count: int) -> float:
@@ -205,8 +220,12 @@ def _forget(runtime: Runtime, tenant_id: int) -> None:
     with runtime.engines.owner.begin() as connection:
         connection.exec_driver_sql(
             "TRUNCATE marketing_deliveries, marketing_delivery_chunks, marketing_sends, marketing_history,"
-            " marketing_campaigns, marketing_hits, marketing_recipient_engagements"
+            " marketing_campaigns, marketing_hits, marketing_recipient_engagements CASCADE"
         )
 
 
-BENCHMARKS = {"delivery.plan": delivery_plan, "delivery.email": delivery_email}
+BENCHMARKS = {
+    "delivery.plan": delivery_plan,
+    "delivery.email": delivery_email,
+    "delivery.email.raw": delivery_email_raw,
+}

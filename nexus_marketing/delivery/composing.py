@@ -1,13 +1,12 @@
 """From a ledger row and its lead to the values that a channel fills into the message."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from operator import attrgetter
 from typing import Any
 
 import orjson
-from sqlalchemy import Row, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from nexus_marketing.core.campaigns import MessageClass
@@ -25,7 +24,7 @@ from nexus_marketing.core.messages import (
 )
 from nexus_marketing.core.tracking import TokenKind, TokenUse
 from nexus_marketing.db.models import Send, TemplateVersion
-from nexus_marketing.db.queries.deliveries import LEAD_COLUMNS
+from nexus_marketing.db.queries.deliveries import LEAD_COLUMNS, Recipient
 from nexus_marketing.runtime import Runtime
 
 
@@ -81,21 +80,25 @@ class Composer:
     """Composes the submissions of one send; the inner loop of rendering, so everything is prepared once."""
 
     def __init__(self, runtime: Runtime, content: SendContent) -> None:
-        self._sign = runtime.keys.tokens.sign_all
         self._ids = (content.tenant_id, content.send_id)
         links = range(len(content.message.links))
-        # The unsubscribe token comes first: it fills more than one gap.
+        # The unsubscribe token comes first and is none of these: it fills more than one gap.
         self._keys = [value_key(OpenPixel()), *(value_key(Link(number)) for number in links)]
-        self._uses = (
-            TokenUse.of(TokenKind.UNSUBSCRIBE),
-            TokenUse.of(TokenKind.OPEN),
-            *(TokenUse.of(TokenKind.CLICK, number) for number in links),
-        )
+        uses = [TokenUse.of(TokenKind.UNSUBSCRIBE), TokenUse.of(TokenKind.OPEN)]
+        uses += [TokenUse.of(TokenKind.CLICK, number) for number in links]
+        self._tokens = runtime.keys.tokens.signing(uses).tokens
         self._unsubscribe_url = runtime.settings.public_url + _PATHS[TokenKind.UNSUBSCRIBE]
         self._declared = content.declared
-        self._variables = [
-            (value_key(variable), _finder(variable.path), variable) for variable in _own(content.message)
-        ]
+        self.columns = _columns(content.message)
+        self._name = self.columns.index("name")
+        # Values of the lead stand in the order of the columns, values of its document behind them.
+        self._document = self.columns.index("metadata") if "metadata" in self.columns else None
+        self._document_names = sorted(
+            {_document_name(variable) for variable in _own(content.message) if _column(variable) == "metadata"}
+        )
+        own = _own(content.message)
+        self._variables = [(self._place(variable), variable, not variable.filters) for variable in own]
+        self._keys = [value_key(variable) for variable in own] + self._keys
         self._fixed = {value_key(variable): _product_value(variable, content) for variable in _fixed(content.message)}
         self._unsubscribe = sorted(
             {
@@ -104,34 +107,48 @@ class Composer:
                 if variable.path == "unsubscribe_url"
             }
         )
-        self._domain = str(content.sender.get("from_email", "@localhost")).rpartition("@")[2]
-        self.columns = _columns(content.message)
+        domain = str(content.sender.get("from_email", "@localhost")).rpartition("@")[2]
+        self._message_id = f".s{content.send_id}.t{content.tenant_id}@{domain}>"
 
-    def compose(self, row: Row[Any], ref: int) -> Submission | str:
+    def compose(self, row: Recipient, ref: int) -> Submission | str:
         """The submission for a recipient, or the name of a required variable that is missing."""
-        tenant_id, send_id = self._ids
-        seq, lead_id = row.seq, row.lead_id
-        values = dict(self._fixed)
-        for key, find, variable in self._variables:
-            text = resolve(variable, find(row), self._declared)
-            if text is None:
-                return variable.path
-            values[key] = text
-        token, *tokens = self._sign(self._uses, tenant_id, send_id, seq, lead_id)
-        values.update(zip(self._keys, tokens, strict=True))
+        seq, lead = row.seq, row.lead
+        if self._document is not None:
+            lead = (*lead, *map(_document(lead[self._document]).get, self._document_names))
+        texts: list[str] = []
+        for place, variable, as_is in self._variables:
+            text = lead[place]
+            # Nearly every value is a text that needs nothing: the shortest way for it.
+            if not (as_is and text.__class__ is str and text and not text.isspace()):
+                text = resolve(variable, text, self._declared)
+                if text is None:
+                    return variable.path
+            texts.append(text)
+        token, *tokens = self._tokens(*self._ids, seq, row.lead_id)
+        values = dict(zip(self._keys, [*texts, *tokens], strict=True))
+        values |= self._fixed
         values["unsubscribe"] = self._unsubscribe_url + token
         for key in self._unsubscribe:
             values[key] = token
-        values["to_name"] = row.name or ""
-        return Submission(ref, row.email, f"<r{seq}.s{send_id}.t{tenant_id}@{self._domain}>", values)
+        values["to_name"] = lead[self._name] or ""
+        return Submission(ref, row.email or "", f"<r{seq}{self._message_id}", values)
+
+    def _place(self, variable: Variable) -> int:
+        column = _column(variable)
+        if column == "metadata":
+            return len(self.columns) + self._document_names.index(_document_name(variable))
+        return self.columns.index(column)
 
 
-def _finder(path: str) -> Callable[[Row[Any]], Any]:
-    scope, _, key = path.partition(".")
-    if scope == "metadata" or scope not in LEAD_COLUMNS.keys() | {"email", "country"}:
-        name = key or scope
-        return lambda row: _document(row.metadata).get(name)
-    return attrgetter(scope)
+def _column(variable: Variable) -> str:
+    """Where a variable's value comes from; what a lead has no column for lies in its document."""
+    scope = variable.path.partition(".")[0]
+    return scope if scope in LEAD_COLUMNS else "metadata"
+
+
+def _document_name(variable: Variable) -> str:
+    scope, _, key = variable.path.partition(".")
+    return key or scope
 
 
 def _document(value: Any) -> Mapping[str, Any]:
@@ -155,13 +172,7 @@ def _product_value(variable: Variable, content: SendContent) -> str:
 
 
 def _columns(message: Message) -> tuple[str, ...]:
-    needed = {"name"}
-    for variable in _own(message):
-        scope = variable.path.partition(".")[0]
-        if scope in LEAD_COLUMNS:
-            needed.add(scope)
-        elif scope not in ("email", "country"):
-            needed.add("metadata")
+    needed = {"name", *map(_column, _own(message))}
     return tuple(name for name in LEAD_COLUMNS if name in needed)
 
 

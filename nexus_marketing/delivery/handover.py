@@ -9,23 +9,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from sqlalchemy import Row
 from sqlalchemy.exc import DBAPIError
 
 from nexus_marketing.core.campaigns import MessageClass
 from nexus_marketing.core.contracts import ChannelSession, Outcome, OutcomeKind, Submission
 from nexus_marketing.core.deliveries import DeliveryState, SkipReason
-from nexus_marketing.db.queries.deliveries import (
-    ChunkClaim,
-    Settlement,
-    release_chunk,
-    settle,
-)
-from nexus_marketing.db.queries.windows import Range, Window, WindowAnswer, commit_window
+from nexus_marketing.db.queries.deliveries import ChunkClaim, Recipient, Settlement
+from nexus_marketing.db.queries.windows import PendingWindow, Range, Window, WindowAnswer, commit_close
 from nexus_marketing.db.retry import is_transient
-from nexus_marketing.db.tenancy import open_session
 from nexus_marketing.delivery.composing import Composer
 from nexus_marketing.delivery.gate import Gate
 from nexus_marketing.delivery.journal import HandOverJournal
@@ -100,11 +93,11 @@ class ChunkHandOver:
 
     parts: Parts
     claim: ChunkClaim
-    rows: Sequence[Row[Any]]
+    rows: Sequence[Recipient]
     known: list[Settlement] = field(default_factory=list)
     result: ChunkResult = field(default_factory=ChunkResult)
     _open: deque[_Window] = field(default_factory=deque)
-    _by_ref: dict[int, Row[Any]] = field(default_factory=dict)
+    _by_ref: dict[int, Recipient] = field(default_factory=dict)
     _renewed_at: float = 0.0
     _exhausted_at: float = 0.0
 
@@ -140,37 +133,47 @@ class ChunkHandOver:
                 self._exhaust_oldest()
         return not self.result.sender_failed
 
-    def _commit_window(self, window: Sequence[Row[Any]]) -> bool:
-        """Settle, intend and re-check in one transaction; then render and submit. ``False``: not running any more."""
+    def _commit_window(self, window: Sequence[Recipient]) -> bool:
+        """Settle, intend and re-check in one transaction; then submit. ``False``: not running any more.
+
+        Messages are composed while the transaction is committed; none leaves before.
+        """
         telemetry = self.parts.runtime.telemetry
         lo = self._open[0].lo if self._open else window[0].seq
         hi = window[-1].seq
         hashes = self.parts.gate.hashes(window)
         telemetry.point("delivery.intent.before")
-        answer = self._intend((lo, hi), self._open_range(), list(hashes.values()))
+        with self._intending((lo, hi), self._open_range(), list(hashes.values())) as pending:
+            composed = self._composed(window)
+            answer = self._answered(pending)
         telemetry.point("delivery.intent.after")
         if not answer.running:
             return False
-        self._submit(window, hi, {seq for seq, hashed in hashes.items() if hashed in answer.suppressed})
+        suppressed = {seq for seq, hashed in hashes.items() if hashed in answer.suppressed}
+        batch = self._passing(window, composed, suppressed)
+        outcomes = self.parts.session.submit(batch, self.parts.journal)
+        self._open.append(_Window(lo=window[0].seq, hi=hi, outcomes=outcomes))
         return True
 
-    def _submit(self, window: Sequence[Row[Any]], hi: int, suppressed: set[int]) -> None:
+    def _composed(self, window: Sequence[Recipient]) -> list[Submission | str]:
+        compose, position = self.parts.composer.compose, self.claim.position
+        return [compose(row, position(row.seq)) for row in window]
+
+    def _passing(
+        self, window: Sequence[Recipient], composed: Sequence[Submission | str], suppressed: set[int]
+    ) -> list[Submission]:
+        """What may leave; about whom it may not, that is known now."""
         batch: list[Submission] = []
-        for row in window:
+        for row, message in zip(window, composed, strict=True):
             if row.seq in suppressed:
                 self._know(Settlement(row.seq, DeliveryState.SKIPPED, SkipReason.SUPPRESSED, attempts=row.attempts))
-                continue
-            ref = self.claim.position(row.seq)
-            composed = self.parts.composer.compose(row, ref)
-            if isinstance(composed, str):
+            elif isinstance(message, str):
                 reason = SkipReason.MISSING_VARIABLE
-                self._know(Settlement(row.seq, DeliveryState.SKIPPED, reason, composed[:64], row.attempts))
-                continue
-            self._by_ref[ref] = row
-            batch.append(composed)
-        self._open.append(
-            _Window(lo=window[0].seq, hi=hi, outcomes=self.parts.session.submit(batch, self.parts.journal))
-        )
+                self._know(Settlement(row.seq, DeliveryState.SKIPPED, reason, message[:64], row.attempts))
+            else:
+                self._by_ref[message.ref] = row
+                batch.append(message)
+        return batch
 
     def _exhaust_oldest(self) -> None:
         """Hear every answer of the oldest window; it stays open until then, so that nothing of it is forgotten."""
@@ -191,7 +194,7 @@ class ChunkHandOver:
         self._exhausted_at = now
         self.parts.runtime.telemetry.point("delivery.wire")
 
-    def _settlement(self, outcome: Outcome, row: Row[Any], policy: RetryPolicy) -> Settlement:
+    def _settlement(self, outcome: Outcome, row: Recipient, policy: RetryPolicy) -> Settlement:
         return settlement(
             outcome,
             seq=row.seq,
@@ -218,13 +221,18 @@ class ChunkHandOver:
         lease = self.parts.runtime.settings.lease.total_seconds()
         if time.monotonic() - self._renewed_at < lease / 3:
             return
-        self._intend(self._whole_range(), self._whole_range())
+        with self._intending(self._whole_range(), self._whole_range()) as pending:
+            self._answered(pending)
 
-    def _intend(self, intended: Range, on_wire: Range, hashes: Sequence[bytes] = ()) -> WindowAnswer:
+    def _intending(self, intended: Range, on_wire: Range, hashes: Sequence[bytes] = ()) -> PendingWindow:
         runtime, content = self.parts.runtime, self.parts.gate.content
         lease = runtime.settings.lease.total_seconds()
-        window = Window(intended, on_wire, self.known, hashes, content.channel, content.message_class, lease)
-        answer = self._commit(lambda: commit_window(runtime.engines.worker, self.claim, window))
+        known, self.known = self.known, []
+        window = Window(intended, on_wire, known, hashes, content.channel, content.message_class, lease)
+        return PendingWindow(runtime.engines.worker, self.claim, window)
+
+    def _answered(self, pending: PendingWindow) -> WindowAnswer:
+        answer = self._commit(pending.answer)
         if answer is None:
             raise LeaseLost
         self._renewed_at = time.monotonic()
@@ -243,18 +251,11 @@ class ChunkHandOver:
     def _close(self, *, finished: bool) -> None:
         telemetry = self.parts.runtime.telemetry
         telemetry.point("delivery.close.before")
-        if not self._commit(lambda: self._release(finished=finished)):
+        engine, claim, known = self.parts.runtime.engines.worker, self.claim, self.known
+        if not self._commit(lambda: commit_close(engine, claim, known, closed=finished)):
             raise LeaseLost
         self.result.closed = finished
         telemetry.point("delivery.close.after")
-
-    def _release(self, *, finished: bool) -> bool:
-        engine = self.parts.runtime.engines.worker
-        with open_session(engine, tenant_id=self.claim.tenant_id, mode="durable") as session, session.begin():
-            held = release_chunk(session, self.claim, closed=finished)
-            if held:
-                settle(session, self.claim.send_id, self.known)
-            return held
 
     def _abandon(self) -> None:
         """However this ended: leave nothing of this chunk in the connections that the next one will use."""
@@ -280,5 +281,4 @@ class ChunkHandOver:
                 self.parts.runtime.telemetry.count("delivery.database_retry")
                 time.sleep(_DATABASE_RETRY_SECONDS)
             else:
-                self.known.clear()
                 return result

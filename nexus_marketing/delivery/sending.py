@@ -4,17 +4,22 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import Row
 from sqlalchemy.exc import DBAPIError
 
 from nexus_marketing.core.contracts import Channel
 from nexus_marketing.core.deliveries import SendStatus
 from nexus_marketing.core.errors import NexusError
 from nexus_marketing.db.models import Send
-from nexus_marketing.db.queries.deliveries import ChunkClaim, chunk_rows, claim_chunk, sends_with_work, settle
+from nexus_marketing.db.queries.deliveries import (
+    ChunkClaim,
+    Recipient,
+    chunk_rows,
+    claim_chunk,
+    sends_with_work,
+    settle,
+)
 from nexus_marketing.db.queries.planning import set_send_status
 from nexus_marketing.db.retry import is_transient
 from nexus_marketing.db.tenancy import find, open_session
@@ -104,7 +109,7 @@ class Sender:
             self._hold(tenant_id, send_id, result)
         return True
 
-    def _claim(self, parts: Parts, tenant_id: int, send_id: int) -> tuple[ChunkClaim, list[Row[Any]]] | None:
+    def _claim(self, parts: Parts, tenant_id: int, send_id: int) -> tuple[ChunkClaim, list[Recipient]] | None:
         """Lease, gate and settle whom the gate refuses: one transaction."""
         engine, lease = self.runtime.engines.worker, self.runtime.settings.lease.total_seconds()
         with open_session(engine, tenant_id=tenant_id, mode="durable") as session, session.begin():

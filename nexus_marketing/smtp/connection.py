@@ -254,9 +254,11 @@ class Connection:
         if self._refusal is not None:
             self._refused(reset=phase is Phase.RCPT)
         elif phase is Phase.MAIL:
-            self._write(_rcpt_command(self._upcoming), (Phase.RCPT,))  # type: ignore[arg-type]
+            self._expected.append(Phase.RCPT)
+            self._write(_rcpt_command(self._upcoming))  # type: ignore[arg-type]
         else:
-            self._write(b"DATA\r\n", (Phase.DATA,))
+            self._expected.append(Phase.DATA)
+            self._write(b"DATA\r\n")
 
     def _data_reply(self, code: int, text: str) -> None:
         if code < 300:
@@ -342,7 +344,7 @@ class Connection:
                 self._refuse_unsendable(job, error)
                 return b""
             parameters = "" if (recipient + sender).isascii() else " SMTPUTF8"
-        if not envelope.data.isascii():
+        if not envelope.finished and not envelope.data.isascii():
             if not offers.eight_bit:
                 self._desk.answer(
                     job, ReplyKind.PERMANENT_SENDER, 0, "5.6.3 the message is 8bit, the server takes 7bit"
@@ -373,30 +375,31 @@ class Connection:
         self._current = job
         envelope, on_wire, _ = job
         data = envelope.data
-        if not envelope.dot_free and (data[:1] == b"." or data.find(b"\n.") >= 0):
+        if not envelope.finished and (data[:1] == b"." or data.find(b"\n.") >= 0):
             data = _stuffed(data)
-        if data[-2:] != b"\r\n":
+        if not data.endswith(b"\r\n"):
             data += b"\r\n"
         if on_wire is not None:
             on_wire(envelope.ref)
         self._before_end = len(data) + 3
         self._expected.append(Phase.END)
-        self._write(b"".join((data, b".\r\n", self._next_envelope() if self._capabilities.pipelining else b"")))
+        self._write(data, b".\r\n" + (self._next_envelope() if self._capabilities.pipelining else b""))
 
-    def _write(self, data: bytes, expected: tuple[Phase, ...] = ()) -> None:
-        self._expected.extend(expected)
+    def _write(self, *parts: bytes) -> None:
+        """Write parts one behind the other; what the socket does not take waits."""
         self.deadline = self._desk.now + self._timeout
         if self._out is not None:
-            self._out = memoryview(bytes(self._out) + data)
+            self._out = memoryview(b"".join((self._out, *parts)))
             return
         try:
-            sent = self._sock.send(data)
+            # a message is long: it goes to the kernel from where it is, except through TLS, which takes one buffer
+            sent = self._sock.send(b"".join(parts)) if self._tls else self._sock.sendmsg(parts)
         except OSError:
             # full, or broken: what the server said before it left is still to be read, and the read side tells
             sent = 0
         self._count(sent)
-        if sent < len(data):
-            self._out = memoryview(data)[sent:]
+        if sent < sum(map(len, parts)):
+            self._out = memoryview(b"".join(parts))[sent:]
 
     def _flush(self) -> None:
         if self._out is None:

@@ -57,7 +57,7 @@ class Envelope(NamedTuple):
 
     ``ref`` is the caller's number and comes back in the reply. ``sender`` may be empty (null return path).
     ``data`` is the whole message with CRLF line ends only, the last included, without the final dot.
-    ``dot_free`` vouches that no line begins with a dot, as in what a skeleton fills: looking for one costs
+    ``finished`` vouches for what a skeleton fills: ASCII, and no line begins with a dot. Looking for such lines costs
     as much as half the rest of the hand-over.
     """
 
@@ -65,7 +65,7 @@ class Envelope(NamedTuple):
     sender: str
     recipient: str
     data: bytes
-    dot_free: bool = False
+    finished: bool = False
 
 
 class Reply(NamedTuple):

@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import selectors
 import signal
 import socket
@@ -24,6 +25,9 @@ _GREETING = b"220 sink ESMTP\r\n"
 _EHLO = b"250-sink\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250 SIZE 104857600\r\n"
 _OK = b"250 2.0.0 ok\r\n"
 _GO = b"354 go\r\n"
+# the three commands of a pipelining client in one piece, and the answer to them
+_ENVELOPE = re.compile(rb"MAIL FROM:<[^>\r\n]*>[^\r\n]*\r\nRCPT TO:<([^>\r\n]+)>\r\nDATA\r\n")
+_ENVELOPE_TAKEN = _OK + _OK + _GO
 _BYE = b"221 2.0.0 bye\r\n"
 
 
@@ -173,6 +177,12 @@ class Sink:
                     client.buffer = data[position:]
                     break
                 continue
+            envelope = None if self._rules else _ENVELOPE.match(data, position)
+            if envelope is not None:
+                self._open_message(client, envelope[1])
+                answer.append(_ENVELOPE_TAKEN)
+                position = envelope.end()
+                continue
             end = data.find(b"\n", position)
             if end < 0:
                 client.buffer = data[position:]
@@ -184,7 +194,8 @@ class Sink:
 
     def _body(self, client: _Client, data: bytes, position: int) -> int:
         """Position after the final dot, or -1 with the tail kept for an end that straddles two reads."""
-        end = data.find(_END, position)
+        # From the right: what follows an end is short, and nobody may send a second body before it is asked for.
+        end = data.rfind(_END, position)
         if self._record and len(client.head) < 4096:
             client.head += data[position : position + 4096]
         if end >= 0:
@@ -248,11 +259,15 @@ class Sink:
         if not client.recipient:
             answer.append(b"503 5.5.1 no valid recipient\r\n")
             return False
+        self._open_message(client, client.recipient)
+        answer.append(_GO)
+        return False
+
+    def _open_message(self, client: _Client, recipient: bytes) -> None:
+        client.recipient = recipient
         client.in_data = True
         client.size = 0
         client.head = b""
-        answer.append(_GO)
-        return False
 
     def _message_ended(self, client: _Client, answer: list[bytes]) -> bool:
         rule = client.rule

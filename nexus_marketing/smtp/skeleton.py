@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
+from operator import itemgetter
 from urllib.parse import quote
 
 from nexus_marketing.core.errors import ValidationError
@@ -88,58 +89,86 @@ _PLAIN_LINK = rf"https?://[A-Za-z0-9._~:/?#@!$()*+,;%-]{{0,{_ROOM - len('https:/
 _PLAIN_PART = rf"(?!\.)[A-Za-z0-9._~-]{{0,{_ROOM}}}"
 # stands between the personal parts of a message while they are looked through; no value that may be sent holds it
 _BETWEEN = "\0"
+_CUT = _BETWEEN.encode("ascii")
+
+
+class _Pattern:
+    """Pieces to fill with values, kept as one format string."""
+
+    __slots__ = ("_pick", "format", "names")
+
+    def __init__(self, pieces: Pieces) -> None:
+        self.names = [piece.name for piece in pieces if isinstance(piece, Slot)]
+        self.format = "".join(["%s" if isinstance(piece, Slot) else piece.replace("%", "%%") for piece in pieces])
+        self._pick = _picker(self.names)
+
+    def filled(self, values: Values) -> str:
+        """The text with the values in their places."""
+        return self.format % self._pick(values)
+
+
+def _picker(names: Sequence[str]) -> Callable[[Values], tuple[str, ...]]:
+    """Takes the values of these names out of a mapping, as fast as it goes."""
+    if len(names) > 1:
+        return itemgetter(*names)
+    if not names:
+        return lambda _values: ()
+    (name,) = names
+    return lambda values: (values[name],)
 
 
 class _TextLine:
     """A text or structured header with gaps."""
 
-    __slots__ = ("_encode", "_name", "_pieces", "names", "plain")
+    __slots__ = ("_encode", "_name", "_value", "format", "names", "plain")
 
     def __init__(self, header: Header) -> None:
         self._name = header.name
         self._encode = token_header if header.structured else text_header
-        self._pieces = _spread(header.pieces)
-        self.names = _slot_names(header.pieces)
+        self._value = _Pattern(header.pieces)
+        self.names = self._value.names
         self.plain = plain_token_line(header.name) if header.structured else plain_text_line(header.name)
-
-    def text(self, values: Values) -> str:
-        """The line as it is for values that need no encoding."""
-        return f"{self._name}: {_filled(self._pieces, values)}\r\n"
+        #: The line as it is for values that need no encoding.
+        self.format = _line_format(header.name, self._value.format)
 
     def encoded(self, values: Values) -> bytes:
         """The line for any values."""
-        return self._encode(self._name, _filled(self._pieces, values))
+        return self._encode(self._name, self._value.filled(values))
 
 
 class _AddressLine:
     """A mailbox header with gaps."""
 
-    __slots__ = ("_address", "_display", "_name", "names", "plain")
+    __slots__ = ("_address", "_display", "_name", "format", "names", "plain")
 
     def __init__(self, header: AddressHeader) -> None:
         self._name = header.name
-        self._display = _spread(header.display)
-        self._address = _spread(header.address)
-        self.names = _slot_names(header.display) + _slot_names(header.address)
+        self._display = _Pattern(header.display)
+        self._address = _Pattern(header.address)
+        self.names = self._display.names + self._address.names
         self.plain = plain_address_line(header.name)
+        #: The line as it is around a mailbox that needs no encoding.
+        self.format = _line_format(header.name, "%s")
 
-    def text(self, values: Values) -> str:
-        """The line as it is for values that need no encoding."""
-        display, address = _filled(self._display, values), _filled(self._address, values)
-        return f"{self._name}: {display} <{address}>\r\n" if display else f"{self._name}: {address}\r\n"
+    def mailbox(self, values: Values) -> str:
+        """Display name and address."""
+        display, address = self._display.filled(values), self._address.filled(values)
+        return f"{display} <{address}>" if display else address
 
     def encoded(self, values: Values) -> bytes:
         """The line for any values."""
-        return address_header(self._name, _filled(self._display, values), _filled(self._address, values))
+        return address_header(self._name, self._display.filled(values), self._address.filled(values))
 
 
 class _Gap:
     """A gap in a body; ``prepare`` escapes a value for its place."""
 
-    __slots__ = ("_prepare", "name", "plain")
+    __slots__ = ("_prepare", "name", "names", "plain")
+    format = "%s"
 
     def __init__(self, name: str, plain: str, prepare: Callable[[str], str]) -> None:
         self.name = name
+        self.names = [name]
         self.plain = plain
         self._prepare = prepare
 
@@ -152,17 +181,8 @@ _Part = _TextLine | _AddressLine | _Gap
 _Body = list[bytes | _Gap]
 
 
-def _spread(pieces: Pieces) -> tuple[tuple[str | None, str], ...]:
-    """(slot name or None, static text) pairs."""
-    return tuple((piece.name, "") if isinstance(piece, Slot) else (None, piece) for piece in pieces)
-
-
-def _slot_names(pieces: Pieces) -> list[str]:
-    return [piece.name for piece in pieces if isinstance(piece, Slot)]
-
-
-def _filled(pieces: tuple[tuple[str | None, str], ...], values: Values) -> str:
-    return "".join([static if name is None else values[name] for name, static in pieces])
+def _line_format(name: str, value_format: str) -> str:
+    return f"{name.replace('%', '%%')}: {value_format}\r\n"
 
 
 def _check_names(names: Sequence[str]) -> None:
@@ -185,20 +205,26 @@ def _compile_header(header: Header | AddressHeader) -> bytes | _Part:
 class Skeleton:
     """A compiled message. ``slots`` are the names that ``fill`` needs; ``size`` is its static size in bytes.
 
-    Nearly all values need no encoding. So the personal parts are looked through in one go, by one expression
-    made of what is plain for each of them, and only those that are not are encoded one by one.
+    Nearly all values need no encoding. So the personal parts are written and looked through in one go, by one format
+    and one expression made of what is plain for each of them, and only those that are not are encoded one by one.
     """
 
-    __slots__ = ("_lines", "_look_through", "_names", "_parts", "_pieces", "size", "slots")
+    __slots__ = ("_format", "_look_through", "_mailboxes", "_parts", "_pick", "_pieces", "size", "slots")
 
     def __init__(self, pieces: Sequence[bytes | _Part]) -> None:
         self._parts = [piece for piece in pieces if not isinstance(piece, bytes)]
         self._pieces = _alternating(pieces)
-        # headers come before bodies, so these two lists are the parts in their order
-        self._lines = [part for part in self._parts if not isinstance(part, _Gap)]
-        self._names = [part.name for part in self._parts if isinstance(part, _Gap)]
+        self._format = _BETWEEN.join([part.format for part in self._parts])
+        self._mailboxes: list[tuple[int, Callable[[Values], str]]] = []
+        names: list[str] = []
+        for part in self._parts:
+            if isinstance(part, _AddressLine):
+                self._mailboxes.append((len(names) + len(self._mailboxes), part.mailbox))
+            else:
+                names += part.names
+        self._pick = _picker(names)
         self._look_through = re.compile(_BETWEEN.join([_plain_or_found(part) for part in self._parts])).fullmatch
-        self.slots = frozenset(self._names) | {name for line in self._lines for name in line.names}
+        self.slots = frozenset([name for part in self._parts for name in part.names])
         self.size = sum(map(len, self._pieces))
 
     def fill(self, values: Values) -> bytes:
@@ -208,26 +234,30 @@ class Skeleton:
             ValidationError: ``missing_variable`` naming it, or what the header encoder or a URL refuses.
         """
         try:
-            texts = [line.text(values) for line in self._lines]
-            texts += [values[name] for name in self._names]
+            texts = [*self._pick(values)]
+            for place, mailbox in self._mailboxes:
+                texts.insert(place, mailbox(values))
         except KeyError as error:
             name = str(error.args[0])
             raise ValidationError.at(
                 name, "missing_variable", f"no value for {name}: give one or a fallback"
             ) from error
-        seen = self._look_through(_BETWEEN.join(texts))
-        if seen is None or seen.lastindex is not None:
-            self._encode(texts, seen, values)
+        together = self._format % tuple(texts)
+        seen = self._look_through(together)
+        if seen is None:
+            # A value pretends to be many.
+            parts = [part.encoded(values) for part in self._parts]
+        elif seen.lastindex is None:
+            parts = together.encode("ascii").split(_CUT)
+        else:
+            parts = [
+                text.encode("ascii") if strange is None else part.encoded(values)
+                for text, strange, part in zip(together.split(_BETWEEN), seen.groups(), self._parts, strict=True)
+            ]
         pieces = self._pieces.copy()
-        pieces[1::2] = texts
-        return "".join(pieces).encode("ascii")
-
-    def _encode(self, texts: list[str], seen: re.Match[str] | None, values: Values) -> None:
-        """Replace the texts that were found not to be plain; all of them where one pretends to be many."""
-        found = texts if seen is None else seen.groups()
-        for position, text in enumerate(found):
-            if text is not None:
-                texts[position] = self._parts[position].encoded(values).decode("ascii")
+        # Cutting nothing leaves one empty part.
+        pieces[1::2] = parts[: len(self._parts)]
+        return b"".join(pieces)
 
 
 def _plain_or_found(part: _Part) -> str:
@@ -235,14 +265,14 @@ def _plain_or_found(part: _Part) -> str:
     return f"(?>(?:{part.plain})(?![^{_BETWEEN}])|([^{_BETWEEN}]*))"
 
 
-def _alternating(pieces: Sequence[bytes | _Part]) -> list[str]:
+def _alternating(pieces: Sequence[bytes | _Part]) -> list[bytes]:
     """Static text at even places, room for one part at each odd place."""
-    alternating = [""]
+    alternating = [b""]
     for piece in pieces:
         if isinstance(piece, bytes):
-            alternating[-1] += piece.decode("ascii")
+            alternating[-1] += piece
         else:
-            alternating += ["", ""]
+            alternating += [b"", b""]
     return alternating
 
 

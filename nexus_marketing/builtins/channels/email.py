@@ -164,7 +164,7 @@ class EmailSession:
         except ValidationError as error:
             reason = _skip_reason(error)
             return Outcome(submission.ref, OutcomeKind.REFUSED, reason, error.message[:200])
-        return Envelope(submission.ref, self._return_path(submission), recipient, data, dot_free=True)
+        return Envelope(submission.ref, self._return_path(submission), recipient, data, finished=True)
 
     def _return_path(self, submission: Submission) -> str:
         """A sender address of its own per ledger row where bounces have a domain (VERP), else From."""
@@ -184,8 +184,9 @@ def _skip_reason(error: ValidationError) -> str:
 
 
 def _outcome(reply: Reply) -> Outcome:
-    code = f"{reply.code} {reply.enhanced}".strip() if reply.code else ""
-    return Outcome(reply.ref, OutcomeKind(reply.kind.value), code, reply.text[:200])
+    ref, kind, code, enhanced, text = reply
+    answer = f"{code} {enhanced}" if enhanced else str(code or "")
+    return Outcome(ref, _KINDS[kind.number], answer, text[:200])
 
 
 def compile_content(content: Content) -> Skeleton:

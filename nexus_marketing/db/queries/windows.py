@@ -1,19 +1,25 @@
-"""SQL of one window of a hand-over: what is known settled, what may leave written down (BEHAVIOUR.md 5.2).
+"""SQL of the windows of a hand-over: what is known settled, what may leave written down (BEHAVIOUR.md 5.2).
 
-On PostgreSQL all of it is one statement: a window holds a hundred messages at full speed and a dozen on a busy
+On PostgreSQL all of a commit is one statement: a window holds a hundred messages at full speed and a dozen on a busy
 machine, and then round trips cost more than the messages.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
 
+from psycopg import Error as DriverError
 from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from nexus_marketing.core.campaigns import MessageClass
-from nexus_marketing.db.queries.deliveries import ChunkClaim, Settlement, settle, settling
+from nexus_marketing.db.queries.deliveries import RELEASE, ChunkClaim, Settlement, release_chunk, settle, settling
 from nexus_marketing.db.queries.privacy import suppressed_hashes, suppressing
 from nexus_marketing.db.tenancy import open_session, run, run_alone
+from nexus_marketing.db.underway import DurableStatement
 
 #: Lowest and highest ``seq`` that may be on the wire; twice ``None`` where nothing is.
 Range = tuple[int | None, int | None]
@@ -58,7 +64,48 @@ _WINDOW_PG = """
 WITH held AS ({intent}), settled AS ({settle} AND EXISTS (SELECT 1 FROM held))
 SELECT running, ARRAY({suppressed}) AS suppressed FROM held
 """
+_CLOSE_PG = """
+WITH held AS ({release}), settled AS ({settle} AND EXISTS (SELECT 1 FROM held))
+SELECT chunk_no FROM held
+"""
 _SETTLE_NOTHING = "SELECT WHERE false"
+
+
+class PendingWindow:
+    """A window whose commit is under way; a context that ends before the next one begins.
+
+    On SQLite nothing is under way: all of it happens when the answer is asked for.
+    """
+
+    def __init__(self, engine: Engine, claim: ChunkClaim, window: Window) -> None:
+        self._engine = engine
+        self._claim = claim
+        self._window = window
+        self._statement: DurableStatement | None = None
+        if engine.dialect.name == "postgresql":
+            statement, values = _statement(claim, window)
+            with suppress(DriverError, DBAPIError):
+                self._statement = DurableStatement(engine, statement, values, tenant_id=claim.tenant_id)
+
+    def __enter__(self) -> Self:
+        """Nothing to do: it is under way."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Let go of what nobody waited for."""
+        if self._statement is not None:
+            self._statement.__exit__(kind, error, trace)
+
+    def answer(self) -> WindowAnswer | None:
+        """As of ``commit_window``; asked again after an error it commits once more, which changes nothing twice."""
+        statement, self._statement = self._statement, None
+        if statement is not None:
+            # What went wrong shows again, or is over: absolute values under the fence may be written twice.
+            with suppress(DriverError):
+                return _answer(statement.rows())
+        return commit_window(self._engine, self._claim, self._window)
 
 
 def commit_window(engine: Engine, claim: ChunkClaim, window: Window) -> WindowAnswer | None:
@@ -68,18 +115,55 @@ def commit_window(engine: Engine, claim: ChunkClaim, window: Window) -> WindowAn
         ``None`` when the lease is lost: nothing was changed, nothing may be sent or settled.
     """
     if engine.dialect.name == "postgresql":
-        return _in_one_statement(engine, claim, window)
+        statement, values = _statement(claim, window)
+        return _answer(run_alone(engine, statement, values, tenant_id=claim.tenant_id, mode="durable"))
     with open_session(engine, tenant_id=claim.tenant_id, mode="durable") as session, session.begin():
         return _step_by_step(session, claim, window)
 
 
-def _in_one_statement(engine: Engine, claim: ChunkClaim, window: Window) -> WindowAnswer | None:
-    settle_sql, settle_values = settling(window.known) if window.known else (_SETTLE_NOTHING, {})
+def commit_close(engine: Engine, claim: ChunkClaim, known: Sequence[Settlement], *, closed: bool) -> bool:
+    """Settle the rest, clear the intent and give the chunk back: one durable transaction.
+
+    Args:
+        closed: all recipients are settled or in the retry lane.
+
+    Returns:
+        Whether the lease held; otherwise nothing was changed.
+    """
+    if engine.dialect.name == "postgresql":
+        settle_sql, settle_values = _settling(known)
+        statement = _CLOSE_PG.format(release=RELEASE, settle=settle_sql)
+        values = {**settle_values, **claim.key, "closed": closed}
+        # In one go; what goes wrong shows again in the ordinary way.
+        with (
+            suppress(DriverError, DBAPIError),
+            DurableStatement(engine, statement, values, tenant_id=claim.tenant_id) as close,
+        ):
+            return bool(close.rows())
+        return bool(run_alone(engine, statement, values, tenant_id=claim.tenant_id, mode="durable"))
+    with open_session(engine, tenant_id=claim.tenant_id, mode="durable") as session, session.begin():
+        held = release_chunk(session, claim, closed=closed)
+        if held:
+            settle(session, claim.send_id, known)
+        return held
+
+
+def _settling(known: Sequence[Settlement]) -> tuple[str, Mapping[str, Any]]:
+    return settling(known) if known else (_SETTLE_NOTHING, {})
+
+
+def _statement(claim: ChunkClaim, window: Window) -> tuple[str, Mapping[str, Any]]:
+    settle_sql, settle_values = _settling(window.known)
     suppress_sql, suppress_values = suppressing(window.hashes, window.channel, window.message_class)
     statement = _WINDOW_PG.format(intent=_INTENT, settle=settle_sql, suppressed=suppress_sql)
-    values = {**_intent_values(claim, window), **settle_values, **suppress_values}
-    rows = run_alone(engine, statement, values, tenant_id=claim.tenant_id, mode="durable")
-    return WindowAnswer(rows[0].running, frozenset(map(bytes, rows[0].suppressed))) if rows else None
+    return statement, {**_intent_values(claim, window), **settle_values, **suppress_values}
+
+
+def _answer(rows: Sequence[Sequence[Any]]) -> WindowAnswer | None:
+    if not rows:
+        return None
+    running, suppressed = rows[0]
+    return WindowAnswer(running, frozenset(map(bytes, suppressed)))
 
 
 def _step_by_step(session: Session, claim: ChunkClaim, window: Window) -> WindowAnswer | None:

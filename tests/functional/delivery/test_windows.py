@@ -1,0 +1,150 @@
+"""A window that is committed while its messages are composed: as good as one that is waited for."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import pytest
+from sqlalchemy import text
+
+from nexus_marketing.core.campaigns import MessageClass
+from nexus_marketing.core.deliveries import DeliveryState
+from nexus_marketing.db.models import DeliveryChunk
+from nexus_marketing.db.queries.deliveries import ChunkClaim, Settlement, claim_chunk
+from nexus_marketing.db.queries.windows import PendingWindow, Window, WindowAnswer, commit_close
+from nexus_marketing.db.tenancy import open_session
+from nexus_marketing.delivery.planning import SendRef, plan_send
+from nexus_marketing.delivery.recovery import recover_expired
+from nexus_marketing.services.campaigns import move_campaign
+from tests.common.databases import DatabaseTime
+from tests.functional.delivery.conftest import Scene
+
+pytestmark = pytest.mark.req("REL-001", "REL-006")
+
+MakeScene = Callable[..., Scene]
+GO = WindowAnswer(running=True, suppressed=frozenset())
+ACCEPTED = [Settlement(seq, DeliveryState.ACCEPTED, None, "250 2.0.0") for seq in (1, 2)]
+
+
+def claimed(scene: Scene) -> ChunkClaim:
+    scene.launch()
+    plan_send(scene.runtime, SendRef(scene.tenant_id, scene.send_id))
+    engine = scene.runtime.engines.worker
+    with open_session(engine, tenant_id=scene.tenant_id, mode="durable") as session, session.begin():
+        held = claim_chunk(session, scene.send_id, "worker", 30)
+    assert held is not None
+    return held
+
+
+def pending(scene: Scene, held: ChunkClaim, lo: int, hi: int, known: list[Settlement] | None = None) -> PendingWindow:
+    window = Window((lo, hi), (None, None), known or [], [b"x" * 16], "email", MessageClass.MARKETING, 30)
+    return PendingWindow(scene.runtime.engines.worker, held, window)
+
+
+def intent(scene: Scene) -> tuple[int | None, int | None]:
+    with scene.runtime.work(scene.tenant_id, mode="read") as ctx:
+        chunk = ctx.session.get(DeliveryChunk, (scene.tenant_id, scene.send_id, 1))
+        assert chunk is not None
+        return chunk.intent_lo, chunk.intent_hi
+
+
+def test_windows_follow_each_other_and_settle_what_is_known(make_scene: MakeScene) -> None:
+    scene = make_scene(6)
+    held = claimed(scene)
+    with pending(scene, held, 1, 2) as first:
+        assert first.answer() == GO
+    assert intent(scene) == (1, 2)
+    with pending(scene, held, 1, 4, ACCEPTED) as second:
+        assert second.answer() == GO
+    assert intent(scene) == (1, 4)
+    assert scene.states() == ["accepted", "accepted", *["planned"] * 4]
+
+
+def test_a_window_that_nobody_waits_for_stands_in_nobodys_way(make_scene: MakeScene) -> None:
+    scene = make_scene(6)
+    held = claimed(scene)
+    with pending(scene, held, 1, 2):
+        pass
+    with pending(scene, held, 1, 4) as after:
+        assert after.answer() == GO
+    assert intent(scene) == (1, 4)
+
+
+def test_whoever_lost_the_lease_hears_it_and_changes_nothing(
+    make_scene: MakeScene, database_time: DatabaseTime
+) -> None:
+    scene = make_scene(6)
+    held = claimed(scene)
+    database_time.advance(seconds=31)
+    assert recover_expired(scene.runtime) == 1
+    with pending(scene, held, 1, 2, ACCEPTED) as late:
+        assert late.answer() is None
+    assert commit_close(scene.runtime.engines.worker, held, ACCEPTED, closed=True) is False
+    assert intent(scene) == (None, None)
+    assert scene.states() == ["planned"] * 6
+
+
+def test_a_pause_is_told_and_nothing_more_is_intended(make_scene: MakeScene) -> None:
+    scene = make_scene(6)
+    held = claimed(scene)
+    with scene.runtime.work(scene.tenant_id) as ctx:
+        move_campaign(ctx, scene.campaign_id, "pause")
+    with pending(scene, held, 1, 2, ACCEPTED) as window:
+        answer = window.answer()
+    assert answer is not None
+    assert not answer.running
+    assert intent(scene) == (None, None)
+    assert scene.states()[:3] == ["accepted", "accepted", "planned"]
+
+
+def test_closing_settles_the_rest_and_gives_the_chunk_back(make_scene: MakeScene) -> None:
+    scene = make_scene(2)
+    held = claimed(scene)
+    with pending(scene, held, 1, 2) as window:
+        assert window.answer() == GO
+    assert commit_close(scene.runtime.engines.worker, held, ACCEPTED, closed=True)
+    assert intent(scene) == (None, None)
+    assert scene.states() == ["accepted"] * 2
+    with scene.runtime.work(scene.tenant_id, mode="read") as ctx:
+        chunk = ctx.session.get(DeliveryChunk, (scene.tenant_id, scene.send_id, 1))
+        assert chunk is not None
+        assert chunk.closed_at is not None
+        assert chunk.worker is None
+
+
+def test_an_answer_that_is_lost_costs_a_second_commit_and_nothing_else(make_scene: MakeScene, dialect: str) -> None:
+    if dialect == "sqlite":
+        pytest.skip("nothing is under way on SQLite")
+    scene = make_scene(6)
+    held = claimed(scene)
+    with pending(scene, held, 1, 4, ACCEPTED) as window:
+        assert any(intent(scene) == (1, 4) for _ in range(10_000))
+        assert window._statement is not None
+        with window._statement:
+            pass
+        assert window.answer() == GO
+    assert intent(scene) == (1, 4)
+    assert scene.states() == ["accepted", "accepted", *["planned"] * 4]
+
+
+def test_a_connection_that_is_lost_before_the_commit_is_replaced(make_scene: MakeScene, dialect: str) -> None:
+    if dialect == "sqlite":
+        pytest.skip("nothing is under way on SQLite")
+    scene = make_scene(6)
+    held = claimed(scene)
+    engine = scene.runtime.engines.worker
+    with ExitStack() as stack:
+        other = stack.enter_context(scene.runtime.engines.owner.begin())
+        other.execute(text("SELECT chunk_no FROM marketing_delivery_chunks FOR UPDATE"))
+        window = stack.enter_context(pending(scene, held, 1, 4, ACCEPTED))
+        assert window._statement is not None
+        lent = window._statement._lent
+        assert lent is not None
+        pid = lent.driver_connection.info.backend_pid  # type: ignore[union-attr]
+        with engine.connect() as killer:
+            assert killer.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid}).scalar()
+        assert intent(scene) == (None, None)
+        other.rollback()
+        assert window.answer() == GO
+    assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+    assert intent(scene) == (1, 4)
+    assert scene.states() == ["accepted", "accepted", *["planned"] * 4]
