@@ -1,6 +1,6 @@
 """The condition language: one typed tree, two spellings, evaluated in Python and in SQL."""
 
-from nexus_marketing.core.conditions.catalogue import campaign_schema, lead_schema, scope_fields
+from nexus_marketing.core.conditions.catalogue import EVENTS, campaign_schema, lead_schema, scope_fields, segment_schema
 from nexus_marketing.core.conditions.check import check
 from nexus_marketing.core.conditions.clock import Evaluation
 from nexus_marketing.core.conditions.dependencies import clock_leaves, dependencies, next_flip
@@ -10,15 +10,20 @@ from nexus_marketing.core.conditions.parse import parse, parse_json, parse_text
 from nexus_marketing.core.conditions.predicate import compile_predicate
 from nexus_marketing.core.conditions.schema import CustomOperator, Dependencies, Field, Folding, Schema
 from nexus_marketing.core.conditions.tree import (
+    FACTS,
     AllOf,
     AnyOf,
     Arithmetic,
     Clock,
     ClockKind,
     Condition,
+    Consented,
     Custom,
+    EventCount,
+    EventPick,
     FieldRef,
     FieldType,
+    InSegment,
     Leaf,
     Literal,
     Not,
@@ -26,20 +31,26 @@ from nexus_marketing.core.conditions.tree import (
 )
 
 __all__ = [
+    "EVENTS",
+    "FACTS",
     "AllOf",
     "AnyOf",
     "Arithmetic",
     "Clock",
     "ClockKind",
     "Condition",
+    "Consented",
     "Custom",
     "CustomOperator",
     "Dependencies",
     "Evaluation",
+    "EventCount",
+    "EventPick",
     "Field",
     "FieldRef",
     "FieldType",
     "Folding",
+    "InSegment",
     "Leaf",
     "Literal",
     "Not",
@@ -57,6 +68,7 @@ __all__ = [
     "parse_json",
     "parse_text",
     "scope_fields",
+    "segment_schema",
     "to_json",
     "to_text",
 ]

@@ -1,6 +1,7 @@
 """The names every tenant has: the lead's columns, the campaign's data and the engine's measures."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 from nexus_marketing.core.conditions.schema import Field, Folding, Schema
@@ -35,6 +36,30 @@ def lead_schema(custom: Mapping[str, FieldType] | None = None) -> Schema:
     bare = (Field(name, kind, ("metadata", name)) for name, kind in declared.items())
     inside = (Field(f"metadata.{name}", kind, ("metadata", name)) for name, kind in declared.items())
     return Schema.of(LEAD_FIELDS, LEAD_ALIASES).extended((*inside, *bare))
+
+
+#: What a condition on an event may name; any other name is a key of its metadata.
+EVENTS: Final = replace(
+    Schema.of(
+        (
+            Field("at", _D, ("tracked_at",)),
+            Field("type", _T),
+            Field("name", _T),
+            Field("channel", _T),
+            Field("campaign_id", _N),
+            Field("link", _N),
+            Field("metadata", FieldType.JSON),
+            # What custom events call their metadata.
+            Field("properties", FieldType.JSON, ("metadata",)),
+        )
+    ),
+    open_field="metadata",
+)
+
+
+def segment_schema(custom: Mapping[str, FieldType] | None = None) -> Schema:
+    """The lead's names, and facts: events, segments, consent."""
+    return replace(lead_schema(custom), events=EVENTS)
 
 
 def scope_fields(scope: str, declared: Mapping[str, FieldType]) -> tuple[Field, ...]:

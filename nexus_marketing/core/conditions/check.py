@@ -13,6 +13,7 @@ from nexus_marketing.core.conditions.limits import check_bounds, refuse
 from nexus_marketing.core.conditions.schema import Field, Schema
 from nexus_marketing.core.conditions.text import CASELESS, parse_expression
 from nexus_marketing.core.conditions.tree import (
+    FACTS,
     NULLARY,
     ORDERINGS,
     POSITIVE_FORMS,
@@ -23,7 +24,10 @@ from nexus_marketing.core.conditions.tree import (
     ClockKind,
     Condition,
     Custom,
+    EventCount,
+    EventPick,
     Expression,
+    Fact,
     FieldRef,
     FieldType,
     Leaf,
@@ -31,6 +35,7 @@ from nexus_marketing.core.conditions.tree import (
     Not,
     Operator,
     expressions,
+    leaves,
     parts,
 )
 from nexus_marketing.core.errors import ConditionError, Problem, ValidationError
@@ -38,6 +43,16 @@ from nexus_marketing.core.values import parse_date, parse_datetime
 
 _DATES: Final = frozenset({FieldType.DATE, FieldType.DATETIME})
 _TEXTUAL: Final = frozenset({Operator.STARTS_WITH, Operator.ENDS_WITH, Operator.MATCHES})
+_COUNTED: Final = frozenset(
+    {
+        Operator.EQUAL,
+        Operator.NOT_EQUAL,
+        Operator.LESS,
+        Operator.LESS_EQUAL,
+        Operator.GREATER,
+        Operator.GREATER_EQUAL,
+    }
+)
 _ORDERED: Final = frozenset({FieldType.NUMBER, FieldType.TEXT, FieldType.DATE, FieldType.DATETIME})
 
 
@@ -83,10 +98,32 @@ def _check(condition: Condition, schema: Schema, path: str, problems: list[Probl
         case Not():
             return replace(condition, term=_check(condition.term, schema, path, problems))
     try:
+        if isinstance(condition, FACTS):
+            return _fact(condition, schema, path)
         return _leaf(condition, schema, path) if isinstance(condition, Leaf) else _custom(condition, schema, path)
     except ConditionError as error:
         problems.extend(error.problems)
         return condition
+
+
+def _fact(fact: Fact, schema: Schema, path: str) -> Fact:
+    if schema.events is None:
+        message = "count(), first(), last(), in_segment() and consent() are for the conditions of segments"
+        refuse(fact.where, "no_facts_here", message, path)
+    if isinstance(fact, EventCount):
+        if fact.operator not in _COUNTED:
+            refuse(fact.where, "not_a_count", f"a count is compared with {', '.join(sorted(_COUNTED))}", path)
+        if fact.since is not None and fact.until is not None and fact.since > fact.until:
+            refuse(fact.where, "empty_range", "between has its bounds the wrong way round; swap them", path)
+    if isinstance(fact, (EventCount, EventPick)) and fact.test is not None:
+        test = check(fact.test, schema.events, path)
+        for leaf in leaves(test):
+            if isinstance(leaf, Leaf) and any(isinstance(each, Clock) for each in expressions(leaf)):
+                refuse(
+                    leaf.where, "clock_in_event", "say within 30 days behind count(…) instead of the clock in it", path
+                )
+        return replace(fact, test=test)
+    return fact
 
 
 def _custom(condition: Custom, schema: Schema, path: str) -> Custom:

@@ -38,6 +38,10 @@ class Evaluation:
         """The date in ``zone``."""
         return self.day(Clock(ClockKind.TODAY))
 
+    def next_day(self) -> datetime:
+        """When the date in ``zone`` changes."""
+        return start_of_day(self.today + timedelta(days=1), self.zone)
+
     def instant(self, clock: Clock) -> datetime:
         """The clock as a point in time; ``today()`` is the start of that day in ``zone``."""
         found = self._read.get((clock, FieldType.DATETIME))

@@ -12,15 +12,22 @@ from zoneinfo import ZoneInfo
 from nexus_marketing.core.conditions.check import comparison_type
 from nexus_marketing.core.conditions.clock import EARLIEST, LATEST, Evaluation, is_zone, start_of_day
 from nexus_marketing.core.conditions.evaluate import closures, operand, reader
+from nexus_marketing.core.conditions.facts import flips
 from nexus_marketing.core.conditions.normal import normalise
 from nexus_marketing.core.conditions.schema import Dependencies, Record, Schema
 from nexus_marketing.core.conditions.tree import (
+    FACTS,
     Clock,
     ClockKind,
     Condition,
+    Consented,
+    ConsentIs,
     Custom,
+    EventCount,
+    Fact,
     FieldRef,
     FieldType,
+    InSegment,
     Leaf,
     expressions,
     leaves,
@@ -38,6 +45,9 @@ def dependencies(condition: Condition, schema: Schema) -> Dependencies:
         if isinstance(leaf, Custom):
             found |= schema.operator(leaf.name).depends_on
             continue
+        if isinstance(leaf, FACTS):
+            found |= _read_by(leaf)
+            continue
         flat = [part for expression in expressions(leaf) for part in parts(expression)]
         names = {part.name for part in flat if isinstance(part, FieldRef)}
         clocks = [part for part in flat if isinstance(part, Clock)]
@@ -45,6 +55,18 @@ def dependencies(condition: Condition, schema: Schema) -> Dependencies:
             names.add(schema.zone_field)
         found |= Dependencies(fields=frozenset(names), clock=bool(clocks))
     return found
+
+
+def _read_by(fact: Fact) -> Dependencies:
+    match fact:
+        case InSegment():
+            return Dependencies(segments=frozenset({str(fact.segment)}))
+        case Consented():
+            by_clock = fact.state in {ConsentIs.GRANTED, ConsentIs.EXPIRED}
+            return Dependencies(consents=frozenset({fact.channel}), clock=by_clock)
+        case EventCount():
+            return Dependencies(events=frozenset({fact.event}), clock=fact.within_seconds is not None)
+    return Dependencies(events=frozenset({fact.event}))
 
 
 def clock_leaves(condition: Condition, schema: Schema) -> tuple[Leaf, ...]:
@@ -68,6 +90,9 @@ def next_flip(condition: Condition, schema: Schema, record: Record, evaluation: 
     for leaf in leaves(normal):
         if isinstance(leaf, Custom):
             has_unknown |= schema.operator(leaf.name).depends_on.clock
+            continue
+        if isinstance(leaf, FACTS):
+            candidates.update(flips(leaf, record))
             continue
         try:
             candidates.update(_candidates(leaf, schema, record, evaluation))

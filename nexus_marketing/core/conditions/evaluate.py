@@ -10,8 +10,11 @@ from datetime import date, datetime
 from typing import Any, Final
 
 from nexus_marketing.core.conditions import patterns
+from nexus_marketing.core.conditions.catalogue import EVENTS
 from nexus_marketing.core.conditions.check import comparison_type
 from nexus_marketing.core.conditions.clock import Evaluation
+from nexus_marketing.core.conditions.facts import fact_predicate
+from nexus_marketing.core.conditions.normal import normalise
 from nexus_marketing.core.conditions.schema import Field, Folding, Record, Schema
 from nexus_marketing.core.conditions.tree import (
     AllOf,
@@ -19,10 +22,14 @@ from nexus_marketing.core.conditions.tree import (
     Clock,
     ClockKind,
     Condition,
+    Consented,
     Custom,
+    EventCount,
+    EventPick,
     Expression,
     FieldRef,
     FieldType,
+    InSegment,
     Leaf,
     Literal,
     LiteralValue,
@@ -58,6 +65,8 @@ def closures(condition: Condition, schema: Schema) -> Predicate:
             return _not(closures(condition.term, schema))
         case Custom():
             return _custom(condition, schema)
+        case EventCount() | EventPick() | InSegment() | Consented():
+            return fact_predicate(condition, lambda test: closures(normalise(test, EVENTS), EVENTS))
     return _leaf(condition, schema)
 
 

@@ -20,10 +20,14 @@ from nexus_marketing.core.conditions.tree import (
     Clock,
     ClockKind,
     Condition,
+    Consented,
     Custom,
+    EventCount,
+    EventPick,
     Expression,
     FieldRef,
     FieldType,
+    InSegment,
     Leaf,
     Literal,
     Not,
@@ -94,6 +98,8 @@ class _Builder:
                 return ast.UnaryOp(ast.Not(), self.node(condition.term))
             case Leaf():
                 return self.leaf(condition)
+            case EventCount() | EventPick() | InSegment() | Consented():
+                return _call(self.bind(closures(condition, self.schema)), [_name("record"), _name("evaluation")])
         raise TypeError("plugin conditions are not compiled")
 
     def leaf(self, leaf: Leaf) -> ast.expr:

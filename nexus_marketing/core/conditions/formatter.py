@@ -4,6 +4,7 @@ import re
 from datetime import date, datetime
 from typing import Final
 
+from nexus_marketing.core.conditions.text import DEFAULT_CONSENT
 from nexus_marketing.core.conditions.tree import (
     NULLARY,
     AllOf,
@@ -11,9 +12,13 @@ from nexus_marketing.core.conditions.tree import (
     Arithmetic,
     Clock,
     Condition,
+    Consented,
     Custom,
+    EventCount,
+    EventPick,
     Expression,
     FieldRef,
+    InSegment,
     Leaf,
     Literal,
     LiteralValue,
@@ -52,6 +57,8 @@ _RESERVED: Final = frozenset(
         "ignoring_case",
     ]
 )
+#: Words that mean something before and after an event's name.
+_EVENT_WORDS: Final = frozenset({"where", "any", "any_verdict", *_RESERVED})
 _FIRST: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _LATER: Final = re.compile(r"[A-Za-z0-9_]+\Z")
 _UNITS: Final = ((86_400, "days"), (3_600, "hours"), (60, "minutes"), (1, "seconds"))
@@ -68,6 +75,18 @@ def to_text(condition: Condition) -> str:
             return f"NOT {_grouped(condition.term)}"
         case Custom():
             return f"{condition.name}({', '.join(map(expression_text, condition.arguments))})"
+        case EventCount():
+            window = _window_text(condition)
+            return f"count({_event_text(condition)}) {condition.operator} {condition.number}{window}"
+        case EventPick():
+            return f"{condition.pick}({_event_text(condition)}) has ({to_text(condition.test)})"
+        case InSegment():
+            return f"in_segment({_literal_text(condition.segment)})"
+        case Consented():
+            names = _literal_text(condition.channel)
+            if condition.type != DEFAULT_CONSENT:
+                names += f", {_literal_text(condition.type)}"
+            return f"consent({names}) == {_literal_text(str(condition.state))}"
     return _leaf_text(condition)
 
 
@@ -82,7 +101,45 @@ def to_json(condition: Condition) -> Json:
             return {"logic": "NOT", "conditions": [to_json(condition.term)]}
         case Custom():
             return {"custom": condition.name, "arguments": [_plain(entry.value) for entry in condition.arguments]}
+        case EventCount():
+            return _count_json(condition)
+        case EventPick():
+            found: Json = {str(condition.pick): condition.event, "has": to_json(condition.test)}
+            return found | _verdict_json(any_verdict=condition.any_verdict)
+        case InSegment():
+            return {"in_segment": condition.segment}
+        case Consented():
+            kind: Json = {} if condition.type == DEFAULT_CONSENT else {"type": condition.type}
+            return {"consent": condition.channel, **kind, "operator": "==", "value": str(condition.state)}
     return _leaf_json(condition)
+
+
+def _event_text(fact: EventCount | EventPick) -> str:
+    verdict = " any verdict" if fact.any_verdict else ""
+    name = f"'{fact.event}'" if fact.event.split(".")[0] in _EVENT_WORDS else fact.event
+    where = f" where {to_text(fact.test)}" if isinstance(fact, EventCount) and fact.test is not None else ""
+    return f"{name}{verdict}{where}"
+
+
+def _window_text(fact: EventCount) -> str:
+    if fact.since is not None and fact.until is not None:
+        return f" between {fact.since.isoformat()} and {fact.until.isoformat()}"
+    return "" if fact.within_seconds is None else f" within {_duration_text(fact.within_seconds)}"
+
+
+def _count_json(fact: EventCount) -> Json:
+    found: Json = {"count": fact.event, "operator": str(fact.operator), "value": fact.number}
+    if fact.test is not None:
+        found["where"] = to_json(fact.test)
+    if fact.within_seconds is not None:
+        found["within"] = _duration_text(fact.within_seconds)
+    if fact.since is not None and fact.until is not None:
+        found["between"] = [fact.since.isoformat(), fact.until.isoformat()]
+    return found | _verdict_json(any_verdict=fact.any_verdict)
+
+
+def _verdict_json(*, any_verdict: bool) -> Json:
+    return {"verdict": "any"} if any_verdict else {}
 
 
 def expression_text(expression: Expression) -> str:
@@ -165,6 +222,9 @@ def _name_text(name: str) -> str:
 def _clock_text(clock: Clock) -> str:
     if not clock.offset_seconds:
         return f"{clock.kind}()"
-    seconds = abs(clock.offset_seconds)
+    return f"{clock.kind}() {'-' if clock.offset_seconds < 0 else '+'} {_duration_text(abs(clock.offset_seconds))}"
+
+
+def _duration_text(seconds: int) -> str:
     size, unit = next((size, unit) for size, unit in _UNITS if seconds % size == 0)
-    return f"{clock.kind}() {'-' if clock.offset_seconds < 0 else '+'} {seconds // size} {unit}"
+    return f"{seconds // size} {unit}"

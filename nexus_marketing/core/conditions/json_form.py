@@ -3,27 +3,43 @@
 Every error carries the path inside the document, such as ``conditions.1.value``.
 """
 
+import re
 from collections.abc import Mapping, Sequence
+from datetime import date
 from typing import TYPE_CHECKING, Final
 
 from nexus_marketing.core.conditions.limits import BOUNDS, check_bounds, check_literal, refuse
-from nexus_marketing.core.conditions.text import operator_word, parse_expression
+from nexus_marketing.core.conditions.text import (
+    DEFAULT_CONSENT,
+    consent_state,
+    event_name,
+    operator_word,
+    parse_expression,
+    segment_named,
+    whole_number,
+    window_seconds,
+)
 from nexus_marketing.core.conditions.tree import (
     NULLARY,
     AllOf,
     AnyOf,
     Condition,
+    Consented,
     Custom,
+    EventCount,
+    EventPick,
     Expression,
     FieldRef,
+    InSegment,
     Leaf,
     Literal,
     LiteralValue,
     Not,
     Operator,
+    Pick,
 )
 from nexus_marketing.core.errors import ConditionError, ValidationError
-from nexus_marketing.core.values import canonical_number, canonical_text, join
+from nexus_marketing.core.values import UNIT_SECONDS, canonical_number, canonical_text, join, parse_date
 
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
@@ -31,6 +47,11 @@ if TYPE_CHECKING:
 _GROUP: Final = frozenset({"conditions", "logic"})
 _LEAF: Final = frozenset({"field", "operator", "value", "ignore_case"})
 _CUSTOM: Final = frozenset({"custom", "arguments"})
+_COUNT: Final = frozenset({"count", "operator", "value", "where", "within", "between", "verdict"})
+_PICK: Final = frozenset({"first", "last", "has", "verdict"})
+_SEGMENT: Final = frozenset({"in_segment"})
+_CONSENT: Final = frozenset({"consent", "type", "operator", "value"})
+_DURATION: Final = re.compile(r"([0-9]{1,10})\s*(second|minute|hour|day|week)s?")
 _OPERATORS: Final = {str(operator): operator for operator in Operator}
 _LISTS: Final = frozenset({Operator.IN, Operator.NOT_IN, Operator.BETWEEN})
 
@@ -67,7 +88,89 @@ class _Reader:
             )
         if "conditions" in document:
             return self.group(document, where, depth)
-        return self.custom(document, where) if "custom" in document else self.leaf(document, where)
+        for key, read in (("custom", self.custom), ("in_segment", self.segment), ("consent", self.consent)):
+            if key in document:
+                return read(document, where)
+        if "count" in document:
+            return self.count(document, where, depth)
+        if "first" in document or "last" in document:
+            return self.pick(document, where, depth)
+        return self.leaf(document, where)
+
+    def count(self, document: Mapping[object, object], where: str, depth: int) -> Condition:
+        self.known(document, _COUNT, where)
+        event = self.event(document["count"], join(where, "count"))
+        operator = self.operator(document.get("operator", ">="), join(where, "operator"))
+        value = document.get("value", 1)
+        if isinstance(value, bool) or not isinstance(value, int):
+            refuse(join(where, "value"), "not_a_count", "a count is compared with a whole number", self.path)
+        number = whole_number(str(value), join(where, "value"), self.path)
+        test = self.condition(document["where"], join(where, "where"), depth + 1) if "where" in document else None
+        span = self.span(document, where)
+        return EventCount(
+            event, operator, number, test, *span, any_verdict=self.any_verdict(document, where), where=where
+        )
+
+    def span(self, document: Mapping[object, object], where: str) -> tuple[int | None, date | None, date | None]:
+        if "within" in document and "between" in document:
+            refuse(where, "two_windows", "a count has one window: within or between", self.path)
+        if "within" in document:
+            place, said = join(where, "within"), document["within"]
+            match = _DURATION.fullmatch(said) if isinstance(said, str) else None
+            if match is None:
+                refuse(place, "not_a_duration", 'within is a duration such as "30 days"', self.path)
+            return window_seconds(int(match[1]) * UNIT_SECONDS[match[2]], place, self.path), None, None
+        if "between" not in document:
+            return None, None, None
+        place, days = join(where, "between"), document["between"]
+        if not _is_list(days) or len(days) != 2 or not all(isinstance(day, str) for day in days):
+            refuse(place, "not_a_list", 'between is two days, such as ["2026-01-01", "2026-01-31"]', self.path)
+        try:
+            return None, parse_date(str(days[0])), parse_date(str(days[1]))
+        except ValidationError as error:
+            refuse(place, error.problems[0].code, error.problems[0].message, self.path)
+
+    def pick(self, document: Mapping[object, object], where: str, depth: int) -> Condition:
+        self.known(document, _PICK, where)
+        if "first" in document and "last" in document:
+            refuse(where, "two_picks", "either the first event or the last", self.path)
+        pick = Pick.FIRST if "first" in document else Pick.LAST
+        if "has" not in document:
+            refuse(join(where, "has"), "required", "has says what the event must satisfy", self.path)
+        test = self.condition(document["has"], join(where, "has"), depth + 1)
+        event = self.event(document[str(pick)], join(where, pick))
+        return EventPick(pick, event, test, self.any_verdict(document, where), where)
+
+    def event(self, name: object, where: str) -> str:
+        return event_name(name if isinstance(name, str) else "", where, self.path)
+
+    def any_verdict(self, document: Mapping[object, object], where: str) -> bool:
+        verdict = document.get("verdict", "human")
+        if verdict not in ("human", "any"):
+            refuse(join(where, "verdict"), "unknown_verdict", "verdict is human or any", self.path)
+        return verdict == "any"
+
+    def segment(self, document: Mapping[object, object], where: str) -> InSegment:
+        self.known(document, _SEGMENT, where)
+        place = join(where, "in_segment")
+        return InSegment(segment_named(self.literal(document["in_segment"], place), place, self.path), where)
+
+    def consent(self, document: Mapping[object, object], where: str) -> Condition:
+        self.known(document, _CONSENT, where)
+        operator = self.operator(document.get("operator", "=="), join(where, "operator"))
+        if operator not in {Operator.EQUAL, Operator.NOT_EQUAL}:
+            refuse(join(where, "operator"), "no_order", "consent has no order; use == or !=", self.path)
+        texts = {
+            "consent": document["consent"],
+            "type": document.get("type", DEFAULT_CONSENT),
+            "value": document.get("value"),
+        }
+        for key, text in texts.items():
+            if not isinstance(text, str) or not 0 < len(text) <= 64:
+                refuse(join(where, key), "not_text", f"{key} is a text", self.path)
+        state = consent_state(str(texts["value"]), join(where, "value"), self.path)
+        found = Consented(str(texts["consent"]), state, str(texts["type"]), where)
+        return found if operator is Operator.EQUAL else Not(found, where)
 
     def group(self, document: Mapping[object, object], where: str, depth: int) -> Condition:
         self.known(document, _GROUP, where)

@@ -3,7 +3,18 @@
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
-from nexus_marketing.core.conditions.tree import AllOf, AnyOf, Condition, Custom, Leaf, Literal, Not, Where, parts
+from nexus_marketing.core.conditions.tree import (
+    FACTS,
+    AllOf,
+    AnyOf,
+    Condition,
+    Custom,
+    Leaf,
+    Literal,
+    Not,
+    Where,
+    parts,
+)
 from nexus_marketing.core.errors import ConditionError, Problem
 from nexus_marketing.core.values import join
 
@@ -19,6 +30,7 @@ class Bounds:
     literals: int = 4_000
     literal_characters: int = 1_024
     arithmetic_operands: int = 6
+    facts: int = 16
 
 
 BOUNDS: Final = Bounds()
@@ -27,7 +39,7 @@ BOUNDS: Final = Bounds()
 def check_bounds(condition: Condition, path: str = "", bounds: Bounds = BOUNDS) -> None:
     """Refuse a tree that is too deep, has too many nodes or too long lists. Needs no recursion."""
     waiting: list[tuple[Condition, int]] = [(condition, 1)]
-    nodes = literals = 0
+    nodes = literals = facts = 0
     while waiting:
         node, depth = waiting.pop()
         nodes += 1
@@ -39,6 +51,15 @@ def check_bounds(condition: Condition, path: str = "", bounds: Bounds = BOUNDS) 
             waiting.extend((term, depth + 1) for term in reversed(node.terms))
         elif isinstance(node, Not):
             waiting.append((node.term, depth + 1))
+        elif isinstance(node, FACTS):
+            facts += 1
+            if facts > bounds.facts:
+                refuse(
+                    node.where, "too_many_facts", f"more than {bounds.facts} questions about events and the like", path
+                )
+            test = getattr(node, "test", None)
+            if test is not None:
+                waiting.append((test, depth + 1))
         else:
             literals += _check_leaf(node, path, bounds)
             if literals > bounds.literals:

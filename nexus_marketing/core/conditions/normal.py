@@ -16,8 +16,12 @@ from nexus_marketing.core.conditions.tree import (
     AllOf,
     AnyOf,
     Condition,
+    Consented,
     Custom,
+    EventCount,
+    EventPick,
     FieldRef,
+    InSegment,
     Leaf,
     Literal,
     Not,
@@ -51,6 +55,10 @@ def _normal(condition: Condition, schema: Schema, *, negated: bool) -> Condition
             return AllOf(terms) if isinstance(condition, AllOf) is not negated else AnyOf(terms)
         case Custom():
             return _custom(condition, schema, negated=negated)
+        case EventCount(operator=Operator.NOT_EQUAL):
+            return _normal(replace(condition, operator=Operator.EQUAL), schema, negated=not negated)
+        case EventCount() | EventPick() | InSegment() | Consented():
+            return Not(condition) if negated else condition
     positive = POSITIVE_FORMS.get(condition.operator)
     if positive is not None:
         condition, negated = replace(condition, operator=positive), not negated

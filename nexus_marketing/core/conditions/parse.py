@@ -7,7 +7,7 @@ from nexus_marketing.core.conditions.json_form import parse_json_tree
 from nexus_marketing.core.conditions.limits import refuse
 from nexus_marketing.core.conditions.schema import Schema
 from nexus_marketing.core.conditions.text import parse_text_tree
-from nexus_marketing.core.conditions.tree import AllOf, AnyOf, Condition, Custom, Leaf, Not
+from nexus_marketing.core.conditions.tree import FACTS, AllOf, AnyOf, Condition, Custom, Leaf, Not
 
 
 def parse_text(text: str, schema: Schema | None = None, path: str = "") -> Condition:
@@ -35,7 +35,7 @@ def parse(spelling: object, schema: Schema | None = None, path: str = "") -> Con
     """Parse any spelling: text, a JSON object, or a tree."""
     if isinstance(spelling, str):
         return parse_text(spelling, schema, path)
-    if isinstance(spelling, (AllOf, AnyOf, Not, Leaf, Custom)):
+    if isinstance(spelling, (AllOf, AnyOf, Not, Leaf, Custom, *FACTS)):
         return spelling if schema is None else check(spelling, schema, path)
     if isinstance(spelling, Mapping):
         return parse_json(spelling, schema, path)

@@ -58,6 +58,7 @@ class Dependencies:
     fields: frozenset[str] = frozenset()
     events: frozenset[str] = frozenset()
     segments: frozenset[str] = frozenset()
+    consents: frozenset[str] = frozenset()
     clock: bool = False
 
     def __or__(self, other: "Dependencies") -> "Dependencies":
@@ -66,6 +67,7 @@ class Dependencies:
             self.fields | other.fields,
             self.events | other.events,
             self.segments | other.segments,
+            self.consents | other.consents,
             self.clock or other.clock,
         )
 
@@ -91,6 +93,10 @@ class Schema:
     aliases: Mapping[str, str] = field(default_factory=dict)
     operators: Mapping[str, CustomOperator] = field(default_factory=dict)
     zone_field: str = "time_zone"
+    #: The names of events, where conditions may ask for facts (``core.conditions.facts``).
+    events: "Schema | None" = None
+    #: A field of type ``json`` in which names that are no field are looked for.
+    open_field: str | None = None
 
     @classmethod
     def of(cls, fields: Iterable[Field], aliases: Mapping[str, str] | None = None) -> "Schema":
@@ -107,9 +113,13 @@ class Schema:
 
     def find(self, name: str) -> Field | None:
         """The field of a name or alias, or None."""
-        bare = name.removeprefix("lead.")
-        found = self.fields.get(self.aliases.get(bare, bare))
-        return found if found is not None else self._inside_json(bare)
+        if self.open_field is not None and name.startswith("lead."):
+            return None
+        bare = name.removeprefix("lead." if self.open_field is None else "event.")
+        found = self.fields.get(self.aliases.get(bare, bare)) or self._inside_json(bare)
+        if found is None and self.open_field is not None:
+            return self._inside_json(f"{self.open_field}.{bare}")
+        return found
 
     def resolve(self, name: str, where: Where = NOWHERE, path: str = "") -> Field:
         """The field of a name, or an error that names the nearest one."""

@@ -19,14 +19,20 @@ from nexus_marketing.core.conditions.tree import (
     Clock,
     ClockKind,
     Condition,
+    Consented,
+    ConsentIs,
     Custom,
+    EventCount,
+    EventPick,
     Expression,
     FieldRef,
+    InSegment,
     Leaf,
     Literal,
     LiteralValue,
     Not,
     Operator,
+    Pick,
     Where,
 )
 from nexus_marketing.core.errors import ConditionError, ValidationError
@@ -35,6 +41,11 @@ from nexus_marketing.core.values import UNIT_SECONDS, canonical_number, canonica
 if TYPE_CHECKING:
     from lark import Lark
 
+#: As events are recorded (``core.engagements``).
+EVENT_NAME: Final = re.compile(r"[a-z][a-z0-9_.]{0,63}")
+MAX_COUNT_DIGITS: Final = 6
+#: What consent is for where nothing is said.
+DEFAULT_CONSENT: Final = "marketing"
 MAX_OFFSET_SECONDS: Final = 100 * 366 * 86_400
 _SYNONYMS: Final = {"=": "==", "<>": "!=", "is_null": "is_missing", "is_not_null": "is_present"}
 _OPPOSITES: Final = {"is_not_missing": "is_present", "is_not_present": "is_missing"}
@@ -180,6 +191,13 @@ def _null(subject: Any, operator: Any, _null_token: Any) -> Leaf:
     return Leaf(subject, meaning, where=operator.start_pos)
 
 
+def window_seconds(seconds: int, where: Where, path: str = "") -> int:
+    """How far back a count looks."""
+    if not 0 < seconds <= MAX_OFFSET_SECONDS:
+        refuse(where, "offset_too_long", "a count looks back by at most 100 years", path)
+    return seconds
+
+
 def literal(make: Callable[[str], LiteralValue], text: str, where: Where) -> Literal:
     """A literal from its spelling; what is not canonical is refused at its place."""
     try:
@@ -207,6 +225,79 @@ def _duration(token: Any) -> _Duration:
 
 def _name(token: Any) -> FieldRef:
     return FieldRef(token.replace("`", ""), token.start_pos)
+
+
+@dataclass(frozen=True, slots=True)
+class _Event:
+    """What stands between the parentheses of ``count(…)``."""
+
+    name: str
+    any_verdict: bool
+    test: Condition | None
+
+
+def _event(name: Any, *more: Any) -> _Event:
+    test = more[-1] if more and not isinstance(more[-1], str) else None
+    any_verdict = bool(more) and isinstance(more[0], str)
+    text = _unquote(name) if name.type == "STRING" else name.replace("`", "")
+    return _Event(event_name(text, name.start_pos), any_verdict, test)
+
+
+def event_name(text: str, where: Where, path: str = "") -> str:
+    """The name of an event, as events are recorded by."""
+    if not EVENT_NAME.fullmatch(text):
+        refuse(where, "not_an_event", "an event is named like order_placed: small letters, digits, _ and .", path)
+    return text
+
+
+def whole_number(text: str, where: Where, path: str = "") -> int:
+    """What a count is compared with."""
+    if not text.isascii() or not text.isdecimal() or len(text) > MAX_COUNT_DIGITS:
+        refuse(where, "not_a_count", "a count is compared with a whole number up to 999,999", path)
+    return int(text)
+
+
+def consent_state(text: str, where: Where, path: str = "") -> ConsentIs:
+    """The state that consent is compared with."""
+    if text not in set(ConsentIs):
+        refuse(where, "unknown_state", f"consent is {', '.join(ConsentIs)}, not {text[:40]!a}", path)
+    return ConsentIs(text)
+
+
+def _count(token: Any, event: _Event, operator: Any, number: Any, **span: Any) -> EventCount:
+    counted = whole_number(str(number), number.start_pos)
+    word = Operator(operator_word(operator))
+    return EventCount(
+        event.name, word, counted, event.test, **span, any_verdict=event.any_verdict, where=token.start_pos
+    )
+
+
+def _consented(token: Any, *parts: Any) -> Condition:
+    *names, operator, state = parts
+    word = operator_word(operator)
+    if word not in {"==", "!="}:
+        refuse(operator.start_pos, "no_order", "consent has no order; use == or !=")
+    channel, *type_ = (_text(each).value for each in names)
+    kind = str(type_[0]) if type_ else DEFAULT_CONSENT
+    found = Consented(str(channel), consent_state(_unquote(state), state.start_pos), kind, token.start_pos)
+    return found if word == "==" else Not(found, token.start_pos)
+
+
+def _segment(token: Any, name: Literal) -> InSegment:
+    return InSegment(segment_named(name, token.start_pos), token.start_pos)
+
+
+def segment_named(name: Literal, where: Where, path: str = "") -> int | str:
+    """An id, or a name."""
+    value = name.value
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, str))
+        or value == ""
+        or (isinstance(value, int) and value < 1)
+    ):
+        refuse(where, "not_a_segment", "in_segment takes the id of a segment, or its name in quotes", path)
+    return value
 
 
 def _group(kind: type[AllOf] | type[AnyOf], terms: tuple[Condition, ...]) -> Condition:
@@ -262,6 +353,29 @@ def _builder() -> Any:
         def clock(self, token: Any) -> Clock:
             return Clock(ClockKind(token.lower().split("(")[0]), 0, token.start_pos)
 
+        def event_count(self, token: Any, event: _Event, operator: Any, number: Any) -> EventCount:
+            return _count(token, event, operator, number)
+
+        def event_count_within(self, token: Any, event: _Event, operator: Any, number: Any, span: Any) -> EventCount:
+            duration = _duration(span)
+            return _count(
+                token, event, operator, number, within_seconds=window_seconds(duration.seconds, duration.where)
+            )
+
+        def event_count_between(
+            self, token: Any, event: _Event, operator: Any, number: Any, _between: Any, since: Any, until: Any
+        ) -> EventCount:
+            first, last = (literal(parse_date, str(each), each.start_pos).value for each in (since, until))
+            return _count(token, event, operator, number, since=first, until=last)
+
+        def event_pick(self, token: Any, event: _Event, test: Condition) -> EventPick:
+            if event.test is not None:
+                refuse(token.start_pos, "where_in_pick", f"{token}(…) has (…): say all of it after has")
+            return EventPick(Pick(token.lower()), event.name, test, event.any_verdict, token.start_pos)
+
+        event = staticmethod(_event)
+        in_segment = staticmethod(_segment)
+        consented = staticmethod(_consented)
         compare_null = staticmethod(_null)
         ignoring_case = staticmethod(_ignoring)
         arithmetic = staticmethod(_arithmetic)

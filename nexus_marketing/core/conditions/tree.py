@@ -134,6 +134,70 @@ class Custom:
     where: Where = field(default=NOWHERE, compare=False, repr=False)
 
 
+class Pick(StrEnum):
+    """Which of a lead's events of one name, by the moment at which they happened."""
+
+    FIRST = "first"
+    LAST = "last"
+
+
+class ConsentIs(StrEnum):
+    """What the newest act of consent says; ``none`` where there was no act."""
+
+    GRANTED = "granted"
+    REVOKED = "revoked"
+    EXPIRED = "expired"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class EventCount:
+    """How often an event of a name happened to the lead, compared with a whole number.
+
+    ``test`` is a condition on the event itself. Events count from ``within_seconds`` before the evaluation on, or on
+    the days ``since`` to ``until`` (UTC, both included), or ever. Machines count only where ``any_verdict`` says so.
+    """
+
+    event: str
+    operator: Operator
+    number: int
+    test: Condition | None = None
+    within_seconds: int | None = None
+    since: date | None = None
+    until: date | None = None
+    any_verdict: bool = False
+    where: Where = field(default=NOWHERE, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class EventPick:
+    """True when there is a first or last event of a name and it satisfies ``test``."""
+
+    pick: Pick
+    event: str
+    test: Condition
+    any_verdict: bool = False
+    where: Where = field(default=NOWHERE, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class InSegment:
+    """True when the lead is in a segment, by id; a name stands only until it is saved."""
+
+    segment: int | str
+    where: Where = field(default=NOWHERE, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Consented:
+    """True when the lead's consent for a channel and type is in this state."""
+
+    channel: str
+    state: ConsentIs
+    type: str = "marketing"
+    where: Where = field(default=NOWHERE, compare=False, repr=False)
+
+
 @dataclass(frozen=True, slots=True)
 class AllOf:
     """True when every term is."""
@@ -158,7 +222,9 @@ class Not:
     where: Where = field(default=NOWHERE, compare=False, repr=False)
 
 
-Condition = AllOf | AnyOf | Not | Leaf | Custom
+Fact = EventCount | EventPick | InSegment | Consented
+FACTS: Final = (EventCount, EventPick, InSegment, Consented)
+Condition = AllOf | AnyOf | Not | Leaf | Custom | Fact
 
 
 def literal_type(value: LiteralValue) -> FieldType:
@@ -184,9 +250,9 @@ def parts(expression: Expression) -> tuple[Expression, ...]:
     return (expression,)
 
 
-def leaves(condition: Condition) -> tuple[Leaf | Custom, ...]:
-    """Every comparison and plugin condition, left to right."""
-    found: list[Leaf | Custom] = []
+def leaves(condition: Condition) -> tuple[Leaf | Custom | Fact, ...]:
+    """Every comparison, plugin condition and fact, left to right; what a fact asks of its events is not looked into."""
+    found: list[Leaf | Custom | Fact] = []
     waiting: list[Condition] = [condition]
     while waiting:
         node = waiting.pop()

@@ -30,17 +30,23 @@ from sqlalchemy import (
 from sqlalchemy.sql.elements import BindParameter
 
 from nexus_marketing.core.conditions import (
+    EVENTS,
+    FACTS,
     AllOf,
     AnyOf,
     Arithmetic,
     Clock,
     ClockKind,
     Condition,
+    Consented,
     Custom,
     Evaluation,
+    EventCount,
+    EventPick,
     Field,
     FieldRef,
     FieldType,
+    InSegment,
     Leaf,
     Not,
     Operator,
@@ -52,9 +58,10 @@ from nexus_marketing.core.conditions.clock import known_zones
 from nexus_marketing.core.conditions.evaluate import LARGEST, SMALLEST
 from nexus_marketing.core.conditions.limits import refuse
 from nexus_marketing.core.conditions.normal import normalise
-from nexus_marketing.core.conditions.tree import Expression, expressions, parts
+from nexus_marketing.core.conditions.tree import Expression, Fact, expressions, parts
 from nexus_marketing.core.values import canonical_datetime
 from nexus_marketing.db.conditions.engine import Column, Engine, Test
+from nexus_marketing.db.conditions.facts import EVENT_COLUMNS, Related, compile_fact
 from nexus_marketing.db.conditions.postgresql import PostgresEngine
 from nexus_marketing.db.conditions.sqlite import SqliteEngine
 
@@ -78,6 +85,7 @@ def compile_condition(
     evaluation: Evaluation,
     *,
     zones: Collection[str] | None = None,
+    related: Related | None = None,
 ) -> Test:
     """Compile a condition for a WHERE clause; it may answer NULL for false.
 
@@ -88,12 +96,13 @@ def compile_condition(
         dialect: ``postgresql`` or ``sqlite``.
         evaluation: the one reading of the clock.
         zones: the time zones present, for ``local_today()``; all known zones without it.
+        related: how to reach events, segments and consent; conditions that ask for them are refused without it.
 
     Raises:
         ConditionError: a name or type is wrong, a plugin condition has no SQL form, or a field
             has no column here.
     """
-    compiler = _Compiler(schema, columns, _ENGINES[dialect](), evaluation, zones)
+    compiler = _Compiler(schema, columns, dialect, evaluation, zones, related)
     return compiler.condition(normalise(condition, schema))
 
 
@@ -114,19 +123,22 @@ def next_text(prefix: str) -> str | None:
 class _Compiler:
     """One compilation; holds what every leaf needs."""
 
-    __slots__ = ("columns", "engine", "evaluation", "schema", "zones")
+    __slots__ = ("columns", "dialect", "engine", "evaluation", "related", "schema", "zones")
 
     def __init__(
         self,
         schema: Schema,
         columns: Mapping[str, Any],
-        engine: Engine,
+        dialect: str,
         evaluation: Evaluation,
         zones: Collection[str] | None,
+        related: Related | None = None,
     ) -> None:
         self.schema = schema
         self.columns = columns
-        self.engine = engine
+        self.dialect = dialect
+        self.engine = _ENGINES[dialect]()
+        self.related = related
         self.evaluation = evaluation
         self.zones = zones
 
@@ -137,10 +149,24 @@ class _Compiler:
             case AnyOf():
                 return or_(*map(self.condition, condition.terms)).self_group()
             case Not():
-                return self.condition(condition.term).is_not(true())
+                term = self.condition(condition.term)
+                # Facts are two-valued, and below IS NOT TRUE they would be no join.
+                return ~term if isinstance(condition.term, FACTS) else term.is_not(true())
             case Custom():
                 refuse(condition.where, "no_sql_form", f"{condition.name}() has no SQL form; evaluate it in Python")
+            case EventCount() | EventPick() | InSegment() | Consented():
+                return self.fact(condition)
         return self.leaf(condition)
+
+    def fact(self, fact: Fact) -> Test:
+        if self.related is None:
+            refuse(fact.where, "no_facts_here", "events, segments and consent are for the conditions of segments")
+        return compile_fact(fact, self.related, self.dialect, self.evaluation.now, self.of_event)
+
+    def of_event(self, condition: Condition, events: Any) -> Test:
+        columns = {name: events.c[name] for name in EVENT_COLUMNS}
+        compiler = _Compiler(EVENTS, columns, self.dialect, self.evaluation, ())
+        return compiler.condition(normalise(condition, EVENTS))
 
     def leaf(self, leaf: Leaf) -> Test:
         if leaf.operator is Operator.BETWEEN or leaf.operator in _COMPARE:
@@ -264,7 +290,7 @@ class _Compiler:
                 moment = expression.value
             case _:
                 raise TypeError(f"{expression} passed the checks in a comparison of dates")
-        return _moment(moment, kind, column_type)
+        return moment_of(moment, kind, column_type)
 
     def local_today(self, clock: Clock, column_type: Any) -> Column:
         """A CASE over the zones that are present: no database does zone arithmetic."""
@@ -272,11 +298,11 @@ class _Compiler:
         groups = self.evaluation.zones_by_date(clock, known_zones() if self.zones is None else self.zones)
         default = self.evaluation.day(clock)
         whens = [
-            (self.engine.is_any_of(zone, list(names)), _moment(day, FieldType.DATE, column_type))
+            (self.engine.is_any_of(zone, list(names)), moment_of(day, FieldType.DATE, column_type))
             for day, names in groups.items()
             if day != default
         ]
-        otherwise = _moment(default, FieldType.DATE, column_type)
+        otherwise = moment_of(default, FieldType.DATE, column_type)
         return case(*whens, else_=otherwise) if whens else otherwise
 
     # Membership and text
@@ -350,7 +376,22 @@ def _literal(value: Any, kind: FieldType) -> Any:
     return literal(value, Text())
 
 
-def _moment(moment: Any, kind: FieldType, column_type: Any) -> Column:
+def dated_column(field: Field, columns: Mapping[str, Any], dialect: str, kind: FieldType) -> tuple[Column, Any]:
+    """A date field's column and its type; its text and ``None`` where it lies in JSON.
+
+    Raises:
+        ConditionError: the field has no column here.
+    """
+    column = columns.get(field.path[0])
+    if column is None:
+        refuse("", "no_column", f"{field.name} has no column here; evaluate it in Python")
+    if _is_json(field):
+        return _ENGINES[dialect]().shaped(column, field.path[1:], kind), None
+    return column, column.type
+
+
+def moment_of(moment: Any, kind: FieldType, column_type: Any) -> Column:
+    """A date or datetime as a value to compare with what :func:`dated_column` answered."""
     if column_type is None:
         return literal(_moment_text(moment), Text())
     return literal(moment, Date() if kind is FieldType.DATE and isinstance(column_type, Date) else column_type)

@@ -7,9 +7,13 @@ from nexus_marketing.core.conditions import (
     AllOf,
     AnyOf,
     Condition,
+    Consented,
     Custom,
+    EventCount,
+    EventPick,
     FieldRef,
     FieldType,
+    InSegment,
     Leaf,
     Not,
     Operator,
@@ -61,8 +65,12 @@ def _cost(condition: Condition, schema: Schema) -> CostClass:
         case Not():
             inner = _cost(condition.term, schema)
             return CostClass.CHEAP if inner is CostClass.INDEXED else inner
-        case Custom():
+        case Custom() | EventPick():
             return CostClass.SCAN
+        case EventCount():
+            return CostClass.CHEAP if condition.test is None else CostClass.SCAN
+        case InSegment() | Consented():
+            return CostClass.CHEAP
     return _leaf_cost(condition, schema)
 
 
