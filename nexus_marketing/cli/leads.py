@@ -12,15 +12,21 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from nexus_marketing.cli import lead_fields
 from nexus_marketing.cli.session import OPERATOR, AsJson, TenantName, answer, tenant_id_of
 from nexus_marketing.core.errors import ValidationError
+from nexus_marketing.db.models import LeadRemoval
 from nexus_marketing.db.queries.leads import import_errors
+from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.services.exports import FORMATS, export_leads, neutral
 from nexus_marketing.services.imports import ImportReport, import_leads
 from nexus_marketing.services.imports import Progress as Done
+from nexus_marketing.services.lead_erasure import certificate, erase_lead
+from nexus_marketing.services.lead_removals import finish_removal
 
-app = typer.Typer(no_args_is_help=True, help="Leads: files in and out.")
+app = typer.Typer(no_args_is_help=True, help="Leads: files in and out, fields of a tenant's own.")
+app.add_typer(lead_fields.app, name="fields")
 Existing = Annotated[str, typer.Option(help="Leads known already: overwrite, fill (gaps only) or keep.")]
 Encoding = Annotated[str | None, typer.Option(help="utf-8, cp1252 … (default: found out).")]
 Delimiter = Annotated[str | None, typer.Option(help="One of , ; tab | (default: found out).")]
@@ -83,6 +89,26 @@ def export_(
         with output.open("w", encoding="utf-8", newline="") as file:
             count = export_leads(runtime, tenant_id, file, actor=OPERATOR, form=form, segment_id=segment)
     answer({"leads": count, "file": str(output)}, f"{count} leads are in {output}.", as_json=as_json)
+
+
+@app.command()
+def erase(
+    context: typer.Context,
+    tenant: TenantName,
+    lead: Annotated[int, typer.Argument(metavar="ID", help="The lead's id.")],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Erase a lead for good, now and here; what is on the wire at this moment is settled by the workers."""
+    with context.obj.runtime() as runtime:
+        tenant_id = tenant_id_of(runtime, tenant)
+        with runtime.work(tenant_id, OPERATOR) as ctx:
+            removal_id = erase_lead(ctx, lead).id
+        finish_removal(runtime, tenant_id, removal_id)
+        with runtime.work(tenant_id, OPERATOR, mode="read") as ctx:
+            document = certificate(find(ctx.session, LeadRemoval, removal_id))
+    rows = ", ".join(f"{count} of {name}" for name, count in document["counts"].items())
+    answer(document, f"Erasure of lead {lead} is {document['status']}: {rows}.", as_json=as_json)
 
 
 @contextmanager

@@ -10,11 +10,16 @@ from nexus_marketing.core.errors import ValidationError
 from nexus_marketing.core.events import LeadUnsubscribed
 from nexus_marketing.core.privacy import ConsentState, SuppressionReason, SuppressionType
 from nexus_marketing.core.values import canonical, email_norm
-from nexus_marketing.db.models import Consent, Engagement, Lead, Send, Suppression
+from nexus_marketing.db.models import Consent, Lead, Send, Suppression
 from nexus_marketing.db.queries.privacy import claim_engagement, consent_states, lock_address, suppressed_hashes
-from nexus_marketing.db.tenancy import find, tenant_of
+from nexus_marketing.db.tenancy import tenant_of
+from nexus_marketing.db.types import to_text
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.audit import record
+from nexus_marketing.services.engagements import write_engagements
+from nexus_marketing.services.lead_lookup import follow_lead
+from nexus_marketing.services.lead_removals import addresses_of
+from nexus_marketing.services.segment_marks import mark_leads
 
 _CLOCK_SKEW = timedelta(minutes=5)
 _MARKETING = str(SuppressionType.MARKETING)
@@ -47,7 +52,7 @@ def record_consent(
     Raises:
         ValidationError: no source, a moment in the future, an impossible address or expiry.
     """
-    lead = find(ctx.session, Lead, lead_id)
+    lead = follow_lead(ctx, lead_id)
     moment = _checked_moment(ctx, at)
     if not source.strip():
         raise ValidationError.at("source", "required", "Consent needs a source: say where it was given.")
@@ -75,6 +80,7 @@ def record_consent(
     }
     action = "consent.granted" if granted else "consent.revoked"
     record(ctx, action, "lead", lead.id, changes, personal=("ip_address",), lead_id=lead.id)
+    mark_leads(ctx, [lead.id], [f"consent:{channel}"])
     return consent
 
 
@@ -96,7 +102,20 @@ def suppress(
         type: ``marketing`` or ``all``.
         reason: one of ``core.privacy.SuppressionReason``.
     """
-    return _append_suppression(ctx, _address_hash(ctx, address), channel, type, (reason, source), is_lifted=False)
+    return suppress_hash(ctx, address_hash(ctx, address), reason=reason, source=source, channel=channel, type=type)
+
+
+def suppress_hash(
+    ctx: Context,
+    hashed: bytes,
+    *,
+    reason: str,
+    source: str,
+    channel: str = "email",
+    type: str = _MARKETING,  # noqa: A002 - the requirements' word
+) -> Suppression:
+    """Like :func:`suppress`, for an address of which only the keyed hash is known."""
+    return _append_suppression(ctx, hashed, channel, type, (reason, source), is_lifted=False)
 
 
 def lift(
@@ -109,7 +128,7 @@ def lift(
     type: str = _MARKETING,  # noqa: A002 - the requirements' word
 ) -> Suppression | None:
     """Allow an address again, on the person's own word; ``None`` where nothing was in the way."""
-    hashed = _address_hash(ctx, address)
+    hashed = address_hash(ctx, address)
     lock_address(ctx.session, hashed)
     covered = MessageClass.MARKETING if type == _MARKETING else MessageClass.TRANSACTIONAL
     if hashed not in suppressed_hashes(ctx.session, [hashed], channel, covered):
@@ -138,8 +157,9 @@ def unsubscribe(
     Returns:
         Whether anything changed.
     """
-    lead = find(ctx.session, Lead, lead_id, lock=True)
-    changed = _suppress_lead(ctx, lead, channel, source)
+    lead = follow_lead(ctx, lead_id, lock=True)
+    suppressed = [_suppress_once(ctx, address, channel, source) for address in _addresses(ctx, lead, channel)]
+    changed = any(suppressed)
     states = consent_states(ctx.session, [lead.id], channel, _MARKETING)
     if states.get(lead.id) is not ConsentState.REVOKED:
         record_consent(ctx, lead.id, granted=False, channel=channel, source=source)
@@ -152,11 +172,14 @@ def unsubscribe(
     return changed
 
 
-def _suppress_lead(ctx: Context, lead: Lead, channel: str, source: str) -> bool:
-    address = lead.email_norm if channel == "email" else lead.phone
-    if not address:
-        return False
-    hashed = _address_hash(ctx, address)
+def _addresses(ctx: Context, lead: Lead, channel: str) -> list[str]:
+    """Also those of leads that were merged into it: its old messages went there."""
+    kind = "email" if channel == "email" else "phone"
+    return [address for each, address in addresses_of(ctx, lead) if each == kind]
+
+
+def _suppress_once(ctx: Context, address: str, channel: str, source: str) -> bool:
+    hashed = address_hash(ctx, address)
     lock_address(ctx.session, hashed)
     if hashed in suppressed_hashes(ctx.session, [hashed], channel, MessageClass.MARKETING):
         return False
@@ -173,20 +196,21 @@ def _is_first_of_message(ctx: Context, send_id: int | None, seq: int | None, *, 
 
 def _count_unsubscribe(ctx: Context, lead: Lead, channel: str, send_id: int | None, seq: int | None) -> None:
     send = None if send_id is None else ctx.session.get(Send, (lead.tenant_id, send_id))
-    ctx.session.add(
-        Engagement(
-            tracked_at=ctx.now,
-            type=EngagementType.UNSUBSCRIBED,
-            lead_id=lead.id,
-            campaign_id=None if send is None else send.campaign_id,
-            send_id=send_id,
-            seq=seq,
-            channel=channel,
-            verdict=Verdict.HUMAN,
-            attributes={},
-        )
-    )
+    campaign_id = None if send is None else send.campaign_id
+    moment = to_text(ctx.now)
+    row = {
+        "tracked_at": moment,
+        "type": str(EngagementType.UNSUBSCRIBED),
+        "lead_id": lead.id,
+        "campaign_id": campaign_id,
+        "send_id": send_id,
+        "seq": seq,
+        "channel": channel,
+        "verdict": str(Verdict.HUMAN),
+        "metadata": {},
+    }
     ctx.session.flush()
+    write_engagements(ctx, [row], recipients=int(send_id is not None and seq is not None))
 
 
 def _append_suppression(
@@ -209,7 +233,8 @@ def _append_suppression(
     return row
 
 
-def _address_hash(ctx: Context, address: str) -> bytes:
+def address_hash(ctx: Context, address: str) -> bytes:
+    """What stands for an address among the tenant's suppressions."""
     return ctx.runtime.keys.address_hash(tenant_of(ctx.session), email_norm(address))
 
 

@@ -29,15 +29,18 @@ _PLAIN_EMAIL: Final = re.compile(
     r"@((?:[A-Za-z0-9]+(?:-[A-Za-z0-9]+)*\.)+([A-Za-z]{2,63}))"
 )
 _LINE_BREAK: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-_PHONE_NOISE: Final = re.compile(r"[\s().\-/\u00a0]")
-_PHONE: Final = re.compile(r"\+[1-9][0-9]{6,14}")
+_CANONICAL_PHONE: Final = re.compile(r"\+[1-9][0-9]{6,14}")
 _LOCALE: Final = re.compile(r"([a-z]{2,3})(?:[-_]([a-z]{4}))?(?:[-_]([a-z]{2}|[0-9]{3}))?", re.IGNORECASE)
 
 
-def normalise_lead(data: Mapping[str, object]) -> dict[str, Canonical]:
+def normalise_lead(data: Mapping[str, object], region: str | None = None) -> dict[str, Canonical]:
     """Bring the given fields into the form in which they are stored; absent fields stay absent.
 
     ``None`` clears a field. Beside ``email`` comes its folded companion ``email_norm``.
+
+    Args:
+        data: fields by name.
+        region: the country whose numbers a phone without a country code is one of, unless ``data`` says one.
 
     Raises:
         ValidationError: every fault of every field, with what to do about it.
@@ -46,7 +49,7 @@ def normalise_lead(data: Mapping[str, object]) -> dict[str, Canonical]:
     problems: list[Problem] = []
     for name, value in data.items():
         try:
-            values[name] = normalise_field(name, value)
+            values[name] = normalise_field(name, value, region=_region(data) or region)
         except ValidationError as error:
             problems.extend(error.problems)
     if problems:
@@ -57,8 +60,13 @@ def normalise_lead(data: Mapping[str, object]) -> dict[str, Canonical]:
     return values
 
 
-def normalise_field(name: str, value: object) -> Canonical:
-    """The stored form of one field.
+def _region(data: Mapping[str, object]) -> str | None:
+    code = str(data.get("country") or "").strip().upper()
+    return code if code in COUNTRIES else None
+
+
+def normalise_field(name: str, value: object, *, region: str | None = None) -> Canonical:
+    """The stored form of one field; ``region`` as in :func:`normalise_lead`.
 
     Raises:
         ValidationError: at the field's name.
@@ -70,7 +78,7 @@ def normalise_field(name: str, value: object) -> Canonical:
         raise ValidationError.at(name, "unknown_field", f"A lead has no field {name[:80]!r}: {remedy}")
     if value is None and name not in ("tags", "metadata"):
         return None
-    return normalise(value)
+    return _phone(value, region) if name == "phone" else normalise(value)
 
 
 def complete_names(values: Mapping[str, Canonical], current: Mapping[str, str | None]) -> dict[str, Canonical]:
@@ -175,16 +183,30 @@ def _text(name: str, longest: int) -> Callable[[object], Canonical]:
     return lambda value: _line(value, name, longest) or None
 
 
-def _phone(value: object) -> Canonical:
-    text = _PHONE_NOISE.sub("", _line(value, "phone", 40))
+def _phone(value: object, region: str | None = None) -> Canonical:
+    text = _line(value, "phone", 40)
     if not text:
         return None
-    number = "+" + text[2:] if text.startswith("00") else text
-    if not _PHONE.fullmatch(number):
-        raise ValidationError.at(
-            "phone", "not_a_phone", f"{text!a} is no international number: write it as +4930123456 (E.164)."
-        )
+    # An international prefix that most of the world dials; the library takes it only together with a country.
+    number = _e164("+" + text[2:] if text.startswith("00") else text, region)
+    if number is None:
+        remedy = "write it as +4930123456 (E.164)" + ("." if region else ", or say the country beside it.")
+        raise ValidationError.at("phone", "not_a_phone", f"{text!a} is no phone number: {remedy}")
     return number
+
+
+def _e164(text: str, region: str | None) -> str | None:
+    """Numbers of a possible length pass: new ranges are in use before any library knows them."""
+    import phonenumbers  # noqa: PLC0415 - loaded on first use
+
+    try:
+        found = phonenumbers.parse(text, region)
+    except phonenumbers.NumberParseException:
+        return None
+    if not phonenumbers.is_possible_number(found) or found.extension:
+        return None
+    number: str = phonenumbers.format_number(found, phonenumbers.PhoneNumberFormat.E164)
+    return number if _CANONICAL_PHONE.fullmatch(number) else None
 
 
 def _country(value: object) -> Canonical:

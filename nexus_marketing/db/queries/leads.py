@@ -1,12 +1,15 @@
 """Reading leads in bulk and finding one of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
 
 from sqlalchemy import RowMapping, bindparam, or_, select
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from nexus_marketing.db.models import Lead, LeadImportError, SegmentMember
-from nexus_marketing.db.tenancy import run
+from nexus_marketing.db.tenancy import run, tenant_of
 from nexus_marketing.db.types import BigInt
 
 _LEADS = Lead.__table__
@@ -14,12 +17,13 @@ _MEMBERS = SegmentMember.__table__
 _TENANT = bindparam("tenant_id", type_=BigInt)
 
 
-def export_page(
-    session: Session, names: Sequence[str], after: int, size: int, segment_id: int | None
+def leads_after(
+    session: Session, names: Sequence[str], after: int, size: int, segment_id: int | None = None
 ) -> list[RowMapping]:
     """Leads after an id, in the order of ids; only a segment's members when one is given."""
     columns = [_LEADS.c[name] for name in names]
-    statement = select(*columns).where(_LEADS.c.tenant_id == _TENANT, _LEADS.c.id > after)
+    alive = _LEADS.c.gone_at.is_(None)
+    statement = select(*columns).where(_LEADS.c.tenant_id == _TENANT, _LEADS.c.id > after, alive)
     if segment_id is not None:
         members = select(_MEMBERS.c.lead_id).where(_MEMBERS.c.tenant_id == _TENANT, _MEMBERS.c.segment_id == segment_id)
         statement = statement.where(_LEADS.c.id.in_(members))
@@ -41,3 +45,81 @@ def import_errors(session: Session, import_id: int, after: int, size: int) -> li
         .limit(size)
     )
     return list(session.scalars(statement))
+
+
+Values = Mapping[str, Any]
+
+
+def lock_leads(session: Session, external_ids: Sequence[str], emails: Sequence[str]) -> list[Lead]:
+    """Leads with one of these external ids or folded addresses, locked in the order of their ids."""
+    if not external_ids and not emails:
+        return []
+    # Two index scans; one condition with OR would have PostgreSQL read the table.
+    known = {
+        *session.scalars(select(Lead.id).where(Lead.external_id.in_(external_ids))),
+        *session.scalars(select(Lead.id).where(Lead.email_norm.in_(emails))),
+    }
+    statement = (
+        select(Lead)
+        .where(Lead.id.in_(known))
+        .order_by(Lead.id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    return list(session.scalars(statement)) if known else []
+
+
+def insert_leads(session: Session, rows: Sequence[Values], now: datetime) -> list[int | None]:
+    """Insert leads, by public field names; ``None`` for each whose address or external id was there already."""
+    if not rows:
+        return []
+    shared = {"tenant_id": tenant_of(session), "score": 0.0, "version": 1, "created_at": now, "updated_at": now}
+    bound = [{**dict.fromkeys(_OPTIONAL), **_attributes(row), **shared} for row in rows]
+    dialect: Any = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
+    statement = dialect.insert(Lead).on_conflict_do_nothing().returning(Lead.id, Lead.email_norm, Lead.external_id)
+    written = session.execute(statement, bound).all()
+    ids = {(row.email_norm, row.external_id): row.id for row in written}
+    return [ids.get((row.get("email_norm"), row.get("external_id"))) for row in rows]
+
+
+_TEXTS = ("email", "email_norm", "external_id", "phone", "name", "first_name", "last_name")
+_OPTIONAL = (*_TEXTS, "country", "locale", "time_zone", "owner_id")
+
+
+def _attributes(row: Values) -> dict[str, Any]:
+    return {"attributes" if name == "metadata" else name: value for name, value in row.items()}
+
+
+def update_leads(
+    session: Session, changed: Sequence[tuple[Lead, Mapping[str, tuple[Any, Any]]]], now: datetime
+) -> None:
+    """Write changes of locked leads, by public field names, and raise their versions."""
+    for lead, changes in changed:
+        for name, (_, after) in changes.items():
+            setattr(lead, "attributes" if name == "metadata" else name, after)
+        lead.version += 1
+        lead.updated_at = now
+    session.flush()
+
+
+def leads_of(session: Session, names: Sequence[str], lead_ids: Sequence[int]) -> list[RowMapping]:
+    """These leads, without those that are gone."""
+    columns = [_LEADS.c[name] for name in names]
+    wanted = (_LEADS.c.tenant_id == _TENANT, _LEADS.c.gone_at.is_(None), _LEADS.c.id.in_(lead_ids))
+    return list(run(session, select(*columns).where(*wanted), writes=False).mappings())
+
+
+def count_leads(session: Session) -> int:
+    """How many leads the tenant has; those that are gone are none."""
+    statement = "SELECT count(*) FROM marketing_leads WHERE tenant_id = :tenant_id AND gone_at IS NULL"
+    return int(run(session, statement, writes=False).scalar_one())
+
+
+def lead_id_bounds(session: Session) -> tuple[int, int]:
+    """The lowest and the highest id of a tenant that has leads."""
+    statement = (
+        "SELECT (SELECT id FROM marketing_leads WHERE tenant_id = :tenant_id ORDER BY id LIMIT 1) AS low,"
+        " (SELECT id FROM marketing_leads WHERE tenant_id = :tenant_id ORDER BY id DESC LIMIT 1) AS high"
+    )
+    row = run(session, statement, writes=False).one()
+    return int(row.low), int(row.high)

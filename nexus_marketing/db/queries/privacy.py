@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from nexus_marketing.core.campaigns import MessageClass
 from nexus_marketing.core.privacy import ConsentState
 from nexus_marketing.db.tenancy import run
-from nexus_marketing.db.types import to_text
+from nexus_marketing.db.types import bigint_array, to_text
 
 #: Which suppressions stop which class: ``all`` stops everything, ``marketing`` only marketing.
 _COVERS = {MessageClass.MARKETING: ("all", "marketing"), MessageClass.TRANSACTIONAL: ("all",)}
@@ -29,7 +29,7 @@ _SUPPRESSED_SQLITE = _SUPPRESSED.format(hashes="IN :hashes", types="IN :types", 
 _CONSENTS_PG = (
     "SELECT DISTINCT ON (lead_id) lead_id, granted_at IS NOT NULL AS granted,"
     " expires_at IS NOT NULL AND expires_at <= nexus_now() AS expired"
-    " FROM marketing_consents WHERE tenant_id = :tenant_id AND lead_id = ANY(:leads)"
+    " FROM marketing_consents WHERE tenant_id = :tenant_id AND lead_id = ANY(CAST(:leads AS bigint[]))"
     " AND channel = :channel AND type = :type ORDER BY lead_id, at DESC, id DESC"
 )
 _CONSENTS_SQLITE = (
@@ -71,8 +71,9 @@ def _suppressing_sqlite(
 def consent_states(session: Session, lead_ids: Sequence[int], channel: str, type_: str) -> dict[int, ConsentState]:
     """The current consent of each lead that ever gave or withdrew one."""
     found: dict[int, ConsentState] = {}
+    listed = bigint_array if _is_postgresql(session) else list
     for start in range(0, len(lead_ids), _BATCH):
-        values = {"leads": list(lead_ids[start : start + _BATCH]), "channel": channel, "type": type_}
+        values = {"leads": listed(lead_ids[start : start + _BATCH]), "channel": channel, "type": type_}
         for row in run(session, _consents(session), values, writes=False):
             state = ConsentState.EXPIRED if row.expired else ConsentState.GRANTED
             found[row.lead_id] = state if row.granted else ConsentState.REVOKED
