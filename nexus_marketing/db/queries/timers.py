@@ -1,0 +1,116 @@
+"""SQL of timers: set, claim fairly over tenants, take, give back (DATABASE.md, Locks)."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import orjson
+from sqlalchemy import Row, bindparam, text
+from sqlalchemy.orm import Session
+
+from nexus_marketing.core.timers import TimerFact
+from nexus_marketing.db.tenancy import run, run_for_all
+from nexus_marketing.db.types import BigInt, Json, UtcDateTime, from_text
+
+_NOW = bindparam("now", type_=UtcDateTime())
+_AT = bindparam("at", type_=UtcDateTime())
+
+_SET = """
+INSERT INTO marketing_timers (tenant_id, campaign_id, type, key, trigger_at, payload, created_at)
+VALUES (:tenant_id, :campaign_id, :type, :key, :at, :payload, :now)
+ON CONFLICT (tenant_id, type, key) DO UPDATE SET status = 'waiting', attempts = 0, crashes = 0, error = NULL,
+  lease_until = NULL, lease_token = NULL, campaign_id = excluded.campaign_id, {moved}
+"""
+_BINDS = (_AT, _NOW, bindparam("payload", type_=Json), bindparam("campaign_id", type_=BigInt))
+_MOVE = text(_SET.format(moved="trigger_at = excluded.trigger_at, payload = excluded.payload")).bindparams(*_BINDS)
+_ADVANCE = text(
+    _SET.format(moved="trigger_at = excluded.trigger_at")
+    + " WHERE marketing_timers.trigger_at > excluded.trigger_at OR marketing_timers.status <> 'waiting'"
+).bindparams(*_BINDS)
+
+
+def set_timer(session: Session, values: Mapping[str, Any], *, earliest: bool) -> None:
+    """Write a timer, or move the one of this type and key; ``earliest`` never moves it to a later moment."""
+    run(session, _ADVANCE if earliest else _MOVE, values, writes=True)
+
+
+def cancel_timer(session: Session, type_: str, key: str) -> bool:
+    """Remove a timer; whether there was one."""
+    statement = "DELETE FROM marketing_timers WHERE tenant_id = :tenant_id AND type = :type AND key = :key"
+    return bool(run(session, statement, {"type": type_, "key": key}, writes=True).rowcount)  # type: ignore[attr-defined]
+
+
+#: A few of each tenant that has some due: a tenant with a million cannot keep the others waiting.
+_CLAIM_POSTGRESQL = """
+WITH due AS (
+  SELECT d.tenant_id, d.id FROM marketing_tenants t CROSS JOIN LATERAL (
+    SELECT w.tenant_id, w.id FROM marketing_timers w
+    WHERE w.tenant_id = t.id AND w.status = 'waiting' AND w.trigger_at <= :now
+      AND (w.lease_until IS NULL OR w.lease_until <= nexus_now())
+    ORDER BY w.trigger_at LIMIT :each FOR UPDATE SKIP LOCKED) d
+  LIMIT :most)
+UPDATE marketing_timers m SET lease_until = nexus_after(:seconds), lease_token = :token, attempts = m.attempts + 1,
+  crashes = m.crashes + CASE WHEN m.lease_token IS NULL THEN 0 ELSE 1 END
+FROM due WHERE m.tenant_id = due.tenant_id AND m.id = due.id
+RETURNING m.tenant_id, m.id, m.type, m.key, m.trigger_at, m.payload, m.campaign_id, m.attempts, m.crashes
+"""
+_CLAIM_SQLITE = """
+UPDATE marketing_timers SET lease_until = nexus_after(:seconds), lease_token = :token, attempts = attempts + 1,
+  crashes = crashes + CASE WHEN lease_token IS NULL THEN 0 ELSE 1 END
+WHERE id IN (
+  SELECT id FROM (
+    SELECT id, trigger_at, row_number() OVER (PARTITION BY tenant_id ORDER BY trigger_at) AS place
+    FROM marketing_timers WHERE status = 'waiting' AND trigger_at <= :now
+      AND (lease_until IS NULL OR lease_until <= nexus_now()))
+  WHERE place <= :each ORDER BY trigger_at LIMIT :most)
+RETURNING tenant_id, id, type, key, trigger_at, payload, campaign_id, attempts, crashes
+"""
+
+
+def claim_timers(
+    session: Session, now: datetime, token: int, *, lease_seconds: float, each: int, most: int
+) -> list[TimerFact]:
+    """Lease due timers, at most ``each`` of one tenant and ``most`` in all; earliest first."""
+    statement = _CLAIM_POSTGRESQL if _is_postgresql(session) else _CLAIM_SQLITE
+    values = {"now": now, "token": token, "seconds": lease_seconds, "each": each, "most": most}
+    rows = run_for_all(session, text(statement).bindparams(_NOW), values, writes=True)
+    return sorted((_fact(row, token) for row in rows), key=lambda fact: (fact.trigger_at, fact.tenant_id, fact.id))
+
+
+def take_timer(session: Session, timer: TimerFact) -> bool:
+    """Remove a leased timer, first of all in the transaction that fires it; ``False``: it is somebody else's now."""
+    statement = "DELETE FROM marketing_timers WHERE tenant_id = :tenant_id AND id = :id AND lease_token = :token"
+    return bool(run(session, statement, {"id": timer.id, "token": timer.token}, writes=True).rowcount)  # type: ignore[attr-defined]
+
+
+_GIVE_BACK = text("""
+UPDATE marketing_timers SET status = :status, trigger_at = :at, error = :error, lease_until = NULL, lease_token = NULL
+WHERE tenant_id = :tenant_id AND id = :id AND lease_token = :token
+""").bindparams(_AT)
+
+
+def give_back(session: Session, timer: TimerFact, *, status: str, at: datetime, error: str) -> None:
+    """Let go of a timer that failed: to be tried again at ``at``, or dead."""
+    values = {"id": timer.id, "token": timer.token, "status": status, "at": at, "error": error[:500]}
+    run(session, _GIVE_BACK, values, writes=True)
+
+
+def dead_timers(session: Session, limit: int) -> Sequence[Row[Any]]:
+    """Timers of all tenants that wait for an operator, oldest first."""
+    statement = (
+        "SELECT tenant_id, id, type, key, trigger_at, attempts, crashes, error FROM marketing_timers"
+        " WHERE status = 'dead' ORDER BY trigger_at LIMIT :limit"
+    )
+    return run_for_all(session, statement, {"limit": limit}, writes=False).all()
+
+
+def _fact(row: Row[Any], token: int) -> TimerFact:
+    moment = from_text(row.trigger_at) if isinstance(row.trigger_at, str) else row.trigger_at
+    payload = orjson.loads(row.payload) if isinstance(row.payload, str) else row.payload
+    return TimerFact(
+        row.tenant_id, row.id, row.type, row.key, moment, payload, row.campaign_id, row.attempts, row.crashes, token
+    )
+
+
+def _is_postgresql(session: Session) -> bool:
+    return session.get_bind().dialect.name == "postgresql"

@@ -1,0 +1,127 @@
+"""Timers: set in the transaction that needs them, fired by any worker, each in a transaction of its own.
+
+The claim commits a lease before anything is done. A handler's transaction begins by removing the timer under that
+lease; so it fires once, whoever else believed to hold it, and a crash leaves it to the next worker. A handler that
+wants another turn sets the timer again.
+"""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy.exc import DBAPIError
+
+from nexus_marketing.core.actors import SYSTEM
+from nexus_marketing.core.timers import MAX_CRASHES, TimerFact, TimerStatus, retry_after
+from nexus_marketing.db.queries import timers as queries
+from nexus_marketing.db.retry import is_transient
+from nexus_marketing.db.tenancy import open_session
+from nexus_marketing.runtime import Context, Runtime
+from nexus_marketing.telemetry import get_logger
+
+log = get_logger(__name__)
+
+#: What a due timer does, by its type; runs in the transaction that removed it.
+TimerHandlers = Mapping[str, Callable[[Context, TimerFact], None]]
+
+_LEASE_SECONDS: Final = 60.0
+_MOST_PER_TENANT: Final = 50
+_MOST: Final = 1_000
+
+
+def set_timer(
+    ctx: Context,
+    type_: str,
+    key: str,
+    at: datetime,
+    payload: Mapping[str, Any] | None = None,
+    *,
+    campaign_id: int | None = None,
+    earliest: bool = False,
+) -> None:
+    """Have something done at a moment: there is one timer of a type and key, and this moves it.
+
+    Args:
+        ctx: the unit of work; the timer is there when it commits.
+        type_: the name under which a handler is registered, such as ``segment.clock``.
+        key: what it is about.
+        at: when (aware UTC); a moment that has passed is due at once.
+        payload: what the handler needs to know, without personal data.
+        campaign_id: where it belongs to a campaign and goes with it.
+        earliest: never move it to a later moment; a payload that is there stays.
+    """
+    values = {
+        "type": type_,
+        "key": key,
+        "at": at,
+        "payload": dict(payload or {}),
+        "campaign_id": campaign_id,
+        "now": ctx.now,
+    }
+    queries.set_timer(ctx.session, values, earliest=earliest)
+
+
+def cancel_timer(ctx: Context, type_: str, key: str) -> bool:
+    """Take a timer back; whether there was one."""
+    return queries.cancel_timer(ctx.session, type_, key)
+
+
+def fire_due(runtime: Runtime, handlers: TimerHandlers) -> int:
+    """Claim what is due, a few of each tenant, and fire it; answers how many were claimed."""
+    token = runtime.rng.getrandbits(62)
+    with open_session(runtime.engines.worker, tenant_id=None) as session, session.begin():
+        claimed = queries.claim_timers(
+            session,
+            runtime.clock.now(),
+            token,
+            lease_seconds=_LEASE_SECONDS,
+            each=_MOST_PER_TENANT,
+            most=_MOST,
+        )
+    for timer in claimed:
+        _fire(runtime, handlers, timer)
+    return len(claimed)
+
+
+def _fire(runtime: Runtime, handlers: TimerHandlers, timer: TimerFact) -> None:
+    if timer.crashes >= MAX_CRASHES:
+        _bury(runtime, timer, f"{timer.crashes} workers ended while they fired it: the last error is in their logs.")
+        return
+    runtime.telemetry.observe("timers.late", (runtime.clock.now() - timer.trigger_at).total_seconds(), type=timer.type)
+    try:
+        with runtime.work(timer.tenant_id, SYSTEM) as ctx:
+            if queries.take_timer(ctx.session, timer):
+                handlers[timer.type](ctx, timer)
+    except KeyError as error:
+        if timer.type in handlers:
+            _failed(runtime, timer, error)
+        else:
+            _bury(runtime, timer, f"Nothing here handles timers of type {timer.type!r}: is a plugin missing?")
+    except DBAPIError as error:
+        if is_transient(error):
+            raise  # the lease runs out and somebody takes it up
+        _failed(runtime, timer, error)
+    except Exception as error:  # noqa: BLE001 - isolation boundary: the other timers must have their turn
+        _failed(runtime, timer, error)
+
+
+def _failed(runtime: Runtime, timer: TimerFact, error: Exception) -> None:
+    log.warning(
+        "timer_failed", tenant_id=timer.tenant_id, type=timer.type, attempts=timer.attempts, error=type(error).__name__
+    )
+    pause = retry_after(timer.attempts, runtime.rng)
+    if pause is None:
+        _bury(runtime, timer, str(error))
+        return
+    _give_back(runtime, timer, TimerStatus.WAITING, runtime.clock.now() + pause, str(error))
+
+
+def _bury(runtime: Runtime, timer: TimerFact, reason: str) -> None:
+    log.error("timer_dead", tenant_id=timer.tenant_id, type=timer.type, key=timer.key, reason=reason)
+    runtime.telemetry.count("timers.dead", type=timer.type)
+    _give_back(runtime, timer, TimerStatus.DEAD, timer.trigger_at, reason)
+
+
+def _give_back(runtime: Runtime, timer: TimerFact, status: TimerStatus, at: datetime, error: str) -> None:
+    with open_session(runtime.engines.worker, tenant_id=timer.tenant_id) as session, session.begin():
+        queries.give_back(session, timer, status=status, at=at, error=error)

@@ -1,0 +1,191 @@
+"""Timers on both databases: each fires once, whoever holds it, and none keeps the others waiting."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from nexus_marketing.core.timers import MAX_ATTEMPTS, MAX_CRASHES, TimerFact
+from nexus_marketing.db.models import Segment, Timer
+from nexus_marketing.db.queries.timers import claim_timers, dead_timers, take_timer
+from nexus_marketing.db.tenancy import open_session
+from nexus_marketing.runtime import Context, Runtime
+from nexus_marketing.services.timers import cancel_timer, fire_due, set_timer
+from tests.common.factories import make_campaign, make_tenant
+
+pytestmark = pytest.mark.req("FR-P3-006", "SCL-005")
+
+
+class Fired(list[tuple[int, str]]):
+    """A handler that notes what fired."""
+
+    def __call__(self, ctx: Context, timer: TimerFact) -> None:
+        assert ctx.tenant_id == timer.tenant_id
+        self.append((timer.tenant_id, timer.key))
+
+
+def put(runtime: Runtime, tenant_id: int, *keys: str, seconds: float = 0, **options: Any) -> None:
+    with runtime.work(tenant_id) as ctx:
+        for key in keys:
+            set_timer(ctx, "test", key, ctx.now + timedelta(seconds=seconds), **options)
+
+
+def rows(runtime: Runtime, tenant_id: int) -> list[Timer]:
+    with runtime.work(tenant_id, mode="read") as ctx:
+        found = list(ctx.session.scalars(select(Timer).order_by(Timer.id)))
+        ctx.session.expunge_all()
+        return found
+
+
+def claim(runtime: Runtime, token: int) -> list[TimerFact]:
+    """What a worker does before it dies."""
+    with open_session(runtime.engines.worker, tenant_id=None) as session, session.begin():
+        return claim_timers(session, runtime.clock.now(), token, lease_seconds=60, each=50, most=100)
+
+
+@contextmanager
+def raising(fired: Fired, error: Exception) -> Iterator[dict[str, Any]]:
+    def handler(ctx: Context, timer: TimerFact) -> None:
+        ctx.session.add(Segment(name="half", kind="static", created_at=ctx.now, updated_at=ctx.now))
+        fired(ctx, timer)
+        raise error
+
+    yield {"test": handler}
+
+
+def test_a_timer_fires_when_it_is_due_and_once(runtime: Runtime, tenant: int) -> None:
+    fired = Fired()
+    put(runtime, tenant, "later", seconds=60)
+    put(runtime, tenant, "now")
+    assert fire_due(runtime, {"test": fired}) == 1
+    assert fired == [(tenant, "now")]
+    runtime.clock.advance(seconds=60)  # type: ignore[attr-defined]
+    fire_due(runtime, {"test": fired})
+    assert fire_due(runtime, {"test": fired}) == 0
+    assert fired == [(tenant, "now"), (tenant, "later")]
+    assert rows(runtime, tenant) == []
+
+
+def test_setting_it_again_moves_the_same_timer(runtime: Runtime, tenant: int) -> None:
+    put(runtime, tenant, "a", seconds=10, payload={"n": 1})
+    put(runtime, tenant, "a", seconds=500, payload={"n": 2})
+    (timer,) = rows(runtime, tenant)
+    assert (timer.trigger_at - timer.created_at, timer.payload) == (timedelta(seconds=500), {"n": 2})
+    put(runtime, tenant, "a", seconds=900, payload={"n": 3}, earliest=True)
+    assert rows(runtime, tenant)[0].trigger_at == timer.trigger_at
+    put(runtime, tenant, "a", seconds=5, payload={"n": 4}, earliest=True)
+    (timer,) = rows(runtime, tenant)
+    assert (timer.trigger_at - timer.created_at, timer.payload) == (timedelta(seconds=5), {"n": 2})
+
+
+def test_a_timer_taken_back_does_not_fire(runtime: Runtime, tenant: int) -> None:
+    fired = Fired()
+    put(runtime, tenant, "a")
+    with runtime.work(tenant) as ctx:
+        assert cancel_timer(ctx, "test", "a")
+        assert not cancel_timer(ctx, "test", "a")
+    assert fire_due(runtime, {"test": fired}) == 0
+
+
+def test_a_handler_may_set_its_timer_again(runtime: Runtime, tenant: int) -> None:
+    fired = Fired()
+
+    def recurring(ctx: Context, timer: TimerFact) -> None:
+        fired(ctx, timer)
+        set_timer(ctx, timer.type, timer.key, timer.trigger_at + timedelta(hours=1))
+
+    put(runtime, tenant, "a")
+    for _ in range(3):
+        assert fire_due(runtime, {"test": recurring}) == 1
+        assert fire_due(runtime, {"test": recurring}) == 0
+        runtime.clock.advance(hours=1)  # type: ignore[attr-defined]
+    assert len(fired) == 3
+
+
+def test_what_fails_leaves_nothing_and_is_tried_again_later(runtime: Runtime, tenant: int) -> None:
+    fired = Fired()
+    put(runtime, tenant, "a")
+    with raising(fired, RuntimeError("no luck")) as handlers:
+        fire_due(runtime, handlers)
+        assert fire_due(runtime, handlers) == 0
+    (timer,) = rows(runtime, tenant)
+    assert (timer.status, timer.attempts, timer.error) == ("waiting", 1, "no luck")
+    assert timer.trigger_at > runtime.clock.now()
+    with runtime.work(tenant, mode="read") as ctx:
+        assert ctx.session.scalars(select(Segment)).all() == []
+    runtime.clock.advance(seconds=10)  # type: ignore[attr-defined]
+    again = Fired()
+    fire_due(runtime, {"test": again})
+    assert again == [(tenant, "a")]
+
+
+def test_after_its_last_attempt_it_waits_for_an_operator(runtime: Runtime, tenant: int) -> None:
+    put(runtime, tenant, "a")
+    fired = Fired()
+    with raising(fired, KeyError("plan")) as handlers:
+        for _ in range(MAX_ATTEMPTS + 1):
+            fire_due(runtime, handlers)
+            runtime.clock.advance(hours=2)  # type: ignore[attr-defined]
+    assert len(fired) == MAX_ATTEMPTS
+    with open_session(runtime.engines.worker, tenant_id=None, mode="read") as session:
+        (dead,) = dead_timers(session, 10)
+    assert (dead.key, dead.error) == ("a", "'plan'")
+
+
+def test_a_type_nobody_handles_is_put_aside_with_the_reason(runtime: Runtime, tenant: int) -> None:
+    put(runtime, tenant, "a")
+    fire_due(runtime, {})
+    (timer,) = rows(runtime, tenant)
+    assert timer.status == "dead"
+    assert "plugin" in str(timer.error)
+
+
+def test_a_timer_that_kills_its_worker_is_put_aside(runtime: Runtime, tenant: int, database_time: Any) -> None:
+    put(runtime, tenant, "poison", "fine")
+    fired = Fired()
+    for token in range(1, MAX_CRASHES + 1):
+        assert {timer.key for timer in claim(runtime, token)} >= {"poison"}
+        database_time.advance(seconds=61)
+        if token == 1:
+            with runtime.work(tenant) as ctx:
+                cancel_timer(ctx, "test", "fine")
+    fire_due(runtime, {"test": fired})
+    assert fired == []
+    (timer,) = rows(runtime, tenant)
+    assert (timer.key, timer.status) == ("poison", "dead")
+
+
+def test_a_lease_keeps_others_away_until_it_runs_out(runtime: Runtime, tenant: int, database_time: Any) -> None:
+    put(runtime, tenant, "a")
+    (held,) = claim(runtime, 7)
+    fired = Fired()
+    assert fire_due(runtime, {"test": fired}) == 0
+    database_time.advance(seconds=61)
+    assert fire_due(runtime, {"test": fired}) == 1
+    assert fired == [(tenant, "a")]
+    # The first worker wakes up after all: the timer is not its any more.
+    with runtime.work(tenant) as ctx:
+        assert not take_timer(ctx.session, held)
+
+
+def test_a_tenant_with_many_does_not_keep_the_others_waiting(runtime: Runtime, tenant: int) -> None:
+    other = make_tenant(runtime, "small")
+    put(runtime, tenant, *(f"k{n}" for n in range(200)))
+    runtime.clock.advance(seconds=1)  # type: ignore[attr-defined]
+    put(runtime, other, "only")
+    fired = Fired()
+    fire_due(runtime, {"test": fired})
+    assert (other, "only") in fired
+    assert len(fired) == 51
+    while fire_due(runtime, {"test": fired}):
+        continue
+    assert len(set(fired)) == len(fired) == 201
+
+
+def test_a_timer_goes_with_its_campaign(runtime: Runtime, tenant: int) -> None:
+    campaign_id = make_campaign(runtime, tenant)
+    put(runtime, tenant, "a", campaign_id=campaign_id)
+    assert rows(runtime, tenant)[0].campaign_id == campaign_id
