@@ -20,7 +20,7 @@ from nexus_marketing.db.models import Tenant
 from nexus_marketing.runtime import Context
 from nexus_marketing.security.contexts import open_context
 from nexus_marketing.security.routes import PUBLIC
-from nexus_marketing.services.engagements import click_destination, record_hit
+from nexus_marketing.services.hits import click_destination, record_hit
 from nexus_marketing.services.privacy import unsubscribe
 from nexus_marketing.telemetry import get_logger
 

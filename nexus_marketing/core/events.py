@@ -141,7 +141,62 @@ class LeadsImported(Event):
     updated: int
 
 
+@dataclass(frozen=True, slots=True)
+class LeadMerged(LeadEvent):
+    """Another lead, ``merged_id``, was the same person and is this one now."""
+
+    name: ClassVar[str] = "marketing.lead.merged"
+    merged_id: int
+
+
+class LeadErased(LeadEvent):
+    """A lead was erased: whoever got its data from here is to forget it too (GDPR 19)."""
+
+    name: ClassVar[str] = "marketing.lead.erased"
+
+
+@dataclass(frozen=True, slots=True)
+class LeadScored(LeadEvent):
+    """A lead's score, ``score`` by name, is another one."""
+
+    name: ClassVar[str] = "marketing.lead.scored"
+    score: str
+    before: float
+    after: float
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreThresholdCrossed(LeadScored):
+    """A lead's score crossed a threshold, ``direction`` up or down; told once per crossing.
+
+    ``before`` is the score from which it came, ``after`` the one at which it is.
+    """
+
+    name: ClassVar[str] = "marketing.lead.score_crossed"
+    threshold: str
+    direction: str
+
+
 class LeadUnsubscribed(LeadEvent):
     """A lead wants no more marketing on a channel."""
 
     name: ClassVar[str] = "marketing.lead.unsubscribed"
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentChanged(Event):
+    """Leads entered or left a segment; stands for all that did at this moment."""
+
+    name: ClassVar[str] = "marketing.segment.changed"
+    segment_id: int
+    entered: int
+    left: int
+
+
+@dataclass(frozen=True, slots=True)
+class EngagementsTracked(Event):
+    """Leads did something; stands for the events of a batch. ``names`` are types, or custom events' own names."""
+
+    name: ClassVar[str] = "marketing.engagements.tracked"
+    lead_ids: frozenset[int]
+    names: frozenset[str]

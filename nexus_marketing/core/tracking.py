@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import blake2b
+from operator import itemgetter
 from struct import Struct
 from typing import NamedTuple
 
@@ -23,7 +24,10 @@ _USE = Struct(">cH")
 _TAG_BYTES = 12
 _BLOCK_BYTES = 60
 _TAGS_PER_BLOCK = _BLOCK_BYTES // _TAG_BYTES
-_TOKEN_CHARACTERS = 56
+_TAGS = Struct(f"{_TAG_BYTES}s" * _TAGS_PER_BLOCK)
+_HEAD_CHARACTERS = _RECIPIENT.size // 3 * 4
+_TAIL_CHARACTERS = (_USE.size + _TAG_BYTES) // 3 * 4
+_TOKEN_CHARACTERS = _HEAD_CHARACTERS + _TAIL_CHARACTERS
 _PERSON = b"nexus-track"
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
@@ -34,6 +38,8 @@ class TokenKind(StrEnum):
     OPEN = "o"
     CLICK = "c"
     UNSUBSCRIBE = "u"
+    #: Says whose browser it is, on pages of the tenant's own; of no message.
+    LEAD = "l"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,23 +68,12 @@ class TokenSigner:
 
     def sign(self, token: Token) -> str:
         """The token as text that may stand in a URL."""
-        uses = (TokenUse.of(token.kind, token.link),)
-        return self.sign_all(uses, token.tenant_id, token.send_id, token.seq, token.lead_id)[0]
+        signing = self.signing([TokenUse.of(token.kind, token.link)])
+        return signing.tokens(token.tenant_id, token.send_id, token.seq, token.lead_id)[0]
 
-    def sign_all(self, uses: Sequence["TokenUse"], tenant_id: int, send_id: int, seq: int, lead_id: int) -> list[str]:
-        """Tokens of one recipient for all uses, in their order: the sender's inner loop."""
-        payload = _RECIPIENT.pack(1, tenant_id, send_id, lead_id, seq)
-        state = self._bases[0].copy()
-        state.update(payload)
-        blocks: dict[int, bytes] = {}
-        head = b2a_base64(payload, newline=False)
-        texts = []
-        for number, tag, purpose in uses:
-            block = blocks.get(number)
-            if block is None:
-                block = blocks[number] = _block(state, number)
-            texts.append((head + b2a_base64(purpose + block[tag], newline=False)).translate(_URL_SAFE).decode())
-        return texts
+    def signing(self, uses: Sequence["TokenUse"]) -> "TokenSheet":
+        """What makes the tokens of many recipients for the same uses."""
+        return TokenSheet(self._bases[0], uses)
 
     def read(self, text: str, kind: TokenKind) -> Token | None:
         """What a token says, or ``None`` for anything that we did not sign for this use."""
@@ -103,32 +98,67 @@ class TokenSigner:
         for base in self._bases:
             state = base.copy()
             # The recipient's bytes exactly as they came: padding that was touched is not ours.
-            state.update(raw[: _RECIPIENT.size])
-            if hmac.compare_digest(_block(state, purpose.block)[purpose.tag], raw[-_TAG_BYTES:]):
+            state.update(raw[: _RECIPIENT.size] + _block_name(purpose.block))
+            if hmac.compare_digest(_TAGS.unpack(state.digest())[purpose.tag], raw[-_TAG_BYTES:]):
                 return True
         return False
 
 
+class TokenSheet:
+    """Tokens of one recipient after the other for the same uses: the sender's inner loop."""
+
+    __slots__ = ("_base", "_blocks", "_pick", "_starts", "_woven")
+
+    def __init__(self, base: "blake2b", uses: Sequence["TokenUse"]) -> None:
+        self._base = base
+        numbers = sorted({use.block for use in uses})
+        self._blocks = [_block_name(number) for number in numbers]
+        places = [numbers.index(use.block) * _TAGS_PER_BLOCK + use.tag for use in uses]
+        # One place alone would pick the tag itself, not a tuple of it.
+        self._pick = itemgetter(*places) if len(places) > 1 else itemgetter(slice(places[0], places[0] + 1))
+        # Purposes at even places, room for a tag at each odd one.
+        self._woven = [part for use in uses for part in (use.purpose, b"")]
+        end = _HEAD_CHARACTERS + len(uses) * _TAIL_CHARACTERS
+        self._starts = range(_HEAD_CHARACTERS, end, _TAIL_CHARACTERS)
+
+    def tokens(self, tenant_id: int, send_id: int, seq: int, lead_id: int) -> list[str]:
+        """The recipient's tokens in the order of the uses."""
+        payload = _RECIPIENT.pack(1, tenant_id, send_id, lead_id, seq)
+        state = self._base.copy()
+        state.update(payload)
+        tags: list[bytes] = []
+        for name in self._blocks:
+            block = state.copy()
+            block.update(name)
+            tags += _TAGS.unpack(block.digest())
+        woven = self._woven.copy()
+        woven[1::2] = self._pick(tags)
+        # All parts are multiples of three bytes, so they are encoded in one go and cut apart after it.
+        text = b2a_base64(payload + b"".join(woven), newline=False).translate(_URL_SAFE).decode()
+        head = text[:_HEAD_CHARACTERS]
+        return [head + text[start : start + _TAIL_CHARACTERS] for start in self._starts]
+
+
 class TokenUse(NamedTuple):
-    """What a token is for: which block its tag lies in, where, and the bytes that say so in the token."""
+    """What a token is for: the block its tag lies in, the tag's place there, the bytes that say so in the token."""
 
     block: int
-    tag: slice
+    tag: int
     purpose: bytes
 
     @classmethod
     def of(cls, kind: TokenKind, link: int = 0) -> "TokenUse":
-        """Opens and unsubscribes have the first two tags, links those after them."""
+        """Opens and unsubscribes have the first two tags, links those after them; leads one that no link reaches."""
+        if kind is TokenKind.LEAD:
+            return cls(_LAST_BLOCK, 0, _USE.pack(kind.encode(), link))
         place = link + len(_FIXED) if kind is TokenKind.CLICK else _FIXED.index(kind)
         number, tag = divmod(place, _TAGS_PER_BLOCK)
-        start = tag * _TAG_BYTES
-        return cls(number, slice(start, start + _TAG_BYTES), _USE.pack(kind.encode(), link))
+        return cls(number, tag, _USE.pack(kind.encode(), link))
 
 
+_LAST_BLOCK = 2**16 - 1
 _FIXED = (TokenKind.OPEN, TokenKind.UNSUBSCRIBE)
 
 
-def _block(state: "blake2b", number: int) -> bytes:
-    block = state.copy()
-    block.update(number.to_bytes(2, "big"))
-    return block.digest()
+def _block_name(number: int) -> bytes:
+    return number.to_bytes(2, "big")

@@ -1,200 +1,202 @@
-"""Engagements: hits from messages judged after settling, and events that programs report."""
+"""Engagements that programs report: a batch is validated row by row and written as one (US-016, FR-P2-007).
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
-from typing import Any
+Whoever writes engagements, here and elsewhere, goes through :func:`write_engagements`, so that counters,
+and everything that waits for people to do something, hear of each of them in the same transaction.
+"""
 
-from sqlalchemy import Row, insert, select
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from hashlib import sha256
+from typing import Any, NamedTuple
 
-from nexus_marketing.core.actors import SYSTEM
-from nexus_marketing.core.engagements import EngagementType, HitFact, MachineHint, Verdict, judge, machine_hint
-from nexus_marketing.core.errors import NexusError, ValidationError
-from nexus_marketing.core.tracking import Token, TokenKind
-from nexus_marketing.core.values import canonical
-from nexus_marketing.db.models import Campaign, Engagement, Hit, Lead, Send, TemplateVersion
-from nexus_marketing.db.queries.engagements import (
-    claim_event_id,
-    count_recipients,
-    handed_over_at,
-    take_settled_hits,
-    tenants_with_settled_hits,
+import orjson
+
+from nexus_marketing.core.engagements import Verdict, read_event
+from nexus_marketing.core.engagements.reported import OLDEST, ReportedEvent, receipt_days
+from nexus_marketing.core.errors import NexusError, Problem
+from nexus_marketing.core.events import EngagementsTracked
+from nexus_marketing.db.queries.event_batches import (
+    append_deltas,
+    claim_event_ids,
+    forget_event_days,
+    insert_engagement,
+    insert_engagements,
+    known_campaigns,
+    leads_by,
+    living_leads,
 )
 from nexus_marketing.db.tenancy import open_session
-from nexus_marketing.db.types import from_text
 from nexus_marketing.runtime import Context, Runtime
-from nexus_marketing.services.audit import record
+from nexus_marketing.services.audit import record_bulk
+from nexus_marketing.services.score_marks import mark_engaged
+from nexus_marketing.services.segment_marks import mark_leads
 
-_TYPES = {TokenKind.OPEN: EngagementType.EMAIL_OPENED, TokenKind.CLICK: EngagementType.EMAIL_CLICKED}
-#: How old a reported event may be, and how far a client's clock may run ahead.
-_OLDEST = timedelta(days=35)
-_FUTURE = timedelta(minutes=5)
+#: Rows of one call, which is one transaction; longer input is taken in by several.
+MAX_BATCH = 1000
+Answer = dict[str, Any]
 
-
-def record_hit(ctx: Context, token: Token, *, user_agent: str = "", prefetch: bool = False) -> None:
-    """Append an open or click as it arrives; it is judged after the settling delay."""
-    ctx.session.add(
-        Hit(
-            at=ctx.now,
-            type=_TYPES[token.kind],
-            send_id=token.send_id,
-            seq=token.seq,
-            lead_id=token.lead_id,
-            link=token.link if token.kind is TokenKind.CLICK else None,
-            machine_hint=machine_hint(user_agent, prefetch=prefetch),
-        )
-    )
+_ACCEPTED: Answer = {"status": "accepted"}
 
 
-def click_destination(ctx: Context, token: Token) -> str | None:
-    """Where a click token leads: the URL stored with the template version that was sent, or nowhere."""
-    links = ctx.session.execute(
-        select(TemplateVersion.links)
-        .join(
-            Send,
-            (Send.tenant_id == TemplateVersion.tenant_id)
-            & (Send.template_id == TemplateVersion.template_id)
-            & (Send.template_version == TemplateVersion.number),
-        )
-        .where(Send.id == token.send_id)
-    ).scalar()
-    return str(links[token.link]) if links and token.link < len(links) else None
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """What a batch was about: leads, and names of events (a custom event's own, else its type)."""
+
+    lead_ids: frozenset[int]
+    names: frozenset[str]
 
 
-def judge_hits(runtime: Runtime) -> int:
-    """Turn settled hits into engagements with a verdict; answers how many.
+class Judged(NamedTuple):
+    """A verdict that was found elsewhere than in the row, and what it was found by."""
 
-    Hits are taken out and engagements written in one transaction: each becomes exactly one.
-    """
-    settling = runtime.settings.settling.total_seconds()
-    with open_session(runtime.engines.worker, tenant_id=None, mode="read") as session:
-        tenants = tenants_with_settled_hits(session, settling)
-    judged = 0
-    for tenant_id in tenants:
-        with runtime.work(tenant_id, SYSTEM) as ctx:
-            judged += _judge(ctx, take_settled_hits(ctx.session, settling))
-    return judged
+    verdict: Verdict
+    machine_hint: str | None
 
 
-def _judge(ctx: Context, hits: Sequence[Row[Any]]) -> int:
-    recipients: dict[tuple[int, int], list[Row[Any]]] = defaultdict(list)
-    for hit in hits:
-        recipients[(hit.send_id, hit.seq)].append(hit)
-    verdicts: dict[int, Verdict] = {}
-    for send_id in {send_id for send_id, _ in recipients}:
-        seqs = [seq for each, seq in recipients if each == send_id]
-        answered = handed_over_at(ctx.session, send_id, seqs)
-        for seq in seqs:
-            facts = [_fact(hit) for hit in recipients[(send_id, seq)]]
-            verdicts |= judge(facts, _moment(answered.get(seq)))
-    campaigns = _campaigns(ctx, {hit.send_id for hit in hits})
-    rows = [_engagement(ctx, hit, verdicts[hit.id], campaigns.get(hit.send_id)) for hit in hits]
-    if rows:
-        ctx.session.execute(insert(Engagement), rows)
-        count_recipients(ctx.session, [_first(hit, verdicts[hit.id]) for hit in hits])
-    return len(rows)
+@dataclass(slots=True)
+class _Batch:
+    """A batch on its way: an answer per row, and the rows that are still in the running."""
+
+    answers: list[Answer]
+    events: dict[int, ReportedEvent] = field(default_factory=dict)
+
+    def reject(self, number: int, problems: Iterable[Problem]) -> None:
+        self.events.pop(number, None)
+        listed = [{"path": each.path, "code": each.code, "message": each.message} for each in problems]
+        self.answers[number] = {"status": "rejected", "errors": listed}
 
 
-def _fact(hit: Row[Any]) -> HitFact:
-    hint = MachineHint(hit.machine_hint) if hit.machine_hint else None
-    moment = _moment(hit.at)
-    assert moment is not None  # the column is not null
-    return HitFact(hit.id, EngagementType(hit.type), moment, hit.link, hint)
+def touched_by(rows: Iterable[dict[str, Any]]) -> Touched:
+    """Which leads and event names the written rows touch: what segments, scores and triggers ask about."""
+    named = {(row["lead_id"], row.get("name") or row["type"]) for row in rows}
+    return Touched(frozenset(lead_id for lead_id, _ in named), frozenset(str(name) for _, name in named))
 
 
-def _first(hit: Row[Any], verdict: Verdict) -> dict[str, Any]:
-    return {"send_id": hit.send_id, "seq": hit.seq, "type": hit.type, "verdict": verdict, "at": hit.at}
-
-
-def _engagement(ctx: Context, hit: Row[Any], verdict: Verdict, campaign_id: int | None) -> dict[str, Any]:
-    return {
-        "tenant_id": ctx.tenant_id,
-        "tracked_at": _moment(hit.at),
-        "type": hit.type,
-        "lead_id": hit.lead_id,
-        "campaign_id": campaign_id,
-        "send_id": hit.send_id,
-        "seq": hit.seq,
-        "link": hit.link,
-        "channel": "email",
-        "verdict": str(verdict),
-        "attributes": {},
-    }
-
-
-def _campaigns(ctx: Context, send_ids: set[int]) -> dict[int, int]:
-    found = ctx.session.execute(select(Send.id, Send.campaign_id).where(Send.id.in_(send_ids)))
-    return {row.id: row.campaign_id for row in found}
-
-
-def _moment(value: Any) -> datetime | None:
-    """Hand-written SQL gets canonical text on SQLite."""
-    return from_text(value) if isinstance(value, str) else value
-
-
-def record_engagements(ctx: Context, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def record_engagements(ctx: Context, rows: Sequence[Any], judged: Sequence[Judged] = ()) -> list[Answer]:
     """Take in reported events; each row is accepted, a duplicate or rejected on its own.
 
     Args:
-        rows: ``type``, ``lead_id`` and optionally ``event_id`` (makes a repeat harmless), ``campaign_id``,
-            ``channel``, ``tracked_at``, ``notes``, ``metadata``.
+        rows: at most ``MAX_BATCH``, each as ``core.engagements.EVENT_SCHEMA`` says.
+        judged: a verdict per row, where rows come from strangers.
 
     Returns:
-        Per row ``status`` (``accepted``, ``duplicate``, ``rejected``), and ``id`` or ``errors``.
+        Per row ``status`` (``accepted``, ``duplicate``, ``rejected``), and ``errors`` of a rejected one. A
+        single row that is accepted has its ``id``.
     """
-    answers = [_take_in(ctx, dict(row)) for row in rows]
-    accepted = sum(answer["status"] == "accepted" for answer in answers)
-    if accepted:
-        record(ctx, "engagements.recorded", "engagement", "batch", {"count": (None, accepted)})
-    return answers
+    batch = _Batch([_ACCEPTED] * len(rows))
+    _read(ctx, batch, rows)
+    _resolve(ctx, batch)
+    _claim(ctx, batch)
+    for number, event in batch.events.items():
+        if judged:
+            event.values.update(judged[number]._asdict())
+    if batch.events:
+        written = [event.values for event in batch.events.values()]
+        id_ = write_engagements(ctx, written)
+        record_bulk(ctx, "engagements.recorded", "engagement", "batch", len(written), _manifest(batch.events.values()))
+        if len(rows) == 1:
+            batch.answers[0] = {"status": "accepted", "id": str(id_)}
+    return batch.answers
 
 
-def _take_in(ctx: Context, row: dict[str, Any]) -> dict[str, Any]:
-    try:
-        engagement = _reported(ctx, row)
-    except NexusError as error:
-        problems = [{"path": p.path, "code": p.code, "message": p.message} for p in error.problems]
-        return {"status": "rejected", "errors": problems}
-    event_id = row.get("event_id")
-    if event_id is not None and not claim_event_id(ctx.session, str(event_id), ctx.now.date()):
-        return {"status": "duplicate", "event_id": event_id}
-    ctx.session.add(engagement)
-    ctx.session.flush()
-    return {"status": "accepted", "id": str(engagement.id)}
+def write_engagements(ctx: Context, rows: list[dict[str, Any]], *, recipients: int = 0) -> int | None:
+    """Write engagements with their counters and tell what they touch; answers the id of a single one.
 
-
-def _reported(ctx: Context, row: dict[str, Any]) -> Engagement:
-    values = canonical(row)
-    tracked_at = _tracked_at(ctx, values.get("tracked_at"))
-    lead_id = int(values["lead_id"])
-    if ctx.session.get(Lead, (ctx.tenant_id, lead_id)) is None:
-        raise ValidationError.at("lead_id", "not_found", "There is no such lead.")
-    campaign_id = None if values.get("campaign_id") is None else int(values["campaign_id"])
-    if campaign_id is not None and ctx.session.get(Campaign, (ctx.tenant_id, campaign_id)) is None:
-        raise ValidationError.at("campaign_id", "not_found", "There is no such campaign.")
-    return Engagement(
-        tracked_at=tracked_at,
-        type=values["type"],
-        lead_id=lead_id,
-        campaign_id=campaign_id,
-        channel=values.get("channel"),
-        verdict=Verdict.HUMAN,
-        notes=values.get("notes"),
-        attributes=values.get("metadata") or {},
+    Args:
+        rows: values by column; ``tracked_at`` is canonical text.
+        recipients: how many recipients of messages each row is the first of its type of.
+    """
+    if not rows:
+        return None
+    id_ = None
+    if len(rows) == 1:
+        id_ = insert_engagement(ctx.session, rows[0])
+    else:
+        insert_engagements(ctx.session, rows)
+    counted = Counter(
+        (row.get("campaign_id") or 0, row["tracked_at"][:10], row["type"], row["verdict"]) for row in rows
     )
+    append_deltas(
+        ctx.session,
+        [
+            {
+                "campaign_id": campaign,
+                "day": day,
+                "type": type_,
+                "verdict": verdict,
+                "hits": hits,
+                "recipients": hits * recipients,
+            }
+            for (campaign, day, type_, verdict), hits in sorted(counted.items())
+        ],
+    )
+    mark_engaged(ctx, rows)
+    touched = touched_by(rows)
+    mark_leads(ctx, sorted(touched.lead_ids), [f"event:{name}" for name in touched.names])
+    ctx.emit(EngagementsTracked(ctx.tenant_id, ctx.now, touched.lead_ids, touched.names))
+    return id_
 
 
-def _tracked_at(ctx: Context, text: str | None) -> datetime:
-    if text is None:
-        return ctx.now
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        raise ValidationError.at(
-            "tracked_at", "not_a_moment", f"{text!r}: write a moment with zone, like 2026-03-02T10:00:00Z."
-        )
-    if not ctx.now - _OLDEST <= moment <= ctx.now + _FUTURE:
-        raise ValidationError.at("tracked_at", "out_of_bounds", f"{text} must lie within the last {_OLDEST.days} days.")
-    return moment
+def forget_event_ids(runtime: Runtime) -> None:
+    """Let go of event ids that are too old for a repeat to be accepted."""
+    before = (runtime.clock.now() - OLDEST).date() - timedelta(days=1)
+    gone = 1
+    while gone:
+        with open_session(runtime.engines.worker, tenant_id=None) as session, session.begin():
+            gone = forget_event_days(session, before)
+
+
+def _read(ctx: Context, batch: _Batch, rows: Sequence[Any]) -> None:
+    now = ctx.now
+    for number, row in enumerate(rows):
+        try:
+            batch.events[number] = read_event(row, now)
+        except NexusError as error:
+            batch.reject(number, error.problems)
+
+
+def _resolve(ctx: Context, batch: _Batch) -> None:
+    """Put lead ids in, and reject what refers to nothing of this tenant: a look-up per kind of name."""
+    given: dict[str, set[Any]] = {"lead_id": set(), "external_id": set(), "email": set()}
+    for event in batch.events.values():
+        kind, name = event.lead
+        given[kind].add(name)
+    asked = {event.campaign_id for event in batch.events.values() if event.campaign_id is not None}
+    leads: dict[str, dict[Any, int]] = {
+        "lead_id": living_leads(ctx.session, given["lead_id"]),
+        "external_id": leads_by(ctx.session, "external_id", given["external_id"]),
+        "email": leads_by(ctx.session, "email_norm", given["email"]),
+    }
+    campaigns: set[int | None] = {None, *known_campaigns(ctx.session, asked)}
+    for number, event in list(batch.events.items()):
+        kind, name = event.lead
+        lead_id = leads[kind].get(name)
+        if lead_id is not None and event.campaign_id in campaigns:
+            event.values["lead_id"] = lead_id
+            event.values["campaign_id"] = event.campaign_id
+            continue
+        problems = [] if lead_id is not None else [Problem(kind, "not_found", "There is no such lead.")]
+        if event.campaign_id not in campaigns:
+            problems.append(Problem("campaign_id", "not_found", "There is no such campaign."))
+        batch.reject(number, problems)
+
+
+def _claim(ctx: Context, batch: _Batch) -> None:
+    """Leave out what was taken in before, by an earlier batch or by an earlier row of this one."""
+    first: dict[str, int] = {}
+    for number, event in batch.events.items():
+        if event.event_id is not None:
+            first.setdefault(event.event_id, number)
+    new = claim_event_ids(ctx.session, first, receipt_days(ctx.now))
+    for number, event in list(batch.events.items()):
+        id_ = event.event_id
+        if id_ is not None and (id_ not in new or first[id_] != number):
+            del batch.events[number]
+            batch.answers[number] = {"status": "duplicate", "event_id": id_}
+
+
+def _manifest(events: Iterable[ReportedEvent]) -> bytes:
+    lines = [(event.values["type"], event.values["lead_id"], event.values["tracked_at"]) for event in events]
+    return sha256(orjson.dumps(lines)).digest()

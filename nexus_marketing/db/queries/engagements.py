@@ -1,33 +1,42 @@
-"""SQL of engagements: claiming hits, idempotent ids, counting."""
+"""SQL of engagements: claiming hits, judging them together with earlier ones, the ledger's numbers."""
+# ruff: noqa: S608 - the pieces put together here are our own column names, never input
 
-from collections.abc import Mapping, Sequence
-from datetime import date
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Row, bindparam, text
 from sqlalchemy.orm import Session
 
+from nexus_marketing.db.queries.queues import taking
+from nexus_marketing.db.queries.rowsets import Values, as_rows, is_postgresql, rowset
 from nexus_marketing.db.tenancy import run, run_for_all
+from nexus_marketing.db.types import Json, to_text
 
-
-def tenants_with_settled_hits(session: Session, settling_seconds: float) -> list[int]:
-    """Tenants that have hits old enough to be judged."""
-    statement = "SELECT DISTINCT tenant_id FROM marketing_hits WHERE at < nexus_after(:age)"
-    return list(run_for_all(session, statement, {"age": -settling_seconds}, writes=False).scalars())
-
-
-_TAKE = """
-DELETE FROM marketing_hits WHERE tenant_id = :tenant_id AND id IN (
-    SELECT id FROM marketing_hits WHERE tenant_id = :tenant_id AND at < nexus_after(:age)
-    ORDER BY at, id LIMIT 2000{lock})
-RETURNING id, at, type, send_id, seq, lead_id, link, machine_hint
+_WAITING = """
+SELECT DISTINCT tenant_id, 'hits' AS kind FROM marketing_hits WHERE at < nexus_after(:age)
+UNION ALL SELECT DISTINCT tenant_id, 'public' FROM marketing_public_events
+UNION ALL SELECT DISTINCT tenant_id, 'deltas' FROM marketing_engagement_deltas
 """
+
+
+def engagement_work(session: Session, settling_seconds: float) -> list[Row[Any]]:
+    """(tenant_id, kind) of what waits: ``hits`` old enough to be judged, ``public`` events, ``deltas`` to be folded."""
+    return list(run_for_all(session, _WAITING, {"age": -settling_seconds}, writes=False).all())
 
 
 def take_settled_hits(session: Session, settling_seconds: float) -> list[Row[Any]]:
     """Take up to 2,000 settled hits out of the queue; they are gone when the transaction commits."""
-    lock = " FOR UPDATE SKIP LOCKED" if session.get_bind().dialect.name == "postgresql" else ""
-    return list(run(session, _TAKE.format(lock=lock), {"age": -settling_seconds}, writes=True).all())
+    columns = "id, at, type, send_id, seq, lead_id, link, machine_hint"
+    statement = taking(session, "marketing_hits", columns, only="at < nexus_after(:age)", order="at, id")
+    return list(run(session, statement, {"age": -settling_seconds, "piece": 2_000}, writes=True).all())
+
+
+def take_public_events(session: Session, piece: int) -> list[Row[Any]]:
+    """Take up to so many events of browsers out of the queue, in the order of their arrival."""
+    taken = taking(session, "marketing_public_events", "id, received_at, machine_hint, body")
+    statement = text(taken).columns(body=Json)
+    return sorted(run(session, statement, {"piece": piece}, writes=True).all(), key=lambda row: int(row.id))
 
 
 _SETTLED_AT = text(
@@ -42,43 +51,80 @@ def handed_over_at(session: Session, send_id: int, seqs: Sequence[int]) -> dict[
     return {row.seq: row.settled_at for row in found}
 
 
-_FIRST = """
-INSERT INTO marketing_recipient_engagements (tenant_id, send_id, seq, type, verdict, first_at, hits)
-VALUES (:tenant_id, :send_id, :seq, :type, :verdict, :at, 1)
-ON CONFLICT (tenant_id, send_id, seq, type) DO UPDATE SET
-    hits = marketing_recipient_engagements.hits + 1,
-    verdict = CASE WHEN excluded.verdict = 'human' OR marketing_recipient_engagements.verdict = 'human' THEN 'human'
-                   WHEN excluded.verdict = 'unknown' OR marketing_recipient_engagements.verdict = 'unknown'
-                   THEN 'unknown' ELSE 'machine' END
+_RECIPIENT = {"lead_id": "bigint", "send_id": "bigint", "seq": "bigint"}
+_EARLIER = """
+SELECT e.id, e.tracked_at AS at, e.type, e.send_id, e.seq, e.lead_id, e.campaign_id, e.link, e.machine_hint, e.verdict
+FROM {recipients} JOIN marketing_engagements e
+ON e.tenant_id = :tenant_id AND e.lead_id = s.lead_id AND e.tracked_at >= {since} AND e.tracked_at <= {until}
+AND e.send_id = s.send_id AND e.seq = s.seq AND e.type IN ('email_opened', 'email_clicked')
 """
 
 
-def count_recipients(session: Session, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Remember the first engagement per recipient and type; the most human verdict wins."""
-    ordered = sorted(rows, key=lambda row: (row["send_id"], row["seq"], row["type"]))
-    if ordered:
-        run(session, _FIRST, ordered, writes=True)
-
-
-def claim_event_id(session: Session, event_id: str, today: date) -> bool:
-    """Whether this event id is new for the tenant; repeats are refused as long as ids are kept."""
-    values = {"event_id": event_id, "today": today.isoformat()}
-    seen = run(
-        session,
-        "SELECT 1 FROM marketing_event_seen WHERE tenant_id = :tenant_id AND event_id = :event_id",
-        {"event_id": event_id},
-        writes=False,
-    ).first()
-    if seen is not None:
-        return False
-    inserted = run(
-        session,
-        "INSERT INTO marketing_event_seen (tenant_id, event_id, received_on) VALUES (:tenant_id, :event_id, :today)"
-        " ON CONFLICT DO NOTHING",
-        values,
-        writes=True,
+def earlier_hits(session: Session, recipients: Sequence[Values], since: datetime, until: datetime) -> list[Row[Any]]:
+    """What was judged before of recipients (``lead_id``, ``send_id``, ``seq``) within a span of time."""
+    bound = "CAST(:{} AS timestamptz)" if is_postgresql(session) else ":{}"
+    statement = _EARLIER.format(
+        recipients=rowset(session, _RECIPIENT), since=bound.format("since"), until=bound.format("until")
     )
-    return bool(inserted.rowcount)  # type: ignore[attr-defined]
+    values = {"rows": as_rows(recipients), "since": to_text(since), "until": to_text(until)}
+    return list(run(session, statement, values, writes=False).all())
+
+
+def change_verdicts(session: Session, rows: Sequence[Values]) -> None:
+    """Give engagements (``tracked_at`` as canonical text, ``id``) another ``verdict``."""
+    if not rows:
+        return
+    columns = {"tracked_at": "timestamptz", "id": "bigint", "verdict": "text"}
+    statement = (
+        f"UPDATE marketing_engagements AS e SET verdict = s.verdict FROM {rowset(session, columns)}"
+        " WHERE e.tenant_id = :tenant_id AND e.tracked_at = s.tracked_at AND e.id = s.id"
+    )
+    run(session, statement, {"rows": as_rows(rows)}, writes=True)
+
+
+def recipient_verdicts(session: Session, keys: Sequence[Values]) -> list[Row[Any]]:
+    """(send_id, seq, type, verdict), each that occurs among all engagements of ``lead_id``, ``send_id``, ``seq``."""
+    if not keys:
+        return []
+    statement = (
+        f"SELECT DISTINCT e.send_id, e.seq, e.type, e.verdict FROM {rowset(session, _RECIPIENT)}"
+        " JOIN marketing_engagements e ON e.tenant_id = :tenant_id AND e.lead_id = s.lead_id"
+        " AND e.send_id = s.send_id AND e.seq = s.seq"
+    )
+    return list(run(session, statement, {"rows": as_rows(keys)}, writes=False).all())
+
+
+def known_recipients(session: Session, keys: Sequence[Values]) -> list[Row[Any]]:
+    """What is remembered of recipients (``send_id``, ``seq``, ``type``)."""
+    columns = {"send_id": "bigint", "seq": "bigint", "type": "text"}
+    statement = (
+        f"SELECT r.send_id, r.seq, r.type, r.verdict, r.first_at FROM {rowset(session, columns)}"
+        " JOIN marketing_recipient_engagements r ON r.tenant_id = :tenant_id AND r.send_id = s.send_id"
+        " AND r.seq = s.seq AND r.type = s.type"
+    )
+    return list(run(session, statement, {"rows": as_rows(keys)}, writes=False).all())
+
+
+def remember_recipients(session: Session, rows: Sequence[Values]) -> None:
+    """Remember verdict and further ``hits`` per recipient and type; ``first_at`` stays what it was."""
+    if not rows:
+        return
+    columns = {
+        "send_id": "bigint",
+        "seq": "bigint",
+        "type": "text",
+        "verdict": "text",
+        "first_at": "timestamptz",
+        "hits": "bigint",
+    }
+    names = ", ".join(columns)
+    statement = (
+        f"INSERT INTO marketing_recipient_engagements AS r (tenant_id, {names})"
+        f" SELECT :tenant_id, {', '.join(f's.{name}' for name in columns)} FROM {rowset(session, columns)}"
+        " WHERE true ORDER BY s.send_id, s.seq, s.type ON CONFLICT (tenant_id, send_id, seq, type)"
+        " DO UPDATE SET hits = r.hits + excluded.hits, verdict = excluded.verdict"
+    )
+    run(session, statement, {"rows": as_rows(rows)}, writes=True)
 
 
 def ledger_counts(session: Session, send_ids: Sequence[int]) -> list[Row[Any]]:
@@ -93,29 +139,3 @@ def ledger_counts(session: Session, send_ids: Sequence[int]) -> list[Row[Any]]:
             writes=False,
         ).all()
     return found
-
-
-def engagement_counts(session: Session, send_id: int) -> list[Row[Any]]:
-    """(type, verdict, recipients, hits) of a send."""
-    return list(
-        run(
-            session,
-            "SELECT type, verdict, count(*) AS recipients, sum(hits) AS hits FROM marketing_recipient_engagements"
-            " WHERE tenant_id = :tenant_id AND send_id = :send_id GROUP BY type, verdict",
-            {"send_id": send_id},
-            writes=False,
-        ).all()
-    )
-
-
-def unsubscribe_count(session: Session, campaign_id: int) -> int:
-    """Unsubscribes that a campaign's messages led to."""
-    return int(
-        run(
-            session,
-            "SELECT count(*) FROM marketing_engagements"
-            " WHERE tenant_id = :tenant_id AND campaign_id = :campaign_id AND type = 'unsubscribed'",
-            {"campaign_id": campaign_id},
-            writes=False,
-        ).scalar_one()
-    )

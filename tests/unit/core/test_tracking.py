@@ -92,7 +92,7 @@ def test_the_tag_of_one_token_is_no_use_for_another(name):
 def test_neither_is_a_tag_of_the_same_recipient_for_another_use():
     uses = [TokenUse.of(TokenKind.OPEN), TokenUse.of(TokenKind.UNSUBSCRIBE)]
     uses += [TokenUse.of(TokenKind.CLICK, link) for link in range(12)]
-    texts = SIGNER.sign_all(uses, 7, 1234, 56, 7890)
+    texts = SIGNER.signing(uses).tokens(7, 1234, 56, 7890)
     assert len({text[-16:] for text in texts}) == len(texts)
     for first in texts:
         for second in texts:
@@ -102,7 +102,7 @@ def test_neither_is_a_tag_of_the_same_recipient_for_another_use():
 
 def test_many_are_signed_as_one_by_one():
     uses = [TokenUse.of(TokenKind.OPEN), TokenUse.of(TokenKind.UNSUBSCRIBE), TokenUse.of(TokenKind.CLICK, 300)]
-    texts = SIGNER.sign_all(uses, 7, 1234, 56, 7890)
+    texts = SIGNER.signing(uses).tokens(7, 1234, 56, 7890)
     assert texts == [
         SIGNER.sign(sample(TokenKind.OPEN)),
         SIGNER.sign(sample(TokenKind.UNSUBSCRIBE)),

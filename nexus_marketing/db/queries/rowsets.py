@@ -1,0 +1,36 @@
+"""Many rows as one JSON parameter, read alike by both databases (see ``db.queries.imports`` for what it costs)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+from sqlalchemy.orm import Session
+
+Values = Mapping[str, Any]
+
+
+def is_postgresql(session: Session) -> bool:
+    """Which of the two databases this is."""
+    return session.get_bind().dialect.name == "postgresql"
+
+
+def rowset(session: Session, columns: Mapping[str, str], parameter: str = "rows") -> str:
+    """What stands behind FROM: ``s`` with these columns, out of the named parameter.
+
+    Args:
+        session: which database it is for.
+        columns: name → PostgreSQL type; SQLite has those of JSON, and text for moments and days.
+        parameter: bound to :func:`as_rows`.
+    """
+    if is_postgresql(session):
+        typed = ", ".join(f"{name} {kind}" for name, kind in columns.items())
+        return f"json_to_recordset(CAST(:{parameter} AS json)) AS s({typed})"
+    picked = ", ".join(
+        f"value {'->' if kind == 'jsonb' else '->>'} '$.{name}' AS {name}" for name, kind in columns.items()
+    )
+    return f"(SELECT {picked} FROM json_each(:{parameter})) AS s"  # noqa: S608 - column names of ours
+
+
+def as_rows(rows: Sequence[Values]) -> str:
+    """The value of a rowset's parameter."""
+    return orjson.dumps(rows).decode()
