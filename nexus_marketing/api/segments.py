@@ -1,21 +1,25 @@
 """``/api/v1/segments``."""
 
+from dataclasses import asdict
+
 from pyramid.config import Configurator
 from pyramid.request import Request
 from pyramid.response import Response
 
 from nexus_marketing.api.bodies import read_object
 from nexus_marketing.api.pages import respond_page
-from nexus_marketing.api.replies import Reply
+from nexus_marketing.api.replies import Reply, show
 from nexus_marketing.api.resources import Document, changed, created, document_of, path_id, shows
 from nexus_marketing.api.schemas import segments as schemas
 from nexus_marketing.api.versions import expected_version
 from nexus_marketing.api.writes import writes
 from nexus_marketing.core.permissions import Permission
 from nexus_marketing.db.models import Segment
-from nexus_marketing.db.queries.resources import SEGMENT_LEADS, SEGMENTS
+from nexus_marketing.db.queries.resources import SEGMENT_CHANGES, SEGMENT_LEADS, SEGMENTS
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.services import segments as services
+from nexus_marketing.services.segment_estimates import estimate_size
+from nexus_marketing.services.segment_rules import lead_schema
 
 _PATH = "/api/v1/segments"
 
@@ -26,11 +30,14 @@ def includeme(config: Configurator) -> None:
     one = f"{_PATH}/{{id}}"
     config.add_api_route("GET", _PATH, list_segments, permission=read)
     config.add_api_route("POST", _PATH, writes(create_segment), permission=write)
+    config.add_api_route("POST", f"{_PATH}/estimate", estimate, permission=read, mode="read")
     config.add_api_route("GET", one, shows(Segment, "segment", segment_document), permission=read)
     config.add_api_route("PATCH", one, writes(update_segment), permission=write)
     config.add_api_route("DELETE", one, writes(delete_segment), permission=write)
     config.add_api_route("POST", f"{one}/recalculate", writes(recalculate), permission=write)
     config.add_api_route("GET", f"{one}/leads", list_segment_leads, permission=Permission.LEADS_READ)
+    config.add_api_route("GET", f"{one}/changes", list_changes, permission=Permission.LEADS_READ)
+    config.add_api_route("GET", f"{one}/references", show_references, permission=read)
 
 
 def segment_document(segment: Segment) -> Document:
@@ -66,7 +73,24 @@ def recalculate(request: Request) -> Reply:
     return Reply(segment_document(segment), 202, f"{_PATH}/{segment.id}", segment.version)
 
 
+def estimate(request: Request) -> Response:
+    """How many leads a rule would have, before it is saved."""
+    data = read_object(request, schemas.ESTIMATE)
+    return show(asdict(estimate_size(request.nexus, data["conditions"])))
+
+
+def show_references(request: Request) -> Response:
+    """What the segment cannot be deleted for."""
+    return show({"data": services.references(request.nexus, path_id(request, "segment"))})
+
+
+def list_changes(request: Request) -> Response:
+    """Who entered and left, oldest first."""
+    segment = find(request.nexus.session, Segment, path_id(request, "segment"))
+    return respond_page(request, SEGMENT_CHANGES, scope={"segment_id": segment.id})
+
+
 def list_segment_leads(request: Request) -> Response:
     segment = find(request.nexus.session, Segment, path_id(request, "segment"))
-    names = lambda: services.lead_schema(request.nexus)  # noqa: E731
+    names = lambda: lead_schema(request.nexus)  # noqa: E731
     return respond_page(request, SEGMENT_LEADS, schema=names, scope={"segment_id": segment.id})

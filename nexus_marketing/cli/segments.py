@@ -8,7 +8,8 @@ from sqlalchemy import select
 from nexus_marketing.cli.session import OPERATOR, AsJson, TenantName, answer, table, tenant_id_of
 from nexus_marketing.db.models import Segment
 from nexus_marketing.db.tenancy import find
-from nexus_marketing.services.segments import refresh
+from nexus_marketing.services.segment_refresh import refresh
+from nexus_marketing.services.segment_rules import RULED
 
 app = typer.Typer(no_args_is_help=True, help="Segments: audiences by rule or by hand.")
 
@@ -22,7 +23,7 @@ def segments() -> None:
 def recalculate(
     context: typer.Context,
     tenant: TenantName,
-    segment: Annotated[list[int] | None, typer.Argument(help="Ids (default: every dynamic segment).")] = None,
+    segment: Annotated[list[int] | None, typer.Argument(help="Ids (default: every one with a rule).")] = None,
     *,
     as_json: AsJson = False,
 ) -> None:
@@ -30,8 +31,8 @@ def recalculate(
     with context.obj.runtime() as runtime:
         tenant_id = tenant_id_of(runtime, tenant)
         with runtime.work(tenant_id, OPERATOR, mode="read") as ctx:
-            dynamic = select(Segment.id).where(Segment.kind == "dynamic").order_by(Segment.id)
-            ids = segment or list(ctx.session.scalars(dynamic))
+            ruled = select(Segment.id).where(Segment.kind.in_(RULED)).order_by(Segment.id)
+            ids = segment or list(ctx.session.scalars(ruled))
         for segment_id in ids:
             refresh(runtime, tenant_id, segment_id)
         with runtime.work(tenant_id, OPERATOR, mode="read") as ctx:

@@ -6,14 +6,13 @@ from sqlalchemy import event, select
 from nexus_marketing.core.errors import ConditionError, Conflict, NotFound, StaleVersion, ValidationError
 from nexus_marketing.db.models import Lead, Segment, SegmentMember, Tenant
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services import segments
+from nexus_marketing.services import segment_refresh
+from nexus_marketing.services.segment_refresh import recalculate_requested, refresh
+from nexus_marketing.services.segment_rules import Rule
 from nexus_marketing.services.segments import (
     change_members,
     create_segment,
     delete_segment,
-    recalculate,
-    recalculate_requested,
-    refresh,
     update_segment,
 )
 from tests.common.factories import make_campaign, make_leads, make_tenant
@@ -131,18 +130,6 @@ def test_large_refreshes_on_sqlite_come_in_pieces(sqlite_only_runtime: Runtime) 
     assert refresh(sqlite_only_runtime, tenant_id, segment_id) == 4_500
 
 
-def test_a_recalculation_in_a_transaction_is_seen_with_it(runtime: Runtime, tenant: int) -> None:
-    ids = make_leads(runtime, tenant, 10)
-    segment_id = create(runtime, tenant, conditions="score >= 9")
-    with pytest.raises(RuntimeError), runtime.work(tenant) as ctx:
-        assert recalculate(ctx, segment_id).lead_count == 2
-        raise RuntimeError
-    assert members(runtime, tenant, segment_id) == set()
-    with runtime.work(tenant) as ctx:
-        recalculate(ctx, segment_id)
-    assert members(runtime, tenant, segment_id) == set(ids[8:])
-
-
 def test_members_come_and_go_by_hand(runtime: Runtime, tenant: int, other_tenant: int) -> None:
     ids = make_leads(runtime, tenant, 4)
     foreign = make_leads(runtime, other_tenant, 1)
@@ -169,21 +156,21 @@ def test_what_is_asked_for_during_a_refresh_is_computed_again(
 ) -> None:
     ids = make_leads(runtime, tenant, 10)
     segment_id = create(runtime, tenant, conditions="score > 2")
-    compiled = segments._compiled
+    compiled = Rule.test
 
-    def edited_meanwhile(ctx, segment, condition):  # type: ignore[no-untyped-def]
-        monkeypatch.setattr(segments, "_compiled", compiled)
+    def edited_meanwhile(rule, ctx):  # type: ignore[no-untyped-def]
+        monkeypatch.setattr(Rule, "test", compiled)
         runtime.clock.advance(seconds=1)  # type: ignore[attr-defined]
-        if runtime.engines.dialect == "sqlite":
-            with runtime.work(tenant) as other:
-                update_segment(other, segment_id, {"conditions": "score > 8"})
-        return compiled(ctx, segment, condition)
+        with runtime.work(tenant) as other:
+            update_segment(other, segment_id, {"conditions": "score > 8"})
+        return compiled(rule, ctx)
 
-    monkeypatch.setattr(segments, "_compiled", edited_meanwhile)
+    monkeypatch.setattr(Rule, "test", edited_meanwhile)
     refresh(runtime, tenant, segment_id)
-    if runtime.engines.dialect == "sqlite":
-        assert recalculate_requested(runtime) == 1
-        assert members(runtime, tenant, segment_id) == set(ids[8:])
+    assert recalculate_requested(runtime) == 1
+    assert members(runtime, tenant, segment_id) == set(ids[8:])
+    with runtime.work(tenant, mode="read") as ctx:
+        assert ctx.session.get(Segment, (tenant, segment_id)).pending is None
 
 
 def test_readers_never_see_fewer_than_those_who_stay(
@@ -196,15 +183,15 @@ def test_readers_never_see_fewer_than_those_who_stay(
     refresh(runtime, tenant_id, segment_id)
     with runtime.work(tenant_id) as ctx:
         update_segment(ctx, segment_id, {"conditions": "score > 20"})
-    monkeypatch.setattr(segments, "_PIECE", 5)
+    monkeypatch.setattr(segment_refresh, "PIECE", 5)
     seen: list[set[int]] = []
-    write = segments._write
+    write = segment_refresh._Computation._write
 
     def watched(*parts: object) -> None:
         seen.append(members(runtime, tenant_id, segment_id))
         write(*parts)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(segments, "_write", watched)
+    monkeypatch.setattr(segment_refresh._Computation, "_write", watched)
     refresh(runtime, tenant_id, segment_id)
     assert len(seen) == 8
     assert all(set(ids[20:40]) <= each for each in seen)
