@@ -1,0 +1,429 @@
+"""Scores brought up to date: batches of leads, each in one transaction with few statements (BEHAVIOUR.md 5.4).
+
+A lead's row is locked while its scores are computed, so that everything about them happens one after the other.
+What made them, what they are now and the thresholds they crossed are written together; a worker that dies leaves
+nothing half done, and the mark that called it stays for the next.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import lru_cache
+from hashlib import sha256
+from typing import Any, Final
+
+import orjson
+from sqlalchemy import Row, RowMapping
+
+from nexus_marketing.core.actors import SYSTEM
+from nexus_marketing.core.events import LeadScored, ScoreThresholdCrossed
+from nexus_marketing.core.scoring import (
+    DEFAULT_SCORE,
+    Contribution,
+    EventFact,
+    Known,
+    Mark,
+    RuleSet,
+    Scorer,
+    Touch,
+    Update,
+    parse_rule_set,
+    update,
+)
+from nexus_marketing.core.scoring.folding import MAX_CONTRIBUTIONS
+from nexus_marketing.core.segments import names_changed
+from nexus_marketing.core.timers import TimerFact
+from nexus_marketing.core.values import canonical_datetime
+from nexus_marketing.db.queries import scoring as queries
+from nexus_marketing.db.queries.locks import try_alone
+from nexus_marketing.db.types import to_text
+from nexus_marketing.runtime import Context, Runtime
+from nexus_marketing.services.audit import record_bulk
+from nexus_marketing.services.lead_lookup import current_ids
+from nexus_marketing.services.segment_marks import mark_leads
+from nexus_marketing.services.timers import set_timer
+
+#: One worker at a time looks at a tenant's scores.
+WORK: Final = "scoring"
+#: The timer that looks at scores which time has changed: one of each tenant.
+TIMER: Final = "scores.due"
+#: Marks, and leads, of one transaction (DATABASE.md: what SQLite's one writer may keep others waiting for).
+BATCH: Final = 100
+_KEPT: Final = 500
+#: The widest span: whatever a lead did.
+EVER: Final = (datetime.fromisoformat("0001-01-02T00:00:00+00:00"), datetime.fromisoformat("9999-12-30T00:00:00+00:00"))
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """A score with the version of its rules that is in force; number 0 is the default score without rules."""
+
+    score_id: int
+    name: str
+    number: int
+    scorer: Scorer
+    published_at: datetime | None = None
+    fire_on_recompute: bool = False
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is the lead's own column."""
+        return self.name == DEFAULT_SCORE
+
+    def rule_keys(self) -> list[dict[str, Any]]:
+        """What contributions of its rules are found by."""
+        return [
+            {"score_id": self.score_id, "rule": rule.key, "version": rule.since} for rule in self.scorer.rules.rules
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A score of a lead as it was and as it is to be stored."""
+
+    sheet: Sheet
+    lead_id: int
+    known: Known
+    update: Update
+    is_stored: bool
+
+    @property
+    def is_other(self) -> bool:
+        """Whether another number is shown."""
+        return self.update.value != self.update.before
+
+    @property
+    def needs_writing(self) -> bool:
+        """Whether anything is to be stored; a score of nothing that nothing will change is not."""
+        new = self.update
+        if not self.is_stored:
+            return bool(new.appended or new.value or new.next_change_at or any(m.above for m in new.marks.values()))
+        return bool(new.appended) or self.is_other or new.marks != self.known.marks or self.is_late
+
+    @property
+    def is_late(self) -> bool:
+        """Whether what is stored speaks of another version or another moment to look again."""
+        return self.known.version != self.sheet.number or self.update.next_change_at != self.known.next_change_at
+
+    @property
+    def sooner(self) -> datetime | None:
+        """When to look at it again, where no timer is set for it that early already."""
+        old, new = self.known.next_change_at, self.update.next_change_at
+        return new if old is None or (new is not None and new < old) else None
+
+
+@dataclass(slots=True)
+class Batch:
+    """Leads to look at, each with spans of time in which it did something nobody has looked at."""
+
+    leads: set[int] = field(default_factory=set)
+    spans: dict[int, list[tuple[datetime, datetime]]] = field(default_factory=lambda: defaultdict(list))
+
+
+def published_sheets(ctx: Context, score_id: int | None = None) -> list[Sheet]:
+    """The scores with rules in force, in the order of their ids."""
+    return [
+        Sheet(row.id, row.name, row.number, scorer_of(row.rules), row.published_at, bool(row.fire_on_recompute))
+        for row in queries.rules_in_force(ctx.session)
+        if score_id in (None, row.id)
+    ]
+
+
+def scorer_of(rules: Mapping[str, Any]) -> Scorer:
+    """A stored rule set made ready; versions never change, so that it is done once."""
+    return _understood(orjson.dumps(rules))
+
+
+@lru_cache(maxsize=_KEPT)
+def _understood(rules: bytes) -> Scorer:
+    return Scorer(parse_rule_set(orjson.loads(rules)))
+
+
+def score_marked(runtime: Runtime, tenant_id: int, most: int = BATCH) -> int:
+    """Look at leads that were touched, by at most so many marks in one transaction; answers how many were taken."""
+    with runtime.work(tenant_id, SYSTEM) as ctx:
+        marks = queries.take_marks(ctx.session, most)
+        if marks:
+            score_leads(ctx, published_sheets(ctx), _batch_of(marks))
+        return len(marks)
+
+
+def score_due(ctx: Context, timer: TimerFact) -> None:
+    """Look at leads whose scores time has changed: a batch, and set the timer for what comes next."""
+    del timer
+    if try_alone(ctx.session, WORK):
+        _score_due(ctx)
+    due = queries.first_due(ctx.session)
+    if due is not None:
+        set_timer(ctx, TIMER, "", due, earliest=True)
+
+
+def _score_due(ctx: Context) -> None:
+    leads = queries.due_leads(ctx.session, ctx.now, BATCH)
+    # The timer is locked already, and whoever has a lead may wait for it: leads in other hands come next time.
+    free = queries.free_leads(ctx.session, leads)
+    score_leads(ctx, published_sheets(ctx), Batch(set(free)))
+    queries.forget_due(ctx.session, leads, free, ctx.now)
+
+
+def score_leads(ctx: Context, sheets: Sequence[Sheet], batch: Batch) -> list[Change]:
+    """Bring scores of leads up to date, in the caller's transaction; answers those that show another number.
+
+    Args:
+        ctx: the unit of work; the leads are locked until it ends.
+        sheets: the scores.
+        batch: the leads.
+    """
+    records = _locked(ctx, batch) if batch.leads and sheets else []
+    if not records:
+        return []
+    changes = look_at(ctx, sheets, records, batch)
+    store_changes(ctx, changes)
+    others = [change for change in changes if change.is_other]
+    if others:
+        lines = [f"{each.lead_id}:{each.sheet.name}:{each.update.value!r}" for each in others]
+        digest = sha256("\n".join(sorted(lines)).encode()).digest()
+        record_bulk(ctx, "scores.updated", "lead", "batch", len(others), digest)
+    return others
+
+
+def look_at(ctx: Context, sheets: Sequence[Sheet], records: Sequence[RowMapping], batch: Batch) -> list[Change]:
+    """What the scores of these leads come to, without storing it."""
+    ids = [record["id"] for record in records]
+    known = _Stored.read(ctx, sheets, ids)
+    events = frozenset(event for sheet in sheets for event in sheet.scorer.rules.events)
+    done = _events(ctx, batch.spans, events, ids)
+    history = _history(ctx, sheets, records, known, batch)
+    found = []
+    for record in records:
+        lead_id, readable = record["id"], as_read(record)
+        for sheet in sheets:
+            stored = known.of(sheet, lead_id)
+            is_behind = stored.version < sheet.number and _is_older(record, sheet)
+            touch = Touch(
+                lead_id,
+                readable,
+                done[lead_id],
+                history[lead_id] if is_behind else (),
+                record["score"] if sheet.is_own else None,
+                ctx.runtime.rng.getrandbits(52),
+                is_behind and not sheet.fire_on_recompute,
+            )
+            result = update(sheet.scorer, stored, touch, sheet.number, ctx.now)
+            found.append(Change(sheet, lead_id, stored, result, known.has(sheet, lead_id)))
+    return found
+
+
+def known_of(ctx: Context, sheet: Sheet, lead_id: int) -> tuple[Known, bool]:
+    """What is stored of a lead's score, and whether there is a row of it."""
+    stored = _Stored.read(ctx, [sheet], [lead_id])
+    return stored.of(sheet, lead_id), stored.has(sheet, lead_id)
+
+
+def store_changes(ctx: Context, changes: Iterable[Change]) -> None:
+    """Write what has changed, and tell of it."""
+    written = [change for change in changes if change.needs_writing]
+    if not written:
+        return
+    session, now = ctx.session, to_text(ctx.now)
+    contributions = [_contribution_row(change, each) for change in written for each in change.update.appended]
+    contributions.sort(key=lambda row: (row["score_id"], row["rule"], row["version"], row["cause"], row["turn"]))
+    queries.append_contributions(session, contributions)
+    queries.write_values(session, [_value_row(change, now) for change in written])
+    own = [change for change in written if change.sheet.is_own and change.is_other]
+    queries.write_own_scores(session, [{"lead_id": each.lead_id, "value": each.update.value} for each in own])
+    crossings = [(change, each) for change in written for each in change.update.crossings]
+    queries.append_crossings(
+        session,
+        [
+            {
+                "score_id": change.sheet.score_id,
+                "lead_id": change.lead_id,
+                "threshold": each.threshold,
+                "direction": each.direction,
+                "before": each.before,
+                "after": each.after,
+                "at": now,
+            }
+            for change, each in crossings
+        ],
+    )
+    due = min((each.sooner for each in written if each.sooner is not None), default=None)
+    if due is not None:
+        set_timer(ctx, TIMER, "", due, earliest=True)
+    _tell(ctx, written)
+
+
+def _tell(ctx: Context, changes: Sequence[Change]) -> None:
+    """The one place from which a changed score goes on (BR-013): segments hear of it here, then subscribers."""
+    own = [change.lead_id for change in changes if change.sheet.is_own and change.is_other]
+    mark_leads(ctx, own, names_changed(["score"]))
+    for change in changes:
+        name, new = change.sheet.name, change.update
+        if change.is_other:
+            ctx.emit(LeadScored(ctx.tenant_id, ctx.now, change.lead_id, name, new.before, new.value))
+        for each in new.crossings:
+            more = (each.before, each.after, each.threshold, each.direction)
+            ctx.emit(ScoreThresholdCrossed(ctx.tenant_id, ctx.now, change.lead_id, name, *more))
+
+
+@dataclass(slots=True)
+class _Stored:
+    """What is stored of leads' scores."""
+
+    values: dict[tuple[int, int], Row[Any]]
+    contributions: dict[tuple[int, int], list[Contribution]]
+
+    @classmethod
+    def read(cls, ctx: Context, sheets: Sequence[Sheet], lead_ids: Collection[int]) -> "_Stored":
+        """Of these scores and leads: two statements."""
+        keys = [key for sheet in sheets for key in sheet.rule_keys()]
+        contributions: dict[tuple[int, int], list[Contribution]] = defaultdict(list)
+        for row in queries.contributions_of(ctx.session, lead_ids, keys, MAX_CONTRIBUTIONS):
+            contributions[(row.score_id, row.lead_id)].append(_contribution(row))
+        values = {(row.score_id, row.lead_id): row for row in queries.values_of(ctx.session, lead_ids)}
+        return cls(values, contributions)
+
+    def has(self, sheet: Sheet, lead_id: int) -> bool:
+        return (sheet.score_id, lead_id) in self.values
+
+    def of(self, sheet: Sheet, lead_id: int) -> Known:
+        contributions = self.contributions.get((sheet.score_id, lead_id), [])
+        row = self.values.get((sheet.score_id, lead_id))
+        if row is None:
+            return Known(contributions=contributions)
+        marks = {key: Mark.of(kept) for key, kept in row.marks.items()}
+        return Known(row.value, row.version, marks, contributions, row.next_change_at)
+
+
+def _locked(ctx: Context, batch: Batch) -> list[RowMapping]:
+    """The leads of a batch, locked; those that were merged as the lead that each of them is by now."""
+    records = queries.lock_records(ctx.session, batch.leads)
+    found = {record["id"] for record in records}
+    merged = current_ids(ctx, batch.leads - found) if len(found) < len(batch.leads) else {}
+    for old, new in merged.items():
+        batch.spans[new] += batch.spans.get(old, [])  # what it did may have moved already, or not yet
+    others = set(merged.values()) - found
+    return [*records, *(queries.lock_records(ctx.session, others) if others else ())]
+
+
+def _batch_of(marks: Sequence[Row[Any]]) -> Batch:
+    batch = Batch()
+    for mark in marks:
+        batch.leads.add(mark.lead_id)
+        if mark.since is not None:
+            batch.spans[mark.lead_id].append((mark.since, mark.until))
+    return batch
+
+
+def _events(
+    ctx: Context,
+    spans: Mapping[int, Sequence[tuple[datetime, datetime]]],
+    events: Collection[str],
+    lead_ids: Collection[int],
+) -> dict[int, list[EventFact]]:
+    """What leads did in spans of time, in order; of leads that were merged under the one they are now."""
+    rows = [queries.span(lead_id, *each) for lead_id, given in spans.items() for each in sorted(set(given))]
+    found: dict[int, dict[int, EventFact]] = defaultdict(dict)
+    strangers = {row["lead_id"] for row in rows} - set(lead_ids)
+    merged = current_ids(ctx, strangers) if strangers else {}
+    for row in queries.engagements_of(ctx.session, rows, events, MAX_CONTRIBUTIONS):
+        found[merged.get(row.lead_id, row.lead_id)][row.id] = _fact(row)
+    return defaultdict(list, {lead_id: _in_order(facts.values()) for lead_id, facts in found.items()})
+
+
+def _history(
+    ctx: Context, sheets: Sequence[Sheet], records: Sequence[RowMapping], known: _Stored, batch: Batch
+) -> dict[int, list[EventFact]]:
+    """What leads did that rules have not looked at, because they are newer; without what waits for its own turn."""
+    events: set[str] = set()
+    behind: set[int] = set()
+    for record in records:
+        for sheet in sheets:
+            version = known.of(sheet, record["id"]).version
+            if version < sheet.number and _is_older(record, sheet):
+                events |= sheet.scorer.events_since(version)
+                behind.add(record["id"])
+    found: dict[int, list[EventFact]] = defaultdict(list)
+    if not events:
+        return found
+    spans = [queries.span(lead_id, *EVER) for lead_id in sorted(behind)]
+    rows = queries.engagements_of(ctx.session, spans, events, MAX_CONTRIBUTIONS, only_human=True)
+    if not rows:
+        return found
+    # Asked after the engagements: what they show of a transaction, the marks show too.
+    waiting = {lead_id: list(given) for lead_id, given in batch.spans.items()}
+    for mark in queries.marks_of(ctx.session, behind):
+        waiting.setdefault(mark.lead_id, []).append((mark.since, mark.until))
+    for row in rows:
+        if not any(since <= row.tracked_at <= until for since, until in waiting.get(row.lead_id, ())):
+            found[row.lead_id].append(_fact(row))
+    return defaultdict(list, {lead_id: _in_order(facts) for lead_id, facts in found.items()})
+
+
+def _is_older(record: RowMapping, sheet: Sheet) -> bool:
+    """Whether a lead was there before the rules were: only then it has a past that they have not seen."""
+    return sheet.published_at is not None and record["created_at"] <= sheet.published_at
+
+
+def _in_order(facts: Iterable[EventFact]) -> list[EventFact]:
+    return sorted(facts, key=lambda fact: (fact.at, fact.id))
+
+
+def _fact(row: Row[Any]) -> EventFact:
+    return EventFact(
+        row.id,
+        row.tracked_at,
+        row.type,
+        row.name,
+        row.verdict,
+        row.metadata or {},
+        row.channel,
+        row.campaign_id,
+        row.link,
+    )
+
+
+def _contribution(row: Row[Any]) -> Contribution:
+    key = (row.rule, row.version, row.cause, row.turn)
+    return Contribution(row.kind, *key, row.points, row.at, row.actor, row.reason)
+
+
+def as_read(record: RowMapping) -> dict[str, Any]:
+    """A lead as conditions read it: moments as canonical text."""
+    return {name: canonical_datetime(value) if isinstance(value, datetime) else value for name, value in record.items()}
+
+
+def _contribution_row(change: Change, each: Contribution) -> dict[str, Any]:
+    return {
+        "score_id": change.sheet.score_id,
+        "lead_id": change.lead_id,
+        "rule": each.rule,
+        "version": each.version,
+        "cause": each.cause,
+        "turn": each.turn,
+        "kind": str(each.kind),
+        "points": each.points,
+        "at": to_text(each.at),
+        "actor": each.actor,
+        "reason": each.reason,
+    }
+
+
+def _value_row(change: Change, now: str) -> dict[str, Any]:
+    new = change.update
+    return {
+        "score_id": change.sheet.score_id,
+        "lead_id": change.lead_id,
+        "value": new.value,
+        "version": change.sheet.number,
+        "marks": {key: mark.kept() for key, mark in new.marks.items()},
+        "next_change_at": None if new.next_change_at is None else to_text(new.next_change_at),
+        "computed_at": now,
+    }
+
+
+def unruled(score_id: int) -> Sheet:
+    """The default score of a tenant that has no rules for it."""
+    return Sheet(score_id, DEFAULT_SCORE, 0, Scorer(RuleSet()))
