@@ -32,9 +32,9 @@ Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Any]
 _ROWS = 50
 _COLUMNS = (
     "id::text AS id, email, name, first_name, last_name, external_id, phone, country, locale, time_zone, tags,"
-    " metadata, score, version, created_at, updated_at"
+    " metadata, owner_id::text AS owner_id, score, version, created_at, updated_at"
 )
-_SQL = f"SELECT {_COLUMNS} FROM marketing_leads WHERE tenant_id = %s ORDER BY marketing_leads.id DESC LIMIT %s"
+_SQL = f"SELECT {_COLUMNS} FROM marketing_leads WHERE tenant_id = %s AND gone_at IS NULL ORDER BY marketing_leads.id DESC LIMIT %s"
 
 
 def api_hello(options: Options) -> Result:

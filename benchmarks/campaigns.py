@@ -1,31 +1,40 @@
 """Campaigns: launched on an object, made from a definition, launched in the database with its commit."""
 
+import http.client
 import json
 import statistics
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cerberus
 import orjson
 import psycopg
+from sqlalchemy import func, select
 
 from benchmarks.common import Options, Paired, Result, paired
 from nexus_marketing import HasMarketing, use_storage
+from nexus_marketing.config import make_runtime
 from nexus_marketing.core.campaigns import CampaignKey, CampaignStatus
 from nexus_marketing.core.definitions import parse_definition
 from nexus_marketing.core.definitions.forms import DEFINITION, data_form
 from nexus_marketing.core.engine import lifecycle
 from nexus_marketing.core.schemas import DocumentValidator
-from nexus_marketing.db.models import Campaign, ChannelAccount
+from nexus_marketing.db.models import Campaign, ChannelAccount, Send
 from nexus_marketing.db.roles import APP
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.services.campaigns import move_campaign
+from nexus_marketing.services.tenants import create_key
 from tests.common import databases
 from tests.common.channels import ScriptedChannel
 from tests.common.factories import make_segment, make_template, make_tenant
+from tests.common.servers import free_port
+from tests.common.serving import SECRET, serving, written
 
 DRIP: dict[str, Any] = json.loads(
     (Path(__file__).parents[1] / "tests" / "common" / "definitions" / "email-drip-sequence.json").read_text()
@@ -33,6 +42,9 @@ DRIP: dict[str, Any] = json.loads(
 SUBSCRIBER = {"subscriber_email": "ann@example.org", "subscriber_name": "Ann", "subscription_date": "2026-03-01"}
 SENDER = {"from": "news@example.org", "from_name": "Acme", "postal_address": "1 Main Street"}
 CONTENT = {"subject": "Hello", "text": "Hello\n{{ postal_address }}\n{{ unsubscribe_url }}"}
+#: Launches a second, and seconds until one is asked for again.
+_RATE = 50
+_AGAIN = 0.05
 
 
 class Subscriber(HasMarketing):
@@ -149,10 +161,88 @@ def campaigns_launch(options: Options) -> Result:
     return _with_missed(pair.result("campaigns.launch", 2.0, per=count, unit="ms", notes=notes), missed)
 
 
+def campaigns_paced(options: Options) -> Result:
+    """Fifty launches a second at an open loop, each asked for three times under its key (R06), against 100 ms (PR-001).
+
+    Two processes of ``pserve production.ini``, real HTTP, PostgreSQL and Redis. What counts is the 95th of a hundred
+    first answers, from the moment when the request was due; the reference is the bound itself.
+    """
+    count = options.size(10_000, 100)
+    with _served(options) as (ready, port, key):
+        _pace(ready.make(_RATE), port, key)  # connections are opened, and what is loaded at first use is loaded
+        ids = [campaign for _ in range(count // 100) for campaign in ready.make(100)]
+        answers = _pace(ids, port, key)
+        launched = ready.launched() - _RATE
+    bodies = {(answer.campaign, answer.body) for answer in answers if answer.status == 200}
+    statuses = Counter(answer.status for answer in answers)
+    assert set(statuses) <= {200, 409}, statuses
+    assert len(bodies) == launched == count, (len(bodies), launched, count)
+    taken = sorted({answer.campaign: answer.seconds for answer in reversed(answers) if answer.status == 200}.values())
+    notes = (
+        f"{count} launches, each sent 3 times, 50 callers; median {statistics.median(taken) * 1e3:.0f} ms,"
+        f" slowest {taken[-1] * 1e3:.0f} ms; {statuses[409]} answers 409"
+    )
+    return Result("campaigns.paced", statistics.quantiles(taken, n=20)[-1] * 1e3, 100.0, "ms", 1.0, 1, notes)
+
+
+class _Answer(NamedTuple):
+    campaign: int
+    status: int
+    seconds: float
+    body: bytes
+
+
+def _pace(ids: Sequence[int], port: int, key: str) -> list[_Answer]:
+    """Ask for each launch when it is due and twice again; the answers, in the order in which they were due."""
+    local = threading.local()
+    start = time.monotonic() + 0.2
+
+    def launch(asked: tuple[float, int]) -> _Answer:
+        due, campaign = asked
+        time.sleep(max(0.0, start + due - time.monotonic()))
+        if not hasattr(local, "connection"):
+            local.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        headers = {"Authorization": f"Bearer {key}", "Idempotency-Key": f"launch-{campaign}"}
+        local.connection.request("POST", f"/api/v1/campaigns/{campaign}/launch", headers=headers)
+        response = local.connection.getresponse()
+        body = response.read()
+        return _Answer(campaign, response.status, time.monotonic() - start - due, body)
+
+    dues = sorted((place / _RATE + turn * _AGAIN, campaign) for place, campaign in enumerate(ids) for turn in range(3))
+    with ThreadPoolExecutor(50) as pool:
+        return list(pool.map(launch, dues))
+
+
 def _with_missed(result: Result, missed: tuple[str, ...]) -> Result:
     return Result(
         result.name, result.ours, result.reference, result.unit, result.target, result.repetitions, result.notes, missed
     )
+
+
+@contextmanager
+def _served(options: Options) -> Iterator[tuple["_Drafts", int, str]]:
+    """Drafts of a tenant, and the port and the key of a server that has them."""
+    database = databases.postgres_copy(options.cluster)
+    urls = databases.postgres_settings(options.cluster, database)
+    settings = {
+        "database_url": urls.app_url,
+        "database_worker_url": urls.worker_url,
+        "database_owner_url": urls.owner_url,
+        "redis_url": options.redis.database(0),
+        "state_dir": str(options.folder),
+    }
+    runtime = make_runtime({**{f"nexus.{name}": value for name, value in settings.items()}, "nexus.secret_key": SECRET})
+    try:
+        tenant_id = make_tenant(runtime, "acme")
+        with runtime.work(tenant_id, role="app") as ctx:
+            key = create_key(ctx, "benchmark", ["*"])[1]
+        port = free_port()
+        ini = written("production.ini", options.folder, port, **settings, rate_limit_per_minute="10000000")
+        with serving(ini, port, {"NEXUS_SECRET_KEY": SECRET, "NEXUS_SMTP_PASSWORD": "x"}):
+            yield _Drafts(runtime, tenant_id), port, key
+    finally:
+        runtime.close()
+        options.cluster.drop_database(database)
 
 
 class _Drafts:
@@ -186,6 +276,11 @@ class _Drafts:
             ctx.session.add_all(rows)
             ctx.session.flush()
             return [row.id for row in rows]
+
+    def launched(self) -> int:
+        """How many were launched, each with one send."""
+        with self._runtime.work(self._tenant_id, mode="read") as ctx:
+            return ctx.session.scalars(select(func.count(Send.campaign_id.distinct()))).one()
 
 
 @contextmanager
@@ -256,4 +351,9 @@ def _by_hand(connection: psycopg.Connection[Any], tenant_id: int, campaign_id: i
         )
 
 
-BENCHMARKS = {"inline.launch": inline_launch, "campaigns.init": campaigns_init, "campaigns.launch": campaigns_launch}
+BENCHMARKS = {
+    "inline.launch": inline_launch,
+    "campaigns.init": campaigns_init,
+    "campaigns.launch": campaigns_launch,
+    "campaigns.paced": campaigns_paced,
+}

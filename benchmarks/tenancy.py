@@ -12,7 +12,8 @@ from nexus_marketing.db.engines import DatabaseSettings
 from nexus_marketing.db.models import Lead
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.segments import create_segment, refresh
+from nexus_marketing.services.segment_refresh import refresh
+from nexus_marketing.services.segments import create_segment
 from tests.common import databases
 from tests.common.factories import make_tenant
 from tests.common.servers import PostgresCluster
@@ -56,7 +57,8 @@ class Arena:
         """A dynamic segment from nothing, by the worker role."""
         with self.runtime.engines.owner.begin() as connection:
             connection.exec_driver_sql("TRUNCATE marketing_segment_members")
-        assert refresh(self.runtime, TENANT, self.segment_id) > 0
+            connection.exec_driver_sql("UPDATE marketing_segments SET pending = 'build'")
+        assert refresh(self.runtime, TENANT, self.segment_id)
 
 
 def tenancy_rls(options: Options) -> Result:
