@@ -18,6 +18,7 @@ import plaster
 from pyramid.config import Configurator
 from pyramid.router import Router
 
+from nexus_marketing.builtins.blobs.files import FileBlobs
 from nexus_marketing.builtins.channels.email import EmailChannel
 from nexus_marketing.core.clock import Clock, SystemClock
 from nexus_marketing.core.contracts import Channel
@@ -97,6 +98,7 @@ def make_runtime(settings: Mapping[str, str]) -> Runtime:
         channels=_channels(parsed, clock),
         clock=clock,
         doorbell=_doorbell(parsed),
+        blobs=FileBlobs(parsed.blob_dir or parsed.state_dir / "blobs"),
     )
 
 

@@ -1,5 +1,6 @@
 """Keyed hashes that must be the same in every process: addresses for suppression and uniqueness."""
 
+from collections.abc import Iterable
 from hashlib import blake2b
 
 from nexus_marketing.core.tracking import TokenSigner
@@ -16,9 +17,18 @@ class Keys:
 
     def address_hash(self, tenant_id: int, normalised_address: str) -> bytes:
         """16 bytes that stand for an address of a tenant; useless without the key."""
-        state = self._address.copy()
-        state.update(f"{tenant_id}:{normalised_address}".encode())
-        return state.digest()
+        return self.address_hashes(tenant_id, [normalised_address])[0]
+
+    def address_hashes(self, tenant_id: int, normalised_addresses: Iterable[str]) -> list[bytes]:
+        """The same for many addresses."""
+        tenant = self._address.copy()
+        tenant.update(f"{tenant_id}:".encode())
+        hashes = []
+        for address in normalised_addresses:
+            state = tenant.copy()
+            state.update(address.encode())
+            hashes.append(state.digest())
+        return hashes
 
     def cursor_tag(self, payload: bytes) -> bytes:
         """8 bytes that prove a page cursor is ours."""

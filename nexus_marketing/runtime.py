@@ -17,7 +17,7 @@ from transaction.interfaces import ITransactionManager
 
 from nexus_marketing.core.actors import SYSTEM, Actor
 from nexus_marketing.core.clock import Clock, SystemClock
-from nexus_marketing.core.contracts import Channel
+from nexus_marketing.core.contracts import BlobStore, Channel
 from nexus_marketing.core.events import Event
 from nexus_marketing.core.hub import HUB, EventHub
 from nexus_marketing.db.engines import Engines
@@ -67,6 +67,25 @@ class MemoryDoorbell:
         return lambda: None
 
 
+class MemoryBlobs:
+    """Attachments in the memory of one process: for programs and tests that keep none."""
+
+    def __init__(self) -> None:
+        self._contents: dict[str, bytes] = {}
+
+    def put(self, key: str, content: bytes) -> None:
+        """Keep it."""
+        self._contents[key] = content
+
+    def get(self, key: str) -> bytes | None:
+        """What was kept, or nothing."""
+        return self._contents.get(key)
+
+    def delete(self, key: str) -> None:
+        """Let it go."""
+        self._contents.pop(key, None)
+
+
 @dataclass(frozen=True, slots=True)
 class Access:
     """How a unit of work reaches the database: ``mode``, ``role`` and the timeout as in ``db.engines``."""
@@ -88,6 +107,7 @@ class Runtime:
     rng: Random = field(default_factory=Random)
     telemetry: Telemetry = field(default_factory=NullTelemetry)
     doorbell: Doorbell = field(default_factory=MemoryDoorbell)
+    blobs: BlobStore = field(default_factory=MemoryBlobs)
     hub: EventHub = HUB
 
     @contextmanager
@@ -98,11 +118,15 @@ class Runtime:
         *,
         mode: str = "write",
         role: str = "worker",
+        request_id: str | None = None,
     ) -> Iterator["Context"]:
-        """One transaction outside of a web request: commits when the block ends well."""
+        """One transaction of its own: commits when the block ends well.
+
+        ``request_id`` is that of the web request it belongs to, if it does.
+        """
         manager = transaction.TransactionManager(explicit=True)
         manager.begin()
-        context = Context(self, tenant_id, actor, manager, Access(mode, role))
+        context = Context(self, tenant_id, actor, manager, Access(mode, role), request_id)
         try:
             yield context
         except BaseException:

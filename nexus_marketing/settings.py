@@ -55,6 +55,8 @@ class Settings:
     worker_threads: int = 0
     #: Files that must survive a killed worker, on a local disk.
     state_dir: Path = Path("var")
+    #: Where attachments lie; ``blobs`` below ``state_dir`` without it. All web processes need the same folder.
+    blob_dir: Path | None = None
     pool_size: int = 10
     prepared_statements: bool = True
     chunk_size: int = 500
@@ -66,7 +68,11 @@ class Settings:
     settling: timedelta = timedelta(seconds=30)
     #: Requests per minute and tenant.
     rate_limit_per_minute: int = 6000
+    #: Events per minute from one address (IPv6: one /64) with one public key.
+    public_events_per_minute: int = 60
     max_body_bytes: int = 1_000_000
+    #: Of ``POST /api/v1/engagements/bulk``, which reads its lines as it goes.
+    max_bulk_bytes: int = 16_000_000
     max_attempts: int = 8
     max_retry_age: timedelta = timedelta(hours=72)
     log_level: str = "INFO"
@@ -132,6 +138,7 @@ _READERS: Mapping[str, _Reader] = {
     "catcher_dir": _FOLDER,
     "worker_threads": _number("a whole number, not below 0", int, 0),
     "state_dir": _FOLDER,
+    "blob_dir": _FOLDER,
     "pool_size": _SIZE,
     "prepared_statements": _Reader("true or false", lambda text: {"true": True, "false": False}[text.lower()]),
     "chunk_size": _SIZE,
@@ -140,7 +147,9 @@ _READERS: Mapping[str, _Reader] = {
     "grace_seconds": _DURATION,
     "settling_seconds": _DURATION,
     "rate_limit_per_minute": _SIZE,
+    "public_events_per_minute": _SIZE,
     "max_body_bytes": _SIZE,
+    "max_bulk_bytes": _SIZE,
     "max_attempts": _SIZE,
     "max_retry_age_seconds": _DURATION,
     "log_level": _word("DEBUG", "INFO", "WARNING", "ERROR"),

@@ -19,7 +19,7 @@ from nexus_marketing.core.money import major_units
 from nexus_marketing.core.permissions import Permission
 from nexus_marketing.core.promotion import read_kept
 from nexus_marketing.db.models import Campaign
-from nexus_marketing.db.queries.resources import CAMPAIGN_HISTORY, CAMPAIGNS
+from nexus_marketing.db.queries.resources import CAMPAIGN_ENGAGEMENTS, CAMPAIGN_HISTORY, CAMPAIGNS
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.services import campaigns as services
 from nexus_marketing.services import promotion
@@ -43,6 +43,7 @@ def includeme(config: Configurator) -> None:
         config.add_api_route("POST", f"{one}/{action}", writes(_acts(action)), permission=launch)
     config.add_api_route("POST", f"{one}/moves", writes(move_campaign), permission=launch)
     config.add_api_route("GET", f"{one}/history", list_history, permission=read)
+    config.add_api_route("GET", f"{one}/engagements", list_engagements, permission=Permission.ENGAGEMENTS_READ)
     config.add_api_route("GET", f"{one}/analytics", show_analytics, permission=read)
 
 
@@ -84,6 +85,11 @@ def promote_campaigns(request: Request) -> Reply:
 def list_history(request: Request) -> Response:
     campaign = find(request.nexus.session, Campaign, path_id(request, "campaign"))
     return respond_page(request, CAMPAIGN_HISTORY, scope={"campaign_id": campaign.id})
+
+
+def list_engagements(request: Request) -> Response:
+    campaign = find(request.nexus.session, Campaign, path_id(request, "campaign"))
+    return respond_page(request, CAMPAIGN_ENGAGEMENTS, scope={"campaign_id": campaign.id}, searchable=True)
 
 
 def move_campaign(request: Request) -> Reply:

@@ -17,6 +17,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from nexus_marketing.core.errors import (
     AuthenticationFailed,
     Conflict,
+    Gone,
     NexusError,
     NotFound,
     PermissionDenied,
@@ -36,6 +37,7 @@ CONTENT_TYPE = "application/problem+json"
 #: First match by class wins; what is missing here is our own fault.
 _STATUS: Sequence[tuple[type[NexusError], int]] = (
     (ValidationError, 422),
+    (Gone, 410),
     (NotFound, 404),
     (Conflict, 409),
     (PermissionDenied, 403),
@@ -52,6 +54,8 @@ _BY_PROBLEM = {
     "unknown_operation": 400,
     "unsupported_media_type": 415,
 }
+#: What of an error's context a program can use, and its name in the problem document.
+_MEMBERS = {"current": "current_version", "merged_into": "merged_into", "lead_ids": "lead_ids", "used_by": "used_by"}
 _SENTENCES = {
     404: "There is nothing at this address.",
     405: "This address does not answer that method.",
@@ -96,7 +100,7 @@ def nexus_view(error: NexusError, request: Request) -> Response:
     status = _status(error, request)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, Unavailable):
         return unexpected_view(error, request)
-    members = {"current_version": error.context["current"]} if "current" in error.context else {}
+    members = {name: error.context[key] for key, name in _MEMBERS.items() if key in error.context}
     fault = HttpFault(status, error.code, error.message, tuple(_headers(error, request)), error.problems, members)
     return fault_response(request, fault)
 

@@ -23,15 +23,33 @@ _HEADERS = {
 }
 
 
+_FOR_BROWSERS = (
+    ("Access-Control-Allow-Origin", "*"),
+    ("Access-Control-Expose-Headers", "Retry-After, X-Request-Id"),
+)
+
+
 def includeme(config: Configurator) -> None:
     """Outside of transactions and error pages, so that their answers have these headers too."""
     config.add_tween("nexus_marketing.api.surroundings.surround", under=INGRESS)
+
+
+def bound_body(config: Configurator, path: str, max_bytes: int) -> None:
+    """Let one path take longer bodies than the others."""
+    config.registry.setdefault("nexus.body_bounds", {})[path] = max_bytes
+
+
+def open_to_browsers(config: Configurator, path: str) -> None:
+    """Let pages of any origin read one path's answers, faults included; there are no cookies to steal with."""
+    config.registry.setdefault("nexus.open_paths", set()).add(path)
 
 
 def surround(handler: Callable[[Request], Response], registry: Registry) -> Callable[[Request], Response]:
     """The outermost tween."""
     settings = registry["nexus.runtime"].settings
     limit = settings.max_body_bytes
+    bounds: dict[str, int] = registry.setdefault("nexus.body_bounds", {})
+    open_paths: set[str] = registry.setdefault("nexus.open_paths", set())
     headers = dict(_HEADERS)
     if settings.public_url.startswith("https:"):
         headers["Strict-Transport-Security"] = "max-age=31536000"
@@ -40,11 +58,13 @@ def surround(handler: Callable[[Request], Response], registry: Registry) -> Call
     def tween(request: Request) -> Response:
         request_id = _request_id(request)
         with structlog.contextvars.bound_contextvars(request_id=request_id):
-            fault = _body_fault(request, limit)
+            fault = _body_fault(request, bounds.get(request.environ["PATH_INFO"], limit))
             response = handler(request) if fault is None else fault_response(request, fault)
         present = {name.lower() for name, _ in response.headerlist}
         response.headerlist.extend(pair for pair in constant if pair[0].lower() not in present)
         response.headerlist.append(("X-Request-Id", request_id))
+        if request.environ["PATH_INFO"] in open_paths:
+            response.headerlist.extend(_FOR_BROWSERS)
         return response
 
     return tween

@@ -13,7 +13,18 @@ import typer
 from sqlalchemy.exc import DBAPIError
 from typer.core import TyperGroup
 
-from nexus_marketing.cli import campaigns, database, keys, leads, probes, processes, segments, tenants
+from nexus_marketing.cli import (
+    campaigns,
+    database,
+    engagements,
+    keys,
+    leads,
+    probes,
+    processes,
+    scores,
+    segments,
+    tenants,
+)
 from nexus_marketing.cli.session import Cli
 from nexus_marketing.core.errors import NexusError
 from nexus_marketing.telemetry import scrub
@@ -78,6 +89,8 @@ for group, name in (
     (keys.app, "keys"),
     (leads.app, "leads"),
     (segments.app, "segments"),
+    (scores.app, "scores"),
+    (engagements.app, "engagements"),
     (campaigns.app, "campaigns"),
 ):
     app.add_typer(group, name=name)

@@ -1,13 +1,13 @@
 """What a channel and a storage are, said once, for our own and for a stranger's (DESIGN.md §6).
 
 The product knows them only by these types. An implementation needs neither a base class
-nor Pyramid; everything that crosses the border is a frozen dataclass.
+nor Pyramid; everything that crosses the border is a frozen dataclass, or a named tuple where there is one a message.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from nexus_marketing.core.campaigns import (
     CampaignFilter,
@@ -59,8 +59,7 @@ class Capabilities:
     max_message_bytes: int = 10_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Submission:
+class Submission(NamedTuple):
     """One message ready to leave.
 
     ``ref`` numbers it within its batch and comes back in the outcome. ``message_id`` derives
@@ -73,8 +72,7 @@ class Submission:
     values: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """The answer for one submission: ``code`` and ``detail`` are the provider's own words."""
 
     ref: int
@@ -174,6 +172,22 @@ class Storage(Protocol):
 
     def find(self, wanted: CampaignFilter) -> Sequence[CampaignState]:
         """Campaigns, in the order of their keys."""
+        ...
+
+
+class BlobStore(Protocol):
+    """Where the bytes of attachments lie. Keys are ``tenant/hexadecimal``, made by us and never used twice."""
+
+    def put(self, key: str, content: bytes) -> None:
+        """Store durably before returning."""
+        ...
+
+    def get(self, key: str) -> bytes | None:
+        """What was stored, or nothing."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove it; what is gone already is no fault."""
         ...
 
 

@@ -71,6 +71,18 @@ class NotFound(NexusError):
     code = "not_found"
 
 
+class Gone(NotFound):
+    """It was here and has been erased: nothing of it is left to show."""
+
+    code = "gone"
+
+
+class Merged(NotFound):
+    """It has been merged into another one: ask for ``merged_into``."""
+
+    code = "merged"
+
+
 class Conflict(NexusError):
     """The thing is in a state that does not allow this."""
 

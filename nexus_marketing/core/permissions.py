@@ -16,6 +16,8 @@ class Permission(StrEnum):
     LEADS_WRITE = "leads:write"
     SEGMENTS_READ = "segments:read"
     SEGMENTS_WRITE = "segments:write"
+    SCORES_READ = "scores:read"
+    SCORES_WRITE = "scores:write"
     TEMPLATES_READ = "templates:read"
     TEMPLATES_WRITE = "templates:write"
     CAMPAIGNS_READ = "campaigns:read"
@@ -23,6 +25,8 @@ class Permission(StrEnum):
     CAMPAIGNS_LAUNCH = "campaigns:launch"
     ENGAGEMENTS_READ = "engagements:read"
     ENGAGEMENTS_WRITE = "engagements:write"
+    #: For keys that anybody can read in a page: events of browsers, and nothing else.
+    EVENTS_WRITE_PUBLIC = "events:write_public"
     MEMBERS_READ = "members:read"
     META_READ = "meta:read"
 

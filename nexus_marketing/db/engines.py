@@ -11,6 +11,7 @@ Execution options of the connection say what kind of transaction it is:
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from time import monotonic
@@ -30,6 +31,7 @@ MIN_SQLITE = (3, 39, 0)
 #: Where a connection keeps how its next transaction begins, and how long its statements may take.
 _BEGIN = "nexus_begin"
 _TIMEOUT = "nexus_timeout_seconds"
+_BEGIN_READING = "BEGIN READ ONLY"
 #: Steps of SQLite's machine between two looks at the clock: about a tenth of a millisecond.
 _STEPS_PER_LOOK = 10_000
 
@@ -102,6 +104,7 @@ def _postgresql_engine(url: URL, settings: DatabaseSettings) -> Engine:
     )
 
     event.listen(engine, "begin", _choose_begin)
+    event.listen(engine, "rollback", _end_reading)
     engine.dialect.do_begin = _send_begin  # type: ignore[assignment, method-assign]
     return engine
 
@@ -111,7 +114,7 @@ def _postgresql_engine(url: URL, settings: DatabaseSettings) -> Engine:
 def _choose_begin(connection: Connection) -> None:
     options = connection.get_execution_options()
     mode = options.get("nexus_mode", "write")
-    statement = "BEGIN READ ONLY" if mode == "read" else "BEGIN"
+    statement = _BEGIN_READING if mode == "read" else "BEGIN"
     tenant = options.get("nexus_tenant")
     if tenant is not None:
         statement += f"; SET LOCAL app.tenant = '{int(tenant)}'"
@@ -126,6 +129,16 @@ def _choose_begin(connection: Connection) -> None:
 def _send_begin(connection: Any) -> None:
     with connection.cursor() as cursor:
         cursor.execute(connection.info[_BEGIN], prepare=False)
+
+
+def _end_reading(connection: Connection) -> None:
+    """Where nothing was written COMMIT does the same, and the driver keeps the statements that it has prepared.
+
+    The rollback that follows finds nothing to do, or the same error.
+    """
+    if not connection.invalidated and connection.connection.info.get(_BEGIN, "").startswith(_BEGIN_READING):
+        with suppress(connection.dialect.loaded_dbapi.Error):
+            connection.connection.commit()
 
 
 def _sqlite_engine(url: URL, settings: DatabaseSettings, now: Callable[[], datetime]) -> Engine:

@@ -198,7 +198,7 @@ def run(
         TenantRequired: the statement has no ``:tenant_id`` or the session has no tenant.
     """
     tenant_id = tenant_of(session)
-    clause = _tenant_clause(statement)
+    clause = tenant_clause(statement)
     bound: Any
     if parameters is None or isinstance(parameters, Mapping):
         bound = {**(parameters or {}), "tenant_id": tenant_id}
@@ -236,7 +236,7 @@ def run_alone(
     Raises:
         TenantRequired: the statement has no ``:tenant_id``.
     """
-    clause = _tenant_clause(statement)
+    clause = tenant_clause(statement)
     with engine.connect() as connection:
         connection.execution_options(nexus_mode=mode, nexus_tenant=tenant_id)
         with connection.begin():
@@ -262,7 +262,12 @@ def _execute(session: Session, clause: Executable, bound: Any, *, writes: bool) 
     return result
 
 
-def _tenant_clause(statement: str | Executable) -> Executable:
+def tenant_clause(statement: str | Executable) -> Executable:
+    """The statement, provided it can be bound to a tenant.
+
+    Raises:
+        TenantRequired: it has no ``:tenant_id``.
+    """
     clause = _cached_text(statement) if isinstance(statement, str) else statement
     if "tenant_id" not in _bind_names(clause):
         raise TenantRequired("A statement without :tenant_id may not touch tenant tables.")

@@ -103,10 +103,14 @@ def differences(connection: Connection) -> list[object]:
 
 
 def _is_ours(name: str | None, kind: str, _parents: object) -> bool:
-    # Partitions are made by the database for their parents and are in no model.
+    if kind == "index":
+        return name not in _POSTGRESQL_ONLY
+    # Partitions and search indexes are made by the database for their parents and are in no model.
     return kind != "table" or name in Base.metadata.tables or not str(name).startswith(_PARTITIONED)
 
 
+#: Kinds of index that SQLite does not have, so that no model can say them for both.
+_POSTGRESQL_ONLY = frozenset({"ix_marketing_engagements_words", "ix_marketing_engagements_id"})
 _PARTITIONED = ("marketing_engagements_", "marketing_event_seen_")
 
 

@@ -32,7 +32,7 @@ MAX_TOKENS = 2_000
 MAX_COMPARISONS = 10_000
 #: How long a statement may take, and until when a document may begin another one.
 TIMEOUT_SECONDS = 5.0
-_LISTS = frozenset({"campaigns", "leads"})
+_LISTS = frozenset({"campaigns", "leads", "engagements"})
 #: Lists without a limit, and fields that cost several statements each.
 _PRICES: Mapping[str, int] = {"segments": 5, "analytics": 10}
 

@@ -11,10 +11,11 @@ from aiodataloader import DataLoader
 
 from nexus_marketing.core.errors import QueryTimeout, ValidationError
 from nexus_marketing.core.permissions import Permission
-from nexus_marketing.db.queries.related import leads_of_segments, segments_of_leads
+from nexus_marketing.db.queries.related import leads_of_segments, newest_engagements, segments_of_leads
 from nexus_marketing.graphql.types import MAX_LIMIT
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.analytics import campaign_analytics
+from nexus_marketing.services.score_reading import LeadScore, scores_of_leads
 
 Rows = list[dict[str, Any]]
 
@@ -24,7 +25,9 @@ class Loaders:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._engagements: dict[tuple[str, str | None, int], DataLoader[int, Rows]] = {}
         self._leads_by_limit: dict[int, DataLoader[int, Rows]] = {}
+        self.scores_of_lead: DataLoader[int, list[LeadScore]] = DataLoader(self._scores_of_leads)
         self.segments_of_lead: DataLoader[int, Rows] = DataLoader(self._segments_of_leads)
 
     def leads_of_segment(self, limit: int) -> "DataLoader[int, Rows]":
@@ -37,6 +40,22 @@ class Loaders:
 
             self._leads_by_limit[limit] = DataLoader(load)
         return self._leads_by_limit[limit]
+
+    def engagements_of(self, owner: str, type_: str | None, limit: int) -> "DataLoader[int, Rows]":
+        """The loader of the newest engagements of leads or campaigns (``owner`` is the column that names them)."""
+        key = (owner, type_, limit)
+        if key not in self._engagements:
+
+            async def load(ids: Sequence[int]) -> list[Rows]:
+                found = newest_engagements(self._context.session, owner, ids, type_, limit)
+                return [found.get(id_, []) for id_ in ids]
+
+            self._engagements[key] = DataLoader(load)
+        return self._engagements[key]
+
+    async def _scores_of_leads(self, lead_ids: Sequence[int]) -> list[list[LeadScore]]:
+        found = scores_of_leads(self._context, lead_ids)
+        return [found.get(lead_id, []) for lead_id in lead_ids]
 
     async def _segments_of_leads(self, lead_ids: Sequence[int]) -> list[Rows]:
         found = segments_of_leads(self._context.session, lead_ids)
@@ -73,6 +92,12 @@ class GraphContext:
         if segment_id is None:
             return []
         loading: Awaitable[Rows] = self.loaders.leads_of_segment(limit).load(int(segment_id))
+        return await loading
+
+    async def engagements(self, owner: str, id_: int, type_: Any, limit: int) -> Rows:
+        """The newest engagements of a lead or a campaign."""
+        wanted = None if type_ is None else str(type_.value)
+        loading: Awaitable[Rows] = self.loaders.engagements_of(owner, wanted, check_limit(limit)).load(id_)
         return await loading
 
     def analytics(self, campaign_id: int) -> dict[str, Any]:

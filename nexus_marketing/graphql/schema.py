@@ -29,6 +29,9 @@ FIELD_PERMISSIONS: Mapping[tuple[str, str], Permission] = {
     ("Mutation", "publishDefinition"): Permission.CAMPAIGNS_WRITE,
     ("Campaign", "leads"): Permission.LEADS_READ,
     ("Campaign", "analytics"): Permission.CAMPAIGNS_READ,
+    ("Campaign", "engagements"): Permission.ENGAGEMENTS_READ,
+    ("Lead", "engagements"): Permission.ENGAGEMENTS_READ,
+    ("Lead", "scores"): Permission.LEADS_READ,
     ("Lead", "segments"): Permission.SEGMENTS_READ,
 }
 

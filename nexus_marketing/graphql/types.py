@@ -6,6 +6,7 @@ import graphene
 from graphene.types.generic import GenericScalar
 
 from nexus_marketing.core.campaigns import CampaignStatus as Status
+from nexus_marketing.core.engagements import EngagementType as Type
 
 DEFAULT_LIMIT = 20
 MAX_LIMIT = 100
@@ -32,6 +33,24 @@ class CampaignAnalytics(graphene.ObjectType):
     unsubscribes = graphene.Int(required=True)
 
 
+EngagementType = graphene.Enum("EngagementType", [(each.name, each.value) for each in Type])
+
+
+class Engagement(graphene.ObjectType):
+    """What a lead did; ``name`` is a custom event's own."""
+
+    id = graphene.ID(required=True)
+    type = EngagementType(required=True)
+    name = graphene.String()
+    lead_id = graphene.ID(required=True)
+    campaign_id = graphene.ID()
+    channel = graphene.String()
+    verdict = graphene.String(required=True, description="human, machine or unknown.")
+    notes = graphene.String()
+    metadata = graphene.Field(JSON)
+    tracked_at = graphene.DateTime(required=True)
+
+
 class Segment(graphene.ObjectType):
     """An audience."""
 
@@ -41,19 +60,60 @@ class Segment(graphene.ObjectType):
     lead_count = graphene.Int(required=True)
 
 
+class LeadScore(graphene.ObjectType):
+    """A score of a lead; ``version`` is that of the rules by which it was computed."""
+
+    name = graphene.String(required=True)
+    value = graphene.Float(required=True)
+    version = graphene.Int(required=True)
+    computed_at = graphene.DateTime()
+    next_change_at = graphene.DateTime()
+
+
 class Lead(graphene.ObjectType):
     """A person; ``email`` is empty for those who are reached another way."""
 
     id = graphene.ID(required=True)
     email = graphene.String()
     name = graphene.String()
+    first_name = graphene.String()
+    last_name = graphene.String()
+    external_id = graphene.String()
+    phone = graphene.String(description="In E.164.")
+    country = graphene.String()
+    locale = graphene.String()
+    time_zone = graphene.String()
+    tags = graphene.List(graphene.NonNull(graphene.String), required=True)
+    owner_id = graphene.ID(description="The member who looks after this lead.")
+    version = graphene.Int(required=True)
+    created_at = graphene.DateTime(required=True)
+    updated_at = graphene.DateTime(required=True)
     score = graphene.Int(required=True, description="Rounded; REST has the exact number.")
+    scores = graphene.List(graphene.NonNull(LeadScore), required=True, description="Its own comes first.")
     segments = graphene.List(graphene.NonNull(Segment), required=True)
+    engagements = graphene.List(
+        graphene.NonNull(Engagement), required=True, type=EngagementType(), limit=graphene.Int()
+    )
     metadata = graphene.Field(JSON)
+
+    @staticmethod
+    async def resolve_engagements(
+        row: dict[str, Any],
+        info: Any,
+        type: Any = None,  # noqa: A002 - the schema's name
+        limit: int = DEFAULT_LIMIT,
+    ) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = await info.context.engagements("lead_id", int(row["id"]), type, limit)
+        return found
 
     @staticmethod
     def resolve_score(row: dict[str, Any], _info: Any) -> int:
         return round(row["score"])
+
+    @staticmethod
+    async def resolve_scores(row: dict[str, Any], info: Any) -> list[Any]:
+        found: list[Any] = await info.context.loaders.scores_of_lead.load(int(row["id"]))
+        return found
 
     @staticmethod
     async def resolve_segments(row: dict[str, Any], info: Any) -> list[dict[str, Any]]:
@@ -93,7 +153,24 @@ class Campaign(graphene.ObjectType):
     leads = graphene.List(
         graphene.NonNull(Lead), required=True, limit=graphene.Int(), description="The audience as of now."
     )
+    engagements = graphene.List(
+        graphene.NonNull(Engagement),
+        required=True,
+        type=EngagementType(),
+        limit=graphene.Int(),
+        description="The newest.",
+    )
     analytics = graphene.Field(CampaignAnalytics, required=True)
+
+    @staticmethod
+    async def resolve_engagements(
+        row: dict[str, Any],
+        info: Any,
+        type: Any = None,  # noqa: A002 - the schema's name
+        limit: int = DEFAULT_LIMIT,
+    ) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = await info.context.engagements("campaign_id", int(row["id"]), type, limit)
+        return found
 
     @staticmethod
     async def resolve_leads(row: dict[str, Any], info: Any, limit: int = DEFAULT_LIMIT) -> list[dict[str, Any]]:

@@ -19,6 +19,9 @@ def includeme(config: Configurator) -> None:
     registry["nexus.routes"] = RouteTable()
     registry["nexus.keys"] = KeyRing(runtime, now_seconds)
     registry["nexus.limits"] = SlidingWindows(runtime.settings.rate_limit_per_minute, 60.0, now_seconds)
+    # Strangers with a public key get windows of their own: they must not use up those of the tenant's programs.
+    registry["nexus.public_limits"] = SlidingWindows(runtime.settings.public_events_per_minute, 60.0, now_seconds)
+    registry["nexus.public_key_limits"] = SlidingWindows(runtime.settings.rate_limit_per_minute, 60.0, now_seconds)
     registry["nexus.keys_in_flight"] = KeysInFlight()
     config.set_request_factory(ApiRequest)
     config.set_security_policy(KeyPolicy())

@@ -6,9 +6,11 @@ from pyramid.request import Request
 from pyramid.security import Allowed, Denied
 
 from nexus_marketing.core.errors import AuthenticationFailed, PermissionDenied
+from nexus_marketing.core.permissions import Permission
 from nexus_marketing.security.keys import Credentials
 from nexus_marketing.security.routes import ANY_KEY
 
+_PUBLIC_ONLY = frozenset({Permission.EVENTS_WRITE_PUBLIC})
 _SCHEME = "Bearer "
 _MAX_KEY = 200
 
@@ -37,7 +39,10 @@ class KeyPolicy:
         identity = self.identity(request)
         if identity is None:
             return Denied("no live key")
-        if permission != ANY_KEY and permission not in identity.actor.permissions:
+        granted = identity.actor.permissions
+        # A key that stands in a page opens nothing that any key opens.
+        allowed = granted != _PUBLIC_ONLY if permission == ANY_KEY else permission in granted
+        if not allowed:
             request.registry["nexus.runtime"].telemetry.count("security.permission_denied", permission=permission)
             raise PermissionDenied(
                 f"This needs the permission {permission}: ask for a key with that scope.", permission=permission

@@ -17,6 +17,7 @@ from pyramid.security import NO_PERMISSION_REQUIRED
 
 from nexus_marketing.core.errors import AuthenticationFailed, RateLimited
 from nexus_marketing.core.permissions import Permission
+from nexus_marketing.limits.addresses import network_of
 from nexus_marketing.limits.windows import Verdict
 
 View = Callable[[Request], Response]
@@ -118,12 +119,13 @@ def entrance(view: Callable[[Any, Request], Response], info: Any) -> Callable[[A
         )
     if permission == PUBLIC:
         return view
+    is_public_key = permission == Permission.EVENTS_WRITE_PUBLIC
 
     def admit(context: Any, request: Request) -> Response:
         identity = request.identity
         if identity is None:
             raise AuthenticationFailed
-        verdict = request.registry["nexus.limits"].take(identity.tenant_id)
+        verdict = _take_public(request) if is_public_key else request.registry["nexus.limits"].take(identity.tenant_id)
         request.environ["nexus.limit"] = verdict
         if not verdict.allowed:
             raise RateLimited(retry_after_seconds=verdict.retry_after_seconds)
@@ -132,6 +134,16 @@ def entrance(view: Callable[[Any, Request], Response], info: Any) -> Callable[[A
         return response
 
     return admit
+
+
+def _take_public(request: Request) -> Verdict:
+    """From the window of an address, and only what that lets through from the key's."""
+    key = request.identity.key_row_id
+    verdict: Verdict = request.registry["nexus.public_limits"].take((key, network_of(request.environ["REMOTE_ADDR"])))
+    if not verdict.allowed:
+        return verdict
+    of_key: Verdict = request.registry["nexus.public_key_limits"].take(key)
+    return verdict if of_key.allowed else of_key
 
 
 def limit_headers(verdict: Verdict) -> list[tuple[str, str]]:

@@ -8,7 +8,8 @@ from sqlalchemy import select
 from nexus_marketing.core.deliveries import DeliveryState
 from nexus_marketing.core.engagements import EngagementType, Verdict
 from nexus_marketing.db.models import Campaign, Send
-from nexus_marketing.db.queries.engagements import engagement_counts, ledger_counts, unsubscribe_count
+from nexus_marketing.db.queries.counters import campaign_counts
+from nexus_marketing.db.queries.engagements import ledger_counts
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import Context
 
@@ -21,7 +22,7 @@ def campaign_analytics(ctx: Context, campaign_id: int) -> dict[str, Any]:
     Returns:
         ``planned`` = ``open`` + ``accepted`` (with its successors) + ``failed`` + ``unknown`` + the sum of
         ``skipped`` by reason; ``opens`` and ``clicks`` count recipients by verdict (``unique`` without
-        machines) and ``hits``; ``unsubscribes``; ``sends`` with status and planned per send.
+        machines) and ``hits``; ``unsubscribes``; ``engagements`` of every type by verdict; ``sends`` with status and planned per send.
     """
     campaign = find(ctx.session, Campaign, campaign_id)
     sends = ctx.session.scalars(select(Send).where(Send.campaign_id == campaign.id).order_by(Send.id)).all()
@@ -38,8 +39,7 @@ def campaign_analytics(ctx: Context, campaign_id: int) -> dict[str, Any]:
         "failed": states[DeliveryState.FAILED],
         "unknown": states[DeliveryState.UNKNOWN],
         "skipped": dict(sorted(skipped.items())),
-        **_engagements(ctx, [send.id for send in sends]),
-        "unsubscribes": unsubscribe_count(ctx.session, campaign.id),
+        **_engagements(ctx, campaign.id),
         "sends": [
             {"id": str(send.id), "status": send.status, "status_reason": send.status_reason, "planned": send.planned}
             for send in sends
@@ -57,13 +57,15 @@ def _ledger(ctx: Context, send_ids: list[int]) -> tuple[Counter[str], Counter[st
     return states, skipped
 
 
-def _engagements(ctx: Context, send_ids: list[int]) -> dict[str, dict[str, int]]:
-    found = {name: {"unique": 0, "hits": 0, **dict.fromkeys(Verdict, 0)} for name in _NAMES.values()}
-    for send_id in send_ids:
-        for row in engagement_counts(ctx.session, send_id):
-            if row.type in _NAMES:
-                counts = found[_NAMES[EngagementType(row.type)]]
-                counts[row.verdict] += row.recipients
-                counts["hits"] += int(row.hits)
-                counts["unique"] += row.recipients if row.verdict != Verdict.MACHINE else 0
-    return {name: {str(key): value for key, value in counts.items()} for name, counts in found.items()}
+def _engagements(ctx: Context, campaign_id: int) -> dict[str, Any]:
+    found = {name: {"unique": 0, "hits": 0, **dict.fromkeys(map(str, Verdict), 0)} for name in _NAMES.values()}
+    by_type: dict[str, dict[str, int]] = {}
+    for row in campaign_counts(ctx.session, campaign_id):
+        by_type.setdefault(row.type, dict.fromkeys(map(str, Verdict), 0))[row.verdict] += row.hits
+        if row.type in _NAMES:
+            counts = found[_NAMES[EngagementType(row.type)]]
+            counts[row.verdict] += row.recipients
+            counts["hits"] += row.hits
+            counts["unique"] += row.recipients if row.verdict != Verdict.MACHINE else 0
+    unsubscribed = by_type.get(EngagementType.UNSUBSCRIBED, {})
+    return {**found, "unsubscribes": sum(unsubscribed.values()), "engagements": dict(sorted(by_type.items()))}

@@ -11,6 +11,8 @@ from hashlib import sha256
 from typing import Any
 
 import orjson
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
 from nexus_marketing.db.models import AuditEntry, AuditValue
 from nexus_marketing.db.tenancy import append
@@ -75,6 +77,12 @@ def record_bulk(
             versions, never of personal values, which the hash of a few does not hide.
     """
     record(ctx, action, subject_type, subject_id, {"count": (None, count), "manifest": (None, manifest)})
+
+
+def last_entry_id(session: Session, subject_type: str, subject_id: str) -> int | None:
+    """The newest row about a subject: whether somebody changed it in the meantime."""
+    about = (AuditEntry.subject_type == subject_type, AuditEntry.subject_id == subject_id)
+    return session.scalar(select(func.max(AuditEntry.id)).where(*about))
 
 
 def commitment_holds(commitment: str, kept: Mapping[str, Any]) -> bool:

@@ -9,7 +9,7 @@ import orjson
 
 from nexus_marketing.core.actors import Actor
 from nexus_marketing.core.permissions import Permission
-from nexus_marketing.db.queries.leads import export_page
+from nexus_marketing.db.queries.leads import leads_after
 from nexus_marketing.runtime import Runtime
 
 FORMATS: Final = ("csv", "jsonl")
@@ -87,7 +87,7 @@ def _rows(runtime: Runtime, tenant_id: int, actor: Actor, segment_id: int | None
     after = 0
     while True:
         with runtime.work(tenant_id, actor, mode="read") as ctx:
-            page = export_page(ctx.session, COLUMNS, after, _PAGE, segment_id)
+            page = leads_after(ctx.session, COLUMNS, after, _PAGE, segment_id)
         for row in page:
             yield {name: row[name] for name in COLUMNS}
         if len(page) < _PAGE:

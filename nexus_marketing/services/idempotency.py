@@ -13,7 +13,8 @@ from threading import Lock
 
 from nexus_marketing.core.errors import Conflict, ValidationError
 from nexus_marketing.db.models import IdempotencyKey
-from nexus_marketing.db.queries.idempotency import answers_before, forget_answers_of, try_lock
+from nexus_marketing.db.queries.idempotency import answers_before, forget_answers_of
+from nexus_marketing.db.queries.locks import try_lock
 from nexus_marketing.db.tenancy import open_session, tenant_of
 from nexus_marketing.runtime import Context, Runtime
 

@@ -20,9 +20,12 @@ from nexus_marketing.db.queries.imports import (
     rename_lead,
 )
 from nexus_marketing.db.queries.privacy import consent_states, suppressed_hashes
+from nexus_marketing.db.queries.removals import standing_suppressions
 from nexus_marketing.db.tenancy import tenant_of
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.import_rows import ConsentAct, Piece, RowError
+from nexus_marketing.services.score_marks import mark_changed
+from nexus_marketing.services.segment_marks import mark_leads
 
 Row = dict[str, Canonical]
 
@@ -59,12 +62,14 @@ def write_piece(ctx: Context, piece: Piece, statements: LeadStatements, file_dig
         rename_lead(ctx.session, lead_id, str(row["email"]), str(row["email_norm"]))
     written = statements.write(ctx.session, matching.rows, ctx.now)
     versions = dict(written.rows)
+    mark_changed(ctx, [*versions, *(lead_id for lead_id, _ in matching.renames)], {*statements.columns, "email"})
     renamed_only = sum(lead_id not in versions for lead_id, _ in matching.renames)
     updated = written.updated + renamed_only
     manifest = sha256("\n".join(f"{id_}:{versions[id_]}" for id_ in sorted(versions)).encode()).digest()
     rejected = {error.row_no for error in matching.errors}
     acts = [act for act in piece.consents if act.row_no not in rejected]
     given, refused = _write_consents(ctx, acts, file_digest)
+    mark_leads(ctx, sorted({*versions, *(lead_id for lead_id, _ in matching.renames)}))
     return PieceOutcome(
         written.created,
         updated,
@@ -93,17 +98,19 @@ def judge_piece(ctx: Context, piece: Piece, statements: LeadStatements) -> Piece
 
 
 def _match(ctx: Context, piece: Piece, existing: Existing) -> _Matching:
-    """External ids first, then addresses; a row that means two leads is rejected."""
-    rows = [row for row in piece.rows if "external_id" in row]
+    """External ids first, then addresses; a row that means two leads, or one that was erased, is rejected."""
+    found = _Matching()
+    found.errors, allowed = _without_erased(ctx, piece.rows)
+    rows = [row for row in allowed if "external_id" in row]
     if not rows:
-        return _Matching(list(piece.rows))
+        found.rows = allowed
+        return found
     known = known_leads(
         ctx.session, [str(row["external_id"]) for row in rows], [str(row["email_norm"]) for row in rows]
     )
     by_id = {lead.external_id: lead for lead in known if lead.external_id is not None}
     by_email = {lead.email_norm: lead for lead in known}
-    found = _Matching()
-    for row in piece.rows:
+    for row in allowed:
         of_id, of_email = by_id.get(row.get("external_id")), by_email.get(row["email_norm"])
         if "external_id" in row and _is_ambiguous(row, of_id, of_email):
             found.errors.append(_ambiguous(row))
@@ -120,6 +127,26 @@ def _match(ctx: Context, piece: Piece, existing: Existing) -> _Matching:
         found.rows.append(row)
     found.rows.sort(key=lambda row: str(row["email_norm"]))
     return found
+
+
+def _without_erased(ctx: Context, rows: Sequence[Row]) -> tuple[list[RowError], list[Row]]:
+    """Errors of rows about people who were erased and did not come back, and the other rows (SECURITY.md D04)."""
+    tenant_id = tenant_of(ctx.session)
+    hashes = {ctx.runtime.keys.address_hash(tenant_id, str(row["email_norm"])): str(row["email_norm"]) for row in rows}
+    suppressed = suppressed_hashes(ctx.session, list(hashes), "email", MessageClass.MARKETING)
+    standing = standing_suppressions(ctx.session, sorted(suppressed))
+    erased = {hashes[bytes(row.address_hash)] for row in standing if row.reason == SuppressionReason.ERASED}
+    if erased:
+        erased -= lead_ids(ctx.session, sorted(erased)).keys()
+    errors = [_erased(row) for row in rows if row["email_norm"] in erased]
+    return errors, [row for row in rows if row["email_norm"] not in erased]
+
+
+def _erased(row: Row) -> RowError:
+    message = "This person asked to be erased: add them by hand if they came back by themselves."
+    row_no = row["row_no"]
+    assert isinstance(row_no, int)
+    return RowError(row_no, "email", "erased", message)
 
 
 def _is_ambiguous(row: Row, of_id: object, of_email: object) -> bool:

@@ -28,7 +28,6 @@ from nexus_marketing.db.queries.imports import (
     Existing,
     LeadStatements,
     move_checkpoint,
-    request_dynamic_segments,
 )
 from nexus_marketing.db.retry import is_transient
 from nexus_marketing.db.tenancy import find
@@ -236,9 +235,6 @@ class _Job:
             row.status, row.finished_at = "completed", ctx.now
             counts = {name: (None, getattr(row, name)) for name in ("created", "updated", "unchanged", "rejected")}
             record(ctx, "import.completed", "lead_import", row.id, counts)
-            if row.created or row.updated:
-                request_dynamic_segments(ctx.session, ctx.now)
-                ctx.ring("segments")
 
     def _work(self) -> AbstractContextManager[Context]:
         return self.runtime.work(self.tenant_id, self.actor)

@@ -4,19 +4,19 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Final
 
-from nexus_marketing.core.audience import normalise_field
-from nexus_marketing.core.conditions import lead_schema
+from nexus_marketing.core.audience import normalise_field, read_rule
+from nexus_marketing.core.audience.custom import DECLARABLE
 from nexus_marketing.core.errors import Problem, ValidationError
 from nexus_marketing.core.privacy import ConsentPolicy
-from nexus_marketing.core.values import Canonical
-from nexus_marketing.services.fields import DECLARABLE
+from nexus_marketing.core.values import Canonical, canonical
 
 
 def check_settings(settings: Mapping[str, object], path: str = "settings") -> dict[str, Canonical]:
     """The settings in the form in which they are stored.
 
-    Keys: ``consent_policy`` (``eu``, ``always``, ``never``), ``default_locale``,
-    ``default_time_zone``, ``fields`` (own lead field → type).
+    Keys: ``consent_policy`` (``eu``, ``always``, ``never``), ``default_country`` (whose numbers a phone
+    without a country code is one of), ``default_locale``, ``default_time_zone``, ``fields`` (own lead
+    field → type, or a table as ``core.audience.custom.read_rule`` takes it).
 
     Raises:
         ValidationError: every key that is unknown (naming the nearest) and every value that is wrong.
@@ -53,21 +53,27 @@ def _consent_policy(value: object) -> Canonical:
 def _fields(value: object) -> Canonical:
     if not isinstance(value, Mapping):
         raise ValidationError.at("", "not_a_table", "fields is a table of names and types, such as seats = 'number'.")
-    taken = lead_schema().fields
-    problems = []
-    for name, kind in value.items():
-        if kind not in DECLARABLE:
-            words = ", ".join(sorted(DECLARABLE))
-            problems.append(Problem("", "unknown_type", f"{name}: {kind!r} is no type of a field: use {words}."))
-        if name in taken:
-            problems.append(Problem("", "taken", f"{name}: every lead has a field of this name; choose another."))
+    problems: list[Problem] = []
+    for name, said in value.items():
+        try:
+            read_rule(str(name), said if isinstance(said, Mapping) else {"type": said})
+        except ValidationError as error:
+            problems += [Problem("", each.code, f"{name}: {_sentence(each, said)}") for each in error.problems]
     if problems:
         raise ValidationError(problems=problems)
-    return {str(name): str(kind) for name, kind in value.items()}
+    fields: dict[str, Canonical] = canonical(dict(value), "fields")
+    return fields
+
+
+def _sentence(problem: Problem, said: object) -> str:
+    if problem.path == "type" and not isinstance(said, Mapping):
+        return f"{said!r} is no type of a field: use {', '.join(sorted(DECLARABLE))}."
+    return problem.message if problem.path == "name" else f"{problem.path}: {problem.message}"
 
 
 _SETTINGS: Final[Mapping[str, Callable[[object], Canonical]]] = {
     "consent_policy": _consent_policy,
+    "default_country": lambda value: normalise_field("country", value),
     "default_locale": lambda value: normalise_field("locale", value),
     "default_time_zone": lambda value: normalise_field("time_zone", value),
     "fields": _fields,

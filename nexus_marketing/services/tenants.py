@@ -19,6 +19,7 @@ from nexus_marketing.db.queries.tenants import find_tenant, require_tenant, work
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import Context, Runtime
 from nexus_marketing.services.audit import record
+from nexus_marketing.services.fields import check_no_contradiction
 from nexus_marketing.services.tenant_settings import check_settings
 
 _SLUG = re.compile(r"[a-z][a-z0-9-]{1,62}")
@@ -67,6 +68,7 @@ def change_tenant(
         changes = {"name": (tenant.name, name), "settings": (tenant.settings, checked)}
         changes = {field: pair for field, pair in changes.items() if pair[0] != pair[1]}
         if changes:
+            check_no_contradiction(ctx, checked.get("fields"))
             tenant.name, tenant.settings = name, checked
             record(ctx, "tenant.changed", "tenant", tenant.id, changes)
         return bool(changes)

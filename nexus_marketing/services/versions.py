@@ -3,11 +3,12 @@
 from typing import TypeVar
 
 from nexus_marketing.core.errors import StaleVersion
-from nexus_marketing.db.models import Campaign, CampaignDefinition, Lead, Segment, Template
+from nexus_marketing.db.models import Campaign, CampaignDefinition, Lead, LeadField, Score, Segment, Template
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import Context
+from nexus_marketing.services.lead_lookup import refuse_gone
 
-Row = TypeVar("Row", Campaign, CampaignDefinition, Lead, Segment, Template)
+Row = TypeVar("Row", Campaign, CampaignDefinition, Lead, LeadField, Score, Segment, Template)
 
 
 def find_to_change(
@@ -23,10 +24,12 @@ def find_to_change(
         counter: the attribute that counts its changes.
 
     Raises:
-        NotFound: there is none.
+        NotFound: there is none; ``Gone`` or ``Merged`` for a lead that was.
         StaleVersion: it is at another version by now; ``current`` says which.
     """
     row = find(ctx.session, model, id_, lock=True)
+    if isinstance(row, Lead):
+        refuse_gone(row)
     current = getattr(row, counter)
     if expected_version is not None and expected_version != current:
         what = model.__name__.lower().removeprefix("campaign") or "campaign"

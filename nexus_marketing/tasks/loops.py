@@ -7,7 +7,7 @@ doubled or late message does no harm.
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,8 +19,10 @@ from nexus_marketing.core.deliveries import SendStatus
 from nexus_marketing.core.errors import NexusError
 from nexus_marketing.db.queries.campaigns import campaigns_to_tick
 from nexus_marketing.db.queries.completion import mark_reported, sends_to_report
+from nexus_marketing.db.queries.engagements import engagement_work
 from nexus_marketing.db.queries.partitions import keep_ahead
 from nexus_marketing.db.queries.planning import sends_to_plan, set_send_status
+from nexus_marketing.db.queries.scoring import scoring_work
 from nexus_marketing.db.queries.workers import say_alive
 from nexus_marketing.db.retry import is_transient
 from nexus_marketing.db.tenancy import open_session
@@ -29,16 +31,29 @@ from nexus_marketing.delivery.planning import SendRef, plan_send
 from nexus_marketing.delivery.recovery import recover_dead, recover_expired
 from nexus_marketing.delivery.sending import Sender
 from nexus_marketing.runtime import Runtime
+from nexus_marketing.services import segment_clock
 from nexus_marketing.services.campaigns import finish_campaign, hold_campaign, postpone_tick, tick_campaign
-from nexus_marketing.services.engagements import judge_hits
+from nexus_marketing.services.counters import fold_counters
+from nexus_marketing.services.engagements import forget_event_ids
+from nexus_marketing.services.hits import judge_hits
 from nexus_marketing.services.idempotency import forget_answers
-from nexus_marketing.services.segments import recalculate_requested, refresh
+from nexus_marketing.services.lead_removals import finish_removals
+from nexus_marketing.services.public_events import take_in_public_events
+from nexus_marketing.services.score_recomputing import advance_recompute, clear_removed
+from nexus_marketing.services.scoring import TIMER as SCORES_DUE
+from nexus_marketing.services.scoring import score_due, score_marked
+from nexus_marketing.services.segment_refresh import recalculate_requested, refresh
+from nexus_marketing.services.segment_upkeep import keep_segments
+from nexus_marketing.services.timers import TimerHandlers, fire_due
 from nexus_marketing.telemetry import get_logger
 
 log = get_logger(__name__)
 
 _PAUSE_AFTER_ERROR_SECONDS = 1.0
 _PARTITIONS_EVERY_SECONDS = 6 * 3600.0
+
+#: What due timers do.
+TIMERS: TimerHandlers = {SCORES_DUE: score_due, segment_clock.TYPE: segment_clock.clock_moved}
 
 
 @dataclass(slots=True)
@@ -75,6 +90,8 @@ class WorkerLoop:
         steps: tuple[Callable[[], int], ...] = (
             lambda: recover_dead(runtime, runtime.settings.state_dir / "journal"),
             lambda: recover_expired(runtime),
+            lambda: fire_due(runtime, TIMERS),
+            lambda: keep_segments(runtime),
             lambda: recalculate_requested(runtime),
             lambda: tick_due(runtime),
             lambda: plan_waiting(runtime),
@@ -83,7 +100,9 @@ class WorkerLoop:
             lambda: settle_cancelled(runtime),
             lambda: complete_finished(runtime),
             lambda: report_ends(runtime),
-            lambda: judge_hits(runtime),
+            lambda: tend_engagements(runtime),
+            lambda: tend_scores(runtime),
+            lambda: finish_removals(runtime),
             lambda: forget_answers(runtime),
         )
         return sum(_isolated(step) for step in steps if not self.stopping())
@@ -93,6 +112,10 @@ class WorkerLoop:
         if time.monotonic() - self._partitions_at > _PARTITIONS_EVERY_SECONDS:
             keep_ahead(self.runtime.engines.worker, self.runtime.clock.now().date())
             self._partitions_at = time.monotonic()
+            try:
+                forget_event_ids(self.runtime)
+            except DBAPIError as error:  # somebody holds the table: in a few hours is early enough
+                log.warning("event_ids_kept_longer", error=type(error.orig).__name__)
 
     def _safe_turn(self) -> int:
         try:
@@ -144,8 +167,8 @@ def plan_waiting(runtime: Runtime) -> int:
 def _plan_some(runtime: Runtime, row: Row[Any]) -> int:
     """One piece of one send, so that a large audience keeps nobody waiting; what cannot be planned is paused."""
     try:
-        if row.plan_cursor == 0:
-            refresh(runtime, row.tenant_id, row.segment_id)
+        if row.plan_cursor == 0 and refresh(runtime, row.tenant_id, row.segment_id) is None:
+            return 0  # another worker computes it: the next turn plans
         plan_send(runtime, SendRef(row.tenant_id, row.id), pieces=1)
     except NexusError as error:
         log.warning("planning_failed", tenant_id=row.tenant_id, send_id=row.id, reason=error.message)
@@ -166,6 +189,34 @@ def _isolated(step: Callable[[], int]) -> int:
     except Exception:  # isolation boundary
         log.exception("worker_step_failed")
     return 0
+
+
+_TENDING: Mapping[str, Callable[[Runtime, int], int]] = {
+    "hits": judge_hits,
+    "public": take_in_public_events,
+    "deltas": fold_counters,
+}
+
+
+def tend_engagements(runtime: Runtime) -> int:
+    """Judge hits, find out whose public events are, fold counters: a piece of each for every tenant that has some."""
+    with open_session(runtime.engines.worker, tenant_id=None, mode="read") as session:
+        waiting = engagement_work(session, runtime.settings.settling.total_seconds())
+    return sum(_isolated(lambda row=row: _TENDING[row.kind](runtime, row.tenant_id)) for row in waiting)  # type: ignore[misc]
+
+
+_SCORING: Mapping[str, Callable[[Runtime, int], int]] = {
+    "marks": score_marked,
+    "recompute": advance_recompute,
+    "removal": clear_removed,
+}
+
+
+def tend_scores(runtime: Runtime) -> int:
+    """Look at leads that were touched, carry new rules to all of them: a piece of each for every tenant that has some."""
+    with open_session(runtime.engines.worker, tenant_id=None, mode="read") as session:
+        waiting = scoring_work(session)
+    return sum(_isolated(lambda row=row: _SCORING[row.kind](runtime, row.tenant_id)) for row in waiting)  # type: ignore[misc]
 
 
 def report_ends(runtime: Runtime) -> int:

@@ -30,9 +30,28 @@ SWEEPS: Mapping[str, frozenset[str]] = {
         {"ix_marketing_sends_unreported", "ix_marketing_sends_working", "uq_marketing_sends_open"}
     ),
     "campaigns_to_tick": frozenset({"ix_marketing_campaigns_tick"}),
+    "claim_timers": frozenset({"ix_marketing_timers_due", "pk_marketing_timers"}),
+    "dead_timers": frozenset({"ix_marketing_timers_dead"}),
+    "tenants_with_marks": frozenset({"pk_marketing_segment_marks"}),
     "segments_to_refresh": frozenset({"ix_marketing_segments_requested"}),
-    # A queue that is emptied every few seconds.
-    "tenants_with_settled_hits": frozenset({"ix_marketing_hits_tenant_id_at"}),
+    "removals_to_finish": frozenset({"ix_marketing_lead_removals_unfinished"}),
+    # Queues that are emptied every few seconds.
+    "engagement_work": frozenset(
+        {
+            "ix_marketing_hits_tenant_id_at",
+            "pk_marketing_public_events",
+            "pk_marketing_engagement_deltas",
+            "ix_marketing_engagement_deltas_campaign",
+        }
+    ),
+    "scoring_work": frozenset(
+        {
+            "pk_marketing_score_marks",
+            "ix_marketing_score_marks_tenant_id_lead_id",
+            "ix_marketing_score_recomputes_unfinished",
+            "ix_marketing_scores_removed",
+        }
+    ),
     "answers_before": frozenset({"ix_marketing_idempotency_keys_created_at"}),
 }
 #: Judges of the whole database: run by the chaos suite and by ``doctor``, not by workers.

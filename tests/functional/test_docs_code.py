@@ -1,11 +1,19 @@
 """The code of the quickstart and of the upgrade tutorial does what the pages say."""
 
 import re
+import threading
 from pathlib import Path
+from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import pytest
 
 from nexus_marketing import use_storage
+from nexus_marketing.db.queries.scoring import scoring_work
+from nexus_marketing.db.tenancy import open_session
+from nexus_marketing.services.timers import fire_due
+from nexus_marketing.tasks.loops import TIMERS, tend_scores
+from tests.common.factories import make_campaign, make_leads
+from tests.common.segments import settle
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -42,3 +50,72 @@ def test_the_upgrade_tutorial(runtime, tenant, tmp_path):
     }
     ini.write_text("[app:main]\n" + "".join(f"{key} = {value.replace('%', '%%')}\n" for key, value in lines.items()))
     assert run("tutorials/upgrade.md", INI=str(ini)) > 4
+
+
+@pytest.mark.req("FR-P2-009", "US-026", "MAINT-005")
+def test_the_reference_of_leads(api):
+    assert run("reference/leads.md", api=api) > 6
+
+
+@pytest.fixture
+def api(client):
+    """Requests with a key that may do everything: the status and the document."""
+
+    def ask(method, path, body=None):
+        answer = client.send(method, path, body)
+        return answer.status_int, answer.json if answer.body else None
+
+    return ask
+
+
+@pytest.mark.req("FR-P2-012", "US-012", "MAINT-005")
+def test_the_reference_of_segments(api, runtime, tenant):
+    assert run("reference/segments.md", api=api, work=lambda: settle(runtime)) > 3
+
+
+@pytest.mark.req("FR-P2-010", "MAINT-005")
+def test_the_page_on_scores(api, runtime, clock):
+    def work():
+        for _ in range(1_000):
+            if not tend_scores(runtime) + fire_due(runtime, TIMERS) and not is_waiting():
+                return
+
+    def is_waiting():
+        with open_session(runtime.engines.worker, tenant_id=None, mode="read") as session:
+            return bool(scoring_work(session))
+
+    def wait(days):
+        for _ in range(days):
+            clock.advance(days=1)
+            work()
+
+    assert run("howto/score-leads.md", api=api, work=work, wait=wait) > 5
+
+
+@pytest.fixture
+def served(app):
+    """The application on a port of this machine."""
+    with make_server("127.0.0.1", 0, app.app, handler_class=_Quiet) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join(10)
+
+
+class _Quiet(WSGIRequestHandler):
+    def log_message(self, *_arguments):
+        pass
+
+
+@pytest.mark.req("US-016", "FR-P2-007", "MAINT-005")
+def test_the_page_on_events(runtime, tenant, make_client, served):
+    (lead,) = make_leads(runtime, tenant, email="ann@example.org")
+    names = {
+        "URL": served,
+        "KEY": make_client(tenant, ["engagements:write", "engagements:read", "campaigns:read"]).key,
+        "PUBLIC": make_client(tenant, ["events:write_public"]).key,
+        "LEAD": str(lead),
+        "CAMPAIGN": str(make_campaign(runtime, tenant)),
+    }
+    assert run("howto/record-events.md", **names) > 5

@@ -185,7 +185,6 @@ REQUIRED = {
 }
 #: What is not there under its name, and which decision says why.
 ABSENT = {
-    "marketing_timers": "0002",
     "marketing_roi": "0002",
     "marketing_escalations": "0002",
     "marketing_delegations": "0002",

@@ -4,12 +4,32 @@ from nexus_marketing.db.models.audit import AuditEntry, AuditValue
 from nexus_marketing.db.models.campaigns import Campaign, History
 from nexus_marketing.db.models.definitions import CampaignDefinition, DefinitionVersion
 from nexus_marketing.db.models.deliveries import Delivery, DeliveryChunk, Send
-from nexus_marketing.db.models.engagements import Engagement, EventSeen, Hit, RecipientEngagement
-from nexus_marketing.db.models.leads import Lead, LeadImport, LeadImportError
+from nexus_marketing.db.models.engagements import (
+    Engagement,
+    EngagementAttachment,
+    EngagementComment,
+    EngagementDelta,
+    EngagementRollup,
+    EventSeen,
+    Hit,
+    PublicEvent,
+    RecipientEngagement,
+)
+from nexus_marketing.db.models.leads import Lead, LeadField, LeadImport, LeadImportError, LeadKey, LeadRemoval
 from nexus_marketing.db.models.privacy import Consent, Suppression
-from nexus_marketing.db.models.segments import Segment, SegmentMember
+from nexus_marketing.db.models.scoring import (
+    Score,
+    ScoreContribution,
+    ScoreCrossing,
+    ScoreMark,
+    ScoreRecompute,
+    ScoreValue,
+    ScoreVersion,
+)
+from nexus_marketing.db.models.segments import Segment, SegmentChange, SegmentMark, SegmentMember
 from nexus_marketing.db.models.templates import ChannelAccount, Template, TemplateVersion
 from nexus_marketing.db.models.tenants import ApiKey, IdempotencyKey, Member, Tenant, Worker
+from nexus_marketing.db.models.timers import Timer
 
 __all__ = [
     "ApiKey",
@@ -23,21 +43,39 @@ __all__ = [
     "Delivery",
     "DeliveryChunk",
     "Engagement",
+    "EngagementAttachment",
+    "EngagementComment",
+    "EngagementDelta",
+    "EngagementRollup",
     "EventSeen",
     "History",
     "Hit",
     "IdempotencyKey",
     "Lead",
+    "LeadField",
     "LeadImport",
     "LeadImportError",
+    "LeadKey",
+    "LeadRemoval",
     "Member",
+    "PublicEvent",
     "RecipientEngagement",
+    "Score",
+    "ScoreContribution",
+    "ScoreCrossing",
+    "ScoreMark",
+    "ScoreRecompute",
+    "ScoreValue",
+    "ScoreVersion",
     "Segment",
+    "SegmentChange",
+    "SegmentMark",
     "SegmentMember",
     "Send",
     "Suppression",
     "Template",
     "TemplateVersion",
     "Tenant",
+    "Timer",
     "Worker",
 ]

@@ -31,6 +31,7 @@ class AuditValue(TenantScoped, Base):
     """Salt and value behind the commitments of one audit row: what erasure clears."""
 
     __tablename__ = "marketing_audit_values"
+    __table_args__ = (Index("ix_marketing_audit_values_lead", "tenant_id", "lead_id"),)
 
     at: Mapped[datetime] = plain(primary_key=True)
     audit_id: Mapped[int] = plain(primary_key=True, autoincrement=False)

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Index
+from sqlalchemy import Index, text
 from sqlalchemy.orm import Mapped
 
 from nexus_marketing.db.base import Base, TenantKeyed, personal, plain, tenant_fk
@@ -19,6 +19,15 @@ class Consent(TenantKeyed, Base):
     __table_args__ = (
         tenant_fk("lead_id", "marketing_leads", ondelete="CASCADE"),
         Index("ix_marketing_consents_lead", "tenant_id", "lead_id", "channel", "type", "at", "id"),
+        Index(
+            "ix_marketing_consents_expiry",
+            "tenant_id",
+            "channel",
+            "type",
+            "expires_at",
+            postgresql_where=text("expires_at IS NOT NULL"),
+            sqlite_where=text("expires_at IS NOT NULL"),
+        ),
     )
 
     lead_id: Mapped[int] = plain()

@@ -1,4 +1,4 @@
-"""The lock under an ``Idempotency-Key`` (PostgreSQL), and the end of answers that have had their time."""
+"""The end of answers that have had their time."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -10,17 +10,11 @@ from sqlalchemy.orm import Session
 from nexus_marketing.db.tenancy import run, run_for_all
 from nexus_marketing.db.types import UtcDateTime
 
-_TRY_LOCK = "SELECT pg_try_advisory_xact_lock(CAST(:lock AS bigint) + 0 * :tenant_id)"
 _PIECE = 500
 _OLD = text(
     "SELECT tenant_id, key FROM marketing_idempotency_keys WHERE created_at < :before ORDER BY created_at LIMIT :piece"
 ).bindparams(bindparam("before", type_=UtcDateTime()))
 _FORGET = "DELETE FROM marketing_idempotency_keys WHERE tenant_id = :tenant_id AND key = :key"
-
-
-def try_lock(session: Session, number: int) -> bool:
-    """Take the lock of this number until the transaction ends, or answer ``False`` at once."""
-    return bool(run(session, _TRY_LOCK, {"lock": number}, writes=False).scalar())
 
 
 def answers_before(session: Session, before: datetime) -> Sequence[Row[Any]]:

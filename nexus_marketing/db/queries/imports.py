@@ -245,17 +245,6 @@ def move_checkpoint(session: Session, import_id: int, before: int, values: Value
     )
 
 
-def request_dynamic_segments(session: Session, now: datetime) -> None:
-    """Ask for every dynamic segment to be computed afresh: the leads they choose from changed."""
-    moment = now if session.get_bind().dialect.name == "postgresql" else to_text(now)
-    run(
-        session,
-        "UPDATE marketing_segments SET requested_at = :now WHERE tenant_id = :tenant_id AND kind = 'dynamic'",
-        {"now": moment},
-        writes=True,
-    )
-
-
 class SeenKeys:
     """Which keys a file had before, in flat memory: up to ``in_memory`` hashes in a set, then in a temporary file.
 

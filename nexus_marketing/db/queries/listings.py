@@ -19,6 +19,7 @@ from nexus_marketing.core.conditions.schema import nearest
 from nexus_marketing.core.errors import Problem, ValidationError
 from nexus_marketing.db.base import Base
 from nexus_marketing.db.conditions import compile_condition
+from nexus_marketing.db.queries.audited import has_words
 from nexus_marketing.db.tenancy import run
 from nexus_marketing.db.types import UtcDateTime
 
@@ -42,8 +43,12 @@ class Listing:
     schema: Schema
     ids: frozenset[str] = frozenset({"id"})
     scope: ColumnElement[bool] | None = None
+    #: Which rows there are for those outside.
+    visible: ColumnElement[bool] | None = None
     #: Money says nothing without its currency: who asks for one gets the other.
     together: Mapping[str, str] = field(default_factory=dict)
+    #: The order where none is asked for, newest first.
+    default_sort: str = "id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,8 @@ class Wish:
     after: tuple[Any, int] | None = None
     offset: int = 0
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    #: Folded words that a row must all have; only for whoever may look with :mod:`db.queries.audited`.
+    words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +101,7 @@ def read_wish(listing: Listing, *, fields: str = "", sort: str = "", limit: int 
     named = [name.strip() for name in fields.split(",")] if fields else list(listing.fields)
     wanted = tuple(dict.fromkeys([*named, *(listing.together[name] for name in named if name in listing.together)]))
     problems += [_unknown("fields", name, listing.fields) for name in wanted if name not in listing.fields]
-    by = sort.removeprefix("-") or "id"
+    by = sort.removeprefix("-") or listing.default_sort
     if by not in listing.sorts:
         problems.append(_unknown("sort", by, listing.sorts))
     if not 1 <= limit <= MAX_LIMIT:
@@ -128,6 +135,9 @@ def page(session: Session, listing: Listing, wish: Wish, evaluation: Evaluation,
     parameters: dict[str, Any] = {**wish.parameters, "row_limit": wish.limit + 1}
     if wish.filter:
         statement = statement.where(_filter(session, listing, wish.filter, evaluation, schema))
+    if wish.words:
+        condition, bound = has_words(listing.table, wish.words, session.get_bind().dialect.name)
+        statement, parameters = statement.where(condition), parameters | bound
     if wish.after is not None:
         parameters |= {"after_value": _value_after(listing, wish), "after_id": wish.after[1]}
     if wish.offset:
@@ -154,8 +164,9 @@ def _statement(
     by, identity = columns[listing.fields[sort]], columns["id"]
     statement = select(*(_shown(listing, name) for name in fields), by.label("_sort"), identity.label("_id"))
     statement = statement.where(columns["tenant_id"] == TENANT)
-    if listing.scope is not None:
-        statement = statement.where(listing.scope)
+    for condition in (listing.scope, listing.visible):
+        if condition is not None:
+            statement = statement.where(condition)
     order = (identity,) if sort == "id" else (by, identity)
     if after:
         seen = (bindparam("after_value", type_=by.type), bindparam("after_id", type_=identity.type))

@@ -9,10 +9,15 @@ from nexus_marketing.db.models import (
     Campaign,
     CampaignDefinition,
     Engagement,
+    EngagementAttachment,
+    EngagementComment,
     History,
     Lead,
+    LeadField,
     Member,
+    Score,
     Segment,
+    SegmentChange,
     SegmentMember,
     Template,
 )
@@ -38,6 +43,7 @@ _LEAD_FIELDS = _same(
     "time_zone",
     "tags",
     "metadata",
+    "owner_id",
     "score",
     "version",
     "created_at",
@@ -50,6 +56,26 @@ LEADS = Listing(
     _LEAD_FIELDS,
     ("id", "created_at", "updated_at", "score"),
     lead_schema(),
+    ids=frozenset({"id", "owner_id"}),
+    visible=table_of(Lead).c.gone_at.is_(None),
+)
+LEAD_FIELDS = Listing(
+    "lead-fields",
+    table_of(LeadField),
+    _same(
+        "id",
+        "name",
+        "type",
+        "required",
+        "personal",
+        "allowed",
+        "bounds",
+        "version",
+        "created_at",
+        "updated_at",
+    ),
+    ("id", "name", "created_at", "updated_at"),
+    Schema.of(Field(name, kind) for name, kind in {"id": _N, "name": _T, "type": _T, "version": _N, **_TIMES}.items()),
 )
 SEGMENTS = Listing(
     "segments",
@@ -81,6 +107,16 @@ SEGMENTS = Listing(
             **_TIMES,
         }.items()
     ),
+)
+SCORES = Listing(
+    "scores",
+    table_of(Score),
+    _same("id", "name", "description", "draft", "published", "version", "created_at", "updated_at"),
+    ("id", "name", "created_at", "updated_at"),
+    Schema.of(
+        Field(name, kind) for name, kind in {"id": _N, "name": _T, "published": _N, "version": _N, **_TIMES}.items()
+    ),
+    visible=table_of(Score).c.removed_at.is_(None),
 )
 TEMPLATES = Listing(
     "templates",
@@ -179,13 +215,16 @@ MEMBERS = Listing(
 ENGAGEMENTS = Listing(
     "engagements",
     table_of(Engagement),
-    _same("id", "type", "lead_id", "campaign_id", "channel", "verdict", "link", "notes", "metadata", "tracked_at"),
+    _same(
+        "id", "type", "name", "lead_id", "campaign_id", "channel", "verdict", "link", "notes", "metadata", "tracked_at"
+    ),
     ("id", "tracked_at"),
     Schema.of(
         Field(name, kind)
         for name, kind in {
             "id": _N,
             "type": _T,
+            "name": _T,
             "lead_id": _N,
             "campaign_id": _N,
             "channel": _T,
@@ -202,11 +241,24 @@ SEGMENT_LEADS = Listing(
     LEADS.fields,
     LEADS.sorts,
     LEADS.schema,
+    LEADS.ids,
     scope=exists().where(
         _MEMBERSHIP.tenant_id == TENANT,
         _MEMBERSHIP.segment_id == bindparam("segment_id"),
         _MEMBERSHIP.lead_id == LEADS.table.c.id,
     ),
+)
+SEGMENT_CHANGES = Listing(
+    "segment_changes",
+    table_of(SegmentChange),
+    _same("id", "lead_id", "change", "cause", "generation", "at"),
+    ("id",),
+    Schema.of(
+        Field(name, kind)
+        for name, kind in {"id": _N, "lead_id": _N, "change": _T, "cause": _T, "generation": _N, "at": _D}.items()
+    ),
+    frozenset({"id", "lead_id"}),
+    scope=table_of(SegmentChange).c.segment_id == bindparam("segment_id"),
 )
 LEAD_ENGAGEMENTS = Listing(
     "lead_engagements",
@@ -216,6 +268,17 @@ LEAD_ENGAGEMENTS = Listing(
     ENGAGEMENTS.schema,
     ENGAGEMENTS.ids,
     scope=ENGAGEMENTS.table.c.lead_id == bindparam("lead_id"),
+    default_sort="tracked_at",
+)
+CAMPAIGN_ENGAGEMENTS = Listing(
+    "campaign_engagements",
+    ENGAGEMENTS.table,
+    ENGAGEMENTS.fields,
+    ENGAGEMENTS.sorts,
+    ENGAGEMENTS.schema,
+    ENGAGEMENTS.ids,
+    scope=ENGAGEMENTS.table.c.campaign_id == bindparam("campaign_id"),
+    default_sort="tracked_at",
 )
 CAMPAIGN_HISTORY = Listing(
     "campaign_history",
@@ -226,4 +289,20 @@ CAMPAIGN_HISTORY = Listing(
         Field(name, kind) for name, kind in {"id": _N, "version": _N, "event": _T, "actor": _T, "at": _D}.items()
     ),
     scope=table_of(History).c.campaign_id == bindparam("campaign_id"),
+)
+ENGAGEMENT_COMMENTS = Listing(
+    "engagement_comments",
+    table_of(EngagementComment),
+    _same("id", "author", "text", "created_at"),
+    ("id",),
+    Schema.of(Field(name, kind) for name, kind in {"author": _T, "created_at": _D}.items()),
+    scope=table_of(EngagementComment).c.engagement_id == bindparam("engagement_id"),
+)
+ENGAGEMENT_ATTACHMENTS = Listing(
+    "engagement_attachments",
+    table_of(EngagementAttachment),
+    _same("id", "name", "content_type", "size_bytes", "author", "created_at"),
+    ("id",),
+    Schema.of(Field(name, kind) for name, kind in {"author": _T, "content_type": _T, "created_at": _D}.items()),
+    scope=table_of(EngagementAttachment).c.engagement_id == bindparam("engagement_id"),
 )

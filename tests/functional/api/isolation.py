@@ -23,12 +23,14 @@ from sqlalchemy import text
 from nexus_marketing.api import schemas
 from nexus_marketing.core.actors import SYSTEM
 from nexus_marketing.db.base import Base
-from nexus_marketing.db.models import Engagement
+from nexus_marketing.db.models import Engagement, LeadField, SegmentChange
 from nexus_marketing.db.queries import resources
 from nexus_marketing.db.queries.listings import Listing
 from nexus_marketing.graphql.schema import build_schema
 from nexus_marketing.runtime import Runtime
+from nexus_marketing.services.conversations import add_attachment, add_comment
 from nexus_marketing.services.definitions import create_definition, publish_definition
+from nexus_marketing.services.scores import create_score, publish_score, update_score
 from nexus_marketing.services.tenants import create_member
 from tests.common.factories import make_campaign, make_leads, make_segment, make_send, make_template
 from tests.functional.conftest import Client
@@ -39,10 +41,16 @@ CONTENT = {"subject": "Hi", "html": "<p>Hi</p>", "text": "Hi"}
 #: Bodies that get a write past its schema, by route; ``SERIAL`` becomes another number each time.
 BODIES: Mapping[str, Any] = {
     "POST /api/v1/leads": {"email": "eve-SERIAL@example.org"},
+    "PUT /api/v1/leads": {"email": "eva-SERIAL@example.org"},
     "PATCH /api/v1/leads/{id}": {"first_name": "Eve"},
+    "POST /api/v1/leads/{id}/merge": {"from": "OWN leads"},
+    "POST /api/v1/leads/{id}/tags": {"add": ["eve"]},
+    "PATCH /api/v1/lead-fields/{id}": {"required": False},
     "POST /api/v1/leads/{id}/score": {"score": 1, "reason": "x"},
     "POST /api/v1/segments": {"name": "Eve SERIAL"},
     "PATCH /api/v1/segments/{id}": {"name": "Eve SERIAL"},
+    "PATCH /api/v1/scores/{id}": {"description": "Eve"},
+    "POST /api/v1/scores/{id}/preview": {"sample": 3},
     "POST /api/v1/templates": {"name": "Eve SERIAL", "type": "email", "content": CONTENT},
     "PATCH /api/v1/templates/{id}": {"name": "Eve SERIAL"},
     "POST /api/v1/templates/{id}/duplicate": {"name": "Eve's copy SERIAL"},
@@ -52,12 +60,22 @@ BODIES: Mapping[str, Any] = {
     "POST /api/v1/definitions": {"schema": {"id": "eve-SERIAL"}},
     "PATCH /api/v1/definitions/{id}": {"schema": {"name": "Eve"}},
     "POST /api/v1/definitions/{id}/duplicate": {"code": "eve-copy-SERIAL"},
+    "POST /api/v1/engagements/{id}/comments": {"text": "Eve"},
+    "POST /api/v1/engagements/{id}/attachments": {"note": "Eve"},
     "POST /api/v1/engagements": {"type": "page_visited", "lead_id": "OWN leads"},
 }
 #: Which route a schema is the body of.
-_ROUTES_OF_SCHEMAS = {"CREATE": "POST /api/v1/{}", "PATCH": "PATCH /api/v1/{}/{{id}}", "ROW": "POST /api/v1/{}"}
+_ROUTES_OF_SCHEMAS = {
+    "CREATE": "POST /api/v1/{}",
+    "PATCH": "PATCH /api/v1/{}/{{id}}",
+    "ROW": "POST /api/v1/{}",
+    "UPSERT": "PUT /api/v1/{}",
+    "MERGE": "POST /api/v1/{}/{{id}}/merge",
+    "PREVIEW": "POST /api/v1/{}/{{id}}/preview",
+}
 #: What an id is of where its name does not say it.
 _KINDS = {
+    "from": "leads",
     "owner": "members",
     "manager": "members",
     "launchCampaign": "campaigns",
@@ -67,7 +85,14 @@ _KINDS = {
 }
 #: What a mutation needs beside the id that varies, in GraphQL.
 _ARGUMENTS = {"moveCampaign": 'action: "pause"'}
-_COLLECTIONS = {"segment_leads": "segments/OWN segments/leads", "lead_engagements": "leads/OWN leads/engagements"}
+_COLLECTIONS = {
+    "segment_leads": "segments/OWN segments/leads",
+    "segment_changes": "segments/OWN segments/changes",
+    "engagement_comments": "engagements/OWN engagements/comments",
+    "engagement_attachments": "engagements/OWN engagements/attachments",
+    "lead_engagements": "leads/OWN leads/engagements",
+    "campaign_engagements": "campaigns/OWN campaigns/engagements",
+}
 #: Fields of input objects that a mutation cannot do without.
 _INPUTS = {"createCampaign": {"name": "Eve"}}
 #: What differs from one answer to the next by its nature.
@@ -105,7 +130,8 @@ class Place:
         path, body = (_filled(each, estate, str(id_), serial) for each in (self.path, self.body))
         response = client.send(self.method, path, body)
         headers = {"content-type": response.content_type, "names": sorted({*response.headers} - {"ETag"})}
-        document = response.json if response.body else None
+        is_json = (response.content_type or "").endswith("json")
+        document = (response.json if is_json else response.text) if response.body else None
         return Answered(response.status_int, str(headers), _without(str(_lasting(document)), str(id_)), response.body)
 
     @property
@@ -187,22 +213,46 @@ def build_estate(runtime: Runtime, tenant_id: int, mark: str) -> Estate:
     with runtime.work(tenant_id, SYSTEM, role="app") as ctx:
         definition = create_definition(ctx, {"schema": {"id": f"{mark}-definition", "name": f"{mark} definition"}}).id
         publish_definition(ctx, definition)
+        rules = {"rules": [{"key": "visit", "event": "page_visited", "points": 1}]}
+        score = create_score(ctx, {"name": "score", "description": mark, "draft": rules}).id
+        publish_score(ctx, score)
+        update_score(ctx, score, {"draft": rules})
+        field = LeadField(name=f"{mark}field", type="text", created_at=ctx.now, updated_at=ctx.now)
+        ctx.session.add(field)
     refers = {"segment_id": segment, "template_id": template, "owner_id": member}
     campaign = make_campaign(runtime, tenant_id, f"{mark} campaign", **refers, data={"note": mark})
     make_send(runtime, tenant_id, campaign, template, leads)
     with runtime.work(tenant_id, SYSTEM, role="app") as ctx:
         about = {"lead_id": leads[0], "campaign_id": campaign, "notes": mark, "attributes": {"note": mark}}
-        ctx.session.add(Engagement(tracked_at=ctx.now, type="page_visited", verdict="human", **about))
+        engagement = Engagement(tracked_at=ctx.now, type="page_visited", verdict="human", **about)
+        ctx.session.add(engagement)
+        ctx.session.flush()
+        add_comment(ctx, engagement.id, mark)
+        runtime.blobs.put(f"{tenant_id}/{'ab' * 16}", mark.encode())
+        file: dict[str, Any] = {
+            "blob_key": f"{tenant_id}/{'ab' * 16}",
+            "content": mark.encode(),
+            "content_type": "text/plain",
+        }
+        attachment = add_attachment(ctx, engagement.id, name=mark, **file)
+        left = {"change": "left", "cause": "hand", "generation": 1}
+        change = SegmentChange(segment_id=segment, lead_id=leads[0], at=ctx.now, **left)
+        ctx.session.add(change)
     return Estate(
         tenant_id,
         mark,
         {
             "leads": tuple(leads),
+            "lead-fields": (field.id,),
             "segments": (segment,),
+            "segment-changes": (change.id,),
+            "scores": (score,),
             "templates": (template,),
             "campaigns": (campaign,),
             "definitions": (definition,),
             "members": (member, report),
+            "engagements": (engagement.id,),
+            "attachments": (attachment.id,),
         },
     )
 
@@ -218,7 +268,7 @@ def _in_paths(client: Client) -> Iterator[Place]:
     for route in client.app.app.registry["nexus.routes"]:
         if "{id}" in route.pattern:
             name = f"{route.method} {route.pattern}"
-            kind, path = route.pattern.split("/")[3], route.pattern.replace("{id}", "<id>")
+            kind, path = route.pattern.split("/")[3], route.pattern.replace("{id}", "<id>").replace("{name}", "score")
             yield Place(name, kind, route.method, path, BODIES.get(name))
 
 
@@ -256,7 +306,7 @@ def _in_filters() -> Iterator[Place]:
             continue  # shown per lead, and per campaign
         path = f"/api/v1/{_COLLECTIONS.get(listing.name, listing.name)}"
         for field in sorted(listing.ids & listing.schema.fields.keys()):
-            own = listing.table.name.removeprefix("marketing_")
+            own = listing.table.name.removeprefix("marketing_").replace("_", "-")
             kind = own if field == "id" else kind_of(field)
             if kind == "engagements":
                 continue  # numbered by time, answered per lead only

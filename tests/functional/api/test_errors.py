@@ -150,7 +150,7 @@ def test_unknown_addresses_are_json_too(app: TestApp) -> None:
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "TRACE", "OPTIONS", "PATCH"])
 def test_a_wrong_method_is_told_the_right_ones(client: Client, method: str) -> None:
-    response = client.send(method, "/api/v1/leads")
+    response = client.send(method, "/api/v1/segments")
     assert response.status_int == 405
     assert response.headers["Allow"] == "GET, HEAD, POST"
     assert response.content_type == "application/problem+json"

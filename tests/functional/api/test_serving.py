@@ -15,19 +15,16 @@ from pathlib import Path
 import pytest
 import redis
 
-from nexus_marketing.config import make_runtime, with_environment
+from nexus_marketing.config import with_environment
 from nexus_marketing.core.errors import ConfigurationError
 from nexus_marketing.db.engines import DatabaseSettings
-from nexus_marketing.services.tenants import create_key
 from nexus_marketing.settings import Settings
 from tests.common import databases, servers
-from tests.common.factories import make_tenant
+from tests.common.serving import ROOT, SECRET, make_key, serving, written
 
 pytestmark = pytest.mark.req("SR-007")
 
-ROOT = Path(__file__).parents[3]
 INI_FILES = ["development.ini", "production.ini"]
-SECRET = "0123456789abcdefghijklmnopqrstuvwxyzABCDEF"
 
 
 def keys_of(name: str) -> set[str]:
@@ -60,33 +57,6 @@ def test_secrets_come_from_the_environment() -> None:
 
 
 @contextmanager
-def serving(ini: Path, port: int, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A server in its own session, gone at the end whatever happened."""
-    log = ini.with_suffix(".log")
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", "pyramid.scripts.pserve", str(ini)],
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **environment},
-            start_new_session=True,
-        )
-    try:
-        deadline = time.monotonic() + 30
-        while not answers(port):
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.05)
-        yield process
-    finally:
-        try:
-            os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        process.wait()
-
-
-@contextmanager
 def working(ini: Path, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     """A worker of its own."""
     command = [str(Path(sys.executable).with_name("nexus-marketing")), "-c", str(ini), "worker"]
@@ -106,13 +76,6 @@ def until(holds: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def answers(port: int) -> bool:
-    try:
-        return call(port, "/__lbheartbeat__")[0] == 200
-    except OSError:
-        return False
-
-
 def call(port: int, path: str, key: str = "", body: object = None) -> tuple[int, dict[str, object], str]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
@@ -126,17 +89,6 @@ def call(port: int, path: str, key: str = "", body: object = None) -> tuple[int,
 def stop(process: subprocess.Popen[bytes]) -> None:
     process.send_signal(signal.SIGTERM)
     process.wait(timeout=30)
-
-
-def written(name: str, folder: Path, port: int, **replaced: str) -> Path:
-    """A shipped file with another port and other places."""
-    text = (ROOT / name).read_text()
-    text = text.replace("127.0.0.1:6543", f"127.0.0.1:{port}").replace("port = 8080", f"port = {port}")
-    for key, value in replaced.items():
-        text = re.sub(rf"(?m)^nexus\.{key} = .*$", lambda _match, line=f"nexus.{key} = {value}": line, text)
-    path = folder / name
-    path.write_text(text)
-    return path
 
 
 def test_the_embedded_mode_is_one_process(servers_run: servers.Run, tmp_path: Path, free_port: int) -> None:
@@ -198,12 +150,3 @@ def test_a_second_schema_version_is_refused_with_the_remedy(tmp_path: Path, free
     )
     assert done.returncode != 0
     assert "nexus-marketing db upgrade" in done.stderr
-
-
-def make_key(settings: Mapping[str, str]) -> str:
-    runtime = make_runtime(settings)
-    tenant_id = make_tenant(runtime)
-    with runtime.work(tenant_id, role="app") as ctx:
-        key = create_key(ctx, "test", ["*"])[1]
-    runtime.close()
-    return key

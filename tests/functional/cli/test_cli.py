@@ -16,6 +16,7 @@ from nexus_marketing.cli.app import app
 from nexus_marketing.core.api_keys import parse_key
 from nexus_marketing.core.deliveries import DeliveryState, SkipReason
 from nexus_marketing.db.models import Delivery, Lead, Send
+from nexus_marketing.services.scores import create_score, publish_score
 from tests.common.factories import make_campaign, make_leads, make_segment, make_send, make_template
 
 pytestmark = pytest.mark.req("US-001", "MAINT-004")
@@ -207,6 +208,46 @@ def test_segments_are_recalculated_now(ask, runtime, tenant):
     assert (row["name"], row["lead_count"], row["generation"]) == ("high", 5, 1)
 
 
+@pytest.mark.req("FR-P2-010")
+def test_scores_are_listed_recomputed_and_explained(ask, cli, runtime, tenant):
+    (lead,) = make_leads(runtime, tenant, country="US", score=3.0)
+    with runtime.work(tenant) as ctx:
+        draft = {"rules": [{"key": "us", "when": "country == 'US'", "points": 7}]}
+        publish_score(ctx, create_score(ctx, {"name": "score", "draft": draft}).id)
+    done = ask("scores", "recompute", "--tenant", "acme")
+    assert done == {"score": "score", "version": 1, "status": "finished", "leads": 1, "changed": 1}
+    (row,) = ask("scores", "list", "--tenant", "acme")["data"]
+    assert (row["name"], row["published"], row["recomputed"], row["changed"]) == ("score", 1, "finished", 1)
+    found = ask("scores", "explain", "--tenant", "acme", str(lead))
+    assert found["value"] == 10.0
+    assert [(each["kind"], each["present"]) for each in found["contributions"]] == [
+        ("carried", 3.0),
+        ("attribute", 7.0),
+    ]
+    assert cli("scores", "recompute", "--tenant", "acme", "fit")[0] == 1
+
+
+@pytest.mark.req("FR-P2-007")
+def test_counters_are_reconciled(ask, cli, runtime, tenant):
+    from nexus_marketing.db.queries.event_batches import append_deltas
+
+    assert ask("engagements", "reconcile", "-t", "acme")["data"] == []
+    wrong = {
+        "campaign_id": 0,
+        "day": "2026-03-02",
+        "type": "conversion",
+        "verdict": "human",
+        "hits": 2,
+        "recipients": 0,
+    }
+    with runtime.work(tenant) as ctx:
+        append_deltas(ctx.session, [wrong])
+    code, out, _ = cli("engagements", "reconcile", "-t", "acme", "--json")
+    assert (code, json.loads(out)["data"][0]["hits"]) == (1, -2)
+    assert ask("engagements", "reconcile", "-t", "acme", "--repair")["repaired"]
+    assert ask("engagements", "reconcile", "-t", "acme")["data"] == []
+
+
 def test_explain_says_what_became_of_a_lead_and_why(ask, cli, runtime, tenant):
     ids = make_leads(runtime, tenant, 3)
     segment_id = make_segment(runtime, tenant, ids[:2])
@@ -318,3 +359,27 @@ def test_a_connection_to_nowhere_names_what_is_missing(cli, tenant, tmp_path):
     said = run_script(tmp_path, script)
     assert "none.ini cannot be read" in said
     assert "There is no tenant 'nobody'" in said
+
+
+@pytest.mark.req("FR-P2-009")
+def test_fields_are_declared_checked_and_removed(ask, cli, runtime, tenant):
+    make_leads(runtime, tenant, 1, attributes={"seats": "five"})
+    declared = ask("leads", "fields", "declare", "seats", "number", "--tenant", "acme", "--min", "1", "--required")
+    assert (declared["checked"], declared["misfits"]) == (1, 1)
+    (listed,) = ask("leads", "fields", "list", "--tenant", "acme")["data"]
+    assert (listed["type"], listed["required"], listed["bounds"]) == ("number", True, {"min": 1})
+    assert ask("leads", "fields", "check", "seats", "--tenant", "acme")["misfits"] == 1
+    code, _, err = cli("leads", "fields", "declare", "plan", "txet", "--tenant", "acme")
+    assert (code, "type" in err) == (1, True)
+    assert ask("leads", "fields", "remove", "seats", "--tenant", "acme")["removed"] is True
+    assert ask("leads", "fields", "list", "--tenant", "acme")["data"] == []
+
+
+@pytest.mark.req("FR-P3-008")
+def test_a_lead_is_erased_with_what_is_still_to_be_sent(ask, cli, runtime, tenant):
+    (lead,) = make_leads(runtime, tenant)
+    make_send(runtime, tenant, make_campaign(runtime, tenant), make_template(runtime, tenant), [lead])
+    erased = ask("leads", "erase", str(lead), "--tenant", "acme")
+    assert (erased["status"], erased["counts"]["marketing_deliveries"]) == ("finished", 1)
+    code, _, err = cli("leads", "erase", "999", "--tenant", "acme")
+    assert (code, "no lead 999" in err) == (1, True)

@@ -12,7 +12,11 @@ from tests.common.servers import libpq_url
 pytestmark = pytest.mark.req("SR-003", "S02", "S20")
 
 #: Functions that run with their owner's rights, and who may call them.
-DEFINERS = {"nexus_find_api_key": {APP, WORKER}, "nexus_create_partitions": {WORKER}}
+DEFINERS = {
+    "nexus_find_api_key": {APP, WORKER},
+    "nexus_create_partitions": {WORKER},
+    "nexus_drop_event_days": {WORKER},
+}
 #: Rows that are written once: no role but the owner may change or remove them.
 APPEND_ONLY = {
     "marketing_audit",
@@ -259,6 +263,12 @@ class TestKeys:
             "marketing_campaigns.external_id",
             "marketing_campaigns.subject_id",
             "marketing_deliveries.lead_id",
+            "marketing_engagement_attachments.engagement_id",
+            "marketing_engagement_attachments.lead_id",
+            "marketing_engagement_comments.engagement_id",
+            "marketing_engagement_comments.lead_id",
+            "marketing_engagement_deltas.campaign_id",
+            "marketing_engagement_rollups.campaign_id",
             "marketing_engagements.campaign_id",
             "marketing_engagements.lead_id",
             "marketing_engagements.send_id",
@@ -267,7 +277,11 @@ class TestKeys:
             "marketing_hits.lead_id",
             "marketing_hits.send_id",
             "marketing_leads.external_id",
+            "marketing_leads.owner_id",
             "marketing_recipient_engagements.send_id",
+            "marketing_score_marks.lead_id",
+            "marketing_segment_changes.lead_id",
+            "marketing_segment_changes.segment_id",
             "marketing_sends.segment_id",
         }
 

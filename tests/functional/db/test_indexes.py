@@ -116,10 +116,10 @@ SEARCHES = {
     ),
     "engagements of a campaign": (
         (
-            "SELECT count(*) FROM marketing_engagements WHERE tenant_id = 1 AND campaign_id = 7 AND type = 'opened'"
+            "SELECT * FROM marketing_engagements WHERE tenant_id = 1 AND campaign_id = 7"
             " AND tracked_at < '2026-04-01' AND tracked_at >= '2026-03-01'"
         ),
-        "marketing_engagements_2026_03_tenant_id_campaign_id_type_idx",
+        "marketing_engagements_2026_03_tenant_id_campaign_id_tracked_idx",
     ),
     "change by key": ("UPDATE marketing_leads SET score = 1 WHERE tenant_id = 1 AND id = 77", "pk_marketing_leads"),
 }
@@ -168,3 +168,17 @@ def test_what_cannot_be_pushed_below_the_policy_would_lose_its_index(filled):
     assert "trial" not in plan_of(filled.app, statement).indexes
     with filled.owner.begin() as connection:
         connection.exec_driver_sql("DROP INDEX trial")
+
+
+def test_the_audited_search_for_words_uses_its_index(filled):
+    statement = (
+        "SELECT id FROM marketing_engagements WHERE tenant_id = 1 AND tracked_at >= '2026-03-01' AND tracked_at <"
+        " '2026-04-01' AND array_to_tsvector(string_to_array(words, ' ')) @@ CAST('demo' AS tsquery)"
+    )
+    assert plan_of(filled.worker, statement).indexes == {"marketing_engagements_2026_03_array_to_tsvector_idx"}
+
+
+@pytest.mark.parametrize("role", ["app", "worker"])
+def test_an_engagement_is_found_by_its_id_alone(filled, role):
+    plan = plan_of(getattr(filled, role), "SELECT * FROM marketing_engagements WHERE tenant_id = 1 AND id = 77")
+    assert "marketing_engagements_2026_03_id_idx" in plan.indexes

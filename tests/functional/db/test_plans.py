@@ -4,7 +4,19 @@ import pytest
 from sqlalchemy import select, text
 
 from nexus_marketing.db.models import Lead
-from nexus_marketing.db.queries import campaigns, completion, deliveries, engagements, idempotency, planning, segments
+from nexus_marketing.db.queries import (
+    campaigns,
+    completion,
+    deliveries,
+    engagements,
+    idempotency,
+    planning,
+    removals,
+    scoring,
+    segments,
+    timers,
+    upkeep,
+)
 from nexus_marketing.db.tenancy import ALL_TENANTS, run, run_for_all
 from tests.common.database_fixtures import ProcessDatabase
 from tests.common.databases import NOW
@@ -83,19 +95,24 @@ SWEEPERS = [
     completion.sends_without_work,
     completion.cancelled_sends,
     completion.sends_to_report,
+    lambda session: timers.dead_timers(session, 10),
+    lambda session: timers.claim_timers(session, NOW, 1, lease_seconds=1, each=1, most=1),
     segments.segments_to_refresh,
+    upkeep.tenants_with_marks,
     lambda session: campaigns.campaigns_to_tick(session, NOW),
-    lambda session: engagements.tenants_with_settled_hits(session, 30),
+    lambda session: engagements.engagement_work(session, 30),
     lambda session: idempotency.answers_before(session, NOW),
+    removals.removals_to_finish,
+    scoring.scoring_work,
 ]
 
 
 def test_every_sweep_reads_by_its_own_small_indexes(watched):
     runtime, plans = watched
-    with runtime.work(None, mode="read") as ctx:
+    with runtime.work(None) as ctx:
         assert [sweep(ctx.session) for sweep in SWEEPERS] == [[]] * len(SWEEPS)
     assert [str(each) for each in plans.take()] == []
 
 
 def test_the_list_of_sweeps_is_short():
-    assert len(SWEEPS) == len(SWEEPERS) <= 12
+    assert len(SWEEPS) == len(SWEEPERS) <= 16

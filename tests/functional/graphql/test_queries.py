@@ -138,3 +138,45 @@ def test_fields_have_permissions_of_their_own(
         answer = ask(client, query)
         assert answer["errors"][0]["extensions"]["code"] == "permission_denied"
         assert answer["data"] is None
+
+
+@pytest.mark.req("FR-P2-009")
+def test_a_lead_has_the_fields_that_rest_shows(client: Client, runtime: Runtime, tenant: int) -> None:
+    leads = make_leads(runtime, tenant, 1, phone="+4930123456", external_id="crm-1", tags=["vip"])
+    campaign = make_campaign(runtime, tenant, segment_id=make_segment(runtime, tenant, leads))
+    fields = "phone externalId tags country locale timeZone firstName lastName ownerId version createdAt metadata"
+    query = f'{{ lead(id: "{leads[0]}") {{ {fields} }} campaign(id: "{campaign}") {{ leads {{ {fields} }} }} }}'
+    data = client.post("/graphql", {"query": query}, status=200).json["data"]
+    assert data["campaign"]["leads"] == [data["lead"]]
+    assert (data["lead"]["phone"], data["lead"]["externalId"], data["lead"]["tags"]) == (
+        "+4930123456",
+        "crm-1",
+        ["vip"],
+    )
+    assert (data["lead"]["timeZone"], data["lead"]["ownerId"], data["lead"]["version"]) == ("UTC", None, 1)
+
+
+@pytest.mark.req("US-016", "FR-P2-007")
+def test_engagements_of_leads_and_campaigns_are_the_newest_by_type(
+    client: Client, runtime: Runtime, tenant: int, count_statements: Callable[[], Any]
+) -> None:
+    first, second = make_leads(runtime, tenant, 2)
+    campaign = make_campaign(runtime, tenant)
+    rows = [
+        {"type": kind, "lead_id": str(lead), "campaign_id": str(campaign), "tracked_at": f"2026-03-02T0{hour}:00:00Z"}
+        for hour, (kind, lead) in enumerate(
+            [("conversion", first), ("page_visited", first), ("page_visited", second), ("page_visited", first)]
+        )
+    ]
+    client.post("/api/v1/engagements", rows, status=200)
+    query = "{ leads { id engagements(type: PAGE_VISITED, limit: 1) { type trackedAt leadId metadata } } }"
+    ask(client, "{ leads { id } }")
+    with count_statements() as statements:
+        found = {row["id"]: row["engagements"] for row in ask(client, query)["data"]["leads"]}
+    assert len(statements) == 2
+    assert [row["trackedAt"][11:13] for row in found[str(first)]] == ["03"]
+    assert found[str(second)][0] == {
+        "type": "PAGE_VISITED", "trackedAt": "2026-03-02T02:00:00+00:00", "leadId": str(second), "metadata": {},
+    }  # fmt: skip
+    data = ask(client, "{ campaigns { engagements { type } } }")["data"]["campaigns"][0]["engagements"]
+    assert [row["type"] for row in data] == ["PAGE_VISITED"] * 3 + ["CONVERSION"]

@@ -11,8 +11,10 @@ from nexus_marketing.core.permissions import Permission
 from nexus_marketing.db.models import AuditEntry, Consent, Lead, LeadImport, LeadImportError, Suppression, Tenant
 from nexus_marketing.services import imports
 from nexus_marketing.services.imports import ImportReport, import_leads
+from nexus_marketing.services.lead_erasure import erase_lead
 from nexus_marketing.services.leads import create_lead
 from nexus_marketing.services.privacy import record_consent, unsubscribe
+from tests.common.segments import changes, create, members, settle
 
 pytestmark = pytest.mark.req("FR-P2-009", "US-012")
 
@@ -357,3 +359,29 @@ def test_an_unclosed_quote_costs_its_row_only(runtime, tenant, bring_in):
     assert report.errors[0].row_no == 3
     assert "quote" in report.errors[0].message
     assert report.created + report.duplicate + report.rejected == report.rows
+
+
+@pytest.mark.req("D04", "FR-P3-008")
+def test_no_file_brings_back_who_was_erased(runtime, tenant, bring_in):
+    report = bring_in("email,name\nann@example.org,Ann\nbob@example.org,Bob\n")
+    with runtime.work(tenant) as ctx:
+        erase_lead(ctx, leads(runtime, tenant)["ann@example.org"].id)
+    again = "email,name\nANN@Example.org,Ann\nbob@example.org,Bob\ncy@example.org,Cy\n"
+    for dry_run in (True, False):
+        report = bring_in(again, dry_run=dry_run)
+        assert (report.created, report.unchanged, report.rejected) == (1, 1, 1)
+        assert [(error.row_no, error.column, error.code) for error in report.errors] == [(2, "email", "erased")]
+    with runtime.work(tenant) as ctx:
+        create_lead(ctx, {"email": "ann@example.org"})  # she came back by herself
+    report = bring_in("email,name\nann@example.org,Ann Lee\n")
+    assert (report.updated, report.rejected) == (1, 0)
+
+
+@pytest.mark.req("FR-P2-012", "BR-013")
+def test_segments_follow_an_import_piece_by_piece(runtime, tenant, bring_in):
+    segment_id = create(runtime, tenant, conditions="country == 'DE'")
+    settle(runtime)
+    bring_in("email,country\nann@example.org,DE\nbob@example.org,FR\n")
+    settle(runtime)
+    assert members(runtime, tenant, segment_id) == {leads(runtime, tenant)["ann@example.org"].id}
+    assert {cause for _, _, cause in changes(runtime, tenant, segment_id)} == {"change"}
