@@ -31,6 +31,7 @@ def test_no_more_is_taken_than_asked_whatever_the_plan(postgres_only_runtime: Ru
         assert sorted(row.lead_id for row in take_marks(ctx.session, 100)) == leads[3:]
 
 
+@pytest.mark.req("FR-P2-010")
 def test_what_another_takes_is_passed_over(postgres_only_runtime: Runtime) -> None:
     runtime = postgres_only_runtime
     tenant = make_tenant(runtime)
