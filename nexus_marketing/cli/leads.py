@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressC
 
 from nexus_marketing.cli import lead_fields
 from nexus_marketing.cli.session import OPERATOR, AsJson, TenantName, answer, tenant_id_of
+from nexus_marketing.core.audience import ImportOptions
 from nexus_marketing.core.errors import ValidationError
 from nexus_marketing.db.models import LeadRemoval
 from nexus_marketing.db.queries.leads import import_errors
@@ -27,7 +28,16 @@ from nexus_marketing.services.lead_removals import finish_removal
 
 app = typer.Typer(no_args_is_help=True, help="Leads: files in and out, fields of a tenant's own.")
 app.add_typer(lead_fields.app, name="fields")
-Existing = Annotated[str, typer.Option(help="Leads known already: overwrite, fill (gaps only) or keep.")]
+Existing = Annotated[str, typer.Option(help="Leads known already: overwrite, fill_empty or keep_existing.")]
+Policies = Annotated[
+    list[str] | None,
+    typer.Option("--policy", metavar="FIELD=POLICY", help="Another policy for one field: tags=append_unique …"),
+]
+Mappings = Annotated[
+    list[str] | None, typer.Option("--map", metavar="COLUMN=FIELD", help="Which field a column fills, or ignore.")
+]
+NullText = Annotated[str | None, typer.Option(help="Cells of this text clear their field; empty cells say nothing.")]
+Region = Annotated[str | None, typer.Option(help="Country (DE, US …) of phone numbers without a country code.")]
 Encoding = Annotated[str | None, typer.Option(help="utf-8, cp1252 … (default: found out).")]
 Delimiter = Annotated[str | None, typer.Option(help="One of , ; tab | (default: found out).")]
 
@@ -35,9 +45,13 @@ Delimiter = Annotated[str | None, typer.Option(help="One of , ; tab | (default: 
 @app.command("import")
 def import_(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A CSV file with a header line.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV with a header line, or JSON lines.")],
     tenant: TenantName,
     existing: Existing = "overwrite",
+    policy: Policies = None,
+    mapping: Mappings = None,
+    null_text: NullText = None,
+    region: Region = None,
     encoding: Encoding = None,
     delimiter: Delimiter = None,
     errors: Annotated[Path | None, typer.Option(help="Write rejected rows with reasons to this CSV.")] = None,
@@ -46,8 +60,17 @@ def import_(
     as_json: AsJson = False,
 ) -> None:
     """Bring leads in; run it again on the same file to go on after an interruption."""
-    if existing not in ("overwrite", "fill", "keep"):
-        raise ValidationError.at("--existing", "unknown_policy", f"{existing!r}: use overwrite, fill or keep.")
+    options = ImportOptions.read(
+        {
+            "existing": existing,
+            "policies": _pairs("--policy", policy),
+            "mapping": _pairs("--map", mapping),
+            "null_text": null_text,
+            "region": region,
+            "encoding": encoding,
+            "delimiter": {"tab": "\t"}.get(delimiter or "", delimiter),
+        }
+    )
     with context.obj.runtime() as runtime, _progress(shown=not as_json) as tell:
         tenant_id = tenant_id_of(runtime, tenant)
         report = import_leads(
@@ -56,9 +79,7 @@ def import_(
             file,
             actor=OPERATOR,
             dry_run=dry_run,
-            existing=existing,
-            encoding=encoding,
-            delimiter={"tab": "\t"}.get(delimiter or "", delimiter),
+            options=options,
             on_progress=tell,
         )
         if errors is not None:
@@ -109,6 +130,17 @@ def erase(
             document = certificate(find(ctx.session, LeadRemoval, removal_id))
     rows = ", ".join(f"{count} of {name}" for name, count in document["counts"].items())
     answer(document, f"Erasure of lead {lead} is {document['status']}: {rows}.", as_json=as_json)
+
+
+def _pairs(option: str, given: list[str] | None) -> dict[str, str]:
+    """``NAME=VALUE`` as often as it was said; the name may hold ``=`` itself."""
+    found: dict[str, str] = {}
+    for each in given or ():
+        name, equals, value = each.rpartition("=")
+        if not equals or not name or not value:
+            raise ValidationError.at(option, "not_a_pair", f"{each!r}: write NAME=VALUE.")
+        found[name] = value
+    return found
 
 
 @contextmanager

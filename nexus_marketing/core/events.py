@@ -133,12 +133,13 @@ class LeadUpdated(LeadEvent):
 
 @dataclass(frozen=True, slots=True)
 class LeadsImported(Event):
-    """A piece of a file came in; stands for the events of its leads."""
+    """A piece of a file came in; stands for the events of its leads, which may start journeys or not."""
 
     name: ClassVar[str] = "marketing.leads.imported"
     import_id: int
     created: int
     updated: int
+    trigger_journeys: bool
 
 
 @dataclass(frozen=True, slots=True)

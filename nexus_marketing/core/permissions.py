@@ -14,6 +14,8 @@ class Permission(StrEnum):
 
     LEADS_READ = "leads:read"
     LEADS_WRITE = "leads:write"
+    #: What people agreed to: imports that say something about consent need it beside ``leads:write``.
+    CONSENTS_WRITE = "consents:write"
     SEGMENTS_READ = "segments:read"
     SEGMENTS_WRITE = "segments:write"
     SCORES_READ = "scores:read"

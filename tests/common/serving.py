@@ -24,7 +24,8 @@ def written(name: str, folder: Path, port: int, **replaced: str) -> Path:
     text = (ROOT / name).read_text()
     text = text.replace("127.0.0.1:6543", f"127.0.0.1:{port}").replace("port = 8080", f"port = {port}")
     for key, value in replaced.items():
-        text = re.sub(rf"(?m)^#?nexus\.{key} = .*$", lambda _match, line=f"nexus.{key} = {value}": line, text)
+        line = f"nexus.{key} = {value}".replace("\\", r"\\")
+        text = re.sub(rf"(?m)^#?nexus\.{key} = .*$", line, text)
     path = folder / name
     path.write_text(text)
     return path

@@ -10,7 +10,17 @@ from nexus_marketing.core.audience.fields import (
     normalise_lead,
     plain_email,
 )
-from nexus_marketing.core.audience.files import Column, ConsentWord, Converter, RowReader, match_header
+from nexus_marketing.core.audience.files import ConsentWord, Converter, RowReader
+from nexus_marketing.core.audience.headers import Column, match_header
+from nexus_marketing.core.audience.importing import (
+    AT_WORK,
+    CONSENT_TARGETS,
+    OPTIONS,
+    ColumnPolicy,
+    ImportOptions,
+    ImportStatus,
+    Rules,
+)
 from nexus_marketing.core.audience.merging import (
     MERGE_FIELDS,
     MergePolicy,
@@ -19,18 +29,27 @@ from nexus_marketing.core.audience.merging import (
     merged_values,
     read_policy,
 )
+from nexus_marketing.core.audience.objects import ObjectReader
 
 __all__ = [
+    "AT_WORK",
+    "CONSENT_TARGETS",
     "LEAD_FIELDS",
     "MAX_TAGS",
     "MERGE_FIELDS",
+    "OPTIONS",
     "Column",
+    "ColumnPolicy",
     "ConsentWord",
     "Converter",
     "FieldRule",
+    "ImportOptions",
+    "ImportStatus",
     "MergePolicy",
+    "ObjectReader",
     "RemovalKind",
     "RowReader",
+    "Rules",
     "complete_names",
     "mailbox",
     "match_header",

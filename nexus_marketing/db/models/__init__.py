@@ -15,7 +15,14 @@ from nexus_marketing.db.models.engagements import (
     PublicEvent,
     RecipientEngagement,
 )
-from nexus_marketing.db.models.leads import Lead, LeadField, LeadImport, LeadImportError, LeadKey, LeadRemoval
+from nexus_marketing.db.models.imports import (
+    LeadImport,
+    LeadImportChange,
+    LeadImportError,
+    LeadImportPiece,
+    LeadImportProfile,
+)
+from nexus_marketing.db.models.leads import Lead, LeadField, LeadKey, LeadRemoval
 from nexus_marketing.db.models.privacy import Consent, Suppression
 from nexus_marketing.db.models.scoring import (
     Score,
@@ -54,7 +61,10 @@ __all__ = [
     "Lead",
     "LeadField",
     "LeadImport",
+    "LeadImportChange",
     "LeadImportError",
+    "LeadImportPiece",
+    "LeadImportProfile",
     "LeadKey",
     "LeadRemoval",
     "Member",

@@ -1,4 +1,4 @@
-"""Leads and the jobs that bring them in."""
+"""Leads, what a tenant declares of them, and how they go."""
 
 from datetime import datetime
 from typing import Any
@@ -129,35 +129,3 @@ class LeadRemoval(TenantKeyed, Base):
     counts: Mapped[dict[str, Any]] = plain()
     before: Mapped[dict[str, Any] | None] = personal()
     finished_at: Mapped[datetime | None] = plain()
-
-
-class LeadImport(TenantKeyed, Base):
-    """A CSV on its way in: the checkpoint and the counts are committed with each piece."""
-
-    __tablename__ = "marketing_lead_imports"
-
-    source: Mapped[str] = plain()
-    digest: Mapped[bytes] = plain()
-    status: Mapped[str] = plain()
-    row_count: Mapped[int] = plain(server_default=text("0"))
-    byte_offset: Mapped[int] = plain(server_default=text("0"))
-    created: Mapped[int] = plain(server_default=text("0"))
-    updated: Mapped[int] = plain(server_default=text("0"))
-    unchanged: Mapped[int] = plain(server_default=text("0"))
-    duplicate: Mapped[int] = plain(server_default=text("0"))
-    rejected: Mapped[int] = plain(server_default=text("0"))
-    started_at: Mapped[datetime] = plain()
-    finished_at: Mapped[datetime | None] = plain()
-
-
-class LeadImportError(TenantScoped, Base):
-    """A row of a CSV that did not come in, and why."""
-
-    __tablename__ = "marketing_lead_import_errors"
-    __table_args__ = (tenant_fk("import_id", "marketing_lead_imports", ondelete="CASCADE"),)
-
-    import_id: Mapped[int] = plain(primary_key=True, autoincrement=False)
-    row_no: Mapped[int] = plain(primary_key=True, autoincrement=False)
-    column: Mapped[str] = plain()
-    code: Mapped[str] = plain()
-    message: Mapped[str] = personal()

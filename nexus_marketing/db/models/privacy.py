@@ -8,6 +8,8 @@ from sqlalchemy.orm import Mapped
 
 from nexus_marketing.db.base import Base, TenantKeyed, personal, plain, tenant_fk
 
+_ERASED = text("reason = 'erased'")
+
 
 class Consent(TenantKeyed, Base):
     """One act of giving (``granted_at``) or withdrawing (``revoked_at``) consent, with its evidence.
@@ -54,6 +56,13 @@ class Suppression(TenantKeyed, Base):
     __table_args__ = (
         Index("ix_marketing_suppressions_address", "tenant_id", "address_hash", "channel", "type", "id"),
         Index("ix_marketing_suppressions_newest", "tenant_id", "id"),
+        Index(
+            "ix_marketing_suppressions_erased",
+            "tenant_id",
+            "address_hash",
+            postgresql_where=_ERASED,
+            sqlite_where=_ERASED,
+        ),
     )
 
     address_hash: Mapped[bytes] = personal()

@@ -26,6 +26,12 @@ _SUPPRESSED = (
 )
 _SUPPRESSED_PG = _SUPPRESSED.format(hashes="= ANY(CAST(:hashes AS bytea[]))", types="= ANY(:types)", newest=_NEWEST)
 _SUPPRESSED_SQLITE = _SUPPRESSED.format(hashes="IN :hashes", types="IN :types", newest=_NEWEST)
+_ERASED = (
+    "SELECT DISTINCT s.address_hash FROM marketing_suppressions s WHERE s.tenant_id = :tenant_id"
+    " AND s.address_hash {hashes} AND s.reason = 'erased' AND s.suppressed_at IS NOT NULL AND {newest}"
+)
+_ERASED_PG = _ERASED.format(hashes="= ANY(CAST(:hashes AS bytea[]))", newest=_NEWEST)
+_ERASED_SQLITE = _ERASED.format(hashes="IN :hashes", newest=_NEWEST)
 _CONSENTS_PG = (
     "SELECT DISTINCT ON (lead_id) lead_id, granted_at IS NOT NULL AS granted,"
     " expires_at IS NOT NULL AND expires_at <= nexus_now() AS expired"
@@ -56,9 +62,12 @@ def suppressed_hashes(
 
 def suppressing(hashes: Sequence[bytes], channel: str, message_class: MessageClass) -> tuple[str, Mapping[str, Any]]:
     """PostgreSQL's query behind ``suppressed_hashes`` and its values."""
-    # One array literal: the driver's own encoding of byte arrays costs 1.5 us an element.
-    array = "{" + ",".join(['"\\\\x' + each.hex() + '"' for each in hashes]) + "}"
-    return _SUPPRESSED_PG, {"hashes": array, "channel": channel, "types": list(_COVERS[message_class])}
+    return _SUPPRESSED_PG, {"hashes": _array(hashes), "channel": channel, "types": list(_COVERS[message_class])}
+
+
+def _array(hashes: Sequence[bytes]) -> str:
+    """One array literal: the driver's own encoding of byte arrays costs 1.5 us an element."""
+    return "{" + ",".join(['"\\\\x' + each.hex() + '"' for each in hashes]) + "}"
 
 
 def _suppressing_sqlite(
@@ -66,6 +75,24 @@ def _suppressing_sqlite(
 ) -> tuple[TextClause, Mapping[str, Any]]:
     statement = text(_SUPPRESSED_SQLITE).bindparams(_list("hashes"), _list("types"))
     return statement, {"hashes": list(hashes), "channel": channel, "types": list(_COVERS[message_class])}
+
+
+def anybody_erased(session: Session) -> bool:
+    """Whether the tenant ever erased a person: what follows for each address need not be asked otherwise."""
+    statement = "SELECT 1 FROM marketing_suppressions WHERE tenant_id = :tenant_id AND reason = 'erased' LIMIT 1"
+    return run(session, statement, writes=False).first() is not None
+
+
+def erased_hashes(session: Session, hashes: Sequence[bytes]) -> set[bytes]:
+    """Those of the addresses (keyed hashes) whose person was erased."""
+    found: set[bytes] = set()
+    is_pg = _is_postgresql(session)
+    statement = _ERASED_PG if is_pg else text(_ERASED_SQLITE).bindparams(_list("hashes"))
+    for start in range(0, len(hashes), _BATCH):
+        piece = hashes[start : start + _BATCH]
+        values = {"hashes": _array(piece) if is_pg else list(piece)}
+        found.update(bytes(each) for each in run(session, statement, values, writes=False).scalars())
+    return found
 
 
 def consent_states(session: Session, lead_ids: Sequence[int], channel: str, type_: str) -> dict[int, ConsentState]:

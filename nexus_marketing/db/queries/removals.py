@@ -16,6 +16,7 @@ from nexus_marketing.core.segments import SegmentCause, SegmentMove
 from nexus_marketing.db.base import Base
 from nexus_marketing.db.models import (
     EngagementAttachment,
+    LeadImportChange,
     LeadKey,
     ScoreContribution,
     ScoreCrossing,
@@ -28,7 +29,16 @@ from nexus_marketing.db.tenancy import run, run_for_all
 
 #: Rows whose key is itself what is personal go whole, and so do those that rate a person.
 DELETED: frozenset[str] = frozenset(
-    model.__tablename__ for model in (LeadKey, SegmentMember, ScoreContribution, ScoreCrossing, ScoreMark, ScoreValue)
+    model.__tablename__
+    for model in (
+        LeadImportChange,
+        LeadKey,
+        SegmentMember,
+        ScoreContribution,
+        ScoreCrossing,
+        ScoreMark,
+        ScoreValue,
+    )
 )
 #: What a file says lies elsewhere: row and bytes go together.
 FILES = EngagementAttachment.__tablename__

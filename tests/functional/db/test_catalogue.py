@@ -269,6 +269,7 @@ class TestKeys:
             "marketing_engagement_comments.lead_id",
             "marketing_engagement_deltas.campaign_id",
             "marketing_engagement_rollups.campaign_id",
+            "marketing_lead_import_changes.lead_id",
             "marketing_engagements.campaign_id",
             "marketing_engagements.lead_id",
             "marketing_engagements.send_id",

@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import func, select
 
 from nexus_marketing.core.actors import SYSTEM, Actor
+from nexus_marketing.core.audience import ImportOptions
 from nexus_marketing.core.errors import Conflict, PermissionDenied, ValidationError
 from nexus_marketing.core.permissions import Permission
 from nexus_marketing.db.models import AuditEntry, Consent, Lead, LeadImport, LeadImportError, Suppression, Tenant
@@ -26,7 +27,8 @@ def bring_in(runtime, tenant, tmp_path):
     def bring(content: str | bytes, tenant_id: int = tenant, name: str = "leads.csv", **options) -> ImportReport:
         path: Path = tmp_path / name
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return import_leads(runtime, tenant_id, path, actor=SYSTEM, **options)
+        how = {name: options.pop(name) for name in ("dry_run", "on_progress") if name in options}
+        return import_leads(runtime, tenant_id, path, actor=SYSTEM, options=ImportOptions.read(options), **how)
 
     return bring
 
@@ -91,7 +93,7 @@ def test_an_update_keeps_what_the_file_does_not_say(runtime, tenant, bring_in):
 
 @pytest.mark.parametrize(
     ("existing", "name", "country", "plan"),
-    [("overwrite", "New", "FR", "new"), ("fill", "Old", "FR", "old"), ("keep", "Old", None, "old")],
+    [("overwrite", "New", "FR", "new"), ("fill_empty", "Old", "FR", "old"), ("keep_existing", "Old", None, "old")],
 )
 def test_the_policy_decides_who_wins(runtime, tenant, bring_in, existing, name, country, plan):
     bring_in("email,name,plan\na@example.org,Old,old\n")
@@ -161,7 +163,7 @@ def test_one_damaged_row_of_a_utf8_file_is_rejected_alone(runtime, tenant, bring
             "email,name,E-Mail\na@example.org,A,b@example.org\n",
             r"Columns 1 \('email'\) and 3 \('E-Mail'\) both mean email",
         ),
-        ("name,city\nA,B\n", "No column is the e-mail address: the header is 'name', 'city'"),
+        ("name,city\nA,B\n", "No column says who a row is: the header is 'name', 'city'"),
         ("email,,x\na@example.org,,\n", "Column 2 has no name"),
         ("email,consent\na@example.org,yes\n", "add a column consent_at"),
         ("", "is empty"),
@@ -231,7 +233,7 @@ def test_two_processes_do_not_import_one_file_twice(runtime, tenant, bring_in, m
         if progress.rows == 10:
             bring_in(text)
 
-    with pytest.raises(Conflict, match="another process"):
+    with pytest.raises(Conflict, match="Another process"):
         bring_in(text, on_progress=meanwhile)
     assert len(leads(runtime, tenant)) == 30
 

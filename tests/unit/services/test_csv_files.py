@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nexus_marketing.core.errors import ValidationError
-from nexus_marketing.db.queries.imports import SeenKeys
+from nexus_marketing.db.seen_keys import SeenKeys
 from nexus_marketing.services.csv_files import inspect_csv, read_records
 
 pytestmark = pytest.mark.req("FR-P2-009")
