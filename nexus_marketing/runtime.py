@@ -3,13 +3,16 @@
 Web requests, tasks and commands all get a :class:`Context` and call the same services with it.
 """
 
+import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from random import Random
-from typing import Any, Protocol
+from tempfile import NamedTemporaryFile
+from typing import Any, BinaryIO, Protocol
 from uuid import uuid4
 
 import transaction
@@ -67,19 +70,36 @@ class MemoryDoorbell:
         return lambda: None
 
 
+def new_blob_key(tenant_id: int) -> str:
+    """A place for a tenant's bytes that nobody can guess."""
+    return f"{tenant_id}/{secrets.token_hex(24)}"
+
+
 class MemoryBlobs:
-    """Attachments in the memory of one process: for programs and tests that keep none."""
+    """Attachments and uploads in the memory of one process: for programs and tests that keep none."""
 
     def __init__(self) -> None:
         self._contents: dict[str, bytes] = {}
 
-    def put(self, key: str, content: bytes) -> None:
+    def put(self, key: str, content: bytes | BinaryIO) -> None:
         """Keep it."""
-        self._contents[key] = content
+        self._contents[key] = content if isinstance(content, bytes) else content.read()
 
     def get(self, key: str) -> bytes | None:
         """What was kept, or nothing."""
         return self._contents.get(key)
+
+    @contextmanager
+    def local(self, key: str) -> Iterator[Path | None]:
+        """What was kept, in a file for as long as it is read."""
+        content = self.get(key)
+        if content is None:
+            yield None
+            return
+        with NamedTemporaryFile(prefix="nexus-blob-") as file:
+            file.write(content)
+            file.flush()
+            yield Path(file.name)
 
     def delete(self, key: str) -> None:
         """Let it go."""

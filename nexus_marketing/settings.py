@@ -55,7 +55,7 @@ class Settings:
     worker_threads: int = 0
     #: Files that must survive a killed worker, on a local disk.
     state_dir: Path = Path("var")
-    #: Where attachments lie; ``blobs`` below ``state_dir`` without it. All web processes need the same folder.
+    #: Where attachments and uploads lie; ``blobs`` below ``state_dir`` without it. All processes need the same folder.
     blob_dir: Path | None = None
     pool_size: int = 10
     prepared_statements: bool = True
@@ -73,6 +73,10 @@ class Settings:
     max_body_bytes: int = 1_000_000
     #: Of ``POST /api/v1/engagements/bulk``, which reads its lines as it goes.
     max_bulk_bytes: int = 16_000_000
+    #: Of a file of leads that is uploaded.
+    max_import_bytes: int = 512_000_000
+    #: How long an import can be undone, and its rejected rows be fetched.
+    import_undo_days: int = 30
     max_attempts: int = 8
     max_retry_age: timedelta = timedelta(hours=72)
     log_level: str = "INFO"
@@ -150,6 +154,8 @@ _READERS: Mapping[str, _Reader] = {
     "public_events_per_minute": _SIZE,
     "max_body_bytes": _SIZE,
     "max_bulk_bytes": _SIZE,
+    "max_import_bytes": _SIZE,
+    "import_undo_days": _number("a whole number of days from 1 to 3650", int, 1, 3650),
     "max_attempts": _SIZE,
     "max_retry_age_seconds": _DURATION,
     "log_level": _word("DEBUG", "INFO", "WARNING", "ERROR"),

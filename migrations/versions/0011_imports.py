@@ -16,6 +16,7 @@ TABLES = ("marketing_lead_import_pieces", "marketing_lead_import_changes", "mark
 AT_WORK = "status IN ('checking', 'running', 'undoing')"
 ERASED = "reason = 'erased'"
 COUNTS = ("suppressed", "consents", "consents_refused", "restored", "removed", "kept")
+KEPT = ("upload", "traces")
 ADDED = (
     "form",
     "blob_key",
@@ -29,6 +30,8 @@ ADDED = (
     "error",
     "lease_token",
     "leased_until",
+    "upload_until",
+    "traces_until",
 )
 
 
@@ -46,12 +49,16 @@ def upgrade() -> None:
         sa.Column("may_consent", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("error", Text, nullable=True),
         sa.Column("lease_token", Text, nullable=True),
-        sa.Column("leased_until", UtcDateTime(), nullable=True),
+        *(sa.Column(f"{name}_until", UtcDateTime(), nullable=True) for name in ("leased", "upload", "traces")),
     ):
         op.add_column(IMPORTS, column)
     at_work = {"postgresql_where": sa.text(AT_WORK), "sqlite_where": sa.text(AT_WORK)}
     op.create_index("ix_marketing_lead_imports_at_work", IMPORTS, ["tenant_id", "id"], **at_work)
     op.create_index("ix_marketing_lead_imports_started", IMPORTS, ["tenant_id", "started_at"])
+    for name in KEPT:
+        kept = sa.text(f"{name}_until IS NOT NULL")
+        index = f"ix_marketing_lead_imports_{name}"
+        op.create_index(index, IMPORTS, ["tenant_id", f"{name}_until"], postgresql_where=kept, sqlite_where=kept)
     erased = {"postgresql_where": sa.text(ERASED), "sqlite_where": sa.text(ERASED)}
     op.create_index(
         "ix_marketing_suppressions_erased", "marketing_suppressions", ["tenant_id", "address_hash"], **erased
@@ -67,8 +74,8 @@ def downgrade() -> None:
     for table in reversed(TABLES):
         op.drop_table(table)
     op.drop_index("ix_marketing_suppressions_erased", table_name="marketing_suppressions")
-    for index in ("ix_marketing_lead_imports_started", "ix_marketing_lead_imports_at_work"):
-        op.drop_index(index, table_name=IMPORTS)
+    for name in (*KEPT, "started", "at_work"):
+        op.drop_index(f"ix_marketing_lead_imports_{name}", table_name=IMPORTS)
     for name in reversed(ADDED):
         op.drop_column(IMPORTS, name)
 

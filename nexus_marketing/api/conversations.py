@@ -14,6 +14,7 @@ from nexus_marketing.api.schemas.comments import COMMENT
 from nexus_marketing.api.writes import writes
 from nexus_marketing.core.permissions import Permission
 from nexus_marketing.db.queries.resources import ENGAGEMENT_ATTACHMENTS, ENGAGEMENT_COMMENTS
+from nexus_marketing.runtime import new_blob_key
 from nexus_marketing.services import conversations as services
 
 _ONE = "/api/v1/engagements/{id}"
@@ -51,7 +52,7 @@ def list_attachments(request: Request) -> Response:
 def add_attachment(request: Request) -> Response:
     """The body is the file, ``?name=`` what it is called; its bytes are stored before any transaction begins."""
     blobs = request.registry["nexus.runtime"].blobs
-    key, content = services.new_blob_key(request.identity.tenant_id), request.body
+    key, content = new_blob_key(request.identity.tenant_id), request.body
 
     def note(request: Request) -> Reply:
         attachment = services.add_attachment(

@@ -3,6 +3,7 @@
 import re
 import secrets
 from collections.abc import Callable
+from tempfile import SpooledTemporaryFile
 
 import structlog
 from pyramid.config import Configurator
@@ -23,6 +24,9 @@ _HEADERS = {
 }
 
 
+_BLOCK = 65_536
+#: Longer bodies wait in a file that has no name.
+_IN_MEMORY = 1_048_576
 _FOR_BROWSERS = (
     ("Access-Control-Allow-Origin", "*"),
     ("Access-Control-Expose-Headers", "Retry-After, X-Request-Id"),
@@ -91,10 +95,13 @@ def _take_unmeasured_body(request: Request, limit: int) -> HttpFault | None:
     """Bodies without a length (chunked, HTTP/2) are read up to the bound, from servers that end them."""
     environ = request.environ
     if environ.get("wsgi.input_terminated"):
-        body = environ["wsgi.input"].read(limit + 1)
-        if len(body) > limit:
-            return _too_large(limit)
-        request.body = body
+        spool, size = SpooledTemporaryFile(_IN_MEMORY), 0  # noqa: SIM115 - it lives as long as the request
+        while block := environ["wsgi.input"].read(min(_BLOCK, limit + 1 - size)):
+            size += spool.write(block)
+            if size > limit:
+                return _too_large(limit)
+        spool.seek(0)
+        request.body_file, request.content_length = spool, size
         return None
     if "HTTP_TRANSFER_ENCODING" in environ:
         return HttpFault(411, "length_required", "Send the body with a Content-Length.")

@@ -17,10 +17,9 @@ from nexus_marketing.cli.session import OPERATOR, AsJson, TenantName, answer, te
 from nexus_marketing.core.audience import ImportOptions
 from nexus_marketing.core.errors import ValidationError
 from nexus_marketing.db.models import LeadRemoval
-from nexus_marketing.db.queries.leads import import_errors
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.exports import FORMATS, export_leads, neutral
+from nexus_marketing.services.exports import ERROR_COLUMNS, FORMATS, error_lines, export_leads, neutral
 from nexus_marketing.services.imports import ImportReport, import_leads
 from nexus_marketing.services.imports import Progress as Done
 from nexus_marketing.services.lead_erasure import certificate, erase_lead
@@ -185,16 +184,9 @@ def _sentences(report: ImportReport) -> str:
 
 def _write_errors(runtime: Runtime, tenant_id: int, report: ImportReport, path: Path) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("row", "column", "code", "message"))
-        if report.import_id is None:
-            writer.writerows((e.row_no, neutral(e.column), e.code, neutral(e.message)) for e in report.errors)
+        if report.import_id is not None:
+            file.writelines(error_lines(runtime, tenant_id, report.import_id))
             return
-        after = 0
-        while True:
-            with runtime.work(tenant_id, OPERATOR, mode="read") as ctx:
-                page = import_errors(ctx.session, report.import_id, after, 2_000)
-            writer.writerows((e.row_no, neutral(e.column), e.code, neutral(e.message)) for e in page)
-            if len(page) < 2_000:
-                return
-            after = page[-1].row_no
+        writer = csv.writer(file)
+        writer.writerow(ERROR_COLUMNS)
+        writer.writerows((e.row_no, neutral(e.column), e.code, neutral(e.message)) for e in report.errors)

@@ -5,9 +5,11 @@ nor Pyramid; everything that crosses the border is a frozen dataclass, or a name
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, Protocol, runtime_checkable
 
 from nexus_marketing.core.campaigns import (
     CampaignFilter,
@@ -176,14 +178,20 @@ class Storage(Protocol):
 
 
 class BlobStore(Protocol):
-    """Where the bytes of attachments lie. Keys are ``tenant/hexadecimal``, made by us and never used twice."""
+    """Where the bytes of attachments and uploads lie. Keys are ``tenant/hexadecimal``, made by us and never used
+    twice. Every process needs the same store.
+    """
 
-    def put(self, key: str, content: bytes) -> None:
-        """Store durably before returning."""
+    def put(self, key: str, content: bytes | BinaryIO) -> None:
+        """Store durably before returning; a file is read from where it stands."""
         ...
 
     def get(self, key: str) -> bytes | None:
         """What was stored, or nothing."""
+        ...
+
+    def local(self, key: str) -> AbstractContextManager[Path | None]:
+        """What was stored as a file of this machine, to be read while the context is open; or nothing."""
         ...
 
     def delete(self, key: str) -> None:

@@ -52,6 +52,14 @@ class ValidationError(NexusError):
         """One fault at one path."""
         return cls(problems=[Problem(path, code, message)])
 
+    def under(self, path: str) -> "ValidationError":
+        """The same faults of what is a part of a larger document."""
+        return ValidationError(
+            problems=[
+                Problem(f"{path}.{each.path}" if each.path else path, each.code, each.message) for each in self.problems
+            ]
+        )
+
 
 class ConditionError(ValidationError):
     """The condition is not part of the condition language."""

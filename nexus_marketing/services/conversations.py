@@ -1,6 +1,5 @@
 """Comments on engagements, and the files that belong to them."""
 
-import secrets
 from hashlib import sha256
 
 from sqlalchemy import select
@@ -62,11 +61,6 @@ def add_comment(ctx: Context, engagement_id: int, text: str) -> EngagementCommen
         lead_id=engagement.lead_id,
     )
     return comment
-
-
-def new_blob_key(tenant_id: int) -> str:
-    """A place for an attachment's bytes that nobody can guess."""
-    return f"{tenant_id}/{secrets.token_hex(24)}"
 
 
 def add_attachment(

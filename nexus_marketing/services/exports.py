@@ -1,6 +1,7 @@
 """Leads as files, in flat memory. Cells that a spreadsheet would run are neutralised (S12)."""
 
 import csv
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, TextIO
@@ -9,10 +10,12 @@ import orjson
 
 from nexus_marketing.core.actors import Actor
 from nexus_marketing.core.permissions import Permission
-from nexus_marketing.db.queries.leads import leads_after
+from nexus_marketing.db.models import LeadImportError
+from nexus_marketing.db.queries.leads import import_errors, leads_after
 from nexus_marketing.runtime import Runtime
 
 FORMATS: Final = ("csv", "jsonl")
+ERROR_COLUMNS: Final = ("row", "column", "code", "message")
 COLUMNS: Final = (
     "id",
     "email",
@@ -41,36 +44,80 @@ def export_leads(
 ) -> int:
     """Write the tenant's leads, in the order of their ids; answers how many.
 
+    Args:
+        form: and ``segment_id``: as of :func:`lead_lines`.
+
+    Raises:
+        PermissionDenied: the actor may not read leads.
+    """
+    count = -1 if form == "csv" else 0  # the header is no lead
+    for line in lead_lines(runtime, tenant_id, actor=actor, form=form, segment_id=segment_id):
+        out.write(line)
+        count += 1
+    return count
+
+
+def lead_lines(
+    runtime: Runtime,
+    tenant_id: int,
+    *,
+    actor: Actor,
+    form: str = "csv",
+    segment_id: int | None = None,
+    role: str = "worker",
+) -> Iterator[str]:
+    """The tenant's leads as lines of a file, one lead after the other, in the order of their ids.
+
     Each page is a read of its own, so no transaction stays open while a slow reader takes them.
 
     Args:
-        form: ``csv`` or ``jsonl``.
+        form: ``csv`` (with a header line) or ``jsonl``.
         segment_id: only its members.
+        role: of the database that reads.
 
     Raises:
         PermissionDenied: the actor may not read leads.
     """
     actor.require(Permission.LEADS_READ)
-    rows = _rows(runtime, tenant_id, actor, segment_id)
-    return _write_lines(out, rows) if form == "jsonl" else _write_csv(out, rows)
+    rows = _rows(runtime, tenant_id, actor, segment_id, role)
+    if form == "jsonl":
+        return (orjson.dumps({**row, "id": str(row["id"])}).decode() + "\n" for row in rows)
+    return _csv_lines(COLUMNS, ([neutral(_cell(row[name])) for name in COLUMNS] for row in rows))
 
 
-def _write_lines(out: TextIO, rows: Iterable[Mapping[str, Any]]) -> int:
-    count = 0
-    for row in rows:
-        out.write(orjson.dumps({**row, "id": str(row["id"])}).decode() + "\n")
-        count += 1
-    return count
+def error_lines(runtime: Runtime, tenant_id: int, import_id: int, role: str = "worker") -> Iterator[str]:
+    """The rejected rows of an import as lines of a CSV file: row, column, code and message."""
+    found = _errors(runtime, tenant_id, import_id, role)
+    return _csv_lines(ERROR_COLUMNS, ((e.row_no, neutral(e.column), e.code, neutral(e.message)) for e in found))
 
 
-def _write_csv(out: TextIO, rows: Iterable[Mapping[str, Any]]) -> int:
-    writer = csv.writer(out)
-    writer.writerow(COLUMNS)
-    count = 0
-    for row in rows:
-        writer.writerow([neutral(_cell(row[name])) for name in COLUMNS])
-        count += 1
-    return count
+def _errors(runtime: Runtime, tenant_id: int, import_id: int, role: str) -> Iterator[LeadImportError]:
+    after = 0
+    while True:
+        with runtime.work(tenant_id, mode="read", role=role) as ctx:
+            page = import_errors(ctx.session, import_id, after, _PAGE)
+        yield from page
+        if len(page) < _PAGE:
+            return
+        after = page[-1].row_no
+
+
+class _Line:
+    """What the csv module writes to: the line it wrote last."""
+
+    text = ""
+
+    def write(self, text: str) -> int:
+        self.text = text
+        return len(text)
+
+
+def _csv_lines(header: Iterable[str], rows: Iterable[Iterable[object]]) -> Iterator[str]:
+    line = _Line()
+    writer = csv.writer(line)
+    for cells in itertools.chain([header], rows):
+        writer.writerow(cells)
+        yield line.text
 
 
 def neutral(cell: str) -> str:
@@ -83,10 +130,12 @@ def neutral(cell: str) -> str:
     return cell
 
 
-def _rows(runtime: Runtime, tenant_id: int, actor: Actor, segment_id: int | None) -> Iterator[Mapping[str, Any]]:
+def _rows(
+    runtime: Runtime, tenant_id: int, actor: Actor, segment_id: int | None, role: str
+) -> Iterator[Mapping[str, Any]]:
     after = 0
     while True:
-        with runtime.work(tenant_id, actor, mode="read") as ctx:
+        with runtime.work(tenant_id, actor, mode="read", role=role) as ctx:
             page = leads_after(ctx.session, COLUMNS, after, _PAGE, segment_id)
         for row in page:
             yield {name: row[name] for name in COLUMNS}

@@ -313,6 +313,7 @@ def complete(ctx: Context, hold: Hold) -> LeadImport:
     if row.status != ImportStatus.RUNNING or row.lease_token != hold.token:
         raise Conflict("Another process goes on with this import, or it was stopped.", id=hold.import_id)
     row.status, row.finished_at, row.lease_token, row.leased_until = ImportStatus.COMPLETED, ctx.now, None, None
+    row.traces_until = ctx.now + timedelta(days=ctx.runtime.settings.import_undo_days)
     record(ctx, "import.completed", "lead_import", row.id, {name: (None, getattr(row, name)) for name in COUNTS[:5]})
     return row
 

@@ -17,14 +17,14 @@ def refuse_gone(lead: Lead) -> None:
 
     Raises:
         Merged: it is another one now; ``merged_into`` says which.
-        Gone: it has been erased.
+        Gone: it has been erased, or the import that made it was undone.
     """
     if lead.merged_into is not None:
         raise Merged(
             f"Lead {lead.id} has been merged: ask for lead {lead.merged_into}.", merged_into=str(lead.merged_into)
         )
     if lead.gone_at is not None:
-        raise Gone(f"Lead {lead.id} has been erased.")
+        raise Gone(f"Lead {lead.id} is gone: it has been erased, or the import that made it undone.")
 
 
 def find_lead(ctx: Context, lead_id: int) -> Lead:

@@ -3,12 +3,21 @@
 from typing import TypeVar
 
 from nexus_marketing.core.errors import StaleVersion
-from nexus_marketing.db.models import Campaign, CampaignDefinition, Lead, LeadField, Score, Segment, Template
+from nexus_marketing.db.models import (
+    Campaign,
+    CampaignDefinition,
+    Lead,
+    LeadField,
+    LeadImportProfile,
+    Score,
+    Segment,
+    Template,
+)
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.lead_lookup import refuse_gone
 
-Row = TypeVar("Row", Campaign, CampaignDefinition, Lead, LeadField, Score, Segment, Template)
+Row = TypeVar("Row", Campaign, CampaignDefinition, Lead, LeadField, LeadImportProfile, Score, Segment, Template)
 
 
 def find_to_change(

@@ -37,6 +37,7 @@ from nexus_marketing.services.counters import fold_counters
 from nexus_marketing.services.engagements import forget_event_ids
 from nexus_marketing.services.hits import judge_hits
 from nexus_marketing.services.idempotency import forget_answers
+from nexus_marketing.services.import_work import ImportWork, forget_imports
 from nexus_marketing.services.lead_removals import finish_removals
 from nexus_marketing.services.public_events import take_in_public_events
 from nexus_marketing.services.score_recomputing import advance_recompute, clear_removed
@@ -63,10 +64,12 @@ class WorkerLoop:
     runtime: Runtime
     stopping: Callable[[], bool]
     sender: Sender = field(init=False)
+    imports: ImportWork = field(init=False)
     _partitions_at: float = field(default=float("-inf"), init=False)
 
     def __post_init__(self) -> None:
         self.sender = Sender(self.runtime, self.stopping)
+        self.imports = ImportWork(self.runtime)
 
     def run(self) -> None:
         """Turn until stopped, sleeping only when there was nothing to do."""
@@ -80,6 +83,7 @@ class WorkerLoop:
     def finish(self) -> None:
         """Remove the journal and part from servers; nothing of ours is open any more."""
         self.sender.close()
+        self.imports.close()
         self._close_channels()
 
     def turn(self) -> int:
@@ -103,6 +107,8 @@ class WorkerLoop:
             lambda: tend_engagements(runtime),
             lambda: tend_scores(runtime),
             lambda: finish_removals(runtime),
+            self.imports.turn,
+            lambda: forget_imports(runtime),
             lambda: forget_answers(runtime),
         )
         return sum(_isolated(step) for step in steps if not self.stopping())

@@ -1,13 +1,18 @@
-"""Attachments as files below one folder: complete or not there, readable by the server only."""
+"""Attachments and uploads as files below one folder: complete or not there, readable by the server only."""
 
 import os
 import re
 import secrets
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from io import BytesIO
 from pathlib import Path
+from shutil import copyfileobj
+from typing import BinaryIO
 
 from nexus_marketing.core.errors import ConfigurationError
 
+_BLOCK = 1 << 20
 _KEY = re.compile(r"[0-9]{1,19}/[0-9a-f]{32,64}")
 
 
@@ -17,7 +22,7 @@ class FileBlobs:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def put(self, key: str, content: bytes) -> None:
+    def put(self, key: str, content: bytes | BinaryIO) -> None:
         """Write it whole and durably before it has its name."""
         path = self._path(key)
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -25,7 +30,7 @@ class FileBlobs:
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
+                copyfileobj(BytesIO(content) if isinstance(content, bytes) else content, file, _BLOCK)
                 file.flush()
                 os.fsync(file.fileno())
             draft.replace(path)
@@ -39,6 +44,12 @@ class FileBlobs:
             return self._path(key).read_bytes()
         except FileNotFoundError:
             return None
+
+    @contextmanager
+    def local(self, key: str) -> Iterator[Path | None]:
+        """The file itself, or nothing."""
+        path = self._path(key)
+        yield path if path.is_file() else None
 
     def delete(self, key: str) -> None:
         """Remove it; what is gone already is no fault."""

@@ -315,7 +315,9 @@ def _decided(policy: ColumnPolicy, target: str, old: Canonical, new: Canonical) 
 
 
 def _cleared(target: str) -> Canonical:
-    return {"tags": [], "score": 0.0}.get(target)
+    if target == "tags":
+        return []
+    return 0.0 if target == "score" else None
 
 
 def _joined(target: str, old: Canonical, new: Canonical) -> Canonical:
@@ -335,7 +337,6 @@ def _extreme(policy: ColumnPolicy, old: Canonical, new: Canonical) -> Canonical:
         return old if new is None else new
     if isinstance(old, str) is not isinstance(new, str):
         return new  # the old one is of no type that the field has now
-    is_smaller: bool = new < old  # type: ignore[operator]  # both numbers, or both canonical texts of one type
-    if is_smaller is (policy is ColumnPolicy.MIN):
-        return new
-    return old
+    both: list[Any] = [old, new]  # two numbers, or canonical texts of one type
+    extreme: Canonical = min(both) if policy is ColumnPolicy.MIN else max(both)
+    return extreme

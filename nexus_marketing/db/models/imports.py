@@ -29,6 +29,16 @@ class LeadImport(TenantKeyed, Base):
             sqlite_where=_AT_WORK,
         ),
         Index("ix_marketing_lead_imports_started", "tenant_id", "started_at"),
+        *(
+            Index(
+                f"ix_marketing_lead_imports_{name}",
+                "tenant_id",
+                f"{name}_until",
+                postgresql_where=text(f"{name}_until IS NOT NULL"),
+                sqlite_where=text(f"{name}_until IS NOT NULL"),
+            )
+            for name in ("upload", "traces")
+        ),
     )
 
     source: Mapped[str] = plain()
@@ -65,6 +75,9 @@ class LeadImport(TenantKeyed, Base):
     error: Mapped[str | None] = plain()
     lease_token: Mapped[str | None] = plain()
     leased_until: Mapped[datetime | None] = plain()
+    #: When the uploaded file goes, and when what it takes to undo the import and the rejected rows do.
+    upload_until: Mapped[datetime | None] = plain()
+    traces_until: Mapped[datetime | None] = plain()
 
 
 class LeadImportError(TenantScoped, Base):

@@ -255,3 +255,79 @@ def imports_to_go_on_with(session: Session, now: datetime, size: int) -> list[Ro
 def imports_held(session: Session, now: datetime) -> int:
     """How many of the tenant's imports are in somebody's hands."""
     return int(run(session, _HELD, {"now": _moment(session, now)}, writes=False).scalar_one())
+
+
+_PROGRESS = """
+UPDATE marketing_lead_imports SET byte_offset = :byte_offset, leased_until = :leased_until
+WHERE tenant_id = :tenant_id AND id = :import_id AND status = :status AND lease_token = :token RETURNING id
+"""
+_RELEASE = """
+UPDATE marketing_lead_imports SET lease_token = NULL, leased_until = NULL
+WHERE tenant_id = :tenant_id AND id = :import_id AND lease_token = :token
+"""
+
+
+def note_progress(session: Session, import_id: int, values: Values) -> bool:
+    """Say how far a dry run or an undoing is, and stay its holder; ``False`` when it is somebody else's by now.
+
+    Args:
+        values: ``byte_offset`` and ``leased_until``, and ``status`` and ``token`` as they must still be.
+    """
+    moved = {name: _moment(session, value) if isinstance(value, datetime) else value for name, value in values.items()}
+    return run(session, _PROGRESS, {"import_id": import_id, **moved}, writes=True).first() is not None
+
+
+def release(session: Session, import_id: int, token: str) -> None:
+    """Give an import back, for whoever comes next."""
+    run(session, _RELEASE, {"import_id": import_id, "token": token}, writes=True)
+
+
+_FORGETTABLE = """
+SELECT tenant_id, id, blob_key, upload_until, traces_until FROM marketing_lead_imports
+WHERE {wanted} AND status NOT IN ('checking', 'running', 'undoing') ORDER BY tenant_id, id LIMIT :size
+"""
+
+
+def imports_to_forget(session: Session, now: datetime, size: int) -> list[Row[Any]]:
+    """(tenant_id, id, blob_key, …) of imports whose uploaded file, or whose traces, have outlived their time."""
+    bound = {"now": _moment(session, now), "size": size}
+    found: list[Row[Any]] = []
+    for name in ("upload_until", "traces_until"):
+        statement = _FORGETTABLE.format(wanted=f"{name} IS NOT NULL AND {name} < :now")
+        found += run_for_all(session, statement, bound, writes=False)
+    return found
+
+
+_TOUCHED = """
+SELECT lead_id FROM marketing_deliveries WHERE tenant_id = :tenant_id AND lead_id IN ({ids})
+UNION SELECT lead_id FROM marketing_engagements WHERE tenant_id = :tenant_id AND lead_id IN ({ids})
+UNION SELECT lead_id FROM marketing_lead_removals WHERE tenant_id = :tenant_id AND lead_id IN ({ids})
+UNION SELECT into_id FROM marketing_lead_removals WHERE tenant_id = :tenant_id AND into_id IN ({ids})
+UNION SELECT lead_id FROM marketing_consents WHERE tenant_id = :tenant_id AND lead_id IN ({ids})
+      AND coalesce(evidence {member}, '') <> :import_id
+"""
+
+
+def touched_leads(session: Session, ids: Sequence[int], import_id: int) -> set[int]:
+    """Of these leads, those with which something has happened that was not the import: mail, engagement, consent."""
+    if not ids:
+        return set()
+    member = "->> 'import_id'" if is_postgresql(session) else "->> '$.import_id'"
+    statement = _TOUCHED.format(ids=ids_of(session), member=member)
+    return set(run(session, statement, {"ids": as_ids(ids), "import_id": str(import_id)}, writes=False).scalars())
+
+
+def empty_leads(session: Session, ids: Sequence[int], now: datetime) -> None:
+    """Take leads away again: nothing personal is left of them, and nobody finds them."""
+    cleared = ", ".join(f"{name} = {_cleared(session, name)}" for name in COLUMNS)
+    statement = (
+        f"UPDATE marketing_leads SET {cleared}, version = version + 1, gone_at = :now, updated_at = :now"
+        f" WHERE tenant_id = :tenant_id AND id IN ({ids_of(session)})"
+    )
+    run(session, statement, {"ids": as_ids(ids), "now": _moment(session, now)}, writes=True)
+
+
+def _cleared(session: Session, name: str) -> str:
+    if name in _DOCUMENTS:
+        return f"CAST('{_DOCUMENTS[name]}' AS jsonb)" if is_postgresql(session) else f"'{_DOCUMENTS[name]}'"
+    return "0" if name == "score" else "NULL"

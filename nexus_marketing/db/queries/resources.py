@@ -14,6 +14,8 @@ from nexus_marketing.db.models import (
     History,
     Lead,
     LeadField,
+    LeadImport,
+    LeadImportProfile,
     Member,
     Score,
     Segment,
@@ -76,6 +78,51 @@ LEAD_FIELDS = Listing(
     ),
     ("id", "name", "created_at", "updated_at"),
     Schema.of(Field(name, kind) for name, kind in {"id": _N, "name": _T, "type": _T, "version": _N, **_TIMES}.items()),
+)
+_COUNTS = (
+    "created",
+    "updated",
+    "unchanged",
+    "duplicate",
+    "rejected",
+    "consents",
+    "consents_refused",
+    "restored",
+    "removed",
+    "kept",
+)
+LEAD_IMPORTS = Listing(
+    "lead-imports",
+    table_of(LeadImport),
+    _same(
+        "id",
+        "status",
+        "form",
+        "size_bytes",
+        *_COUNTS,
+        "options",
+        "inspection",
+        "report",
+        "error",
+        "finished_at",
+        name="source",
+        rows_done="row_count",
+        bytes_done="byte_offset",
+        created_at="started_at",
+        undo_until="traces_until",
+    ),
+    ("id", "created_at"),
+    Schema.of(
+        Field(name, kind)
+        for name, kind in {"id": _N, "name": _T, "status": _T, "created_at": _D, "finished_at": _D}.items()
+    ),
+)
+LEAD_IMPORT_PROFILES = Listing(
+    "lead-import-profiles",
+    table_of(LeadImportProfile),
+    _same("id", "name", "options", "version", "created_at", "updated_at"),
+    ("id", "name", "created_at", "updated_at"),
+    Schema.of(Field(name, kind) for name, kind in {"id": _N, "name": _T, "version": _N, **_TIMES}.items()),
 )
 SEGMENTS = Listing(
     "segments",
