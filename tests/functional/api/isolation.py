@@ -22,6 +22,7 @@ from sqlalchemy import text
 
 from nexus_marketing.api import schemas
 from nexus_marketing.core.actors import SYSTEM
+from nexus_marketing.core.audience import ImportOptions
 from nexus_marketing.db.base import Base
 from nexus_marketing.db.models import Engagement, LeadField, SegmentChange
 from nexus_marketing.db.queries import resources
@@ -30,6 +31,8 @@ from nexus_marketing.graphql.schema import build_schema
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.services.conversations import add_attachment, add_comment
 from nexus_marketing.services.definitions import create_definition, publish_definition
+from nexus_marketing.services.import_jobs import look_at, upload
+from nexus_marketing.services.import_profiles import create_profile
 from nexus_marketing.services.scores import create_score, publish_score, update_score
 from nexus_marketing.services.tenants import create_member
 from tests.common.factories import make_campaign, make_leads, make_segment, make_send, make_template
@@ -46,6 +49,9 @@ BODIES: Mapping[str, Any] = {
     "POST /api/v1/leads/{id}/merge": {"from": "OWN leads"},
     "POST /api/v1/leads/{id}/tags": {"add": ["eve"]},
     "PATCH /api/v1/lead-fields/{id}": {"required": False},
+    "POST /api/v1/lead-imports/{id}/check": {"options": {"existing": "fill_empty"}},
+    "POST /api/v1/lead-imports/{id}/start": {},
+    "PATCH /api/v1/lead-import-profiles/{id}": {"name": "Eve SERIAL"},
     "POST /api/v1/leads/{id}/score": {"score": 1, "reason": "x"},
     "POST /api/v1/segments": {"name": "Eve SERIAL"},
     "PATCH /api/v1/segments/{id}": {"name": "Eve SERIAL"},
@@ -71,6 +77,7 @@ _ROUTES_OF_SCHEMAS = {
     "ROW": "POST /api/v1/{}",
     "UPSERT": "PUT /api/v1/{}",
     "MERGE": "POST /api/v1/{}/{{id}}/merge",
+    "JOB": "POST /api/v1/{}/{{id}}/check",
     "PREVIEW": "POST /api/v1/{}/{{id}}/preview",
 }
 #: What an id is of where its name does not say it.
@@ -78,6 +85,7 @@ _KINDS = {
     "from": "leads",
     "owner": "members",
     "manager": "members",
+    "profile": "lead-import-profiles",
     "launchCampaign": "campaigns",
     "pauseCampaign": "campaigns",
     "moveCampaign": "campaigns",
@@ -165,7 +173,7 @@ def _filled(value: Any, estate: Estate, id_: str, serial: int) -> Any:
         return [_filled(each, estate, id_, serial) for each in value]
     if not isinstance(value, str):
         return value
-    value = re.sub(r"OWN (\w+)", lambda match: str(estate.one(match[1])), value)
+    value = re.sub(r"OWN ([\w-]+)", lambda match: str(estate.one(match[1])), value)
     return value.replace("<id>", id_).replace("SERIAL", str(serial))
 
 
@@ -236,6 +244,12 @@ def build_estate(runtime: Runtime, tenant_id: int, mark: str) -> Estate:
         }
         attachment = add_attachment(ctx, engagement.id, name=mark, **file)
         left = {"change": "left", "cause": "hand", "generation": 1}
+        runtime.blobs.put(f"{tenant_id}/{'cd' * 16}", f"email\n{mark}3@example.org\n".encode())
+        with runtime.blobs.local(f"{tenant_id}/{'cd' * 16}") as path:
+            assert path is not None
+            look = look_at(path, ImportOptions())
+        imported = upload(ctx, look, name=mark, blob_key=f"{tenant_id}/{'cd' * 16}")
+        profile = create_profile(ctx, {"name": mark, "options": {"existing": "fill_empty"}})
         change = SegmentChange(segment_id=segment, lead_id=leads[0], at=ctx.now, **left)
         ctx.session.add(change)
     return Estate(
@@ -244,6 +258,8 @@ def build_estate(runtime: Runtime, tenant_id: int, mark: str) -> Estate:
         {
             "leads": tuple(leads),
             "lead-fields": (field.id,),
+            "lead-imports": (imported.id,),
+            "lead-import-profiles": (profile.id,),
             "segments": (segment,),
             "segment-changes": (change.id,),
             "scores": (score,),
@@ -285,6 +301,7 @@ def _in_bodies() -> Iterator[Place]:
 
 def _in_body(collection: str, constant: str, field: str, *, is_list: bool) -> Iterator[Place]:
     assert constant in _ROUTES_OF_SCHEMAS, f"{collection}.{constant} has ids: say which route it is the body of"
+    collection = collection.replace("_", "-")
     route = _ROUTES_OF_SCHEMAS[constant].format(collection)
     method, pattern = route.split(" ")
     body = {**BODIES[route], field: ["<id>"] if is_list else "<id>"}
