@@ -58,7 +58,7 @@ def upgrade() -> None:
     for name in KEPT:
         kept = sa.text(f"{name}_until IS NOT NULL")
         index = f"ix_marketing_lead_imports_{name}"
-        op.create_index(index, IMPORTS, ["tenant_id", f"{name}_until"], postgresql_where=kept, sqlite_where=kept)
+        op.create_index(index, IMPORTS, [f"{name}_until", "tenant_id"], postgresql_where=kept, sqlite_where=kept)
     erased = {"postgresql_where": sa.text(ERASED), "sqlite_where": sa.text(ERASED)}
     op.create_index(
         "ix_marketing_suppressions_erased", "marketing_suppressions", ["tenant_id", "address_hash"], **erased

@@ -238,13 +238,13 @@ def forget_imports(runtime: Runtime) -> int:
     """Let files go that nobody started, and what imports changed once it is too late to undo them."""
     now = runtime.clock.now()
     with open_session(runtime.engines.worker, tenant_id=None, mode="read") as session:
-        due = imports_to_forget(session, now, _FORGOTTEN_AT_ONCE)
-    for row in due:
-        if row.upload_until is not None and row.upload_until < now:
-            forget_upload(runtime, row.tenant_id, row.id)
-        if row.traces_until is not None and row.traces_until < now:
-            _forget_traces(runtime, row.tenant_id, row.id)
-    return len(due)
+        uploads = imports_to_forget(session, "upload_until", now, _FORGOTTEN_AT_ONCE)
+        traces = imports_to_forget(session, "traces_until", now, _FORGOTTEN_AT_ONCE)
+    for row in uploads:
+        forget_upload(runtime, row.tenant_id, row.id)
+    for row in traces:
+        _forget_traces(runtime, row.tenant_id, row.id)
+    return len(uploads) + len(traces)
 
 
 def forget_upload(runtime: Runtime, tenant_id: int, import_id: int) -> None:

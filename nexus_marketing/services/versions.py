@@ -1,5 +1,6 @@
 """Optimistic locking of what has a ``version`` (DESIGN.md 4.10)."""
 
+import re
 from typing import TypeVar
 
 from nexus_marketing.core.errors import StaleVersion
@@ -17,6 +18,7 @@ from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.lead_lookup import refuse_gone
 
+_WORD = re.compile(r"(?<=[a-z])(?=[A-Z])")
 Row = TypeVar("Row", Campaign, CampaignDefinition, Lead, LeadField, LeadImportProfile, Score, Segment, Template)
 
 
@@ -41,7 +43,7 @@ def find_to_change(
         refuse_gone(row)
     current = getattr(row, counter)
     if expected_version is not None and expected_version != current:
-        what = model.__name__.lower().removeprefix("campaign") or "campaign"
+        what = _WORD.sub(" ", model.__name__).lower().removeprefix("campaign ")
         raise StaleVersion(
             f"The {what} is at {counter} {current}, not {expected_version}: load it and try again.", current=current
         )

@@ -32,8 +32,8 @@ class LeadImport(TenantKeyed, Base):
         *(
             Index(
                 f"ix_marketing_lead_imports_{name}",
-                "tenant_id",
                 f"{name}_until",
+                "tenant_id",
                 postgresql_where=text(f"{name}_until IS NOT NULL"),
                 sqlite_where=text(f"{name}_until IS NOT NULL"),
             )

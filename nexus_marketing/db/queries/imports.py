@@ -283,19 +283,19 @@ def release(session: Session, import_id: int, token: str) -> None:
 
 
 _FORGETTABLE = """
-SELECT tenant_id, id, blob_key, upload_until, traces_until FROM marketing_lead_imports
-WHERE {wanted} AND status NOT IN ('checking', 'running', 'undoing') ORDER BY tenant_id, id LIMIT :size
+SELECT tenant_id, id FROM marketing_lead_imports
+WHERE {what} IS NOT NULL AND {what} < :now AND status NOT IN ('checking', 'running', 'undoing') ORDER BY {what}, tenant_id LIMIT :size
 """
 
 
-def imports_to_forget(session: Session, now: datetime, size: int) -> list[Row[Any]]:
-    """(tenant_id, id, blob_key, …) of imports whose uploaded file, or whose traces, have outlived their time."""
+def imports_to_forget(session: Session, what: str, now: datetime, size: int) -> list[Row[Any]]:
+    """(tenant_id, id) of imports of which something has outlived its time.
+
+    Args:
+        what: ``upload_until`` or ``traces_until``.
+    """
     bound = {"now": _moment(session, now), "size": size}
-    found: list[Row[Any]] = []
-    for name in ("upload_until", "traces_until"):
-        statement = _FORGETTABLE.format(wanted=f"{name} IS NOT NULL AND {name} < :now")
-        found += run_for_all(session, statement, bound, writes=False)
-    return found
+    return list(run_for_all(session, _FORGETTABLE.format(what=what), bound, writes=False))
 
 
 _TOUCHED = """
