@@ -32,7 +32,8 @@ from nexus_marketing.services.segment_marks import mark_leads
 
 Values = dict[str, Any]
 _DOCUMENTS: Final = ("tags", "metadata")
-_UNIQUE: Final = ("external_id", "email_norm")
+#: Columns of which no two leads have the same, and the fields that go with each.
+_UNIQUE: Final = {"external_id": ("external_id",), "email_norm": ("email", "email_norm")}
 _CLEARED_AT_ONCE: Final = 2_000
 
 
@@ -86,8 +87,9 @@ def _restore(
     for lead_id, values in leads.items():
         change = changes[lead_id]
         same = [name for name, value in change.after.items() if _current(values, name) == value]
-        if any((name, change.before.get(name)) in taken for name in same):
-            same = [name for name in same if name not in ("email", *_UNIQUE)]
+        for column, fields in _UNIQUE.items():
+            if (column, change.before.get(column)) in taken:
+                same = [name for name in same if name not in fields]
         job.kept += len(same) < len(change.after)
         if not same:
             continue
@@ -104,12 +106,12 @@ def _restore(
 
 def _keys_taken(
     ctx: Context, changes: Mapping[int, LeadImportChange], leads: Mapping[int, Values]
-) -> set[tuple[str, Any]]:
+) -> set[tuple[str, str]]:
     """(column, value) of what would be put back and belongs to another lead by now."""
-    taken: set[tuple[str, Any]] = set()
+    taken: set[tuple[str, str]] = set()
     for name in _UNIQUE:
-        owners = {changes[id_].before[name]: id_ for id_ in leads if changes[id_].before.get(name) is not None}
-        others = set(ids_having(ctx.session, {name: sorted(owners)})) - set(leads)
+        coming = {str(changes[id_].before[name]) for id_ in leads if changes[id_].before.get(name) is not None}
+        others = set(ids_having(ctx.session, {name: sorted(coming)})) - set(leads)
         for row in leads_by_id(ctx.session, sorted(others), [name], lock=False):
             taken.add((name, getattr(row, name)))
     return taken

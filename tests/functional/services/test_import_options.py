@@ -151,12 +151,12 @@ def test_json_lines_come_in_with_their_types(runtime, tenant, bring_in):
         (7, "row", "not_an_object"),
         (8, "email", "required"),
     ]
-    first, second = leads(runtime, tenant)
+    second, first = leads(runtime, tenant)
     assert (first.name, first.tags) == ("Ann Lee", ["vip"])
     assert first.attributes == {"seats": 3, "planType": {"a": [1]}}
     assert (second.external_id, second.phone, second.attributes) == ("7", "+49301234567", {"x": True})
     bring_in('{"email": "a@example.org", "name": null, "planType": null}\n')
-    (first, _) = leads(runtime, tenant)
+    (_, first) = leads(runtime, tenant)
     assert (first.name, first.attributes) == (None, {"seats": 3})
 
 
