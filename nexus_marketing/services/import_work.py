@@ -30,7 +30,7 @@ from nexus_marketing.db.tenancy import find, open_session
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.services.audit import record
 from nexus_marketing.services.import_undo import undo_piece
-from nexus_marketing.services.imports import LEASE, Hold, ImportReport, Intake, complete, new_token
+from nexus_marketing.services.imports import Hold, ImportReport, Intake, complete, new_token
 from nexus_marketing.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -89,7 +89,7 @@ class ImportWork:
             if row.status not in AT_WORK or (row.leased_until is not None and row.leased_until >= ctx.now):
                 return None
             hold = Hold(import_id, new_token())
-            row.lease_token, row.leased_until = hold.token, ctx.now + LEASE
+            row.lease_token, row.leased_until = hold.token, ctx.now + ctx.runtime.settings.lease
             job = _Job(self.runtime, tenant_id, hold, row.blob_key, row.row_count, row.may_consent, Actor(row.actor))
             options, status = ImportOptions.read(row.options), row.status
         steps = {
@@ -183,7 +183,7 @@ class _Job:
                 row = find(ctx.session, LeadImport, self.hold.import_id, lock=True)
                 self._still_mine(row, ImportStatus.UNDOING)
                 is_done = not undo_piece(ctx, row)
-                row.leased_until = ctx.now + LEASE
+                row.leased_until = ctx.now + ctx.runtime.settings.lease
                 if is_done:
                     row.status, row.finished_at, row.traces_until = ImportStatus.UNDONE, ctx.now, ctx.now
                     row.lease_token, row.leased_until, row.upload_until = None, None, ctx.now
@@ -204,7 +204,7 @@ class _Job:
         with self.runtime.work(self.tenant_id, self.actor) as ctx:
             values: dict[str, Any] = {
                 "byte_offset": byte_offset,
-                "leased_until": ctx.now + LEASE,
+                "leased_until": ctx.now + ctx.runtime.settings.lease,
                 "status": str(status),
                 "token": self.hold.token,
             }

@@ -45,8 +45,6 @@ PIECE_ROWS: Final = {"postgresql": 2_000, "sqlite": 1_000}
 SHOWN_ERRORS: Final = 50
 #: How many rows of each outcome a dry run shows.
 SAMPLES: Final = 10
-#: For how long a piece keeps others from the import.
-LEASE: Final = timedelta(seconds=60)
 COUNTS: Final = (
     "created",
     "updated",
@@ -218,7 +216,7 @@ class Intake:
                 "byte_offset": piece.end_offset,
                 "status": str(ImportStatus.RUNNING),
                 "token": hold.token,
-                "leased_until": ctx.now + LEASE,
+                "leased_until": ctx.now + ctx.runtime.settings.lease,
                 **counts_of(piece, outcome, errors),
             }
             if not move_checkpoint(ctx.session, hold.import_id, before, values):
@@ -361,7 +359,7 @@ def _open(intake: Intake) -> tuple[ImportReport, Hold]:
             report.resumed_at = report.rows = started.row_count
             for name in COUNTS:
                 setattr(report, name, getattr(started, name))
-        started.lease_token, started.leased_until = token, ctx.now + LEASE
+        started.lease_token, started.leased_until = token, ctx.now + ctx.runtime.settings.lease
         ctx.session.flush()
         report.import_id = started.id
     return report, Hold(report.import_id, token)

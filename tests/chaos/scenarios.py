@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nexus_marketing.core.campaigns import MessageClass
+from tests.chaos import imports
 from tests.chaos.judge import broken, query
 from tests.chaos.stage import Stage, launch, open_stage
 from tests.common.servers import PostgresCluster
@@ -110,6 +111,24 @@ def probes(cluster: PostgresCluster, plan: Plan) -> Verdict:
             for nth in (1, 3):
                 _merge(total, _probe(target, name, nth, plan))
     return total
+
+
+def import_kill(cluster: PostgresCluster, plan: Plan) -> Verdict:
+    """SIGKILL the worker in the middle of a file of leads, on both databases; it ends as if nobody had died."""
+    verdict = Verdict("import_kill")
+    for target, size in ((cluster, 2_000), (None, 1_000)):
+        rows = (plan.faults + 3) * size
+        killed, lost, different, complaints = imports.play(target, plan.faults, rows, plan.seed)
+        verdict.injected += killed
+        verdict.planned += rows
+        verdict.lost += lost
+        verdict.duplicated += different
+        verdict.complaints += complaints
+        if killed < plan.faults:
+            verdict.complaints.append(f"only {killed} of {plan.faults} kills fell into the file")
+    if verdict.lost or verdict.duplicated:
+        verdict.complaints.append(f"{verdict.lost} leads are missing, {verdict.duplicated} are not as they should be")
+    return verdict
 
 
 def _random_kills(
@@ -246,4 +265,5 @@ FAULTS: Mapping[str, Callable[[PostgresCluster, Plan], Verdict]] = {
     "worker_kill_embedded": worker_kill_embedded,
     "pserve_kill": pserve_kill,
     "probes": probes,
+    "import_kill": import_kill,
 }

@@ -197,7 +197,7 @@ def test_another_worker_goes_on_where_one_died(
     dead.turn()
     second = ImportWork(runtime)
     assert second.turn() == 0  # the first may still be at it
-    clock.advance(seconds=61)
+    clock.advance(seconds=31)
     while second.turn():
         pass
     done = show(client, made)
@@ -235,9 +235,7 @@ def test_big_files_do_not_keep_small_ones_waiting(client: Client, runtime: Runti
     assert {show(client, made)["status"] for made in [*big, small]} == {"completed"}
 
 
-def test_a_file_that_is_gone_fails_the_import_with_its_reason(
-    client: Client, runtime: Runtime, upload: Bring
-) -> None:
+def test_a_file_that_is_gone_fails_the_import_with_its_reason(client: Client, runtime: Runtime, upload: Bring) -> None:
     made = upload("email\na@example.org\n")
     ask(client, made, "start")
     assert isinstance(runtime.blobs, MemoryBlobs)

@@ -29,8 +29,7 @@ def bring_in(runtime: Runtime, tenant: int, tmp_path: Path) -> Any:
         path = tmp_path / "leads.csv"
         path.write_text(content)
         how = {"actor": SYSTEM, "dry_run": dry_run, "options": ImportOptions.read(options)}
-        written = import_leads(runtime, tenant, path, **how)
-        return written
+        return import_leads(runtime, tenant, path, **how)
 
     return bring
 
@@ -279,7 +278,18 @@ class TestUndo:
 
 
 def _pictures(runtime: Runtime, tenant: int) -> list[tuple[Any, ...]]:
-    names = ("id", "email", "email_norm", "external_id", "name", "first_name", "last_name", "tags", "score", "attributes")
+    names = (
+        "id",
+        "email",
+        "email_norm",
+        "external_id",
+        "name",
+        "first_name",
+        "last_name",
+        "tags",
+        "score",
+        "attributes",
+    )
     return [tuple(getattr(lead, name) for name in names) for lead in leads(runtime, tenant)]
 
 
