@@ -117,7 +117,7 @@ def import_kill(cluster: PostgresCluster, plan: Plan) -> Verdict:
     """SIGKILL the worker in the middle of a file of leads, on both databases; it ends as if nobody had died."""
     verdict = Verdict("import_kill")
     for target, size in ((cluster, 2_000), (None, 1_000)):
-        rows = (plan.faults + 3) * size
+        rows = (2 * plan.faults + 5) * size
         killed, lost, different, complaints = imports.play(target, plan.faults, rows, plan.seed)
         verdict.injected += killed
         verdict.planned += rows

@@ -10,6 +10,7 @@ import pytest
 from nexus_marketing import use_storage
 from nexus_marketing.db.queries.scoring import scoring_work
 from nexus_marketing.db.tenancy import open_session
+from nexus_marketing.services.import_work import ImportWork
 from nexus_marketing.services.timers import fire_due
 from nexus_marketing.tasks.loops import TIMERS, tend_scores
 from tests.common.factories import make_campaign, make_leads
@@ -119,3 +120,14 @@ def test_the_page_on_events(runtime, tenant, make_client, served):
         "CAMPAIGN": str(make_campaign(runtime, tenant)),
     }
     assert run("howto/record-events.md", **names) > 5
+
+
+@pytest.mark.req("FR-P2-009", "US-012", "MAINT-005")
+def test_the_page_on_imports(runtime, tenant, make_client, served):
+    def work():
+        worker = ImportWork(runtime)
+        while worker.turn():
+            pass
+
+    key = make_client(tenant, ["leads:read", "leads:write", "consents:write"]).key
+    assert run("howto/import-leads.md", URL=served, KEY=key, work=work) > 6
