@@ -1,7 +1,8 @@
-"""``leads.import``: a file of 100,000 leads against a hand-written parse, staging COPY and upsert."""
+"""``leads.import`` against a hand-written parse, staging COPY and upsert; ``leads.export`` against raw COPY."""
 
 import csv
 import json
+import resource
 import time
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,11 @@ from typing import Any
 import psycopg
 
 from benchmarks.common import Options, Result, paired
+from benchmarks.segments import lead_rows, load_leads, run_as_owner
 from nexus_marketing.core.actors import SYSTEM
+from nexus_marketing.db.queries.leads import EXPORTED
 from nexus_marketing.runtime import Runtime
+from nexus_marketing.services.exports import export_leads
 from nexus_marketing.services.imports import import_leads
 from tests.common import databases
 from tests.common.factories import make_tenant
@@ -103,4 +107,43 @@ def _empty(runtime: Runtime) -> None:
         )
 
 
-BENCHMARKS: dict[str, Any] = {"leads.import": lead_import}
+def lead_export(options: Options) -> Result:
+    """Every lead of a tenant as CSV, neutralised, against COPY of the same columns as they lie in the table."""
+    count = options.size(1_000_000, 20_000)
+    out, raw = options.folder / "ours.csv", options.folder / "raw.csv"
+    with databases.postgres_runtime(options.cluster, options.folder) as runtime:
+        tenant_id = make_tenant(runtime)
+        dsn = runtime.engines.worker.url.set(drivername="postgresql").render_as_string(hide_password=False)
+        load_leads(dsn, tenant_id, lead_rows(count, options))
+        run_as_owner(runtime, "VACUUM ANALYZE marketing_leads")
+
+        def ours() -> None:
+            with out.open("w", encoding="utf-8", newline="") as file:
+                assert export_leads(runtime, tenant_id, file, actor=SYSTEM) == count
+
+        def reference() -> None:
+            statement = (
+                f"COPY (SELECT {', '.join(EXPORTED)} FROM marketing_leads WHERE tenant_id = {tenant_id} ORDER BY id)"
+                " TO STDOUT (FORMAT csv, HEADER)"
+            )
+            with (
+                psycopg.connect(dsn) as connection,
+                raw.open("wb") as file,
+                connection.cursor().copy(statement) as copy,
+            ):
+                for block in copy:
+                    file.write(block)
+
+        ours()
+        before = _resident_kib()
+        found = paired(ours, reference, 3, warm_up=0)
+        grown = (_resident_kib() - before) / 1024
+    assert grown < 30, f"{grown:.0f} MiB more memory"
+    return found.result("leads.export", 4.0, notes=f"{count} leads, {grown:.1f} MiB more memory")
+
+
+def _resident_kib() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+BENCHMARKS: dict[str, Any] = {"leads.import": lead_import, "leads.export": lead_export}

@@ -12,7 +12,7 @@ from nexus_marketing.core.permissions import Permission
 from nexus_marketing.db.models import Segment
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.services.audit import record
-from nexus_marketing.services.exports import FORMATS, lead_lines
+from nexus_marketing.services.exports import FORMATS, lead_blocks
 
 _TYPES = {"csv": "text/csv", "jsonl": "application/x-ndjson"}
 
@@ -32,7 +32,7 @@ def export(request: Request) -> Response:
     if query.get("segment_id"):
         segment_id = find(request.nexus.session, Segment, parse_id(query["segment_id"], "segment")).id
     record(request.nexus, "leads.exported", "export", form, {"segment_id": (None, segment_id)})
-    lines = lead_lines(
+    blocks = lead_blocks(
         request.registry["nexus.runtime"],
         request.identity.tenant_id,
         actor=request.nexus.actor,
@@ -40,4 +40,4 @@ def export(request: Request) -> Response:
         segment_id=segment_id,
         role="app",
     )
-    return download(lines, _TYPES[form], f"leads.{form}")
+    return download(blocks, _TYPES[form], f"leads.{form}")

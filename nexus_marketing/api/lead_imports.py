@@ -1,7 +1,5 @@
 """``/api/v1/lead-imports``: files of leads that are uploaded, tried out, brought in and undone."""
 
-from collections.abc import Iterator
-
 from pyramid.config import Configurator
 from pyramid.request import Request
 from pyramid.response import Response
@@ -22,7 +20,7 @@ from nexus_marketing.db.queries.resources import LEAD_IMPORTS
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import new_blob_key
 from nexus_marketing.services import import_jobs as services
-from nexus_marketing.services.exports import error_lines
+from nexus_marketing.services.exports import error_blocks
 
 _PATH = "/api/v1/lead-imports"
 
@@ -102,11 +100,8 @@ def show_errors(request: Request) -> Response:
     """Rejected rows as CSV: row, column, code, message."""
     row = find(request.nexus.session, LeadImport, path_id(request, "import"))
     runtime, tenant_id, import_id = request.registry["nexus.runtime"], request.identity.tenant_id, row.id
-
-    def lines() -> Iterator[str]:
-        return error_lines(runtime, tenant_id, import_id, role="app")
-
-    return download(lines(), "text/csv", f"import-{import_id}-errors.csv")
+    blocks = error_blocks(runtime, tenant_id, import_id, role="app")
+    return download(blocks, "text/csv", f"import-{import_id}-errors.csv")
 
 
 def _accepted(row: LeadImport) -> Reply:

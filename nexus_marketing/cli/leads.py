@@ -1,6 +1,5 @@
 """``nexus-marketing leads``: files in and out."""
 
-import csv
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from nexus_marketing.core.errors import ValidationError
 from nexus_marketing.db.models import LeadRemoval
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.exports import ERROR_COLUMNS, FORMATS, error_lines, export_leads, neutral
+from nexus_marketing.services.exports import ERROR_COLUMNS, FORMATS, error_blocks, export_leads, neutral, table_text
 from nexus_marketing.services.imports import ImportReport, import_leads
 from nexus_marketing.services.imports import Progress as Done
 from nexus_marketing.services.lead_erasure import certificate, erase_lead
@@ -185,8 +184,7 @@ def _sentences(report: ImportReport) -> str:
 def _write_errors(runtime: Runtime, tenant_id: int, report: ImportReport, path: Path) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         if report.import_id is not None:
-            file.writelines(error_lines(runtime, tenant_id, report.import_id))
+            file.writelines(error_blocks(runtime, tenant_id, report.import_id))
             return
-        writer = csv.writer(file)
-        writer.writerow(ERROR_COLUMNS)
-        writer.writerows((e.row_no, neutral(e.column), e.code, neutral(e.message)) for e in report.errors)
+        shown = [(e.row_no, neutral(e.column), e.code, neutral(e.message)) for e in report.errors]
+        file.write(table_text([ERROR_COLUMNS, *shown]))

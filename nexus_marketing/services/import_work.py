@@ -18,13 +18,8 @@ from nexus_marketing.core.actors import SYSTEM, Actor
 from nexus_marketing.core.audience import AT_WORK, ImportOptions, ImportStatus
 from nexus_marketing.core.errors import Conflict, NexusError, NotFound
 from nexus_marketing.db.models import LeadImport, LeadImportChange, LeadImportError, LeadImportPiece
-from nexus_marketing.db.queries.imports import (
-    imports_held,
-    imports_to_forget,
-    imports_to_go_on_with,
-    note_progress,
-    release,
-)
+from nexus_marketing.db.queries.imports import imports_held, note_progress, release
+from nexus_marketing.db.queries.lead_work import LeadWork, lead_work
 from nexus_marketing.db.retry import is_transient
 from nexus_marketing.db.tenancy import find, open_session
 from nexus_marketing.runtime import Runtime
@@ -72,7 +67,7 @@ class ImportWork:
         if room <= 0:
             return
         with open_session(self.runtime.engines.worker, tenant_id=None, mode="read") as session:
-            waiting = imports_to_go_on_with(session, self.runtime.clock.now(), 20 * HELD_AT_ONCE)
+            waiting = lead_work(session, self.runtime.clock.now(), [LeadWork.IMPORT])
         for row in waiting:
             if room <= 0:
                 break
@@ -238,13 +233,11 @@ def forget_imports(runtime: Runtime) -> int:
     """Let files go that nobody started, and what imports changed once it is too late to undo them."""
     now = runtime.clock.now()
     with open_session(runtime.engines.worker, tenant_id=None, mode="read") as session:
-        uploads = imports_to_forget(session, "upload_until", now, _FORGOTTEN_AT_ONCE)
-        traces = imports_to_forget(session, "traces_until", now, _FORGOTTEN_AT_ONCE)
-    for row in uploads:
-        forget_upload(runtime, row.tenant_id, row.id)
-    for row in traces:
-        _forget_traces(runtime, row.tenant_id, row.id)
-    return len(uploads) + len(traces)
+        due = lead_work(session, now, [LeadWork.UPLOAD, LeadWork.TRACES])
+    for row in due[:_FORGOTTEN_AT_ONCE]:
+        forget = forget_upload if row.kind == LeadWork.UPLOAD else _forget_traces
+        forget(runtime, row.tenant_id, row.id)
+    return len(due)
 
 
 def forget_upload(runtime: Runtime, tenant_id: int, import_id: int) -> None:

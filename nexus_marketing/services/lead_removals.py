@@ -16,6 +16,7 @@ from nexus_marketing.core.deliveries import SkipReason
 from nexus_marketing.core.values import Canonical
 from nexus_marketing.db.models import Lead, LeadKey, LeadRemoval, ScoreValue
 from nexus_marketing.db.queries import removals as queries
+from nexus_marketing.db.queries.lead_work import LeadWork, lead_work
 from nexus_marketing.db.queries.listings import table_of
 from nexus_marketing.db.tenancy import find, open_session
 from nexus_marketing.runtime import Context, Runtime
@@ -123,7 +124,7 @@ def _remove_files(runtime: Runtime, tenant_id: int, removal_id: int) -> int:
 def finish_removals(runtime: Runtime) -> int:
     """Go on with whatever was begun; answers how many pieces were done."""
     with open_session(runtime.engines.worker, tenant_id=None, mode="read") as session:
-        waiting = queries.removals_to_finish(session)
+        waiting = lead_work(session, runtime.clock.now(), [LeadWork.REMOVAL])
     return sum(finish_removal(runtime, row.tenant_id, row.id) for row in waiting)
 
 

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from nexus_marketing.db.queries.rowsets import as_rows, is_postgresql, rowset
 from nexus_marketing.db.queries.segments import as_ids, ids_of
-from nexus_marketing.db.tenancy import run, run_for_all
+from nexus_marketing.db.tenancy import run
 from nexus_marketing.db.types import to_text
 
 #: What a file may fill, with the types in which rows travel.
@@ -235,21 +235,10 @@ def move_checkpoint(session: Session, import_id: int, before: int, values: Value
     return run(session, _CHECKPOINT, bound, writes=True).first() is not None
 
 
-_WAITING = """
-SELECT tenant_id, id, status FROM marketing_lead_imports
-WHERE status IN ('checking', 'running', 'undoing') AND (blob_key IS NOT NULL OR status = 'undoing')
-  AND (leased_until IS NULL OR leased_until < :now)
-ORDER BY tenant_id, id LIMIT :size
-"""
 _HELD = """
 SELECT count(*) FROM marketing_lead_imports
 WHERE tenant_id = :tenant_id AND status IN ('checking', 'running', 'undoing') AND leased_until >= :now
 """
-
-
-def imports_to_go_on_with(session: Session, now: datetime, size: int) -> list[Row[Any]]:
-    """(tenant_id, id, status) of imports that wait for a worker."""
-    return list(run_for_all(session, _WAITING, {"now": _moment(session, now), "size": size}, writes=False))
 
 
 def imports_held(session: Session, now: datetime) -> int:
@@ -280,22 +269,6 @@ def note_progress(session: Session, import_id: int, values: Values) -> bool:
 def release(session: Session, import_id: int, token: str) -> None:
     """Give an import back, for whoever comes next."""
     run(session, _RELEASE, {"import_id": import_id, "token": token}, writes=True)
-
-
-_FORGETTABLE = """
-SELECT tenant_id, id FROM marketing_lead_imports
-WHERE {what} IS NOT NULL AND {what} < :now AND status NOT IN ('checking', 'running', 'undoing') ORDER BY {what}, tenant_id LIMIT :size
-"""
-
-
-def imports_to_forget(session: Session, what: str, now: datetime, size: int) -> list[Row[Any]]:
-    """(tenant_id, id) of imports of which something has outlived its time.
-
-    Args:
-        what: ``upload_until`` or ``traces_until``.
-    """
-    bound = {"now": _moment(session, now), "size": size}
-    return list(run_for_all(session, _FORGETTABLE.format(what=what), bound, writes=False))
 
 
 _TOUCHED = """

@@ -25,7 +25,7 @@ from nexus_marketing.db.models import (
     SegmentMember,
 )
 from nexus_marketing.db.queries.upkeep import count_moves
-from nexus_marketing.db.tenancy import run, run_for_all
+from nexus_marketing.db.tenancy import run
 
 #: Rows whose key is itself what is personal go whole, and so do those that rate a person.
 DELETED: frozenset[str] = frozenset(
@@ -44,14 +44,6 @@ DELETED: frozenset[str] = frozenset(
 FILES = EngagementAttachment.__tablename__
 #: The lead's own row is emptied by the service, with its version; the rest is found by ``lead_id``.
 LEADS = "marketing_leads"
-
-
-def removals_to_finish(session: Session) -> list[Row[Any]]:
-    """(tenant_id, id) of merged and erased leads that others still refer to, oldest first."""
-    statement = (
-        "SELECT tenant_id, id FROM marketing_lead_removals WHERE finished_at IS NULL ORDER BY tenant_id, id LIMIT 100"
-    )
-    return list(run_for_all(session, statement, writes=False))
 
 
 def personal_tables() -> list[Table]:

@@ -10,6 +10,7 @@ from nexus_marketing.db.queries import (
     deliveries,
     engagements,
     idempotency,
+    imports,
     planning,
     removals,
     scoring,
@@ -103,6 +104,11 @@ SWEEPERS = [
     lambda session: engagements.engagement_work(session, 30),
     lambda session: idempotency.answers_before(session, NOW),
     removals.removals_to_finish,
+    lambda session: imports.imports_to_go_on_with(session, NOW, 80),
+    lambda session: (
+        imports.imports_to_forget(session, "upload_until", NOW, 20)
+        + imports.imports_to_forget(session, "traces_until", NOW, 20)
+    ),
     scoring.scoring_work,
 ]
 

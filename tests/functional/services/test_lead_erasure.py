@@ -25,9 +25,10 @@ from nexus_marketing.db.models import (
 )
 from nexus_marketing.db.queries.privacy import suppressed_hashes
 from nexus_marketing.db.queries.removals import FILES, LEADS, personal_tables
+from nexus_marketing.runtime import new_blob_key
 from nexus_marketing.services import lead_removals
 from nexus_marketing.services.audit import commitment_holds
-from nexus_marketing.services.conversations import add_attachment, add_comment, new_blob_key
+from nexus_marketing.services.conversations import add_attachment, add_comment
 from nexus_marketing.services.lead_erasure import certificate, erase_lead, find_erasure
 from nexus_marketing.services.lead_fields import declare_field
 from nexus_marketing.services.lead_merging import merge_leads
