@@ -34,9 +34,14 @@ SWEEPS: Mapping[str, frozenset[str]] = {
     "dead_timers": frozenset({"ix_marketing_timers_dead"}),
     "tenants_with_marks": frozenset({"pk_marketing_segment_marks"}),
     "segments_to_refresh": frozenset({"ix_marketing_segments_requested"}),
-    "imports_to_go_on_with": frozenset({"ix_marketing_lead_imports_at_work"}),
-    "imports_to_forget": frozenset({"ix_marketing_lead_imports_upload", "ix_marketing_lead_imports_traces"}),
-    "removals_to_finish": frozenset({"ix_marketing_lead_removals_unfinished"}),
+    "lead_work": frozenset(
+        {
+            "ix_marketing_lead_removals_unfinished",
+            "ix_marketing_lead_imports_at_work",
+            "ix_marketing_lead_imports_upload",
+            "ix_marketing_lead_imports_traces",
+        }
+    ),
     # Queues that are emptied every few seconds.
     "engagement_work": frozenset(
         {

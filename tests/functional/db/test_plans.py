@@ -10,9 +10,8 @@ from nexus_marketing.db.queries import (
     deliveries,
     engagements,
     idempotency,
-    imports,
+    lead_work,
     planning,
-    removals,
     scoring,
     segments,
     timers,
@@ -103,12 +102,7 @@ SWEEPERS = [
     lambda session: campaigns.campaigns_to_tick(session, NOW),
     lambda session: engagements.engagement_work(session, 30),
     lambda session: idempotency.answers_before(session, NOW),
-    removals.removals_to_finish,
-    lambda session: imports.imports_to_go_on_with(session, NOW, 80),
-    lambda session: (
-        imports.imports_to_forget(session, "upload_until", NOW, 20)
-        + imports.imports_to_forget(session, "traces_until", NOW, 20)
-    ),
+    lambda session: lead_work.lead_work(session, NOW),
     scoring.scoring_work,
 ]
 

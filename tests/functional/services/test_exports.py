@@ -5,7 +5,7 @@ import io
 
 import orjson
 import pytest
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
@@ -45,9 +45,12 @@ def exported(runtime, tenant, form="csv", **options):
 
 @pytest.fixture
 def leads(runtime, tenant):
-    found = [make_leads(runtime, tenant, 1, name=cell, tags=[cell], attributes={"x": cell})[0] for cell in NASTY]
+    found = [
+        make_leads(runtime, tenant, first=number, name=cell, tags=[cell], attributes={"x": cell})[0]
+        for number, cell in enumerate(NASTY)
+    ]
     with runtime.work(tenant) as ctx:
-        erase_lead(ctx, make_leads(runtime, tenant, 1)[0])
+        erase_lead(ctx, make_leads(runtime, tenant, first=100)[0])
     return found
 
 
@@ -89,6 +92,7 @@ CELLS = st.text(st.sampled_from("=+-@|%\uff1d\uff0b \t\n\u00a0\u2003\u3000\u001c
     st.lists(st.one_of(CELLS, st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=5)), max_size=30)
 )
 @example(list(NASTY))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_database_neutralises_as_we_do(postgres_only_runtime, cells):
     statement = (
         f"SELECT {neutral_sql('c.cell')} FROM unnest(CAST(:cells AS text[])) WITH ORDINALITY AS c(cell, n) ORDER BY n"
