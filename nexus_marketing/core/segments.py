@@ -56,8 +56,18 @@ def names_read(found: Dependencies, schema: Schema) -> list[str]:
     events = (f"event:{name}" for name in found.events)
     segments = (f"segment:{name}" for name in found.segments)
     consents = (f"consent:{channel}" for channel in found.consents)
+    scores = map(score_name, found.scores)
     clock = (_CLOCK,) if found.clock else ()
-    return sorted({*fields, *events, *segments, *consents, *clock})
+    return sorted({*fields, *events, *segments, *consents, *scores, *clock})
+
+
+def score_name(score: str) -> str:
+    """What a rule reads that asks for a named score.
+
+    >>> score_name("fit")
+    'score:fit'
+    """
+    return f"score:{score}"
 
 
 def reads_clock(depends_on: Collection[str]) -> bool:

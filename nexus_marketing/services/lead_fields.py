@@ -22,7 +22,7 @@ from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.audit import record
 from nexus_marketing.services.fields import declared_faults, file_rules, forget_rules, rule_of
-from nexus_marketing.services.segment_rules import lead_schema
+from nexus_marketing.services.segment_rules import rule_schema
 from nexus_marketing.services.versions import find_to_change
 
 #: How many leads are looked at per call, and how many of those that do not fit are named.
@@ -163,7 +163,7 @@ def _refuse_use(ctx: Context, name: str, what: str, *, templates: bool = True) -
 
 
 def _segments_using(ctx: Context, name: str) -> list[str]:
-    schema = lead_schema(ctx)
+    schema = rule_schema(ctx)
     found = []
     for segment in ctx.session.scalars(select(Segment).where(Segment.conditions.is_not(None)).order_by(Segment.id)):
         try:

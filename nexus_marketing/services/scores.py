@@ -16,6 +16,7 @@ from nexus_marketing.services.audit import record
 from nexus_marketing.services.fields import declared_fields
 from nexus_marketing.services.score_recomputing import request_recompute
 from nexus_marketing.services.scoring import scorer_of
+from nexus_marketing.services.segment_rules import readers_of_score
 from nexus_marketing.services.versions import find_to_change
 
 _MAX_SCORES: Final = 20
@@ -133,11 +134,15 @@ def remove_score(ctx: Context, score_id: int, *, expected_version: int | None = 
     """Take a score away with everything it counted; workers delete its rows after commit.
 
     Raises:
-        Conflict: it is the lead's own score.
+        Conflict: it is the lead's own score, or segments read it.
     """
     score = find_score(ctx, score_id, expected_version)
     if score.name == DEFAULT_SCORE:
         raise Conflict("score is the lead's own and stays: publish rules without points to empty it.")
+    readers = readers_of_score(ctx, score.name)
+    if readers:
+        said = ", ".join(f"segment {name!r}" for name in readers[:10])
+        raise Conflict(f"{score.name} cannot be removed: {said} read it. Change them first.", used_by=readers)
     before, score.removed_at = score.name, ctx.now
     score.name = f"{score.name} removed {score.id}"  # somebody may take the name again
     _touch(ctx, score)

@@ -32,7 +32,7 @@ from nexus_marketing.core.scoring import (
     update,
 )
 from nexus_marketing.core.scoring.folding import MAX_CONTRIBUTIONS
-from nexus_marketing.core.segments import names_changed
+from nexus_marketing.core.segments import names_changed, score_name
 from nexus_marketing.core.timers import TimerFact
 from nexus_marketing.core.values import canonical_datetime
 from nexus_marketing.db.queries import scoring as queries
@@ -259,6 +259,12 @@ def _tell(ctx: Context, changes: Sequence[Change]) -> None:
     """The one place from which a changed score goes on (BR-013): segments hear of it here, then subscribers."""
     own = [change.lead_id for change in changes if change.sheet.is_own and change.is_other]
     mark_leads(ctx, own, names_changed(["score"]))
+    named: dict[str, list[int]] = {}
+    for change in changes:
+        if change.is_other and not change.sheet.is_own:
+            named.setdefault(change.sheet.name, []).append(change.lead_id)
+    for score, lead_ids in sorted(named.items()):
+        mark_leads(ctx, lead_ids, [score_name(score)])
     for change in changes:
         name, new = change.sheet.name, change.update
         if change.is_other:

@@ -25,6 +25,7 @@ from nexus_marketing.core.conditions import (
     Operator,
     Predicate,
     Schema,
+    Scored,
     compile_predicate,
     dependencies,
     parse,
@@ -34,9 +35,9 @@ from nexus_marketing.core.conditions import lead_schema as standard_schema
 from nexus_marketing.core.conditions.limits import refuse
 from nexus_marketing.core.conditions.schema import nearest
 from nexus_marketing.core.conditions.tree import ConsentIs, Fact, leaves
-from nexus_marketing.core.segments import SegmentKind, names_read, segments_read
+from nexus_marketing.core.segments import SegmentKind, names_read, score_name, segments_read
 from nexus_marketing.db.conditions import Moving, Related, compile_condition, moving_values
-from nexus_marketing.db.models import Segment
+from nexus_marketing.db.models import Score, Segment
 from nexus_marketing.db.queries import segments as queries
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.fields import declared_fields
@@ -79,9 +80,9 @@ class Rule:
 
     @cached_property
     def is_of_others(self) -> bool:
-        """Whether it asks for events or consent, which lie in tables of their own."""
+        """Whether it asks for events, consent or named scores, which lie in tables of their own."""
         found = dependencies(self.condition, self.schema)
-        return bool(found.events or found.consents)
+        return bool(found.events or found.consents or found.scores)
 
     @cached_property
     def windows(self) -> list[EventCount]:
@@ -125,8 +126,9 @@ def named(ctx: Context, condition: Condition) -> Condition:
     """A condition whose segments stand by id, as it is stored: a segment that is renamed stays the same one.
 
     Raises:
-        ConditionError: there is no such segment.
+        ConditionError: there is no such segment, or no such score.
     """
+    _check_scores(ctx, condition)
     asked = [each for each in leaves(condition) if isinstance(each, InSegment)]
     if not asked:
         return condition
@@ -139,6 +141,24 @@ def named(ctx: Context, condition: Condition) -> Condition:
             hint = nearest(str(each.segment), [name for name in ids if isinstance(name, str)])
             refuse(each.where, "unknown_segment", f"there is no segment {each.segment!r}{hint}", "conditions")
     return _renamed(condition, ids)
+
+
+def _check_scores(ctx: Context, condition: Condition) -> None:
+    asked = [each for each in leaves(condition) if isinstance(each, Scored)]
+    if not asked:
+        return
+    known = set(ctx.session.scalars(select(Score.name).where(Score.removed_at.is_(None))))
+    for each in asked:
+        if each.score not in known:
+            said = f"there is no score {each.score!r}{nearest(each.score, sorted(known))}"
+            refuse(each.where, "unknown_score", said, "conditions")
+
+
+def readers_of_score(ctx: Context, score: str) -> list[str]:
+    """The names of the segments whose rule reads a named score."""
+    columns = (Segment.name, Segment.depends_on)
+    found = ctx.session.execute(select(*columns).where(Segment.conditions.is_not(None)).order_by(Segment.id))
+    return [row.name for row in found if score_name(score) in row.depends_on]
 
 
 def _renamed(condition: Condition, ids: Mapping[int | str, int]) -> Condition:

@@ -20,7 +20,7 @@ from nexus_marketing.core.conditions import (
 )
 from nexus_marketing.core.errors import ConditionError
 from nexus_marketing.db.conditions import Related, compile_condition
-from nexus_marketing.db.models import Consent, Engagement, Lead
+from nexus_marketing.db.models import Consent, Engagement, Lead, Score, ScoreValue
 from nexus_marketing.db.queries.segments import LEAD_COLUMNS, LEADS
 from nexus_marketing.db.tenancy import run
 from nexus_marketing.runtime import Runtime
@@ -60,6 +60,9 @@ def fact(rng: random.Random, segments: list[int]) -> str:
         return f"{rng.choice(('first', 'last'))}({event}) has ({test})"
     if kind < 0.85:
         return f"in_segment({rng.choice(segments)})"
+    if kind < 0.93:
+        operator = rng.choice(("==", "!=", "<", "<=", ">", ">="))
+        return f"score('{rng.choice(('fit', 'heat'))}') {operator} {rng.choice((-2, 0, 0.5, 5))}"
     types = rng.choice(("'email'", "'email', 'all'", "'sms'"))
     state = rng.choice(("granted", "revoked", "expired", "none"))
     return f"consent({types}) {rng.choice(('==', '!='))} '{state}'"
@@ -120,6 +123,17 @@ def live(runtime: Runtime, tenant_id: int, rng: random.Random, count: int) -> li
                 }
             )
     with runtime.work(tenant_id) as ctx:
+        for name in ("fit", "heat"):
+            score = Score(name=name, events=[], reads=[], version=1, created_at=now, updated_at=now)
+            ctx.session.add(score)
+            ctx.session.flush()
+            values = [
+                {"tenant_id": tenant_id, "score_id": score.id, "lead_id": lead_id, "value": rng.choice((-2, 0, 0.5, 5))}
+                for lead_id in ids
+                if rng.random() < 0.6
+            ]
+            more = {"version": 1, "marks": {}, "computed_at": now}
+            ctx.session.execute(insert(ScoreValue), [row | more for row in values])
         ctx.session.execute(insert(Engagement), events)
         ctx.session.execute(insert(Consent), acts)
         for name in ("one", "two"):
@@ -132,13 +146,17 @@ def records(runtime: Runtime, tenant_id: int, members: dict[int, set[int]]) -> d
     """Every lead with all its facts, as Python evaluates it."""
     with runtime.work(tenant_id, mode="read") as ctx:
         found = {
-            row.id: {"id": row.id, "score": row.score, "events": [], "consents": {}}
+            row.id: {"id": row.id, "score": row.score, "events": [], "consents": {}, "scores": {}}
             for row in ctx.session.scalars(select(Lead))
         }
         for event in ctx.session.scalars(select(Engagement)):
             names = ("type", "name", "verdict", "tracked_at", "id", "channel", "campaign_id")
             values = {name: getattr(event, name) for name in names} | {"metadata": event.attributes}
             found[event.lead_id]["events"].append(values)
+        for lead_id, name, value in ctx.session.execute(
+            select(ScoreValue.lead_id, Score.name, ScoreValue.value).where(Score.id == ScoreValue.score_id)
+        ):
+            found[lead_id]["scores"][name] = value
         for act in ctx.session.scalars(select(Consent).order_by(Consent.at, Consent.id)):
             newest = (act.granted_at is not None, act.expires_at)
             found[act.lead_id]["consents"][(act.channel, act.type)] = newest
@@ -228,6 +246,13 @@ def test_what_a_rule_reads_is_known() -> None:
     assert (read.segments, read.consents, read.fields, read.clock) == ({"7"}, {"sms"}, {"score"}, True)
     assert not dependencies(parse("count(purchase) > 2 AND consent('sms') == 'revoked'", SCHEMA), SCHEMA).clock
     assert dependencies(parse("consent('sms') == 'granted'", SCHEMA), SCHEMA).clock
+    assert dependencies(parse("score('fit') > 5 OR NOT score('heat') == 1", SCHEMA), SCHEMA).scores == {"fit", "heat"}
+
+
+def test_the_score_of_that_name_is_the_lead_s_own() -> None:
+    assert parse("score('score') >= 5", SCHEMA) == parse("score >= 5", SCHEMA)
+    assert parse({"score": "score", "value": 5}, SCHEMA) == parse("score >= 5", SCHEMA)
+    assert parse({"score": "fit", "operator": "<", "value": -0.5}, SCHEMA) == parse("score('fit') < -0.5", SCHEMA)
 
 
 @pytest.mark.parametrize(
@@ -241,6 +266,11 @@ def test_what_a_rule_reads_is_known() -> None:
         ("count(a) > 1 between 2026-02-01 and 2026-01-01", "", "empty_range"),
         ("consent('email') == 'perhaps'", "", "unknown_state"),
         ("in_segment(0)", "", "not_a_segment"),
+        ("score('fit') > 'high'", "", "not_a_score"),
+        ("score('') > 1", "", "not_text"),
+        ({"score": "fit", "operator": "in", "value": 1}, "", "not_a_score"),
+        ({"score": "fit", "value": True}, "", "not_a_score"),
+        ({"score": 5, "value": 1}, "score", "not_text"),
         ({"count": "a", "operator": "in", "value": 1}, "", "not_a_count"),
         ({"count": "a", "value": 1, "within": "soon"}, "within", "not_a_duration"),
         ({"count": "a", "value": 1, "within": "1 day", "between": ["2026-01-01", "2026-01-02"]}, "", "two_windows"),

@@ -28,6 +28,7 @@ from nexus_marketing.core.conditions.tree import (
     Literal,
     Not,
     Operator,
+    Scored,
 )
 
 __all__ = [
@@ -57,6 +58,7 @@ __all__ = [
     "Operator",
     "Predicate",
     "Schema",
+    "Scored",
     "campaign_schema",
     "check",
     "clock_leaves",

@@ -108,7 +108,7 @@ def _check(condition: Condition, schema: Schema, path: str, problems: list[Probl
 
 def _fact(fact: Fact, schema: Schema, path: str) -> Fact:
     if schema.events is None:
-        message = "count(), first(), last(), in_segment() and consent() are for the conditions of segments"
+        message = "count(), first(), last(), in_segment(), consent() and score() are for the conditions of segments"
         refuse(fact.where, "no_facts_here", message, path)
     if isinstance(fact, EventCount):
         if fact.operator not in _COUNTED:

@@ -29,6 +29,7 @@ from nexus_marketing.core.conditions.tree import (
     FieldType,
     InSegment,
     Leaf,
+    Scored,
     expressions,
     leaves,
     parts,
@@ -61,6 +62,8 @@ def _read_by(fact: Fact) -> Dependencies:
     match fact:
         case InSegment():
             return Dependencies(segments=frozenset({str(fact.segment)}))
+        case Scored():
+            return Dependencies(scores=frozenset({fact.score}))
         case Consented():
             by_clock = fact.state in {ConsentIs.GRANTED, ConsentIs.EXPIRED}
             return Dependencies(consents=frozenset({fact.channel}), clock=by_clock)

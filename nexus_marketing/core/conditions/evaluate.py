@@ -35,6 +35,7 @@ from nexus_marketing.core.conditions.tree import (
     LiteralValue,
     Not,
     Operator,
+    Scored,
 )
 from nexus_marketing.core.values import DATE_SHAPE, DATETIME_SHAPE, canonical_datetime, email_norm, fold
 
@@ -65,7 +66,7 @@ def closures(condition: Condition, schema: Schema) -> Predicate:
             return _not(closures(condition.term, schema))
         case Custom():
             return _custom(condition, schema)
-        case EventCount() | EventPick() | InSegment() | Consented():
+        case EventCount() | EventPick() | InSegment() | Consented() | Scored():
             return fact_predicate(condition, lambda test: closures(normalise(test, EVENTS), EVENTS))
     return _leaf(condition, schema)
 

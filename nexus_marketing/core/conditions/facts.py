@@ -1,8 +1,9 @@
 """Conditions on what belongs to a lead: events, segments, consent (BEHAVIOUR.md 5.3).
 
 A record carries them beside its fields: ``events`` (mappings with ``type``, ``name``, ``verdict``, ``tracked_at``,
-``id``, ``channel``, ``campaign_id`` and ``metadata``), ``segments`` (a set of ids) and ``consents`` (by channel and type
-the newest act: whether it grants, and until when). What a record does not carry has not happened.
+``id``, ``channel``, ``campaign_id`` and ``metadata``), ``segments`` (a set of ids), ``scores`` (values by name) and
+``consents`` (by channel and type the newest act: whether it grants, and until when). What a record does not carry has
+not happened.
 """
 
 import operator as operators
@@ -22,6 +23,7 @@ from nexus_marketing.core.conditions.tree import (
     InSegment,
     Operator,
     Pick,
+    Scored,
 )
 
 Predicate = Callable[[Record, Evaluation], bool]
@@ -29,7 +31,7 @@ Event = Mapping[str, Any]
 #: Whom a count believes in unless it says otherwise.
 HUMAN: Final = "human"
 _DAY: Final = timedelta(days=1)
-_COMPARE: Final[Mapping[Operator, Callable[[int, int], bool]]] = {
+COMPARE: Final[Mapping[Operator, Callable[[float, float], bool]]] = {
     Operator.EQUAL: operators.eq,
     Operator.NOT_EQUAL: operators.ne,
     Operator.LESS: operators.lt,
@@ -51,6 +53,8 @@ def fact_predicate(fact: Fact, nested: Callable[[Condition], Predicate]) -> Pred
             return lambda record, _: fact.segment in _carried(record, "segments")
         case Consented():
             return lambda record, evaluation: consent_state(record, fact, evaluation.now) is fact.state
+        case Scored():
+            return _scored(fact)
         case EventCount():
             return _count(fact, None if fact.test is None else nested(fact.test))
     return _pick(fact, nested(fact.test))
@@ -107,7 +111,7 @@ def _carried(record: Record, key: str) -> Any:
 
 
 def _count(fact: EventCount, test: Predicate | None) -> Predicate:
-    compare = _COMPARE[fact.operator]
+    compare = COMPARE[fact.operator]
 
     def predicate(record: Record, evaluation: Evaluation) -> bool:
         after, before = window(fact, evaluation.now)
@@ -120,6 +124,16 @@ def _count(fact: EventCount, test: Predicate | None) -> Predicate:
                 continue
             found += test is None or test(event, evaluation)
         return compare(found, fact.number)
+
+    return predicate
+
+
+def _scored(fact: Scored) -> Predicate:
+    compare = COMPARE[fact.operator]
+
+    def predicate(record: Record, _evaluation: Evaluation) -> bool:
+        scores = record.get("scores")
+        return compare(scores.get(fact.score, 0) if isinstance(scores, Mapping) else 0, fact.number)
 
     return predicate
 

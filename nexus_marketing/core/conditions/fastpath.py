@@ -32,6 +32,7 @@ from nexus_marketing.core.conditions.tree import (
     Literal,
     Not,
     Operator,
+    Scored,
     leaves,
 )
 
@@ -98,7 +99,7 @@ class _Builder:
                 return ast.UnaryOp(ast.Not(), self.node(condition.term))
             case Leaf():
                 return self.leaf(condition)
-            case EventCount() | EventPick() | InSegment() | Consented():
+            case EventCount() | EventPick() | InSegment() | Consented() | Scored():
                 return _call(self.bind(closures(condition, self.schema)), [_name("record"), _name("evaluation")])
         raise TypeError("plugin conditions are not compiled")
 

@@ -24,6 +24,7 @@ from nexus_marketing.core.conditions.tree import (
     LiteralValue,
     Not,
     Operator,
+    Scored,
 )
 from nexus_marketing.core.values import canonical_datetime
 
@@ -82,6 +83,8 @@ def to_text(condition: Condition) -> str:
             return f"{condition.pick}({_event_text(condition)}) has ({to_text(condition.test)})"
         case InSegment():
             return f"in_segment({_literal_text(condition.segment)})"
+        case Scored():
+            return f"score({_literal_text(condition.score)}) {condition.operator} {_literal_text(condition.number)}"
         case Consented():
             names = _literal_text(condition.channel)
             if condition.type != DEFAULT_CONSENT:
@@ -108,6 +111,8 @@ def to_json(condition: Condition) -> Json:
             return found | _verdict_json(any_verdict=condition.any_verdict)
         case InSegment():
             return {"in_segment": condition.segment}
+        case Scored():
+            return {"score": condition.score, "operator": str(condition.operator), "value": condition.number}
         case Consented():
             kind: Json = {} if condition.type == DEFAULT_CONSENT else {"type": condition.type}
             return {"consent": condition.channel, **kind, "operator": "==", "value": str(condition.state)}

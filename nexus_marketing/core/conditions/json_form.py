@@ -15,6 +15,7 @@ from nexus_marketing.core.conditions.text import (
     event_name,
     operator_word,
     parse_expression,
+    scored,
     segment_named,
     whole_number,
     window_seconds,
@@ -51,6 +52,7 @@ _COUNT: Final = frozenset({"count", "operator", "value", "where", "within", "bet
 _PICK: Final = frozenset({"first", "last", "has", "verdict"})
 _SEGMENT: Final = frozenset({"in_segment"})
 _CONSENT: Final = frozenset({"consent", "type", "operator", "value"})
+_SCORE: Final = frozenset({"score", "operator", "value"})
 _DURATION: Final = re.compile(r"([0-9]{1,10})\s*(second|minute|hour|day|week)s?")
 _OPERATORS: Final = {str(operator): operator for operator in Operator}
 _LISTS: Final = frozenset({Operator.IN, Operator.NOT_IN, Operator.BETWEEN})
@@ -88,7 +90,12 @@ class _Reader:
             )
         if "conditions" in document:
             return self.group(document, where, depth)
-        for key, read in (("custom", self.custom), ("in_segment", self.segment), ("consent", self.consent)):
+        for key, read in (
+            ("custom", self.custom),
+            ("in_segment", self.segment),
+            ("consent", self.consent),
+            ("score", self.score),
+        ):
             if key in document:
                 return read(document, where)
         if "count" in document:
@@ -154,6 +161,15 @@ class _Reader:
         self.known(document, _SEGMENT, where)
         place = join(where, "in_segment")
         return InSegment(segment_named(self.literal(document["in_segment"], place), place, self.path), where)
+
+    def score(self, document: Mapping[object, object], where: str) -> Condition:
+        self.known(document, _SCORE, where)
+        operator = self.operator(document.get("operator", ">="), join(where, "operator"))
+        name = document["score"]
+        if not isinstance(name, str):
+            refuse(join(where, "score"), "not_text", "a score's name is text", self.path)
+        value = self.literal(document.get("value"), join(where, "value")).value
+        return scored(name, operator, value, where, self.path)
 
     def consent(self, document: Mapping[object, object], where: str) -> Condition:
         self.known(document, _CONSENT, where)

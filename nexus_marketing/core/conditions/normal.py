@@ -26,6 +26,7 @@ from nexus_marketing.core.conditions.tree import (
     Literal,
     Not,
     Operator,
+    Scored,
     parts,
 )
 from nexus_marketing.core.values import email_norm, fold
@@ -55,9 +56,9 @@ def _normal(condition: Condition, schema: Schema, *, negated: bool) -> Condition
             return AllOf(terms) if isinstance(condition, AllOf) is not negated else AnyOf(terms)
         case Custom():
             return _custom(condition, schema, negated=negated)
-        case EventCount(operator=Operator.NOT_EQUAL):
+        case EventCount(operator=Operator.NOT_EQUAL) | Scored(operator=Operator.NOT_EQUAL):
             return _normal(replace(condition, operator=Operator.EQUAL), schema, negated=not negated)
-        case EventCount() | EventPick() | InSegment() | Consented():
+        case EventCount() | EventPick() | InSegment() | Consented() | Scored():
             return Not(condition) if negated else condition
     positive = POSITIVE_FORMS.get(condition.operator)
     if positive is not None:

@@ -59,6 +59,7 @@ class Dependencies:
     events: frozenset[str] = frozenset()
     segments: frozenset[str] = frozenset()
     consents: frozenset[str] = frozenset()
+    scores: frozenset[str] = frozenset()
     clock: bool = False
 
     def __or__(self, other: "Dependencies") -> "Dependencies":
@@ -68,6 +69,7 @@ class Dependencies:
             self.events | other.events,
             self.segments | other.segments,
             self.consents | other.consents,
+            self.scores | other.scores,
             self.clock or other.clock,
         )
 

@@ -33,6 +33,7 @@ from nexus_marketing.core.conditions.tree import (
     Not,
     Operator,
     Pick,
+    Scored,
     Where,
 )
 from nexus_marketing.core.errors import ConditionError, ValidationError
@@ -44,6 +45,20 @@ if TYPE_CHECKING:
 #: As events are recorded (``core.engagements``).
 EVENT_NAME: Final = re.compile(r"[a-z][a-z0-9_.]{0,63}")
 MAX_COUNT_DIGITS: Final = 6
+#: The score that is a field of the lead.
+OWN_SCORE: Final = "score"
+MAX_SCORE_NAME: Final = 64
+#: What compares numbers.
+ORDERED: Final = frozenset(
+    {
+        Operator.EQUAL,
+        Operator.NOT_EQUAL,
+        Operator.LESS,
+        Operator.LESS_EQUAL,
+        Operator.GREATER,
+        Operator.GREATER_EQUAL,
+    }
+)
 #: What consent is for where nothing is said.
 DEFAULT_CONSENT: Final = "marketing"
 MAX_OFFSET_SECONDS: Final = 100 * 366 * 86_400
@@ -283,6 +298,24 @@ def _consented(token: Any, *parts: Any) -> Condition:
     return found if word == "==" else Not(found, token.start_pos)
 
 
+def _scored(token: Any, name: Any, operator: Any, number: Literal) -> Condition:
+    word = Operator(operator_word(operator))
+    return scored(str(_text(name).value), word, number.value, token.start_pos)
+
+
+def scored(name: str, operator: Operator, number: object, where: Where, path: str = "") -> Condition:
+    """A comparison of a named score; the one that is the lead's own is a field."""
+    if operator not in ORDERED:
+        refuse(where, "not_a_score", f"a score is compared with {', '.join(sorted(ORDERED))}", path)
+    if isinstance(number, bool) or not isinstance(number, (int, float)):
+        refuse(where, "not_a_score", "a score is compared with a number", path)
+    if not 0 < len(name) <= MAX_SCORE_NAME:
+        refuse(where, "not_text", "a score's name is text in quotes", path)
+    if name == OWN_SCORE:
+        return Leaf(FieldRef(OWN_SCORE, where), operator, (Literal(number, where),), where=where)
+    return Scored(name, operator, number, where)
+
+
 def _segment(token: Any, name: Literal) -> InSegment:
     return InSegment(segment_named(name, token.start_pos), token.start_pos)
 
@@ -376,6 +409,7 @@ def _builder() -> Any:
         event = staticmethod(_event)
         in_segment = staticmethod(_segment)
         consented = staticmethod(_consented)
+        scored = staticmethod(_scored)
         compare_null = staticmethod(_null)
         ignoring_case = staticmethod(_ignoring)
         arithmetic = staticmethod(_arithmetic)

@@ -199,6 +199,16 @@ class Consented:
 
 
 @dataclass(frozen=True, slots=True)
+class Scored:
+    """The lead's value of a named score, compared with a number; 0 where nothing was counted yet."""
+
+    score: str
+    operator: Operator
+    number: int | float
+    where: Where = field(default=NOWHERE, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class AllOf:
     """True when every term is."""
 
@@ -222,8 +232,8 @@ class Not:
     where: Where = field(default=NOWHERE, compare=False, repr=False)
 
 
-Fact = EventCount | EventPick | InSegment | Consented
-FACTS: Final = (EventCount, EventPick, InSegment, Consented)
+Fact = EventCount | EventPick | InSegment | Consented | Scored
+FACTS: Final = (EventCount, EventPick, InSegment, Consented, Scored)
 Condition = AllOf | AnyOf | Not | Leaf | Custom | Fact
 
 

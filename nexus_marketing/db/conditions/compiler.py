@@ -51,6 +51,7 @@ from nexus_marketing.core.conditions import (
     Not,
     Operator,
     Schema,
+    Scored,
 )
 from nexus_marketing.core.conditions import Literal as Constant
 from nexus_marketing.core.conditions.check import comparison_type
@@ -154,13 +155,15 @@ class _Compiler:
                 return ~term if isinstance(condition.term, FACTS) else term.is_not(true())
             case Custom():
                 refuse(condition.where, "no_sql_form", f"{condition.name}() has no SQL form; evaluate it in Python")
-            case EventCount() | EventPick() | InSegment() | Consented():
+            case EventCount() | EventPick() | InSegment() | Consented() | Scored():
                 return self.fact(condition)
         return self.leaf(condition)
 
     def fact(self, fact: Fact) -> Test:
         if self.related is None:
-            refuse(fact.where, "no_facts_here", "events, segments and consent are for the conditions of segments")
+            refuse(
+                fact.where, "no_facts_here", "events, segments, consent and scores are for the conditions of segments"
+            )
         return compile_fact(fact, self.related, self.dialect, self.evaluation.now, self.of_event)
 
     def of_event(self, condition: Condition, events: Any) -> Test:

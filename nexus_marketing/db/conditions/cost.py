@@ -18,6 +18,7 @@ from nexus_marketing.core.conditions import (
     Not,
     Operator,
     Schema,
+    Scored,
 )
 from nexus_marketing.core.conditions.normal import normalise
 from nexus_marketing.core.conditions.tree import Literal, expressions, parts
@@ -69,7 +70,7 @@ def _cost(condition: Condition, schema: Schema) -> CostClass:
             return CostClass.SCAN
         case EventCount():
             return CostClass.CHEAP if condition.test is None else CostClass.SCAN
-        case InSegment() | Consented():
+        case InSegment() | Consented() | Scored():
             return CostClass.CHEAP
     return _leaf_cost(condition, schema)
 

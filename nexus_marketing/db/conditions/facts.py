@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, cast
 
-from sqlalchemy import ColumnElement, Table, and_, bindparam, exists, false, func, literal, or_, select, tuple_
+from sqlalchemy import ColumnElement, Double, Table, and_, bindparam, exists, false, func, literal, or_, select, tuple_
 
-from nexus_marketing.core.conditions import Condition, Consented, EventCount, EventPick, InSegment, Operator
-from nexus_marketing.core.conditions.facts import HUMAN, window
+from nexus_marketing.core.conditions import Condition, Consented, EventCount, EventPick, InSegment, Operator, Scored
+from nexus_marketing.core.conditions.facts import COMPARE, HUMAN, window
 from nexus_marketing.core.conditions.tree import ConsentIs, Fact, Pick
 from nexus_marketing.core.engagements import EngagementType
-from nexus_marketing.db.models import Consent, Engagement, SegmentMember
+from nexus_marketing.db.models import Consent, Engagement, Score, ScoreValue, SegmentMember
 from nexus_marketing.db.types import BigInt, UtcDateTime
 
 Test = ColumnElement[bool]
@@ -23,6 +23,8 @@ _TENANT = bindparam("tenant_id", type_=BigInt)
 _EVENTS = cast("Table", Engagement.__table__)
 _MEMBERS = cast("Table", SegmentMember.__table__)
 _CONSENTS = cast("Table", Consent.__table__)
+_SCORES = cast("Table", Score.__table__)
+_VALUES = cast("Table", ScoreValue.__table__)
 _TYPES: Final = frozenset(EngagementType) - {EngagementType.CUSTOM}
 #: Columns of an event by the first key of a condition's field.
 EVENT_COLUMNS: Final = ("tracked_at", "type", "name", "channel", "campaign_id", "link", "metadata")
@@ -60,6 +62,8 @@ def compile_fact(
             return _in_segment(fact, related)
         case Consented():
             return _consented(fact, related, now)
+        case Scored():
+            return _scored(fact, related)
         case EventCount():
             return _count(fact, related, dialect, now, nested)
     return _pick(fact, related, dialect, nested)
@@ -73,6 +77,23 @@ def _in_segment(fact: InSegment, related: Related) -> Test:
         members.c.lead_id == related.lead,
     )
     return exists(select(literal(1)).select_from(members).where(*wanted))
+
+
+def _scored(fact: Scored, related: Related) -> Test:
+    """Most leads have no value of a score: it is 0, and so they are asked for by those that do not fit."""
+    values, scores = _VALUES.alias(), _SCORES.alias()
+    named = select(scores.c.id).where(scores.c.tenant_id == _TENANT, scores.c.name == fact.score)
+    compare: Any = COMPARE[fact.operator]
+    of_nothing = bool(compare(0, fact.number))
+    fits = compare(values.c.value, literal(float(fact.number), Double))
+    wanted = (
+        values.c.tenant_id == _TENANT,
+        values.c.score_id == named.scalar_subquery(),
+        values.c.lead_id == related.lead,
+        ~fits if of_nothing else fits,
+    )
+    found = exists(select(literal(1)).select_from(values).where(*wanted))
+    return ~found if of_nothing else found
 
 
 def _consented(fact: Consented, related: Related, now: datetime) -> Test:

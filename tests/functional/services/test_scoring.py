@@ -41,6 +41,7 @@ from nexus_marketing.services.scoring import known_of, published_sheets, score_m
 from nexus_marketing.services.timers import fire_due
 from nexus_marketing.tasks.loops import TIMERS, tend_scores
 from tests.common.factories import make_campaign, make_leads, make_send, make_template, make_tenant
+from tests.common.segments import create, members, settle
 from tests.common.servers import PostgresCluster
 
 pytestmark = pytest.mark.req("FR-P2-010", "US-012")
@@ -554,3 +555,25 @@ def test_replaying_gives_what_came_about_step_by_step(runtime: Runtime, data: st
 
 STEPS = ("visit", "visit", "demo", "move", "set", "wait", "publish")
 NUMBERS = count()
+
+
+@pytest.mark.req("FR-P2-012", "BR-013")
+def test_segments_follow_a_named_score(runtime: Runtime, tenant: int, lead: int) -> None:
+    score = publish(runtime, tenant, {"rules": [VISIT]}, name="fit")
+    hot = create(runtime, tenant, name="hot", conditions="score('fit') >= 10")
+    cold = create(runtime, tenant, name="cold", conditions={"score": "fit", "operator": "<", "value": 10})
+    settle_scores(runtime)
+    settle(runtime)
+    assert (members(runtime, tenant, hot), members(runtime, tenant, cold)) == (set(), {lead})
+    track(runtime, tenant, lead, "page_visited", "page_visited")
+    settle_scores(runtime)
+    settle(runtime)
+    assert (members(runtime, tenant, hot), members(runtime, tenant, cold)) == ({lead}, set())
+    publish(runtime, tenant, {"rules": [VISIT | {"points": 1}]}, name="fit")
+    settle_scores(runtime)
+    settle(runtime)
+    assert members(runtime, tenant, hot) == set()
+    with pytest.raises(Conflict, match="segment 'hot', segment 'cold' read it"), runtime.work(tenant) as ctx:
+        remove_score(ctx, score)
+    with pytest.raises(ValidationError, match="there is no score 'fitt'; did you mean fit"):
+        create(runtime, tenant, name="x", conditions="score('fitt') > 1")

@@ -31,6 +31,7 @@ from nexus_marketing.services.lead_merging import merge_leads
 from nexus_marketing.services.leads import create_lead, update_lead
 from nexus_marketing.services.privacy import record_consent
 from nexus_marketing.services.score_setting import set_score
+from nexus_marketing.services.scores import create_score, publish_score
 from nexus_marketing.services.segment_refresh import recalculate_requested, refresh
 from nexus_marketing.services.segment_rules import RULED, readers_of, rule_of
 from nexus_marketing.services.segment_upkeep import keep_segments
@@ -41,7 +42,7 @@ from nexus_marketing.services.segments import (
     update_segment,
 )
 from nexus_marketing.services.timers import fire_due
-from nexus_marketing.tasks.loops import TIMERS
+from nexus_marketing.tasks.loops import TIMERS, tend_scores
 from tests.common.factories import make_tenant
 from tests.common.segments import FIELDS, declare, members, settle
 
@@ -68,7 +69,15 @@ RULES = [
     "consent('email') != 'revoked' AND in_segment('segment 1')",
     "in_segment('segment 2') AND NOT in_segment('segment 3')",
     "in_segment('segment 1') OR in_segment('segment 4')",
+    "score('fit') >= 10 AND NOT country == 'US'",
+    "score('fit') < 15 AND (score('fit') != 5 OR in_segment('segment 1'))",
 ]
+FIT = {
+    "rules": [
+        {"key": "home", "when": "country == 'DE'", "points": 10},
+        {"key": "buyer", "event": "purchase", "points": 5},
+    ]
+}
 MOMENTS = st.sampled_from([-80, -49, -48, -24, -7, -6, -5, 0, 1, 30])
 CHANGES = st.fixed_dictionaries(
     {},
@@ -99,6 +108,9 @@ class SegmentMachine(RuleBasedStateMachine):
     @initialize(texts=st.lists(st.sampled_from(RULES), min_size=3, max_size=4, unique=True))
     def begin(self, texts: list[str]) -> None:
         self.static = self.segment("static", None)
+        with self.runtime.work(self.tenant) as ctx:
+            score = create_score(ctx, {"name": "fit", "draft": FIT})
+            publish_score(ctx, score.id)
         for text in (RULES[0], RULES[4], RULES[2], *texts):
             with suppress(ValidationError):
                 self.segments.append(self.segment("dynamic", text))
@@ -151,6 +163,12 @@ class SegmentMachine(RuleBasedStateMachine):
         self.touched = True
 
     @precondition(lambda self: self.leads)
+    @rule()
+    def count_points(self) -> None:
+        """Workers count what has happened; until they do, every score is what it was."""
+        while tend_scores(self.runtime):
+            pass
+
     @rule(
         number=st.integers(0, 20),
         type_=st.sampled_from(["custom", "custom", "page_visited"]),
