@@ -76,7 +76,8 @@ def recalculate(request: Request) -> Reply:
 def estimate(request: Request) -> Response:
     """How many leads a rule would have, before it is saved."""
     data = read_object(request, schemas.ESTIMATE)
-    return show(asdict(estimate_size(request.nexus, data["conditions"])))
+    size, budget = estimate_size(request.nexus, data["conditions"])
+    return show({**asdict(size), "budget": asdict(budget)})
 
 
 def show_references(request: Request) -> Response:

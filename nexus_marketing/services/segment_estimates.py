@@ -3,11 +3,12 @@
 from typing import Any, Final
 
 from nexus_marketing.core.conditions import parse
-from nexus_marketing.core.segments import Estimate, estimated
+from nexus_marketing.core.segments import Budget, Estimate, estimated
 from nexus_marketing.db.conditions import cost_class
 from nexus_marketing.db.queries.leads import count_leads, lead_id_bounds
 from nexus_marketing.db.queries.segments import count_matching, sample_leads
 from nexus_marketing.runtime import Context
+from nexus_marketing.services.segment_budget import budget_for
 from nexus_marketing.services.segment_rules import Rule, named, rule_schema
 
 #: So many leads are all looked at.
@@ -16,7 +17,7 @@ EXACT_UP_TO: Final = 20_000
 SAMPLE: Final = 4_000
 
 
-def estimate_size(ctx: Context, spelling: Any) -> Estimate:
+def estimate_size(ctx: Context, spelling: Any) -> tuple[Estimate, Budget]:
     """Count, or of a large tenant draw, the leads that satisfy a condition.
 
     Leads are drawn at random ids, each the first that lives there or after; where ids have gaps of unlike length
@@ -26,16 +27,22 @@ def estimate_size(ctx: Context, spelling: Any) -> Estimate:
         ctx: the unit of work.
         spelling: the condition, as text or JSON.
 
+    Returns:
+        How many there are, and what keeping the segment costs.
+
     Raises:
         ConditionError: what is wrong with it and where.
+        ValidationError: the tenant's budget has no room for it; nothing was counted.
     """
     schema = rule_schema(ctx)
     rule = Rule(0, named(ctx, parse(spelling, schema, "conditions")), schema)
     price, test = str(cost_class(rule.condition, schema)), rule.test(ctx)
+    budget = budget_for(ctx, price)
     total = count_leads(ctx.session)
     if total <= EXACT_UP_TO:
-        return estimated(count_matching(ctx.session, test), total, total, price)
+        return estimated(count_matching(ctx.session, test), total, total, price), budget
     low, high = lead_id_bounds(ctx.session)
     points = [ctx.runtime.rng.randint(low, high) for _ in range(SAMPLE)]
     drawn = sample_leads(ctx.session, points)
-    return estimated(count_matching(ctx.session, rule.test(ctx, few=True), drawn), len(drawn), total, price)
+    found = count_matching(ctx.session, rule.test(ctx, few=True), drawn)
+    return estimated(found, len(drawn), total, price), budget

@@ -20,8 +20,9 @@ from nexus_marketing.db.queries.upkeep import lock_rules, moves_of, note_moves
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.audit import record, record_bulk
+from nexus_marketing.services.segment_budget import budget_for
 from nexus_marketing.services.segment_marks import mark_leads
-from nexus_marketing.services.segment_rules import named, readers_of, rule_schema
+from nexus_marketing.services.segment_rules import RULED, named, readers_of, rule_schema
 from nexus_marketing.services.versions import find_to_change
 
 KINDS: Final = tuple(SegmentKind)
@@ -181,6 +182,8 @@ def _set_rule(ctx: Context, segment: Segment, spelling: Any) -> bool:
         raise ValidationError.at("conditions", "not_composite", said)
     before, segment.conditions = segment.conditions, dict(to_json(condition))
     segment.cost_class = str(cost_class(condition, schema))
+    if segment.kind in RULED and before != segment.conditions:
+        budget_for(ctx, segment.cost_class, segment.id)
     segment.depends_on = names_read(dependencies(condition, schema), schema)
     read = segments_read(segment.depends_on)
     if read:

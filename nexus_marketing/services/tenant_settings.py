@@ -16,7 +16,8 @@ def check_settings(settings: Mapping[str, object], path: str = "settings") -> di
 
     Keys: ``consent_policy`` (``eu``, ``always``, ``never``), ``default_country`` (whose numbers a phone
     without a country code is one of), ``default_locale``, ``default_time_zone``, ``fields`` (own lead
-    field → type, or a table as ``core.audience.custom.read_rule`` takes it).
+    field → type, or a table as ``core.audience.custom.read_rule`` takes it), ``segment_budget`` (what the
+    rules of all segments may cost together, ``core.segments.PRICES``).
 
     Raises:
         ValidationError: every key that is unknown (naming the nearest) and every value that is wrong.
@@ -50,6 +51,12 @@ def _consent_policy(value: object) -> Canonical:
     return str(value)
 
 
+def _segment_budget(value: object) -> Canonical:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 1_000_000:
+        raise ValidationError.at("", "not_a_number", f"{value!r} is no budget: write a whole number up to 1000000.")
+    return value
+
+
 def _fields(value: object) -> Canonical:
     if not isinstance(value, Mapping):
         raise ValidationError.at("", "not_a_table", "fields is a table of names and types, such as seats = 'number'.")
@@ -77,4 +84,5 @@ _SETTINGS: Final[Mapping[str, Callable[[object], Canonical]]] = {
     "default_locale": lambda value: normalise_field("locale", value),
     "default_time_zone": lambda value: normalise_field("time_zone", value),
     "fields": _fields,
+    "segment_budget": _segment_budget,
 }

@@ -2,10 +2,13 @@
 
 import pytest
 
-from nexus_marketing.core.errors import ConditionError
+from nexus_marketing.core.errors import ConditionError, ValidationError
+from nexus_marketing.core.segments import Budget
+from nexus_marketing.db.models import Tenant
 from nexus_marketing.services import segment_estimates
 from nexus_marketing.services.lead_erasure import erase_lead
 from nexus_marketing.services.segment_estimates import estimate_size
+from nexus_marketing.services.segments import create_segment, delete_segment, update_segment
 from tests.common.factories import make_leads
 
 pytestmark = pytest.mark.req("FR-P2-012", "US-012")
@@ -13,7 +16,7 @@ pytestmark = pytest.mark.req("FR-P2-012", "US-012")
 
 def estimate(runtime, tenant, conditions):
     with runtime.work(tenant, mode="read") as ctx:
-        return estimate_size(ctx, conditions)
+        return estimate_size(ctx, conditions)[0]
 
 
 def test_few_leads_are_counted(runtime, tenant, other_tenant):
@@ -48,3 +51,26 @@ def test_nobody_is_an_answer(runtime, tenant):
 def test_a_wrong_rule_is_told_with_its_place(runtime, tenant):
     with pytest.raises(ConditionError, match="scor"):
         estimate(runtime, tenant, "scor > 1")
+
+
+def test_a_tenant_s_rules_cost_no_more_than_its_budget(runtime, tenant):
+    with runtime.work(None, role="owner") as ctx:
+        ctx.session.get_one(Tenant, tenant).settings = {"segment_budget": 14}
+    with runtime.work(tenant) as ctx:
+        assert estimate_size(ctx, "country == 'DE'")[1] == Budget(3, 0, 14)
+        scan = create_segment(ctx, {"name": "scan", "conditions": "metadata.plan contains 'x'"}).id
+        cheap = create_segment(ctx, {"name": "cheap", "conditions": "country == 'DE'"}).id
+        create_segment(ctx, {"name": "static", "kind": "static", "lead_ids": []})
+    for spelling in ("country == 'FR'", "name ends_with 'x'"):
+        with pytest.raises(ValidationError, match="13 of 14 are spent"), runtime.work(tenant) as ctx:
+            estimate_size(ctx, spelling)
+        with pytest.raises(ValidationError, match="13 of 14 are spent"), runtime.work(tenant) as ctx:
+            create_segment(ctx, {"name": "more", "conditions": spelling})
+    with runtime.work(tenant) as ctx:
+        update_segment(ctx, cheap, {"conditions": "country == 'FR'"})  # takes the place of what it was
+        create_segment(ctx, {"name": "indexed", "conditions": "score > 5"})
+    with pytest.raises(ValidationError, match="11 of 14 are spent"), runtime.work(tenant) as ctx:
+        update_segment(ctx, cheap, {"conditions": "metadata.plan contains 'y'"})
+    with runtime.work(tenant) as ctx:
+        delete_segment(ctx, scan)
+        update_segment(ctx, cheap, {"conditions": "metadata.plan contains 'y'"})
