@@ -9,7 +9,7 @@ from sqlalchemy import Row, bindparam, text
 from sqlalchemy.orm import Session
 
 from nexus_marketing.db.queries.queues import taking
-from nexus_marketing.db.queries.rowsets import Values, as_rows, is_postgresql, rowset
+from nexus_marketing.db.queries.rowsets import Values, as_rows, is_postgresql, of_tenant, rowset
 from nexus_marketing.db.tenancy import run, run_for_all
 from nexus_marketing.db.types import Json, to_text
 
@@ -54,8 +54,8 @@ def handed_over_at(session: Session, send_id: int, seqs: Sequence[int]) -> dict[
 _RECIPIENT = {"lead_id": "bigint", "send_id": "bigint", "seq": "bigint"}
 _EARLIER = """
 SELECT e.id, e.tracked_at AS at, e.type, e.send_id, e.seq, e.lead_id, e.campaign_id, e.link, e.machine_hint, e.verdict
-FROM {recipients} JOIN marketing_engagements e
-ON e.tenant_id = :tenant_id AND e.lead_id = s.lead_id AND e.tracked_at >= {since} AND e.tracked_at <= {until}
+FROM {recipients} CROSS JOIN marketing_engagements e
+WHERE e.tenant_id = :tenant_id AND e.lead_id = s.lead_id AND e.tracked_at >= {since} AND e.tracked_at <= {until}
 AND e.send_id = s.send_id AND e.seq = s.seq AND e.type IN ('email_opened', 'email_clicked')
 """
 
@@ -77,7 +77,7 @@ def change_verdicts(session: Session, rows: Sequence[Values]) -> None:
     columns = {"tracked_at": "timestamptz", "id": "bigint", "verdict": "text"}
     statement = (
         f"UPDATE marketing_engagements AS e SET verdict = s.verdict FROM {rowset(session, columns)}"
-        " WHERE e.tenant_id = :tenant_id AND e.tracked_at = s.tracked_at AND e.id = s.id"
+        f" WHERE {of_tenant(session, 'e')} AND e.tracked_at = s.tracked_at AND e.id = s.id"
     )
     run(session, statement, {"rows": as_rows(rows)}, writes=True)
 
@@ -88,7 +88,7 @@ def recipient_verdicts(session: Session, keys: Sequence[Values]) -> list[Row[Any
         return []
     statement = (
         f"SELECT DISTINCT e.send_id, e.seq, e.type, e.verdict FROM {rowset(session, _RECIPIENT)}"
-        " JOIN marketing_engagements e ON e.tenant_id = :tenant_id AND e.lead_id = s.lead_id"
+        " CROSS JOIN marketing_engagements e WHERE e.tenant_id = :tenant_id AND e.lead_id = s.lead_id"
         " AND e.send_id = s.send_id AND e.seq = s.seq"
     )
     return list(run(session, statement, {"rows": as_rows(keys)}, writes=False).all())
@@ -99,7 +99,7 @@ def known_recipients(session: Session, keys: Sequence[Values]) -> list[Row[Any]]
     columns = {"send_id": "bigint", "seq": "bigint", "type": "text"}
     statement = (
         f"SELECT r.send_id, r.seq, r.type, r.verdict, r.first_at FROM {rowset(session, columns)}"
-        " JOIN marketing_recipient_engagements r ON r.tenant_id = :tenant_id AND r.send_id = s.send_id"
+        " CROSS JOIN marketing_recipient_engagements r WHERE r.tenant_id = :tenant_id AND r.send_id = s.send_id"
         " AND r.seq = s.seq AND r.type = s.type"
     )
     return list(run(session, statement, {"rows": as_rows(keys)}, writes=False).all())

@@ -42,8 +42,8 @@ def known_campaigns(session: Session, ids: Collection[int]) -> set[int]:
     if not ids:
         return set()
     statement = (
-        f"SELECT k.id FROM {rowset(session, {'id': 'bigint'})} JOIN marketing_campaigns k"
-        " ON k.tenant_id = :tenant_id AND k.id = s.id"
+        f"SELECT k.id FROM {rowset(session, {'id': 'bigint'})} CROSS JOIN marketing_campaigns k"
+        " WHERE k.tenant_id = :tenant_id AND k.id = s.id"
     )
     found = run(session, statement, {"rows": as_rows([{"id": each} for each in ids])}, writes=False)
     return set(found.scalars())
@@ -55,8 +55,8 @@ def living_leads(session: Session, ids: Collection[int]) -> dict[int, int]:
         return {}
     statement = (
         f"SELECT k.id, coalesce(k.merged_into, k.id) AS now FROM {rowset(session, {'id': 'bigint'})}"
-        " JOIN marketing_leads k ON k.tenant_id = :tenant_id AND k.id = s.id"
-        " WHERE k.gone_at IS NULL OR k.merged_into IS NOT NULL"
+        " CROSS JOIN marketing_leads k WHERE k.tenant_id = :tenant_id AND k.id = s.id"
+        " AND (k.gone_at IS NULL OR k.merged_into IS NOT NULL)"
     )
     found = run(session, statement, {"rows": as_rows([{"id": each} for each in ids])}, writes=False)
     return {row.id: row.now for row in found}
@@ -67,8 +67,8 @@ def leads_by(session: Session, column: str, values: Collection[str]) -> dict[str
     if not values:
         return {}
     statement = (
-        f"SELECT l.{column} AS known, l.id FROM {rowset(session, {'known': 'text'})} JOIN marketing_leads l"
-        f" ON l.tenant_id = :tenant_id AND l.{column} = s.known"
+        f"SELECT l.{column} AS known, l.id FROM {rowset(session, {'known': 'text'})} CROSS JOIN marketing_leads l"
+        f" WHERE l.tenant_id = :tenant_id AND l.{column} = s.known"
     )
     found = run(session, statement, {"rows": as_rows([{"known": each} for each in values])}, writes=False)
     return {row.known: row.id for row in found}

@@ -15,7 +15,7 @@ import orjson
 from sqlalchemy import Row
 from sqlalchemy.orm import Session
 
-from nexus_marketing.db.queries.rowsets import as_rows, is_postgresql, rowset
+from nexus_marketing.db.queries.rowsets import as_rows, is_postgresql, of_tenant, rowset
 from nexus_marketing.db.queries.segments import as_ids, ids_of
 from nexus_marketing.db.tenancy import run
 from nexus_marketing.db.types import to_text
@@ -119,7 +119,7 @@ def update_rows(session: Session, rows: Sequence[Values], columns: Collection[st
     statement = (
         f"UPDATE marketing_leads SET {changes}, version = marketing_leads.version + 1, updated_at = :now"
         f" FROM {rowset(session, {'id': 'bigint', **{name: COLUMNS[name] for name in names}})}"
-        " WHERE marketing_leads.tenant_id = :tenant_id AND marketing_leads.id = s.id"
+        f" WHERE {of_tenant(session, 'marketing_leads')} AND marketing_leads.id = s.id"
         " RETURNING marketing_leads.id, marketing_leads.version"
     )
     found = run(session, statement, {"rows": as_rows(rows), "now": _moment(session, now)}, writes=True)

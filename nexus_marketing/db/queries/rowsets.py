@@ -17,6 +17,9 @@ def is_postgresql(session: Session) -> bool:
 def rowset(session: Session, columns: Mapping[str, str], parameter: str = "rows") -> str:
     """What stands behind FROM: ``s`` with these columns, out of the named parameter.
 
+    Tables that are looked up for each row follow with CROSS JOIN and a WHERE: SQLite, which believes that a
+    tenant has ten rows, would else go through all of them and through the set for each.
+
     Args:
         session: which database it is for.
         columns: name → PostgreSQL type; SQLite has those of JSON, and text for moments and days.
@@ -29,6 +32,14 @@ def rowset(session: Session, columns: Mapping[str, str], parameter: str = "rows"
         f"value {'->' if kind == 'jsonb' else '->>'} '$.{name}' AS {name}" for name, kind in columns.items()
     )
     return f"(SELECT {picked} FROM json_each(:{parameter})) AS s"  # noqa: S608 - column names of ours
+
+
+def of_tenant(session: Session, table: str) -> str:
+    """The condition on the tenant of a table that a rowset changes by ``id``.
+
+    In SQLite's UPDATE … FROM nothing fixes the order; the plus keeps it from beginning with the tenant's rows.
+    """
+    return f"{'' if is_postgresql(session) else '+'}{table}.tenant_id = :tenant_id"
 
 
 def as_rows(rows: Sequence[Values]) -> str:

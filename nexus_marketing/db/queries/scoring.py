@@ -13,7 +13,7 @@ from sqlalchemy.types import TypeEngine
 
 from nexus_marketing.db.models import Lead, ScoreValue
 from nexus_marketing.db.queries.queues import taking
-from nexus_marketing.db.queries.rowsets import Values, as_rows, is_postgresql, rowset
+from nexus_marketing.db.queries.rowsets import Values, as_rows, is_postgresql, of_tenant, rowset
 from nexus_marketing.db.tenancy import run, run_for_all
 from nexus_marketing.db.types import BigInt, Json, UtcDateTime, to_text
 
@@ -120,9 +120,9 @@ _ENGAGEMENTS = """
 SELECT id, tracked_at, lead_id, type, name, verdict, metadata, channel, campaign_id, link FROM (
     SELECT e.id, e.tracked_at, e.lead_id, e.type, e.name, e.verdict, e.metadata, e.channel, e.campaign_id, e.link,
            row_number() OVER (PARTITION BY e.lead_id ORDER BY e.tracked_at DESC, e.id DESC) AS place
-    FROM {spans} JOIN marketing_engagements e ON e.tenant_id = :tenant_id AND e.lead_id = s.lead_id
-    AND e.tracked_at >= s.since AND e.tracked_at <= s.until
-    WHERE (e.type IN :events OR e.name IN :events){only}) d
+    FROM {spans} CROSS JOIN marketing_engagements e
+    WHERE e.tenant_id = :tenant_id AND e.lead_id = s.lead_id AND e.tracked_at >= s.since AND e.tracked_at <= s.until
+    AND (e.type IN :events OR e.name IN :events){only}) d
 WHERE place <= :most
 """
 
@@ -249,7 +249,7 @@ def write_own_scores(session: Session, rows: Sequence[Values]) -> None:
     columns = {"lead_id": "bigint", "value": "double precision"}
     statement = (
         f"UPDATE marketing_leads AS l SET score = s.value FROM {rowset(session, columns)}"
-        " WHERE l.tenant_id = :tenant_id AND l.id = s.lead_id"
+        f" WHERE {of_tenant(session, 'l')} AND l.id = s.lead_id"
     )
     run(session, statement, {"rows": as_rows(rows)}, writes=True)
 
