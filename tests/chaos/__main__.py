@@ -1,9 +1,9 @@
-"""``make chaos ARGS="[FAULT …] [--faults N] [--seed S] [--json FILE]"``."""
+"""``make chaos ARGS="[FAULT …] [--faults N] [--small] [--seed S] [--json FILE]"``."""
 
 import argparse
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from tests.chaos.scenarios import FAULTS, Plan, Verdict
@@ -20,6 +20,7 @@ _COLUMNS = (
     "bound",
     "recovery_s_max",
 )
+_FEW = 6  # kills of each further fault with --small
 
 
 def main() -> int:
@@ -27,18 +28,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
     parser.add_argument("fault", nargs="*", choices=[*FAULTS, []], help="default: all")
     parser.add_argument("--faults", type=int, default=20, help="kills per random scenario")
+    parser.add_argument("--small", action="store_true", help="every fault, but only the first one --faults times")
     parser.add_argument("--audience", type=int, help="leads; default: 200 per kill")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     plan = Plan(options.faults, options.audience or max(4_000, 200 * options.faults), options.seed)
+    fewer = replace(plan, faults=min(_FEW, plan.faults), every_probe=False) if options.small else plan
     verdicts = []
     with Run.open(durable=True) as run:
         cluster = start_postgres(run)
         print(f"PostgreSQL {cluster.version} ({cluster.origin}), seed {plan.seed}", flush=True)
         print("  ".join(f"{name:>12}" for name in _COLUMNS), flush=True)
-        for name in options.fault or FAULTS:
-            verdicts.append(FAULTS[name](cluster, plan))
+        for nth, name in enumerate(options.fault or FAULTS):
+            verdicts.append(FAULTS[name](cluster, fewer if nth else plan))
             _print(verdicts[-1])
     if options.json:
         rows = [{name: asdict(verdict)[name] for name in _COLUMNS} for verdict in verdicts]

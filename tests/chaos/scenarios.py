@@ -56,11 +56,12 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much of it: ``faults`` kills over ``audience`` leads, from a seed."""
+    """How much of it: ``faults`` kills over ``audience`` leads, from a seed; each probe once or several times."""
 
     faults: int
     audience: int
     seed: int
+    every_probe: bool = True
 
 
 class Watch(threading.Thread):
@@ -106,9 +107,9 @@ def pserve_kill(_cluster: PostgresCluster, plan: Plan) -> Verdict:
 def probes(cluster: PostgresCluster, plan: Plan) -> Verdict:
     """Kill once before and after every commit of the protocol, on both databases, one by one."""
     total = Verdict("probes")
-    for target in (cluster, None):
+    for target, first in ((cluster, 1), (None, 3)):
         for name in PROBES:
-            for nth in (1, 3):
+            for nth in (1, 3) if plan.every_probe else (first,):
                 _merge(total, _probe(target, name, nth, plan))
     return total
 
