@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import orjson
 from sqlalchemy import Row, update
+from sqlalchemy.orm import Session
 
 from nexus_marketing.core.actors import SYSTEM
 from nexus_marketing.core.conditions import Evaluation
@@ -56,15 +57,39 @@ def _keep(runtime: Runtime, tenant_id: int) -> int:
         if not queries.try_upkeep(ctx.session):
             return 0
         rows = queries.read_marks(ctx.session)
-        waiting = sum(row.lead_count for row in rows)
+        waiting: int = sum(row.lead_count for row in rows)
         is_large = waiting > SET_MODE_FROM and waiting > _SET_MODE_SHARE * count_leads(ctx.session)
-        marks = _Marks.of(rows, waiting if is_large else LEADS_AT_ONCE[runtime.engines.dialect])
-        if not marks.ids:
+        if not rows:
             return 0
-        done = _Upkeep(ctx, marks).run(in_set_mode=is_large)
+        if is_large:
+            _request_touched(ctx, rows)
+            done = waiting
+        else:
+            done = _Upkeep(ctx, _Marks.read(ctx.session, rows, LEADS_AT_ONCE[runtime.engines.dialect])).run()
     runtime.telemetry.observe("segments.behind", (runtime.clock.now() - read_moment(rows[0].marked_at)).total_seconds())
     runtime.telemetry.observe("segments.upkeep", time.monotonic() - begun)
     return done
+
+
+def _request_touched(ctx: Context, rows: Sequence[Row[Any]]) -> None:
+    """Set mode: one pass over all leads costs less than so many pairs, so it does not matter which leads they are."""
+    changes = {frozenset(_read(row.names)) for row in rows}
+    touched = []
+    for id_, row in ruled_segments(ctx).items():
+        reads = {*row.depends_on, only(id_)}
+        if row.pending is not None or any(is_touched(reads, names) for names in changes):
+            touched.append(id_)
+    _request(ctx, touched)
+    queries.forget_marks(ctx.session, [row.id for row in rows])
+
+
+def _request(ctx: Context, segment_ids: Iterable[int]) -> None:
+    ctx.session.execute(update(Segment).where(Segment.id.in_(sorted(segment_ids))).values(requested_at=ctx.now))
+    ctx.ring("segments")
+
+
+def _read(document: Any) -> Any:
+    return orjson.loads(document) if isinstance(document, str) else document
 
 
 @dataclass(slots=True)
@@ -76,17 +101,22 @@ class _Marks:
     left: list[tuple[Sequence[str], Sequence[int]]] = field(default_factory=list)
 
     @classmethod
-    def of(cls, rows: Iterable[Row[Any]], most: int) -> "_Marks":
-        found, room = cls(), most
+    def read(cls, session: Session, rows: Iterable[Row[Any]], most: int) -> "_Marks":
+        """As many of the tenant's marks as name ``most`` leads, the last of them in part."""
+        chosen, room = [], most
         for row in rows:
             if room <= 0:
                 break
-            names, lead_ids = (orjson.loads(v) if isinstance(v, str) else v for v in (row.names, row.lead_ids))
+            chosen.append((row, room))
+            room -= row.lead_count
+        leads = queries.marked_leads(session, [row.id for row, _ in chosen])
+        found = cls()
+        for row, room in chosen:
+            names, lead_ids = _read(row.names), _read(leads[row.id])
             found.ids.append(row.id)
             found.names[frozenset(names)].update(lead_ids[:room])
             if room < len(lead_ids):
                 found.left.append((names, lead_ids[room:]))
-            room -= len(lead_ids)
         return found
 
     def touching(self, segment_id: int, depends_on: Collection[str], *, is_pending: bool) -> set[int]:
@@ -105,7 +135,7 @@ class _Upkeep:
         self.moves: list[queries.Move] = []
         self.written = 0
 
-    def run(self, *, in_set_mode: bool) -> int:
+    def run(self) -> int:
         """Deal with the marks; answers how many leads were looked at, none where all must be looked at later."""
         touched = {
             id_: self.marks.touching(id_, row.depends_on, is_pending=row.pending is not None)
@@ -113,20 +143,12 @@ class _Upkeep:
         }
         pairs = {id_: leads for id_, leads in touched.items() if leads}
         done = len(set().union(*self.marks.names.values()))
-        if in_set_mode:
-            self._request(pairs)
-        elif pairs and not self._evaluate(pairs):
+        if pairs and not self._evaluate(pairs):
             done = 0
         for names, lead_ids in self.marks.left:
             queries.add_mark(self.session, names, lead_ids, self.ctx.now)
         queries.forget_marks(self.session, self.marks.ids)
         return done
-
-    def _request(self, ids: Iterable[int]) -> None:
-        """Set mode: one pass over all leads costs less than that many pairs."""
-        wanted = update(Segment).where(Segment.id.in_(sorted(ids))).values(requested_at=self.ctx.now)
-        self.session.execute(wanted)
-        self.ctx.ring("segments")
 
     def _evaluate(self, pairs: dict[int, set[int]]) -> bool:
         """Bring pairs in line with the rules; whether that could be done for any of the segments."""
@@ -173,7 +195,7 @@ class _Upkeep:
             matching = self._matching(rule, leads, members, records)
         except NexusError as error:
             log.warning("segment_upkeep_failed", tenant_id=self.ctx.tenant_id, segment_id=segment_id, error=str(error))
-            self._request([segment_id])  # the whole computation tells of it
+            _request(self.ctx, [segment_id])  # the whole computation tells of it
             return []
         moved = []
         for lead_id in sorted(leads):

@@ -35,13 +35,21 @@ def tenants_with_marks(session: Session) -> list[int]:
 
 
 def read_marks(session: Session) -> list[Row[Any]]:
-    """(id, names, lead_ids, lead_count, marked_at) of the tenant's oldest marks, which stay until :func:`forget_marks`."""
+    """(id, names, lead_count, marked_at) of the tenant's oldest marks, which stay until :func:`forget_marks`."""
     length = "jsonb_array_length" if _is_postgresql(session) else "json_array_length"
     statement = (
-        f"SELECT id, names, lead_ids, marked_at, {length}(lead_ids) AS lead_count FROM marketing_segment_marks"
+        f"SELECT id, names, marked_at, {length}(lead_ids) AS lead_count FROM marketing_segment_marks"
         f" WHERE tenant_id = :tenant_id ORDER BY id LIMIT {_MARKS}"
     )
     return list(run(session, statement, writes=False))
+
+
+def marked_leads(session: Session, ids: Sequence[int]) -> dict[int, Any]:
+    """The leads of each of a few marks."""
+    statement = (
+        f"SELECT id, lead_ids FROM marketing_segment_marks WHERE tenant_id = :tenant_id AND id IN ({ids_of(session)})"
+    )
+    return {row.id: row.lead_ids for row in run(session, statement, {"ids": as_ids(ids)}, writes=False)}
 
 
 def forget_marks(session: Session, ids: Sequence[int]) -> None:
