@@ -21,7 +21,7 @@ from pyramid.router import Router
 from nexus_marketing.builtins.blobs.files import FileBlobs
 from nexus_marketing.builtins.channels.email import EmailChannel
 from nexus_marketing.core.clock import Clock, SystemClock
-from nexus_marketing.core.contracts import Channel
+from nexus_marketing.core.contracts import BlobStore, Channel
 from nexus_marketing.core.errors import ConfigurationError
 from nexus_marketing.db.engines import DatabaseSettings, build_engines, check_versions
 from nexus_marketing.db.queries.tenants import require_tenant
@@ -98,8 +98,22 @@ def make_runtime(settings: Mapping[str, str]) -> Runtime:
         channels=_channels(parsed, clock),
         clock=clock,
         doorbell=_doorbell(parsed),
-        blobs=FileBlobs(parsed.blob_dir or parsed.state_dir / "blobs"),
+        blobs=_blobs(parsed),
     )
+
+
+def _blobs(settings: Settings) -> BlobStore:
+    if not settings.blob_url:
+        return FileBlobs(settings.blob_dir or settings.state_dir / "blobs")
+    if settings.blob_dir is not None:
+        raise ConfigurationError(
+            "nexus.blob_dir and nexus.blob_url are two places for the same: leave one of them out."
+        )
+    try:
+        from nexus_marketing.builtins.blobs.s3 import S3Blobs  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise ConfigurationError(f"nexus.blob_url needs {error.name}: pip install 'nexus-marketing[s3]'.") from error
+    return S3Blobs(settings.blob_url, settings.s3_endpoint_url or None, connections=settings.pool_size)
 
 
 def read_settings(ini: str) -> dict[str, str]:

@@ -4,6 +4,7 @@ Every key is described where it is declared; ``Settings.parse`` reports all faul
 """
 
 import os
+import re
 import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -57,6 +58,10 @@ class Settings:
     state_dir: Path = Path("var")
     #: Where attachments and uploads lie; ``blobs`` below ``state_dir`` without it. All processes need the same folder.
     blob_dir: Path | None = None
+    #: ``s3://bucket[/prefix]``: they lie there instead (needs the extra ``s3``).
+    blob_url: str = ""
+    #: The server of that bucket where it is not Amazon's.
+    s3_endpoint_url: str = ""
     pool_size: int = 10
     prepared_statements: bool = True
     chunk_size: int = 500
@@ -124,6 +129,12 @@ def _url(text: str) -> str:
     return text.rstrip("/")
 
 
+def _bucket(text: str) -> str:
+    if not re.fullmatch(r"s3://[A-Za-z0-9][A-Za-z0-9.:_-]+(/.*)?", text):
+        raise ValueError(text)
+    return text
+
+
 def _seconds(text: str) -> timedelta:
     found = timedelta(seconds=float(text))
     if found < timedelta():
@@ -143,6 +154,8 @@ _READERS: Mapping[str, _Reader] = {
     "worker_threads": _number("a whole number, not below 0", int, 0),
     "state_dir": _FOLDER,
     "blob_dir": _FOLDER,
+    "blob_url": _Reader("s3://bucket or s3://bucket/prefix", _bucket),
+    "s3_endpoint_url": _Reader("a URL that begins with http:// or https://", _url),
     "pool_size": _SIZE,
     "prepared_statements": _Reader("true or false", lambda text: {"true": True, "false": False}[text.lower()]),
     "chunk_size": _SIZE,

@@ -19,7 +19,7 @@ from nexus_marketing.db.queries.completion import broken_invariants
 from nexus_marketing.db.queries.tenants import list_tenants
 from nexus_marketing.db.queries.workers import seconds_since_worker
 from nexus_marketing.db.upgrade import require_current
-from nexus_marketing.runtime import Runtime
+from nexus_marketing.runtime import Runtime, new_blob_key
 
 _SILENCE_SECONDS = 90.0
 _SKEW_SECONDS = 2.0
@@ -37,6 +37,7 @@ def doctor(context: typer.Context, *, as_json: AsJson = False) -> None:
             "tenants": _tenants,
             "workers": _workers,
             "redis": _redis,
+            "blobs": _blobs,
             "send ledger": _ledger,
             "mail": partial(_mail, context.obj.settings().get("nexus.catcher_dir", "")),
         }
@@ -99,6 +100,11 @@ def _redis(runtime: Runtime) -> str:
     with Redis.from_url(runtime.settings.redis_url, socket_timeout=2, socket_connect_timeout=2) as client:
         client.ping()
     return "answers"
+
+
+def _blobs(runtime: Runtime) -> str:
+    runtime.blobs.get(new_blob_key(0))  # a tenant that nobody is: read only, as the operator may be another user
+    return f"{type(runtime.blobs).__name__} answers"
 
 
 def _ledger(runtime: Runtime) -> str:

@@ -1,7 +1,6 @@
 """Attachments and uploads as files below one folder: complete or not there, readable by the server only."""
 
 import os
-import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -10,10 +9,9 @@ from pathlib import Path
 from shutil import copyfileobj
 from typing import BinaryIO
 
-from nexus_marketing.core.errors import ConfigurationError
+from nexus_marketing.builtins.blobs import checked
 
 _BLOCK = 1 << 20
-_KEY = re.compile(r"[0-9]{1,19}/[0-9a-f]{32,64}")
 
 
 class FileBlobs:
@@ -59,7 +57,5 @@ class FileBlobs:
             path.parent.rmdir()
 
     def _path(self, key: str) -> Path:
-        if not _KEY.fullmatch(key):
-            raise ConfigurationError(f"{key[:80]!r} is no key of this store: write tenant/hexadecimal.")
-        tenant, _, name = key.partition("/")
+        tenant, _, name = checked(key).partition("/")
         return self._folder / tenant / name[:2] / name

@@ -1,14 +1,9 @@
 """Comments and files of engagements."""
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nexus_marketing.builtins.blobs.files import FileBlobs
-from nexus_marketing.core.contracts import BlobStore
-from nexus_marketing.core.errors import ConfigurationError
 from nexus_marketing.runtime import MemoryBlobs, Runtime
 from tests.common.factories import make_leads
 from tests.functional.conftest import Client
@@ -90,31 +85,3 @@ def test_bytes_that_were_changed_are_not_handed_out(client: Client, engagement: 
     for key in runtime.blobs._contents:
         runtime.blobs._contents[key] = b"y"
     client.get(path, status=404)
-
-
-KEY = f"7/{'ab' * 16}"
-STORES: dict[str, Callable[[Path], BlobStore]] = {"files": FileBlobs, "memory": lambda _: MemoryBlobs()}
-
-
-@pytest.mark.parametrize("make", STORES.values(), ids=STORES)
-def test_a_store_keeps_bytes_until_they_are_removed(make: Callable[[Path], BlobStore], tmp_path: Path) -> None:
-    store = make(tmp_path)
-    assert store.get(KEY) is None
-    store.put(KEY, b"\x00\xff")
-    assert store.get(KEY) == b"\x00\xff"
-    for _ in range(2):
-        store.delete(KEY)
-    assert store.get(KEY) is None
-
-
-@pytest.mark.parametrize("key", ["../x", "7/../../etc/passwd", "/etc/passwd", "7/" + "z" * 32, ""])
-def test_a_key_reaches_no_other_file(tmp_path: Path, key: str) -> None:
-    with pytest.raises(ConfigurationError, match="no key"):
-        FileBlobs(tmp_path).put(key, b"x")
-
-
-def test_files_are_for_the_server_alone_and_never_half_there(tmp_path: Path) -> None:
-    FileBlobs(tmp_path).put(KEY, b"x")
-    files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert [path.name for path in files] == ["ab" * 16]
-    assert files[0].stat().st_mode & 0o077 == 0

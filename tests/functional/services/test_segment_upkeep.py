@@ -9,7 +9,7 @@ from sqlalchemy import event, func, select, update
 from nexus_marketing.core.errors import ConditionError, Conflict, ValidationError
 from nexus_marketing.core.events import SegmentChanged
 from nexus_marketing.core.values import canonical_datetime
-from nexus_marketing.db.models import Hit, Lead, Segment, SegmentMark, Timer
+from nexus_marketing.db.models import Hit, Lead, Segment, SegmentMark, Tenant, Timer
 from nexus_marketing.db.queries import segments as queries
 from nexus_marketing.db.queries.upkeep import try_upkeep
 from nexus_marketing.runtime import Runtime
@@ -170,6 +170,21 @@ class TestChanges:
         assert recalculate_requested(runtime) == 1
         assert members(runtime, tenant, segment_id) == set(ids)
         assert {cause for _, _, cause in changes(runtime, tenant, segment_id)} == {"refresh"}
+
+    def test_a_rule_that_fits_no_longer_is_told_and_holds_nothing_up(self, runtime, tenant, built):
+        segment_id, ids = built
+        with runtime.work(None, role="owner") as ctx:
+            ctx.session.get(Tenant, tenant).settings = {"fields": {"seats": "number"}}
+        broken = create(runtime, tenant, name="broken", conditions="seats > 5 AND score > 1")
+        settle(runtime)
+        with runtime.work(None, role="owner") as ctx:
+            ctx.session.get(Tenant, tenant).settings = {}
+        set_scores(runtime, tenant, {ids[0]: 80})
+        assert keep_segments(runtime) == 1
+        assert members(runtime, tenant, segment_id) == {ids[0]}
+        assert recalculate_requested(runtime) == 1
+        with runtime.work(tenant, mode="read") as ctx:
+            assert "seats" in ctx.session.get(Segment, (tenant, broken)).error
 
     def test_large_marks_are_dealt_with_in_pieces(self, runtime, tenant, built, monkeypatch):
         segment_id, ids = built
