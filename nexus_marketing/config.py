@@ -19,9 +19,10 @@ from pyramid.config import Configurator
 from pyramid.router import Router
 
 from nexus_marketing.builtins.blobs.files import FileBlobs
+from nexus_marketing.builtins.caches.memory import MemoryCache
 from nexus_marketing.builtins.channels.email import EmailChannel
 from nexus_marketing.core.clock import Clock, SystemClock
-from nexus_marketing.core.contracts import BlobStore, Channel
+from nexus_marketing.core.contracts import BlobStore, Cache, Channel
 from nexus_marketing.core.errors import ConfigurationError
 from nexus_marketing.db.engines import DatabaseSettings, build_engines, check_versions
 from nexus_marketing.db.queries.tenants import require_tenant
@@ -99,6 +100,7 @@ def make_runtime(settings: Mapping[str, str]) -> Runtime:
         clock=clock,
         doorbell=_doorbell(parsed),
         blobs=_blobs(parsed),
+        cache=_cache(parsed),
     )
 
 
@@ -114,6 +116,14 @@ def _blobs(settings: Settings) -> BlobStore:
     except ImportError as error:
         raise ConfigurationError(f"nexus.blob_url needs {error.name}: pip install 'nexus-marketing[s3]'.") from error
     return S3Blobs(settings.blob_url, settings.s3_endpoint_url or None, connections=settings.pool_size)
+
+
+def _cache(settings: Settings) -> Cache:
+    if not settings.redis_url:
+        return MemoryCache(time.monotonic)
+    from nexus_marketing.builtins.caches.redis import RedisCache  # noqa: PLC0415 - loads Redis
+
+    return RedisCache(settings.redis_url)
 
 
 def read_settings(ini: str) -> dict[str, str]:

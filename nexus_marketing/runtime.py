@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from random import Random
 from tempfile import NamedTemporaryFile
@@ -20,7 +20,7 @@ from transaction.interfaces import ITransactionManager
 
 from nexus_marketing.core.actors import SYSTEM, Actor
 from nexus_marketing.core.clock import Clock, SystemClock
-from nexus_marketing.core.contracts import BlobStore, Channel
+from nexus_marketing.core.contracts import BlobStore, Cache, Channel
 from nexus_marketing.core.events import Event
 from nexus_marketing.core.hub import HUB, EventHub
 from nexus_marketing.db.engines import Engines
@@ -106,6 +106,18 @@ class MemoryBlobs:
         self._contents.pop(key, None)
 
 
+class NoCache:
+    """Forgets at once: for programs that end soon."""
+
+    def get(self, tenant_id: int, key: str) -> None:
+        """Nothing."""
+        del tenant_id, key
+
+    def put(self, tenant_id: int, key: str, value: bytes, lifetime: timedelta) -> None:
+        """Let it go."""
+        del tenant_id, key, value, lifetime
+
+
 @dataclass(frozen=True, slots=True)
 class Access:
     """How a unit of work reaches the database: ``mode``, ``role`` and the timeout as in ``db.engines``."""
@@ -128,6 +140,7 @@ class Runtime:
     telemetry: Telemetry = field(default_factory=NullTelemetry)
     doorbell: Doorbell = field(default_factory=MemoryDoorbell)
     blobs: BlobStore = field(default_factory=MemoryBlobs)
+    cache: Cache = field(default_factory=NoCache)
     hub: EventHub = HUB
 
     @contextmanager

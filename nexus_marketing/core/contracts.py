@@ -7,6 +7,7 @@ nor Pyramid; everything that crosses the border is a frozen dataclass, or a name
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol, runtime_checkable
@@ -196,6 +197,18 @@ class BlobStore(Protocol):
 
     def delete(self, key: str) -> None:
         """Remove it; what is gone already is no fault."""
+        ...
+
+
+class Cache(Protocol):
+    """Where values are kept for a while that can be computed again; may forget any of them at any time."""
+
+    def get(self, tenant_id: int, key: str) -> bytes | None:
+        """What was put there, or nothing. Never raises for a cache that is away."""
+        ...
+
+    def put(self, tenant_id: int, key: str, value: bytes, lifetime: timedelta) -> None:
+        """Keep a value for at most so long."""
         ...
 
 

@@ -232,7 +232,7 @@ def _measured(ctx: Context, campaign: Campaign) -> CampaignState:
     """The state with what the ledger counted beside what programs recorded."""
     state = state_of(campaign)
     sends = ctx.session.scalars(select(Send.id).where(Send.campaign_id == campaign.id)).all()
-    sent = sum(row.n for row in ledger_counts(ctx.session, sends) if row.state in _HANDED_OVER)
+    sent = sum(row.n for send_id in sends for row in ledger_counts(ctx.session, send_id) if row.state in _HANDED_OVER)
     return replace(state, counters={**state.counters, "email_sent": state.counters.get("email_sent", 0) + sent})
 
 

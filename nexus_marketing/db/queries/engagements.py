@@ -127,15 +127,12 @@ def remember_recipients(session: Session, rows: Sequence[Values]) -> None:
     run(session, statement, {"rows": as_rows(rows)}, writes=True)
 
 
-def ledger_counts(session: Session, send_ids: Sequence[int]) -> list[Row[Any]]:
-    """(send_id, state, reason, n): what a send's numbers are derived from."""
-    found: list[Row[Any]] = []
-    for send_id in send_ids:
-        found += run(
-            session,
-            "SELECT send_id, state, CASE WHEN state = 'skipped' THEN reason END AS reason, count(*) AS n"
-            " FROM marketing_deliveries WHERE tenant_id = :tenant_id AND send_id = :send_id GROUP BY 1, 2, 3",
-            {"send_id": send_id},
-            writes=False,
-        ).all()
-    return found
+def ledger_counts(session: Session, send_id: int) -> Sequence[Row[Any]]:
+    """(state, reason, n): what a send's numbers are derived from."""
+    return run(
+        session,
+        "SELECT state, CASE WHEN state = 'skipped' THEN reason END AS reason, count(*) AS n"
+        " FROM marketing_deliveries WHERE tenant_id = :tenant_id AND send_id = :send_id GROUP BY 1, 2",
+        {"send_id": send_id},
+        writes=False,
+    ).all()
