@@ -91,6 +91,6 @@ def test_few_leads_are_counted_every_time(caching, tenant):
     make_leads(caching, tenant, 20)
     with caching.work(tenant, mode="read") as ctx:
         before = estimate_size(ctx, "score >= 0")[0].count
-    make_leads(caching, tenant, 5, first=20)
+    make_leads(caching, tenant, 5, first=100)
     with caching.work(tenant, mode="read") as ctx:
         assert estimate_size(ctx, "score >= 0")[0].count == before + 5
