@@ -104,7 +104,7 @@ def _minijinja(html: str, count: int) -> Callable[[], float]:
 def _recipient(number: int, columns: Sequence[str]) -> Recipient:
     values = {name: text.format(n=number) for name, text in _LEAD.items()}
     lead = tuple(values.get(name, {"plan": "pro"}) for name in columns)
-    return Recipient(number, number, 0, None, values["email"], values["email"], "US", lead)
+    return Recipient(number, number, 0, None, values["email"], values["email"], "US", None, lead)
 
 
 def _html() -> str:

@@ -115,7 +115,7 @@ def _blobs(settings: Settings) -> BlobStore:
         from nexus_marketing.builtins.blobs.s3 import S3Blobs  # noqa: PLC0415 - an extra
     except ImportError as error:
         raise ConfigurationError(f"nexus.blob_url needs {error.name}: pip install 'nexus-marketing[s3]'.") from error
-    return S3Blobs(settings.blob_url, settings.s3_endpoint_url or None, connections=settings.pool_size)
+    return S3Blobs(settings.blob_url, settings.blob_endpoint_url or None, connections=settings.pool_size)
 
 
 def _cache(settings: Settings) -> Cache:

@@ -61,7 +61,7 @@ class Settings:
     #: ``s3://bucket[/prefix]``: they lie there instead (needs the extra ``s3``).
     blob_url: str = ""
     #: The server of that bucket where it is not Amazon's.
-    s3_endpoint_url: str = ""
+    blob_endpoint_url: str = ""
     pool_size: int = 10
     prepared_statements: bool = True
     chunk_size: int = 500
@@ -155,7 +155,7 @@ _READERS: Mapping[str, _Reader] = {
     "state_dir": _FOLDER,
     "blob_dir": _FOLDER,
     "blob_url": _Reader("s3://bucket or s3://bucket/prefix", _bucket),
-    "s3_endpoint_url": _Reader("a URL that begins with http:// or https://", _url),
+    "blob_endpoint_url": _Reader("a URL that begins with http:// or https://", _url),
     "pool_size": _SIZE,
     "prepared_statements": _Reader("true or false", lambda text: {"true": True, "false": False}[text.lower()]),
     "chunk_size": _SIZE,

@@ -12,6 +12,7 @@ _RESOURCES = (
     "segments",
     "scores",
     "lead_scores",
+    "lead_explanations",
     "templates",
     "definitions",
     "campaigns",

@@ -59,6 +59,17 @@ class SkipReason(StrEnum):
     PLUGIN_MISSING = "plugin_missing"
 
 
+class HoldReason(StrEnum):
+    """Why a recipient who is planned waits until ``due_at``; without one it is a retry."""
+
+    #: The first hand-over had no answer (transactional, ``resend_once``).
+    AMBIGUOUS = "ambiguous"
+    QUIET_HOURS = "quiet_hours"
+    CAP = "cap"
+    #: Another send is due for the same lead and goes first.
+    OUTRANKED = "outranked"
+
+
 class FailReason(StrEnum):
     """Why a hand-over failed for good."""
 

@@ -7,6 +7,7 @@ waited for: five wake-ups of another process instead of one.
 
 import select
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from types import TracebackType
 from typing import Any, Self
@@ -62,8 +63,10 @@ class DurableStatement:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Drop the connection of a statement that nobody waited for."""
-        self._drop()
+        """See a statement through that nobody waited for: committed later, it would undo what comes after it."""
+        if self._lent is not None:
+            with suppress(psycopg.Error):
+                self.rows()
 
     def rows(self) -> Sequence[tuple[Any, ...]]:
         """Wait for the commit; what the statement returned.

@@ -22,6 +22,7 @@ from nexus_marketing.core.messages import (
     value_key,
     with_url_prefixes,
 )
+from nexus_marketing.core.pacing.frequency import DEFAULT_PRIORITY, Rank
 from nexus_marketing.core.tracking import TokenKind, TokenUse
 from nexus_marketing.db.models import Send, TemplateVersion
 from nexus_marketing.db.queries.deliveries import LEAD_COLUMNS, Recipient
@@ -41,6 +42,13 @@ class SendContent:
     sender: Mapping[str, Any]
     campaign_id: int
     launched_at: datetime
+    priority: int = DEFAULT_PRIORITY
+    obeys_caps: bool = True
+
+    @property
+    def rank(self) -> Rank:
+        """Who goes first where another send is due for the same lead."""
+        return Rank(self.priority, self.send_id)
 
     def content(self, public_url: str) -> Content:
         """What the channel compiles: our URLs up to their tokens are part of the text."""
@@ -73,6 +81,8 @@ def load_content(session: Session, send: Send) -> SendContent:
         send.sender,
         send.campaign_id,
         send.created_at,
+        send.priority,
+        send.obeys_caps,
     )
 
 

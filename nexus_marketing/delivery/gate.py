@@ -1,9 +1,12 @@
 """The gate: the only way to a channel. Whoever may not be written to is settled here, with the reason."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
+from random import Random
+from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from nexus_marketing.core.campaigns import MessageClass
@@ -13,7 +16,9 @@ from nexus_marketing.db.models import Tenant
 from nexus_marketing.db.queries.deliveries import Recipient, Settlement
 from nexus_marketing.db.queries.privacy import consent_states, suppressed_hashes
 from nexus_marketing.db.tenancy import tenant_of
+from nexus_marketing.db.types import read_moment
 from nexus_marketing.delivery.composing import SendContent
+from nexus_marketing.delivery.holding import Holding
 from nexus_marketing.keys import Keys
 
 
@@ -23,6 +28,7 @@ class Gate:
 
     keys: Keys
     content: SendContent
+    rng: Random = field(default_factory=Random)
     known: dict[int, bytes] = field(default_factory=dict)
 
     def decide(self, session: Session, rows: Sequence[Recipient]) -> tuple[list[Recipient], list[Settlement]]:
@@ -31,28 +37,42 @@ class Gate:
         self.known.clear()
         hashed = self.keys.address_hashes(self.content.tenant_id, [row.email_norm for row in rows if row.email_norm])
         self.known.update(zip([row.seq for row in rows if row.email_norm], hashed, strict=True))
-        reasons = self._reasons(session, rows)
-        if not reasons:
-            return list(rows), []
-        passing = [row for row in rows if row.seq not in reasons]
-        return passing, [_skip(seq, reason) for seq, reason in reasons.items()]
+        policy = _policy(session) if self.content.message_class is MessageClass.MARKETING else None
+        reasons = self._reasons(session, rows, policy)
+        passing = [row for row in rows if row.seq not in reasons] if reasons else list(rows)
+        settled = [_skip(seq, reason) for seq, reason in reasons.items()]
+        if policy is not None and passing:
+            settled += self._held(session, passing, policy)
+        if len(settled) == len(reasons):
+            return passing, settled
+        others = {settlement.seq for settlement in settled}
+        return [row for row in passing if row.seq not in others], settled
+
+    def _held(self, session: Session, rows: Sequence[Recipient], policy: "_Policy") -> list[Settlement]:
+        content = self.content
+        holding = Holding.of(
+            policy.settings, content.channel, content.rank, policy.now, self.rng, obeys_caps=content.obeys_caps
+        )
+        return holding.decide(session, rows)
 
     def hashes(self, rows: Sequence[Recipient]) -> dict[int, bytes]:
         """Keyed hashes of the addresses of recipients that passed, by ``seq``: each window asks for them once more."""
         known = self.known
         return {row.seq: known[row.seq] for row in rows}
 
-    def _reasons(self, session: Session, rows: Sequence[Recipient]) -> dict[int, SkipReason]:
+    def _reasons(self, session: Session, rows: Sequence[Recipient], policy: "_Policy | None") -> dict[int, SkipReason]:
         reasons = {row.seq: SkipReason.NO_ADDRESS for row in rows if not row.email_norm}
         open_rows = [row for row in rows if row.seq not in reasons]
         reasons |= dict.fromkeys(self._suppressed(session), SkipReason.SUPPRESSED)
-        if self.content.message_class is MessageClass.MARKETING:
-            reasons |= self._without_consent(session, [row for row in open_rows if row.seq not in reasons])
+        if policy is not None:
+            open_rows = [row for row in open_rows if row.seq not in reasons]
+            reasons |= self._without_consent(session, open_rows, policy.consent)
         return reasons
 
-    def _without_consent(self, session: Session, rows: Sequence[Recipient]) -> dict[int, SkipReason]:
+    def _without_consent(
+        self, session: Session, rows: Sequence[Recipient], policy: ConsentPolicy
+    ) -> dict[int, SkipReason]:
         """BR-011: consent where the law asks for it; a withdrawal counts everywhere."""
-        policy = _consent_policy(session)
         states = consent_states(session, [row.lead_id for row in rows], self.content.channel, "marketing")
         needed = {country: consent_needed(country, policy) for country in {row.country for row in rows}}
         reasons = {}
@@ -71,10 +91,22 @@ class Gate:
         return {seq for seq, hashed in self.known.items() if hashed in found}
 
 
-def _consent_policy(session: Session) -> ConsentPolicy:
+@dataclass(frozen=True, slots=True)
+class _Policy:
+    """What the tenant decided, and the moment at which the gate looks (the database's)."""
+
+    settings: Mapping[str, Any]
+    now: datetime
+
+    @property
+    def consent(self) -> ConsentPolicy:
+        return ConsentPolicy(self.settings.get("consent_policy", ConsentPolicy.EU))
+
+
+def _policy(session: Session) -> _Policy:
     # The column alone: loading the row as an object takes three times as long.
-    settings = session.scalar(select(Tenant.settings).where(Tenant.id == tenant_of(session))) or {}
-    return ConsentPolicy(settings.get("consent_policy", ConsentPolicy.EU))
+    row = session.execute(select(Tenant.settings, func.nexus_now()).where(Tenant.id == tenant_of(session))).one()
+    return _Policy(row[0] or {}, read_moment(row[1]))
 
 
 def _skip(seq: int, reason: SkipReason) -> Settlement:

@@ -6,11 +6,9 @@ from random import Random
 
 from nexus_marketing.core.campaigns import MessageClass
 from nexus_marketing.core.contracts import Outcome, OutcomeKind
-from nexus_marketing.core.deliveries import DeliveryState, FailReason
+from nexus_marketing.core.deliveries import DeliveryState, FailReason, HoldReason
 from nexus_marketing.db.queries.deliveries import Settlement
 
-#: On a row that is planned again: the first hand-over had no answer (transactional, ``resend_once``).
-AMBIGUOUS = "ambiguous"
 _FIRST_RETRY_SECONDS = 60.0
 _LONGEST_RETRY_SECONDS = 6 * 3600.0
 _THROTTLED_SECONDS = 30.0
@@ -42,7 +40,7 @@ def settlement(
     Args:
         outcome: what the channel answered.
         attempts: refused hand-overs before this one.
-        mark: ``AMBIGUOUS`` if an earlier hand-over had no answer.
+        mark: ``ambiguous`` if an earlier hand-over had no answer.
     """
     kind, code = outcome.kind, outcome.code[:64] or None
     if kind is OutcomeKind.ACCEPTED:
@@ -63,9 +61,9 @@ def settlement(
 
 def unknown(seq: int, attempts: int, mark: str | None, message_class: MessageClass, policy: RetryPolicy) -> Settlement:
     """Handed over without an answer: marketing holds, transactional goes out once more, later."""
-    if message_class is MessageClass.TRANSACTIONAL and mark != AMBIGUOUS:
+    if message_class is MessageClass.TRANSACTIONAL and mark != HoldReason.AMBIGUOUS:
         wait = 2 * policy.lease.total_seconds()
-        return Settlement(seq, DeliveryState.PLANNED, AMBIGUOUS, None, attempts, due_in_seconds=wait)
+        return Settlement(seq, DeliveryState.PLANNED, HoldReason.AMBIGUOUS, None, attempts, due_in_seconds=wait)
     return Settlement(seq, DeliveryState.UNKNOWN, mark, None, attempts)
 
 

@@ -142,7 +142,7 @@ class Sender:
             return None
         return Parts(
             runtime=self.runtime,
-            gate=Gate(self.runtime.keys, content),
+            gate=Gate(self.runtime.keys, content, self.runtime.rng),
             composer=Composer(self.runtime, content),
             session=channel.open(content.sender, content.content(self.runtime.settings.public_url)),
             journal=self._own_journal(),

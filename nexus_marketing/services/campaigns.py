@@ -24,6 +24,7 @@ from nexus_marketing.core.engine.lifecycle import Move
 from nexus_marketing.core.errors import Conflict, Problem, TransitionRefused, ValidationError
 from nexus_marketing.core.events import CampaignCreated, campaign_event
 from nexus_marketing.core.money import minor_units
+from nexus_marketing.core.pacing.frequency import DEFAULT_PRIORITY
 from nexus_marketing.core.values import canonical
 from nexus_marketing.db.base import Base
 from nexus_marketing.db.models import Campaign, Member, Segment, Send, Template
@@ -55,7 +56,8 @@ def create_campaign(ctx: Context, data: Mapping[str, Any]) -> Campaign:
     """Write down a campaign as a draft.
 
     Args:
-        data: ``name``; optional ``message_class``, ``channel``, ``segment_id``, ``template_id``, ``owner_id``,
+        data: ``name``; optional ``message_class``, ``channel``, ``priority`` (0 to 100), ``obeys_caps``,
+            ``counts_toward_caps``, ``segment_id``, ``template_id``, ``owner_id``,
             ``subject_type``, ``subject_id``, ``data``, ``budget`` (major units) and ``currency``. With
             ``definition_id`` (and ``definition_version``; the one in force where it is left out) the
             definition gives what is left out here, and ``data`` are held against its ``dataSchema``.
@@ -71,6 +73,9 @@ def create_campaign(ctx: Context, data: Mapping[str, Any]) -> Campaign:
         **{
             "message_class": MessageClass.MARKETING,
             "channel": "email",
+            "priority": DEFAULT_PRIORITY,
+            "obeys_caps": True,
+            "counts_toward_caps": True,
             "data": {},
             **values,
             "status": CampaignStatus.DRAFT,

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from sqlalchemy import select
 
-from nexus_marketing.core.deliveries import DeliveryState, SkipReason
+from nexus_marketing.core.deliveries import DeliveryState, HoldReason, SkipReason
 from nexus_marketing.db.models import Delivery, SegmentMember, Send
 from nexus_marketing.runtime import Context
 
@@ -28,12 +28,19 @@ _REASONS: Final[Mapping[str, str]] = {
     SkipReason.CONSENT_EXPIRED: "the consent had expired",
     SkipReason.OBJECTED: "the lead has withdrawn consent",
     SkipReason.CAP: "the lead had enough messages in that time",
+    SkipReason.QUIET_EXPIRED: "quiet hours would have held it back for too long",
     SkipReason.HOLDOUT: "the lead was drawn into the control group",
     SkipReason.DUPLICATE_ADDRESS: "another lead with the same address got it",
     SkipReason.MISSING_VARIABLE: "the message needs a value that the lead does not have",
     SkipReason.RENDER_ERROR: "the message could not be made from the lead's values",
     SkipReason.MISSED: "the send came too late",
     SkipReason.CANCELLED: "the campaign was cancelled",
+}
+
+_HOLDS: Final[Mapping[str, str]] = {
+    HoldReason.QUIET_HOURS: "it is held for quiet hours",
+    HoldReason.CAP: "the lead had enough messages, it waits for room",
+    HoldReason.AMBIGUOUS: "nobody knows whether the first attempt left; the second waits",
 }
 
 
@@ -64,8 +71,16 @@ def _sentence(row: Delivery) -> str:
     if row.state == DeliveryState.FAILED and row.provider_code:
         return f"{sentence[:-1]}: the server answered {row.provider_code} ({row.reason})."
     if row.state == DeliveryState.PLANNED and row.due_at is not None:
-        return f"{sentence[:-1]}: attempt {row.attempts + 1} is due at {row.due_at.isoformat()}."
+        return f"{sentence[:-1]}: {_waiting(row)}."
     return sentence
+
+
+def _waiting(row: Delivery) -> str:
+    at = row.due_at.isoformat() if row.due_at is not None else ""
+    if row.reason == HoldReason.OUTRANKED:
+        return f"{row.provider_code} is due for the same lead and goes first; it is looked at again at {at}"
+    held = _HOLDS.get(row.reason or "")
+    return f"{held} until {at}" if held else f"attempt {row.attempts + 1} is due at {at}"
 
 
 def _never_planned(ctx: Context, lead_id: int, campaign_id: int) -> str:

@@ -7,6 +7,8 @@ from typing import Final
 from nexus_marketing.core.audience import normalise_field, read_rule
 from nexus_marketing.core.audience.custom import DECLARABLE
 from nexus_marketing.core.errors import Problem, ValidationError
+from nexus_marketing.core.pacing.frequency import check_caps
+from nexus_marketing.core.pacing.quiet import check_quiet_hours
 from nexus_marketing.core.privacy import ConsentPolicy
 from nexus_marketing.core.values import Canonical, canonical
 
@@ -16,7 +18,8 @@ def check_settings(settings: Mapping[str, object], path: str = "settings") -> di
 
     Keys: ``consent_policy`` (``eu``, ``always``, ``never``), ``default_country`` (whose numbers a phone
     without a country code is one of), ``default_locale``, ``default_time_zone``, ``fields`` (own lead
-    field → type, or a table as ``core.audience.custom.read_rule`` takes it), ``segment_budget`` (what the
+    field → type, or a table as ``core.audience.custom.read_rule`` takes it), ``frequency_caps`` (``core.pacing.frequency.check_caps``),
+    ``quiet_hours`` (``core.pacing.quiet.check_quiet_hours``), ``segment_budget`` (what the
     rules of all segments may cost together, ``core.segments.PRICES``).
 
     Raises:
@@ -28,10 +31,17 @@ def check_settings(settings: Mapping[str, object], path: str = "settings") -> di
         try:
             checked[name] = _SETTINGS[name](settings[name])
         except ValidationError as error:
-            problems += [Problem(f"{path}.{name}", each.code, each.message) for each in error.problems]
+            problems += [
+                Problem(_below(f"{path}.{name}", each.path), each.code, each.message) for each in error.problems
+            ]
     if problems:
         raise ValidationError(problems=sorted(problems, key=lambda problem: problem.path))
     return checked
+
+
+def _below(path: str, place: str) -> str:
+    """Where in a setting of several parts a fault is; the others name no place of their own."""
+    return path + place if place.startswith("[") else path
 
 
 def unknown_keys(given: Mapping[str, object], known: Mapping[str, object], path: str) -> list[Problem]:
@@ -84,5 +94,7 @@ _SETTINGS: Final[Mapping[str, Callable[[object], Canonical]]] = {
     "default_locale": lambda value: normalise_field("locale", value),
     "default_time_zone": lambda value: normalise_field("time_zone", value),
     "fields": _fields,
+    "frequency_caps": lambda value: canonical(check_caps(value), "frequency_caps"),
+    "quiet_hours": lambda value: canonical(check_quiet_hours(value), "quiet_hours"),
     "segment_budget": _segment_budget,
 }

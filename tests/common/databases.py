@@ -65,6 +65,10 @@ class DatabaseTime:
         """Move database time forward by ``timedelta(**delta)`` for every connection."""
         self._move_to(self.offset + timedelta(**delta))
 
+    def set_to(self, moment: datetime) -> None:
+        """Let database time be this moment, and go on from there."""
+        self._move_to(moment - datetime.now(UTC))
+
     def reset(self) -> None:
         """Back to this machine's time."""
         if self.offset:

@@ -131,7 +131,7 @@ class TestSettings:
         return {"nexus.database_url": f"sqlite:///{tmp_path}/nexus.db", "nexus.state_dir": str(tmp_path)}
 
     def test_a_bucket_is_one_line(self, settings: dict[str, str], bucket: str, s3_url: str) -> None:
-        settings |= {"nexus.blob_url": f"s3://{bucket}/x", "nexus.s3_endpoint_url": s3_url}
+        settings |= {"nexus.blob_url": f"s3://{bucket}/x", "nexus.blob_endpoint_url": s3_url}
         with closing(make_runtime(settings)) as runtime:
             runtime.blobs.put(KEY, b"x")
         assert S3Blobs(f"s3://{bucket}/x", s3_url).get(KEY) == b"x"

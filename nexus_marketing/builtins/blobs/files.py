@@ -9,7 +9,7 @@ from pathlib import Path
 from shutil import copyfileobj
 from typing import BinaryIO
 
-from nexus_marketing.builtins.blobs import checked
+from nexus_marketing.builtins.blobs.keys import checked
 
 _BLOCK = 1 << 20
 

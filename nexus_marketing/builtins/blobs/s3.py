@@ -21,7 +21,7 @@ from boto3.exceptions import Boto3Error
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from nexus_marketing.builtins.blobs import checked
+from nexus_marketing.builtins.blobs.keys import checked
 from nexus_marketing.core.errors import ConfigurationError, Unavailable
 
 _BLOCK = 1 << 20

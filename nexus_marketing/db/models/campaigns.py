@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Index, text
+from sqlalchemy import Index, SmallInteger, text, true
 from sqlalchemy.orm import Mapped
 
 from nexus_marketing.core.campaigns import CampaignStatus, MessageClass
@@ -53,6 +53,10 @@ class Campaign(TenantKeyed, Base):
     status_reason: Mapped[str | None] = plain()
     message_class: Mapped[str] = plain()
     channel: Mapped[str] = plain()
+    #: Who goes first where two are due for the same lead: 0 to 100, the higher.
+    priority: Mapped[int] = plain(SmallInteger, server_default=text("50"))
+    obeys_caps: Mapped[bool] = plain(server_default=true())
+    counts_toward_caps: Mapped[bool] = plain(server_default=true())
     segment_id: Mapped[int | None] = plain()
     template_id: Mapped[int | None] = plain()
     owner_id: Mapped[int | None] = plain()

@@ -7,7 +7,7 @@ outcome), ``claimed`` and ``handed over`` are derived from the chunk (BEHAVIOUR.
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Index, SmallInteger, text
+from sqlalchemy import Index, SmallInteger, text, true
 from sqlalchemy.orm import Mapped
 
 from nexus_marketing.core.deliveries import OPEN_SENDS, SendStatus
@@ -76,6 +76,10 @@ class Send(TenantKeyed, Base):
     template_id: Mapped[int] = plain()
     template_version: Mapped[int] = plain()
     sender: Mapped[dict[str, Any]] = plain()
+    #: Of the campaign, as it was at the launch.
+    priority: Mapped[int] = plain(SmallInteger, server_default=text("50"))
+    obeys_caps: Mapped[bool] = plain(server_default=true())
+    counts_toward_caps: Mapped[bool] = plain(server_default=true())
     plan_cursor: Mapped[int] = plain(server_default=text("0"))
     planned: Mapped[int] = plain(server_default=text("0"))
     #: When the audience was frozen whole; nobody is added after it.
@@ -122,7 +126,8 @@ class Delivery(TenantScoped, Base):
             postgresql_where=text("due_at IS NOT NULL"),
             sqlite_where=text("due_at IS NOT NULL"),
         ),
-        Index("ix_marketing_deliveries_lead", "tenant_id", "lead_id"),
+        # With the send: the gate asks what a lead got of late, and sends that are over for long need not be read.
+        Index("ix_marketing_deliveries_lead", "tenant_id", "lead_id", "send_id"),
     )
 
     send_id: Mapped[int] = plain(primary_key=True, autoincrement=False)

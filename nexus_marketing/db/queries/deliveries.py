@@ -98,7 +98,8 @@ def chunk_members(value: Any) -> tuple[int, ...] | None:
 
 
 _ROWS = """
-SELECT d.seq, d.lead_id, d.attempts, d.reason, l.email, l.email_norm, l.country{columns}
+SELECT d.seq, d.lead_id, d.attempts, CASE WHEN d.reason = 'ambiguous' THEN d.reason END AS mark,
+  l.email, l.email_norm, l.country, l.time_zone{columns}
 FROM marketing_deliveries d
 JOIN marketing_leads l ON l.tenant_id = d.tenant_id AND l.id = d.lead_id
 WHERE d.tenant_id = :tenant_id AND d.send_id = :send_id AND d.seq BETWEEN :lo AND :hi AND d.state = 'planned'
@@ -134,6 +135,7 @@ class Recipient(NamedTuple):
     email: str | None
     email_norm: str | None
     country: str | None
+    time_zone: str | None
     lead: tuple[Any, ...]
 
 
@@ -284,7 +286,7 @@ WHERE tenant_id = :tenant_id AND send_id = :send_id AND chunk_no = :chunk_no AND
 RETURNING seq_lo, seq_hi, seqs, intent_lo, intent_hi, fence
 """
 _OPEN_INTENT = """
-SELECT seq, attempts, reason AS mark FROM marketing_deliveries
+SELECT seq, attempts, CASE WHEN reason = 'ambiguous' THEN reason END AS mark FROM marketing_deliveries
 WHERE tenant_id = :tenant_id AND send_id = :send_id AND seq BETWEEN :lo AND :hi AND state = 'planned'
   AND due_at {lane}
 ORDER BY seq

@@ -15,9 +15,22 @@ def try_lock(session: Session, number: int) -> bool:
     return bool(run(session, _TRY_LOCK, {"lock": number}, writes=False).scalar())
 
 
+_WAIT_LOCK = "SELECT pg_advisory_xact_lock(CAST(:lock AS bigint) + 0 * :tenant_id)"
+
+
+def wait_alone(session: Session, work: str) -> None:
+    """Until the transaction ends nobody else does this kind of work for the session's tenant; on SQLite nobody can."""
+    if is_postgresql(session):
+        run(session, _WAIT_LOCK, {"lock": _number(session, work)}, writes=False)
+
+
 def try_alone(session: Session, work: str) -> bool:
     """Whether nobody else does this kind of work for the session's tenant; on SQLite the single writer is alone."""
     if not is_postgresql(session):
         return True
+    return try_lock(session, _number(session, work))
+
+
+def _number(session: Session, work: str) -> int:
     digest = blake2b(f"{work}:{tenant_of(session)}".encode(), digest_size=8).digest()
-    return try_lock(session, int.from_bytes(digest, signed=True))
+    return int.from_bytes(digest, signed=True)

@@ -94,7 +94,7 @@ class PendingWindow:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Let go of what nobody waited for."""
+        """See through what nobody waited for."""
         if self._statement is not None:
             self._statement.__exit__(kind, error, trace)
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from nexus_marketing.core.campaigns import MessageClass
 from nexus_marketing.core.contracts import Outcome, OutcomeKind
-from nexus_marketing.core.deliveries import DeliveryState
+from nexus_marketing.core.deliveries import DeliveryState, HoldReason
 from nexus_marketing.delivery.handover import MAX_WINDOW, Pace
-from nexus_marketing.delivery.outcomes import AMBIGUOUS, RetryPolicy, settlement
+from nexus_marketing.delivery.outcomes import RetryPolicy, settlement
 
 pytestmark = pytest.mark.req("REL-005", "REL-007")
 
@@ -20,7 +20,7 @@ kinds = st.sampled_from(list(OutcomeKind))
 classes = st.sampled_from(list(MessageClass))
 
 
-@given(kinds, classes, st.integers(0, 20), st.sampled_from([None, AMBIGUOUS]), st.integers(0, 1000))
+@given(kinds, classes, st.integers(0, 20), st.sampled_from([None, HoldReason.AMBIGUOUS]), st.integers(0, 1000))
 def test_every_outcome_is_final_or_has_its_time(
     kind: OutcomeKind, message_class: MessageClass, attempts: int, mark: str | None, seed: int
 ) -> None:

@@ -1,0 +1,77 @@
+"""Rules as a tenant writes them down: a list of tables, every fault of every table with its place."""
+
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from typing import Any, NoReturn, TypeVar
+
+from nexus_marketing.core.errors import Problem, ValidationError
+
+Choice = TypeVar("Choice", bound=StrEnum)
+
+
+def checked_tables(value: object, name: str, read: Callable[["Table"], object]) -> list[dict[str, Any]]:
+    """The list in the form in which it is stored.
+
+    Args:
+        value: as it was written.
+        name: of the setting.
+        read: makes a rule of a table, or refuses it.
+
+    Raises:
+        ValidationError: it is no list, or every fault of its tables.
+    """
+    if not isinstance(value, list):
+        raise ValidationError.at("", "not_a_list", f"{name} is a list of tables, empty where there are none.")
+    problems: list[Problem] = []
+    for index, document in enumerate(value):
+        try:
+            read(Table(document, f"[{index}]"))
+        except ValidationError as error:
+            problems += error.problems
+    if problems:
+        raise ValidationError(problems=problems)
+    return [dict(document) for document in value]
+
+
+class Table:
+    """One table and where it stands."""
+
+    def __init__(self, document: object, path: str = "") -> None:
+        if not isinstance(document, Mapping):
+            raise ValidationError.at(path, "not_a_table", f"{document!r} is no table of names and values.")
+        self._document, self._path = document, path
+
+    def only(self, *known: str) -> None:
+        """Refuse other keys."""
+        for key in self._document.keys() - set(known):
+            self.refuse(str(key), "unknown_key", f"{key!r} means nothing here: known are {', '.join(known)}.")
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """A value as it stands."""
+        return self._document.get(key, default)
+
+    def choice(self, key: str, default: Choice) -> Choice:
+        """One of a few words."""
+        value, words = self.get(key, default), type(default)
+        if value not in tuple(words):
+            self.refuse(key, "unknown_choice", f"{value!r} is none of {', '.join(words)}.")
+        return words(value)
+
+    def channel(self) -> str | None:
+        """The channel that the rule is for; nothing: all."""
+        value = self.get("channel")
+        if value is not None and (not isinstance(value, str) or not 0 < len(value) <= 64):
+            self.refuse("channel", "not_a_channel", f"{value!r} is no name of a channel.")
+        return value
+
+    def place(self, key: str) -> str:
+        """Where a key of it stands."""
+        return f"{self._path}.{key}"
+
+    def refuse(self, key: str, code: str, message: str) -> NoReturn:
+        """Say what is wrong with a key.
+
+        Raises:
+            ValidationError: always.
+        """
+        raise ValidationError.at(self.place(key), code, message)

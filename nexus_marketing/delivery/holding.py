@@ -1,0 +1,119 @@
+"""What keeps a message back that may be sent: quiet hours, frequency caps, and others that go first (BEHAVIOUR.md 5.1).
+
+A recipient who must wait goes back into the retry lane until then and passes the whole gate again; one who must not get the
+message at all is settled with the reason.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from random import Random
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from sqlalchemy.orm import Session
+
+from nexus_marketing.core.deliveries import DeliveryState, HoldReason, SkipReason
+from nexus_marketing.core.pacing.frequency import Answer, Cap, Rank, Room, Use, caps_of, room_for
+from nexus_marketing.core.pacing.quiet import Quiet, QuietHours, quiet_hours_of, quiet_now
+from nexus_marketing.core.pacing.zones import UTC_ZONE, zone_named, zone_of, zones_of
+from nexus_marketing.db.queries.caps import Targeting, by_lead, lock_caps, other_targetings
+from nexus_marketing.db.queries.deliveries import Recipient, Settlement
+
+#: How soon somebody is looked at again whom another send goes before.
+_OUTRANKED_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What a tenant asks for and what the send says of itself, at the moment of one claim."""
+
+    quiet_hours: Sequence[QuietHours]
+    caps: Sequence[Cap]
+    default_zone: ZoneInfo
+    channel: str
+    rank: Rank
+    now: datetime
+    rng: Random
+
+    @classmethod
+    def of(
+        cls, settings: Mapping[str, Any], channel: str, rank: Rank, now: datetime, rng: Random, *, obeys_caps: bool
+    ) -> "Holding":
+        """Of a tenant's stored settings."""
+        return cls(
+            quiet_hours_of(settings, channel),
+            caps_of(settings) if obeys_caps else (),
+            zone_named(settings.get("default_time_zone")) or UTC_ZONE,
+            channel,
+            rank,
+            now,
+            rng,
+        )
+
+    def decide(self, session: Session, rows: Sequence[Recipient]) -> list[Settlement]:
+        """Those of the recipients that wait or are left out; takes the tenant's lock where there are caps."""
+        held = self._in_quiet_hours(rows)
+        if self.caps:
+            held |= self._capped(session, [row for row in rows if row.seq not in held])
+        return list(held.values())
+
+    def _in_quiet_hours(self, rows: Sequence[Recipient]) -> dict[int, Settlement]:
+        if not self.quiet_hours:
+            return {}
+        known: dict[tuple[str | None, str | None], Quiet | None] = {}
+        held = {}
+        for row in rows:
+            place = (row.time_zone, row.country)
+            if place not in known:
+                known[place] = quiet_now(self.quiet_hours, zones_of(*place, self.default_zone), self.now)
+            quiet = known[place]
+            if quiet is not None:
+                held[row.seq] = self._quiet(row, quiet)
+        return held
+
+    def _quiet(self, row: Recipient, quiet: Quiet) -> Settlement:
+        if quiet.until is None:
+            return Settlement(row.seq, DeliveryState.SKIPPED, SkipReason.QUIET_EXPIRED, attempts=row.attempts)
+        later = self.rng.uniform(0.0, quiet.spread.total_seconds())
+        return self._later(row, HoldReason.QUIET_HOURS, quiet.until + timedelta(seconds=later))
+
+    def _capped(self, session: Session, rows: Sequence[Recipient]) -> dict[int, Settlement]:
+        lock_caps(session)
+        oldest = self.now - max(cap.reach for cap in self.caps)
+        others = by_lead(other_targetings(session, self.rank.send_id, [row.lead_id for row in rows], oldest))
+        held = {}
+        for row in rows:
+            found = others.get(row.lead_id)
+            if found is not None and (settlement := self._verdict(row, found)) is not None:
+                held[row.seq] = settlement
+        return held
+
+    def _verdict(self, row: Recipient, others: Iterable[Targeting]) -> Settlement | None:
+        uses, better = [], []
+        for each in others:
+            if each.left_at is not None or each.is_leaving:
+                uses.append(Use(each.left_at or self.now, each.channel))
+            elif each.rank.order < self.rank.order:
+                better.append(each.rank)
+        uses.sort(key=lambda use: use.at)
+        zone = zone_of(row.time_zone, self.default_zone)
+        room = room_for(self.caps, self.channel, uses, len(better), self.now, zone)
+        if room.answer is Answer.OUTRANKED:
+            first = min(better, key=lambda rank: rank.order)
+            seconds = _OUTRANKED_SECONDS * self.rng.uniform(1.0, 1.5)
+            return self._later(
+                row, HoldReason.OUTRANKED, self.now + timedelta(seconds=seconds), f"send {first.send_id}"
+            )
+        return self._full(row, room)
+
+    def _full(self, row: Recipient, room: Room) -> Settlement | None:
+        if room.answer is Answer.SKIP:
+            return Settlement(row.seq, DeliveryState.SKIPPED, SkipReason.CAP, attempts=row.attempts)
+        if room.answer is Answer.LATER and room.until is not None:
+            return self._later(row, HoldReason.CAP, room.until)
+        return None
+
+    def _later(self, row: Recipient, reason: HoldReason, at: datetime, code: str | None = None) -> Settlement:
+        seconds = max(0.0, (at - self.now).total_seconds())
+        return Settlement(row.seq, DeliveryState.PLANNED, reason, code, row.attempts, due_in_seconds=seconds)

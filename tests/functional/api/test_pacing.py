@@ -1,0 +1,62 @@
+"""Caps, priorities and quiet hours as a tenant and a campaign say them, and the explanation of what came of them."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from nexus_marketing.core.errors import ValidationError
+from nexus_marketing.core.pacing.frequency import Period, caps_of
+from nexus_marketing.core.pacing.quiet import quiet_hours_of
+from nexus_marketing.runtime import Runtime
+from nexus_marketing.services.tenant_settings import check_settings
+from tests.common.factories import make_campaign, make_leads, make_send, make_template
+from tests.functional.conftest import Client
+
+pytestmark = pytest.mark.req("BR-001", "FR-P2-004")
+
+PAGE = Path(__file__).parents[3] / "docs" / "howto" / "limit-messages.md"
+
+
+def test_the_page_shows_settings_that_can_be_applied() -> None:
+    blocks = re.findall(r"```toml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    settings = check_settings(tomllib.loads("".join(blocks))["settings"])
+    assert [(cap.count, cap.window) for cap in caps_of(settings)] == [(1, Period.DAY), (3, Period.WEEK)]
+    assert len(quiet_hours_of(settings, "email")) == 1
+
+
+def test_every_fault_of_the_settings_has_its_place() -> None:
+    with pytest.raises(ValidationError) as caught:
+        check_settings({"frequency_caps": [{"count": 0}], "quiet_hours": [{"from": "9", "to": "10:00"}]})
+    assert [problem.path for problem in caught.value.problems] == [
+        "settings.frequency_caps[0].count",
+        "settings.quiet_hours[0].from",
+    ]
+
+
+def test_a_campaign_says_how_it_takes_part(client: Client) -> None:
+    made = client.post("/api/v1/campaigns", {"name": "plain"}).json
+    assert (made["priority"], made["obeys_caps"], made["counts_toward_caps"]) == (50, True, True)
+    made = client.post("/api/v1/campaigns", {"name": "urgent", "priority": 90, "obeys_caps": False}).json
+    changed = client.patch(f"/api/v1/campaigns/{made['id']}", {"priority": 10, "counts_toward_caps": False}).json
+    assert (changed["priority"], changed["obeys_caps"], changed["counts_toward_caps"]) == (10, False, False)
+    for wrong in ({"priority": 101}, {"priority": "high"}, {"obeys_caps": "no"}):
+        refused = client.post("/api/v1/campaigns", {"name": "x", **wrong}, status=422).json
+        assert [each["path"] for each in refused["errors"]] == list(wrong)
+
+
+def test_an_explanation_is_for_a_lead_and_a_campaign(client: Client, stranger: Client, runtime: Runtime) -> None:
+    lead, absent = make_leads(runtime, client.tenant_id, 2)
+    campaign = make_campaign(runtime, client.tenant_id)
+    make_send(runtime, client.tenant_id, campaign, make_template(runtime, client.tenant_id), [lead])
+    found = client.get(f"/api/v1/leads/{lead}/explanation?campaign_id={campaign}").json
+    assert found["sentence"] == "The message is planned and has not been handed over yet."
+    assert [each["state"] for each in found["deliveries"]] == ["planned"]
+    assert (
+        "not in the campaign's segment"
+        in client.get(f"/api/v1/leads/{absent}/explanation?campaign_id={campaign}").json["sentence"]
+    )
+    client.get(f"/api/v1/leads/{lead}/explanation", status=422)
+    client.get(f"/api/v1/leads/{lead}/explanation?campaign_id=987654", status=404)
+    stranger.get(f"/api/v1/leads/{lead}/explanation?campaign_id={campaign}", status=404)
