@@ -22,9 +22,10 @@ from nexus_marketing.core.messages import (
     value_key,
     with_url_prefixes,
 )
+from nexus_marketing.core.pacing.breaker import MAX_BOUNCED
 from nexus_marketing.core.pacing.frequency import DEFAULT_PRIORITY, Rank
 from nexus_marketing.core.tracking import TokenKind, TokenUse
-from nexus_marketing.db.models import Send, TemplateVersion
+from nexus_marketing.db.models import Send, TemplateVersion, Tenant
 from nexus_marketing.db.queries.deliveries import LEAD_COLUMNS, Recipient
 from nexus_marketing.runtime import Runtime
 
@@ -44,6 +45,7 @@ class SendContent:
     launched_at: datetime
     priority: int = DEFAULT_PRIORITY
     obeys_caps: bool = True
+    max_bounced: float = MAX_BOUNCED
 
     @property
     def rank(self) -> Rank:
@@ -71,6 +73,7 @@ def load_content(session: Session, send: Send) -> SendContent:
             TemplateVersion.template_id == send.template_id, TemplateVersion.number == send.template_version
         )
     ).one()
+    settings = session.scalar(select(Tenant.settings).where(Tenant.id == send.tenant_id)) or {}
     return SendContent(
         send.tenant_id,
         send.id,
@@ -83,6 +86,7 @@ def load_content(session: Session, send: Send) -> SendContent:
         send.created_at,
         send.priority,
         send.obeys_caps,
+        settings.get("max_bounced", MAX_BOUNCED),
     )
 
 

@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from nexus_marketing.core.campaigns import MessageClass
 from nexus_marketing.core.contracts import ChannelSession, Outcome, OutcomeKind, Submission
 from nexus_marketing.core.deliveries import DeliveryState, SkipReason
+from nexus_marketing.core.pacing.breaker import Breaker, Verdict
 from nexus_marketing.db.queries.deliveries import ChunkClaim, Recipient, Settlement
 from nexus_marketing.db.queries.windows import PendingWindow, Range, Window, WindowAnswer, commit_close
 from nexus_marketing.db.retry import is_transient
@@ -30,6 +31,12 @@ Result = TypeVar("Result")
 MAX_WINDOW = 128
 _WINDOW_SECONDS = 0.010
 _DATABASE_RETRY_SECONDS = 0.2
+#: What is neither of them says nothing of the audience: a server that is away or asks for patience, a message of ours.
+_COUNTED = {
+    OutcomeKind.PERMANENT_RECIPIENT: Verdict.BOUNCED,
+    OutcomeKind.TRANSIENT: Verdict.FAILED,
+    OutcomeKind.UNKNOWN: Verdict.FAILED,
+}
 
 
 class LeaseLost(Exception):
@@ -66,6 +73,7 @@ class Parts:
     pace: Pace
     max_in_flight: int
     stopping: Callable[[], bool]
+    breaker: Breaker
 
 
 @dataclass(slots=True)
@@ -85,6 +93,13 @@ class ChunkResult:
     accepted: int = 0
     closed: bool = False
     sender_failed: str | None = None
+    #: Too many were refused: what the breaker says.
+    tripped: str | None = None
+
+    @property
+    def must_stop(self) -> bool:
+        """Nothing more is to be sent."""
+        return self.sender_failed is not None or self.tripped is not None
 
 
 @dataclass(slots=True)
@@ -122,7 +137,7 @@ class ChunkHandOver:
     def _windows(self) -> bool:
         position = 0
         while position < len(self.rows):
-            if self.parts.stopping() or self.result.sender_failed:
+            if self.parts.stopping() or self.result.must_stop:
                 return False
             width = self.parts.pace.window(self.parts.max_in_flight, self.parts.gate.content.message_class)
             window = self.rows[position : position + width]
@@ -131,7 +146,7 @@ class ChunkHandOver:
             position += len(window)
             if len(self._open) > 1:
                 self._exhaust_oldest()
-        return not self.result.sender_failed
+        return not self.result.must_stop
 
     def _commit_window(self, window: Sequence[Recipient]) -> bool:
         """Settle, intend and re-check in one transaction; then submit. ``False``: not running any more.
@@ -178,7 +193,7 @@ class ChunkHandOver:
     def _exhaust_oldest(self) -> None:
         """Hear every answer of the oldest window; it stays open until then, so that nothing of it is forgotten."""
         answered = 0
-        policy = self._retry_policy()
+        policy, breaker = self._retry_policy(), self.parts.breaker
         for outcome in self._open[0].outcomes:
             if outcome is None:
                 self._keep_lease()
@@ -186,9 +201,11 @@ class ChunkHandOver:
             answered += 1
             row = self._by_ref.pop(outcome.ref)
             self._know(self._settlement(outcome, row, policy))
+            breaker.saw(_COUNTED.get(outcome.kind, Verdict.GOOD))
             if outcome.kind is OutcomeKind.PERMANENT_SENDER:
                 self.result.sender_failed = outcome.code or outcome.detail or "sender refused"
         self._open.popleft()
+        self.result.tripped = breaker.tripped
         now = time.monotonic()
         self.parts.pace.saw(answered, now - self._exhausted_at)
         self._exhausted_at = now

@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from nexus_marketing.core.contracts import Channel
 from nexus_marketing.core.deliveries import SendStatus
 from nexus_marketing.core.errors import NexusError
+from nexus_marketing.core.pacing.breaker import Breaker
 from nexus_marketing.db.models import Send
 from nexus_marketing.db.queries.deliveries import (
     ChunkClaim,
@@ -105,7 +106,7 @@ class Sender:
         parts.journal.begin(claim)
         self.runtime.telemetry.point("delivery.claim.after")
         result = ChunkHandOver(parts, claim, rows).run()
-        if result.sender_failed:
+        if result.must_stop:
             self._hold(tenant_id, send_id, result)
         return True
 
@@ -149,6 +150,7 @@ class Sender:
             pace=self._pace,
             max_in_flight=_max_in_flight(channel),
             stopping=self.stopping,
+            breaker=Breaker(content.max_bounced),
         )
 
     def _own_journal(self) -> HandOverJournal:
@@ -158,9 +160,15 @@ class Sender:
         return self._journal
 
     def _hold(self, tenant_id: int, send_id: int, result: ChunkResult) -> None:
-        """The sender itself is refused (login, quota, policy): stop at once and say why."""
-        log.error("sender_refused", tenant_id=tenant_id, send_id=send_id, answer=result.sender_failed)
-        self._set_status(tenant_id, send_id, SendStatus.PAUSED, f"sender_refused: {result.sender_failed}"[:200])
+        """The sender itself is refused (login, quota, policy), or too many recipients are: stop and say why.
+
+        Whoever resumes the send gives it a new chance: what the breaker saw is forgotten.
+        """
+        reason = result.tripped if result.sender_failed is None else f"sender_refused: {result.sender_failed}"
+        log.error("send_stopped_itself", tenant_id=tenant_id, send_id=send_id, reason=reason)
+        self.runtime.telemetry.count("delivery.send_stopped_itself")
+        self._prepared.pop((tenant_id, send_id)).session.close()
+        self._set_status(tenant_id, send_id, SendStatus.PAUSED, (reason or "")[:200])
 
     def _set_status(self, tenant_id: int, send_id: int, status: SendStatus, reason: str) -> None:
         engine = self.runtime.engines.worker

@@ -19,6 +19,7 @@ def check_settings(settings: Mapping[str, object], path: str = "settings") -> di
     Keys: ``consent_policy`` (``eu``, ``always``, ``never``), ``default_country`` (whose numbers a phone
     without a country code is one of), ``default_locale``, ``default_time_zone``, ``fields`` (own lead
     field → type, or a table as ``core.audience.custom.read_rule`` takes it), ``frequency_caps`` (``core.pacing.frequency.check_caps``),
+    ``max_bounced`` (the share of hard bounces at which a send stops itself),
     ``quiet_hours`` (``core.pacing.quiet.check_quiet_hours``), ``segment_budget`` (what the
     rules of all segments may cost together, ``core.segments.PRICES``).
 
@@ -67,6 +68,12 @@ def _segment_budget(value: object) -> Canonical:
     return value
 
 
+def _share(value: object) -> Canonical:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+        raise ValidationError.at("", "not_a_share", f"{value!r} is no share: write a number above 0 and up to 1.")
+    return value
+
+
 def _fields(value: object) -> Canonical:
     if not isinstance(value, Mapping):
         raise ValidationError.at("", "not_a_table", "fields is a table of names and types, such as seats = 'number'.")
@@ -95,6 +102,7 @@ _SETTINGS: Final[Mapping[str, Callable[[object], Canonical]]] = {
     "default_time_zone": lambda value: normalise_field("time_zone", value),
     "fields": _fields,
     "frequency_caps": lambda value: canonical(check_caps(value), "frequency_caps"),
+    "max_bounced": _share,
     "quiet_hours": lambda value: canonical(check_quiet_hours(value), "quiet_hours"),
     "segment_budget": _segment_budget,
 }

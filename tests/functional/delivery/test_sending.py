@@ -388,3 +388,22 @@ def test_messages_older_than_retries_are_worth_fail(make_scene: MakeScene, datab
     database_time.advance(minutes=5)
     scene.work()
     assert scene.states() == ["failed(exhausted)"]
+
+
+def test_a_send_with_too_many_bad_addresses_stops_itself_and_may_be_resumed(make_scene: MakeScene) -> None:
+    bad = {f"person{number}@example.org": [OutcomeKind.PERMANENT_RECIPIENT] for number in range(1, 21)}
+    scene = make_scene(600, script=bad, chunk_size=100)
+    scene.launch()
+    scene.work()
+    reason = "too_many_bounces: 20 of the last 2"
+    assert scene.send().status == "paused"
+    assert str(scene.send().status_reason).startswith(reason)
+    assert reason in str(scene.campaign().status_reason)
+    states = scene.states()
+    assert states.count("failed(permanent_recipient)") == 20
+    assert states.count("planned") >= 250
+    with scene.runtime.work(scene.tenant_id) as ctx:
+        move_campaign(ctx, scene.campaign_id, "resume")
+    scene.work()
+    assert scene.states().count("accepted") == 580
+    assert scene.send().status == "completed"
