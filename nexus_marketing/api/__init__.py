@@ -16,6 +16,7 @@ _RESOURCES = (
     "templates",
     "definitions",
     "campaigns",
+    "dead_letters",
     "engagements",
     "events",
     "conversations",

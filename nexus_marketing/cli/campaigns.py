@@ -1,7 +1,7 @@
 """``nexus-marketing campaigns`` and ``explain``: launch one, and say what became of a lead in it."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
@@ -9,15 +9,18 @@ from typing import Annotated, Any
 
 import typer
 
-from nexus_marketing.cli.session import OPERATOR, AsJson, TenantName, answer, tenant_id_of
+from nexus_marketing.cli.session import OPERATOR, AsJson, TenantName, answer, table, tenant_id_of
+from nexus_marketing.core.deliveries import DeliveryState
 from nexus_marketing.core.errors import ConfigurationError, NotFound
 from nexus_marketing.core.promotion import LIMITS, KeptCampaign, read_kept
 from nexus_marketing.core.values import email_norm, parse_json
 from nexus_marketing.db.models import Campaign, Lead
+from nexus_marketing.db.queries.dead_letters import Chosen, dead_letters
 from nexus_marketing.db.queries.leads import lead_by_address
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.campaigns import move_campaign
+from nexus_marketing.services.dead_letters import AT_ONCE, accept_unknown, replay_dead_letters
 from nexus_marketing.services.explanations import explain_lead
 from nexus_marketing.services.promotion import known_campaigns, promote_campaigns
 
@@ -25,6 +28,9 @@ from nexus_marketing.services.promotion import known_campaigns, promote_campaign
 _PROMOTED_AT_ONCE = 100
 
 app = typer.Typer(no_args_is_help=True, help="Campaigns.")
+
+
+_CampaignId = Annotated[int, typer.Argument(help="The campaign's id.")]
 
 
 @app.callback()
@@ -35,7 +41,7 @@ def campaigns() -> None:
 @app.command()
 def launch(
     context: typer.Context,
-    campaign: Annotated[int, typer.Argument(help="The campaign's id.")],
+    campaign: _CampaignId,
     tenant: TenantName,
     *,
     as_json: AsJson = False,
@@ -109,6 +115,67 @@ def _objects(source: str) -> Iterable[Any]:
 def _pieces(campaigns: Iterator[KeptCampaign], size: int) -> Iterator[list[KeptCampaign]]:
     while piece := list(islice(campaigns, size)):
         yield piece
+
+
+@app.command("dead-letters")
+def list_dead_letters(
+    context: typer.Context,
+    campaign: _CampaignId,
+    tenant: TenantName,
+    *,
+    state: Annotated[str, typer.Option(help="failed, or unknown: nobody knows whether it arrived.")] = "failed",
+    limit: Annotated[int, typer.Option(min=1, max=10_000)] = 100,
+    as_json: AsJson = False,
+) -> None:
+    """List messages that could not be handed over, with the server's answer."""
+    chosen = Chosen(campaign, _dead(state))
+    with context.obj.runtime() as runtime, runtime.work(tenant_id_of(runtime, tenant), OPERATOR, mode="read") as ctx:
+        find(ctx.session, Campaign, campaign)
+        rows = [dict(row) for row in dead_letters(ctx.session, chosen, (0, 0), limit)]
+    columns = ("send_id", "seq", "lead_id", "reason", "attempts", "provider_code", "settled_at")
+    shown = table("dead letters", columns, [[str(row[name] or "") for name in columns] for row in rows])
+    answer({"dead_letters": rows}, shown, as_json=as_json)
+
+
+@app.command()
+def replay(
+    context: typer.Context,
+    campaign: _CampaignId,
+    tenant: TenantName,
+    *,
+    state: Annotated[str, typer.Option(help="failed; or unknown, at the risk of a second copy.")] = "failed",
+    reason: Annotated[str | None, typer.Option(help="Of failed ones: also permanent_recipient by its name.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send dead letters once more, each through the whole gate."""
+    chosen = _dead(state)
+    moved = _until_done(context, tenant, lambda ctx: replay_dead_letters(ctx, campaign, chosen, reason=reason))
+    answer({"replayed": moved}, f"{moved} messages are due again.", as_json=as_json)
+
+
+@app.command("accept-unknown")
+def accept(context: typer.Context, campaign: _CampaignId, tenant: TenantName, *, as_json: AsJson = False) -> None:
+    """Take it that messages of which nobody knows arrived."""
+    moved = _until_done(context, tenant, lambda ctx: accept_unknown(ctx, campaign))
+    answer({"accepted": moved}, f"{moved} messages count as accepted.", as_json=as_json)
+
+
+def _until_done(context: typer.Context, tenant: str, some: Callable[[Context], int]) -> int:
+    total = 0
+    with context.obj.runtime() as runtime:
+        tenant_id = tenant_id_of(runtime, tenant)
+        while True:
+            with runtime.work(tenant_id, OPERATOR) as ctx:
+                moved = some(ctx)
+            total += moved
+            if moved < AT_ONCE:
+                return total
+
+
+def _dead(state: str) -> DeliveryState:
+    if state not in (DeliveryState.FAILED, DeliveryState.UNKNOWN):
+        raise typer.BadParameter(f"{state!r} is neither failed nor unknown.", param_hint="--state")
+    return DeliveryState(state)
 
 
 def explain(

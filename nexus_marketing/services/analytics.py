@@ -18,6 +18,8 @@ from nexus_marketing.services.remembering import key_of, remembered
 
 #: How long the numbers of a send that is over are kept.
 LEDGER_LIFETIME: Final = timedelta(minutes=60)
+#: Rows that may change without the send being opened again.
+_MOVABLE: Final = frozenset({DeliveryState.PLANNED, DeliveryState.UNKNOWN})
 _NAMES = {EngagementType.EMAIL_OPENED: "opens", EngagementType.EMAIL_CLICKED: "clicks"}
 
 
@@ -66,8 +68,8 @@ def _ledger(ctx: Context, sends: Sequence[Send]) -> tuple[Counter[str], Counter[
 def _send_counts(ctx: Context, send: Send) -> list[tuple[str, str | None, int]]:
     """The ledger of a million recipients takes a tenth of a second to count: once is enough where all are settled.
 
-    Only rows that are still planned change their state (every statement that settles says so), so that the numbers of a
-    send without any are final.
+    Workers change the state of planned rows only, people that of unknown ones; whoever takes up failed ones opens the send
+    again, which ends at another time then.
     """
 
     def count() -> list[tuple[str, str | None, int]]:
@@ -75,9 +77,9 @@ def _send_counts(ctx: Context, send: Send) -> list[tuple[str, str | None, int]]:
 
     if send.status in OPEN_SENDS:
         return count()
-    is_settled = lambda rows: all(state != DeliveryState.PLANNED for state, _, _ in rows)  # noqa: E731
+    is_settled = lambda rows: not any(state in _MOVABLE for state, _, _ in rows)  # noqa: E731
     found: list[tuple[str, str | None, int]] = remembered(
-        ctx, key_of("ledger", send.id), LEDGER_LIFETIME, count, keep=is_settled
+        ctx, key_of("ledger", send.id, send.finished_at), LEDGER_LIFETIME, count, keep=is_settled
     )
     return found
 

@@ -1,6 +1,7 @@
 """Bodies of campaign requests."""
 
 from nexus_marketing.api.versions import VERSION
+from nexus_marketing.core.deliveries import DeliveryState, FailReason
 from nexus_marketing.core.schemas import Schema
 from nexus_marketing.services import campaign_forms
 
@@ -16,3 +17,11 @@ PATCH: Schema = {**campaign_forms.FIELDS, "version": VERSION}
 ACTION: Schema = {"reason": {"type": "string", "minlength": 1, "maxlength": 500}, "version": VERSION}
 MOVE: Schema = {**ACTION, "action": {"type": "string", "minlength": 1, "maxlength": 64, "required": True}}
 PROMOTE: Schema = {"campaigns": {"type": "list", "required": True, "minlength": 1, "maxlength": 100}}
+#: What a dead letter may be.
+DEAD = (str(DeliveryState.FAILED), str(DeliveryState.UNKNOWN))
+ACCEPT: Schema = {"lead_id": {"type": "id", "check_with": "id"}}
+REPLAY: Schema = {
+    **ACCEPT,
+    "state": {"type": "string", "allowed": list(DEAD)},
+    "reason": {"type": "string", "allowed": [str(each) for each in FailReason]},
+}

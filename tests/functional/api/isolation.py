@@ -63,6 +63,8 @@ BODIES: Mapping[str, Any] = {
     "POST /api/v1/campaigns": {"name": "Eve"},
     "PATCH /api/v1/campaigns/{id}": {"name": "Eve"},
     "POST /api/v1/campaigns/{id}/moves": {"action": "pause"},
+    "POST /api/v1/campaigns/{id}/dead-letters/replay": {"state": "failed"},
+    "POST /api/v1/campaigns/{id}/dead-letters/accept": {},
     "POST /api/v1/definitions": {"schema": {"id": "eve-SERIAL"}},
     "PATCH /api/v1/definitions/{id}": {"schema": {"name": "Eve"}},
     "POST /api/v1/definitions/{id}/duplicate": {"code": "eve-copy-SERIAL"},
@@ -78,6 +80,8 @@ _ROUTES_OF_SCHEMAS = {
     "UPSERT": "PUT /api/v1/{}",
     "MERGE": "POST /api/v1/{}/{{id}}/merge",
     "JOB": "POST /api/v1/{}/{{id}}/check",
+    "REPLAY": "POST /api/v1/{}/{{id}}/dead-letters/replay",
+    "ACCEPT": "POST /api/v1/{}/{{id}}/dead-letters/accept",
     "PREVIEW": "POST /api/v1/{}/{{id}}/preview",
 }
 #: What an id is of where its name does not say it.

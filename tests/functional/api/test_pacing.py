@@ -5,10 +5,12 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
 from nexus_marketing.core.errors import ValidationError
 from nexus_marketing.core.pacing.frequency import Period, caps_of
 from nexus_marketing.core.pacing.quiet import quiet_hours_of
+from nexus_marketing.db.models import Delivery, Send
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.services.tenant_settings import check_settings
 from tests.common.factories import make_campaign, make_leads, make_send, make_template
@@ -60,3 +62,30 @@ def test_an_explanation_is_for_a_lead_and_a_campaign(client: Client, stranger: C
     client.get(f"/api/v1/leads/{lead}/explanation", status=422)
     client.get(f"/api/v1/leads/{lead}/explanation?campaign_id=987654", status=404)
     stranger.get(f"/api/v1/leads/{lead}/explanation?campaign_id={campaign}", status=404)
+
+
+def test_dead_letters_are_listed_in_pages_and_replayed(client: Client, stranger: Client, runtime: Runtime) -> None:
+    leads = make_leads(runtime, client.tenant_id, 5)
+    campaign = make_campaign(runtime, client.tenant_id, status="completed")
+    send = make_send(runtime, client.tenant_id, campaign, make_template(runtime, client.tenant_id), leads)
+    with runtime.work(client.tenant_id) as ctx:
+        ctx.session.execute(update(Delivery).values(state="failed", reason="exhausted", settled_at=ctx.now))
+        ctx.session.execute(update(Send).values(status="completed", finished_at=ctx.now))
+    path = f"/api/v1/campaigns/{campaign}/dead-letters"
+    first = client.get(f"{path}?limit=3").json
+    second = client.get(f"{path}?limit=3&cursor={first['next']}").json
+    rows = [*first["data"], *second["data"]]
+    assert [row["lead_id"] for row in rows] == list(map(str, leads))
+    assert {(row["send_id"], row["state"], row["reason"]) for row in rows} == {(str(send), "failed", "exhausted")}
+    assert (first["has_more"], second["has_more"], second["next"]) == (True, False, None)
+    assert client.get(f"{path}?state=unknown").json["data"] == []
+    client.get(f"{path}?state=accepted", status=422)
+    client.post(f"{path}/replay", {"reason": "because"}, status=422)
+    stranger.get(path, status=404)
+    stranger.post(f"{path}/replay", {}, status=404)
+    assert client.post(f"{path}/replay", {"lead_id": str(leads[0])}, status=202).json == {
+        "replayed": 1,
+        "has_more": False,
+    }
+    assert client.post(f"{path}/replay", {}, status=202).json["replayed"] == 4
+    assert client.post(f"{path}/accept", {}, status=200).json["accepted"] == 0

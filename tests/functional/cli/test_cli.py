@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 from typer.testing import CliRunner
 
 from nexus_marketing.cli.app import app
@@ -70,7 +70,7 @@ def commands() -> list[list[str]]:
         "keys": ["create", "list", "revoke"],
         "leads": ["import", "export"],
         "segments": ["recalculate"],
-        "campaigns": ["launch", "promote"],
+        "campaigns": ["launch", "promote", "dead-letters", "replay", "accept-unknown"],
     }
     return found + [[group, name] for group, names in groups.items() for name in names]
 
@@ -225,6 +225,27 @@ def test_scores_are_listed_recomputed_and_explained(ask, cli, runtime, tenant):
         ("attribute", 7.0),
     ]
     assert cli("scores", "recompute", "--tenant", "acme", "fit")[0] == 1
+
+
+@pytest.mark.req("FR-P2-004", "REL-005")
+def test_dead_letters_are_listed_and_taken_up(ask, cli, runtime, tenant):
+    leads = make_leads(runtime, tenant, 4)
+    campaign = make_campaign(runtime, tenant, status="completed")
+    send = make_send(runtime, tenant, campaign, make_template(runtime, tenant), leads)
+    with runtime.work(tenant) as ctx:
+        values = {"failed": "exhausted", "unknown": None}
+        for seq, (state, reason) in enumerate(values.items(), start=1):
+            row = update(Delivery).where(Delivery.seq == seq)
+            ctx.session.execute(row.values(state=state, reason=reason, provider_code="451", settled_at=ctx.now))
+        ctx.session.execute(update(Send).values(status="completed", finished_at=ctx.now))
+    here = [str(campaign), "-t", "acme"]
+    (row,) = ask("campaigns", "dead-letters", *here)["dead_letters"]
+    assert (row["send_id"], row["lead_id"], row["reason"], row["provider_code"]) == (send, leads[0], "exhausted", "451")
+    assert "451" in cli("campaigns", "dead-letters", *here, "--state", "unknown")[1]
+    assert ask("campaigns", "replay", *here) == {"replayed": 1}
+    assert ask("campaigns", "accept-unknown", *here) == {"accepted": 1}
+    assert ask("campaigns", "dead-letters", *here)["dead_letters"] == []
+    assert cli("campaigns", "replay", *here, "--state", "accepted")[0] == 2
 
 
 @pytest.mark.req("FR-P2-007")
