@@ -47,6 +47,8 @@ def replay_dead_letters(
         if moved < AT_ONCE:
             find(ctx.session, Send, send_id, lock=True)
             moved += queries.replay(ctx.session, chosen, send_id, AT_ONCE - moved)
+    if campaign.status == CampaignStatus.COMPLETED:
+        queries.resume_sends(ctx.session, campaign_id)
     if moved:
         record(
             ctx, "deliveries.replayed", "campaign", campaign_id, {str(state): (None, moved), "reason": (None, reason)}

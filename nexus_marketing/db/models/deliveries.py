@@ -13,6 +13,7 @@ from sqlalchemy.orm import Mapped
 from nexus_marketing.core.deliveries import OPEN_SENDS, SendStatus
 from nexus_marketing.db.base import Base, TenantKeyed, TenantScoped, one_of, personal, plain, tenant_fk
 
+_FINISHED = text("finished_at IS NOT NULL")
 _UNREPORTED = text("reported_at IS NULL AND status IN ('missed', 'failed', 'paused', 'completed')")
 _UNSETTLED = text("status = 'cancelled' AND finished_at IS NULL")
 _OPEN = text("status IN ({})".format(", ".join(f"'{status}'" for status in OPEN_SENDS)))
@@ -54,6 +55,14 @@ class Send(TenantKeyed, Base):
             "id",
             postgresql_where=_UNREPORTED,
             sqlite_where=_UNREPORTED,
+        ),
+        # What ended of late may hold a use of a frequency cap; what ended long ago need not be looked at.
+        Index(
+            "ix_marketing_sends_finished",
+            "tenant_id",
+            "finished_at",
+            postgresql_where=_FINISHED,
+            sqlite_where=_FINISHED,
         ),
         # For the sweep that settles what was cancelled: its size is what waits, not what was ever cancelled.
         Index(

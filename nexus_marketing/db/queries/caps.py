@@ -36,10 +36,15 @@ def lock_caps(session: Session) -> None:
 
 # Sends that are over for longer than any window reaches cannot hold a use: the ledger index is read from this one on.
 _FIRST_SEND = """
-SELECT min(id) FROM marketing_sends WHERE tenant_id = :tenant_id AND id <> :send_id AND message_class = 'marketing'
-  AND counts_toward_caps AND (status IN ('scheduled', 'planning', 'running', 'paused')
-    OR (status IN ('completed', 'cancelled', 'failed') AND (finished_at IS NULL OR finished_at >= {oldest})))
+SELECT min(id) FROM (
+  SELECT id FROM marketing_sends WHERE tenant_id = :tenant_id AND {counts}
+    AND status IN ('scheduled', 'planning', 'running', 'paused')
+  UNION ALL SELECT id FROM marketing_sends WHERE tenant_id = :tenant_id AND {counts} AND finished_at >= {oldest}
+  UNION ALL SELECT id FROM marketing_sends WHERE tenant_id = :tenant_id AND {counts}
+    AND status = 'cancelled' AND finished_at IS NULL
+) AS found
 """
+_COUNTS = "id <> :send_id AND message_class = 'marketing' AND counts_toward_caps"
 _TARGETINGS = """
 SELECT d.lead_id, d.send_id, s.priority, s.channel, s.status, d.settled_at, d.state = 'planned' AS is_planned,
   d.state = 'planned' AND (d.due_at IS NULL OR d.due_at = '{gathered}') AND EXISTS (
@@ -57,7 +62,7 @@ def other_targetings(session: Session, send_id: int, lead_ids: Sequence[int], ol
     """What other sends of the tenant have to do with these leads, since a moment; the caller holds the lock."""
     moment = "CAST(:oldest AS timestamptz)" if session.get_bind().dialect.name == "postgresql" else ":oldest"
     values = {"send_id": send_id, "oldest": to_text(oldest)}
-    first = run(session, _FIRST_SEND.format(oldest=moment), values, writes=False).scalar_one()
+    first = run(session, _FIRST_SEND.format(oldest=moment, counts=_COUNTS), values, writes=False).scalar_one()
     if first is None:
         return []
     statement = _TARGETINGS.format(ids=ids_of(session), oldest=moment, gathered=GATHERED)

@@ -11,7 +11,7 @@ from nexus_marketing.db.tenancy import run
 
 _OF_CAMPAIGN = (
     "d.tenant_id = :tenant_id AND d.state = :state AND d.send_id IN (SELECT s.id FROM marketing_sends s"
-    " WHERE s.tenant_id = :tenant_id AND s.campaign_id = :campaign_id AND s.status <> 'cancelled')"
+    " WHERE s.tenant_id = :tenant_id AND s.campaign_id = :campaign_id AND s.status IN ('running', 'paused', 'completed'))"
 )
 
 
@@ -91,6 +91,17 @@ def replay(session: Session, chosen: Chosen, send_id: int, limit: int) -> int:
     moved = _change(session, _REPLAY, chosen, send_id, limit)
     run(session, _REOPEN_SEND, {"send_id": send_id}, writes=True)
     return moved
+
+
+_RESUME = """
+UPDATE marketing_sends SET status = 'running', status_reason = NULL
+WHERE tenant_id = :tenant_id AND campaign_id = :campaign_id AND status = 'paused'
+"""
+
+
+def resume_sends(session: Session, campaign_id: int) -> None:
+    """Let sends go on that stopped themselves after their campaign was over: no move of it could."""
+    run(session, _RESUME, {"campaign_id": campaign_id}, writes=True)
 
 
 def accept(session: Session, chosen: Chosen, send_id: int, limit: int) -> int:

@@ -112,6 +112,18 @@ def test_many_are_taken_up_in_several_calls(ended: Scene, monkeypatch: pytest.Mo
     assert [replay(ended) for _ in range(3)] == [1, 1, 0]
 
 
+def test_a_replay_that_stopped_itself_goes_on_with_the_next(ended: Scene, database_time: DatabaseTime) -> None:
+    ended.channel.script["person1@example.org"] = [OutcomeKind.PERMANENT_SENDER]
+    assert replay(ended) == 1
+    ended.work()
+    assert (ended.send().status, ended.campaign().status) == ("paused", "completed")
+    replay(ended)
+    database_time.advance(hours=1)
+    ended.work()
+    assert ended.states()[0] == "accepted"
+    assert ended.send().status == "completed"
+
+
 def test_of_a_cancelled_campaign_nothing_is_sent(make_scene: MakeScene) -> None:
     scene = make_scene(2)
     scene.launch()
