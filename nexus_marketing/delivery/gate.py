@@ -4,13 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from nexus_marketing.core.campaigns import MessageClass
 from nexus_marketing.core.deliveries import DeliveryState, SkipReason
+from nexus_marketing.core.pacing.rates import RateLimit, rates_of
 from nexus_marketing.core.privacy import ConsentPolicy, ConsentState, consent_needed
 from nexus_marketing.db.models import Tenant
 from nexus_marketing.db.queries.deliveries import Recipient, Settlement
@@ -22,6 +23,14 @@ from nexus_marketing.delivery.holding import Holding
 from nexus_marketing.keys import Keys
 
 
+class Decided(NamedTuple):
+    """Who may be written to, what became of the others, and how fast it may go."""
+
+    passing: list[Recipient]
+    settled: list[Settlement]
+    rates: Sequence[RateLimit]
+
+
 @dataclass(frozen=True, slots=True)
 class Gate:
     """What the gate decides by, for one send."""
@@ -31,22 +40,23 @@ class Gate:
     rng: Random = field(default_factory=Random)
     known: dict[int, bytes] = field(default_factory=dict)
 
-    def decide(self, session: Session, rows: Sequence[Recipient]) -> tuple[list[Recipient], list[Settlement]]:
-        """Split a chunk's recipients into those who may be written to and those settled as skipped."""
+    def decide(self, session: Session, rows: Sequence[Recipient]) -> "Decided":
+        """Split a chunk's recipients into those who may be written to and those settled, or held for later."""
         # Addresses may have changed since this recipient was last here.
         self.known.clear()
         hashed = self.keys.address_hashes(self.content.tenant_id, [row.email_norm for row in rows if row.email_norm])
         self.known.update(zip([row.seq for row in rows if row.email_norm], hashed, strict=True))
-        policy = _policy(session) if self.content.message_class is MessageClass.MARKETING else None
-        reasons = self._reasons(session, rows, policy)
+        policy = _policy(session)
+        is_marketing = self.content.message_class is MessageClass.MARKETING
+        reasons = self._reasons(session, rows, policy if is_marketing else None)
         passing = [row for row in rows if row.seq not in reasons] if reasons else list(rows)
         settled = [_skip(seq, reason) for seq, reason in reasons.items()]
-        if policy is not None and passing:
-            settled += self._held(session, passing, policy)
-        if len(settled) == len(reasons):
-            return passing, settled
-        others = {settlement.seq for settlement in settled}
-        return [row for row in passing if row.seq not in others], settled
+        if is_marketing and passing:
+            held = self._held(session, passing, policy)
+            settled += held
+            waiting = {settlement.seq for settlement in held}
+            passing = [row for row in passing if row.seq not in waiting] if waiting else passing
+        return Decided(passing, settled, rates_of(policy.settings, self.content.channel))
 
     def _held(self, session: Session, rows: Sequence[Recipient], policy: "_Policy") -> list[Settlement]:
         content = self.content

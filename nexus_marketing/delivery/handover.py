@@ -17,7 +17,9 @@ from nexus_marketing.core.campaigns import MessageClass
 from nexus_marketing.core.contracts import ChannelSession, Outcome, OutcomeKind, Submission
 from nexus_marketing.core.deliveries import DeliveryState, SkipReason
 from nexus_marketing.core.pacing.breaker import Breaker, Verdict
+from nexus_marketing.core.pacing.rates import RateLimit
 from nexus_marketing.db.queries.deliveries import ChunkClaim, Recipient, Settlement
+from nexus_marketing.db.queries.rates import take_grant
 from nexus_marketing.db.queries.windows import PendingWindow, Range, Window, WindowAnswer, commit_close
 from nexus_marketing.db.retry import is_transient
 from nexus_marketing.delivery.composing import Composer
@@ -95,6 +97,8 @@ class ChunkResult:
     sender_failed: str | None = None
     #: Too many were refused: what the breaker says.
     tripped: str | None = None
+    #: Nothing more may leave for so long: the tenant's rate is used up.
+    limited_seconds: float = 0.0
 
     @property
     def must_stop(self) -> bool:
@@ -109,6 +113,7 @@ class ChunkHandOver:
     parts: Parts
     claim: ChunkClaim
     rows: Sequence[Recipient]
+    rates: Sequence[RateLimit] = ()
     known: list[Settlement] = field(default_factory=list)
     result: ChunkResult = field(default_factory=ChunkResult)
     _open: deque[_Window] = field(default_factory=deque)
@@ -140,6 +145,9 @@ class ChunkHandOver:
             if self.parts.stopping() or self.result.must_stop:
                 return False
             width = self.parts.pace.window(self.parts.max_in_flight, self.parts.gate.content.message_class)
+            width = self._granted(min(width, len(self.rows) - position))
+            if not width:
+                return False
             window = self.rows[position : position + width]
             if not self._commit_window(window):
                 return False
@@ -147,6 +155,19 @@ class ChunkHandOver:
             if len(self._open) > 1:
                 self._exhaust_oldest()
         return not self.result.must_stop
+
+    def _granted(self, wanted: int) -> int:
+        """How many of so many may leave now by the tenant's rates; where that is none, the chunk is given back."""
+        if not self.rates:
+            return wanted
+        content = self.parts.gate.content
+        is_marketing = content.message_class is MessageClass.MARKETING
+        engine, tenant_id = self.parts.runtime.engines.worker, self.claim.tenant_id
+        found = self._commit(
+            lambda: take_grant(engine, tenant_id, content.channel, self.rates, wanted, is_marketing=is_marketing)
+        )
+        self.result.limited_seconds = found.retry_after.total_seconds()
+        return found.count
 
     def _commit_window(self, window: Sequence[Recipient]) -> bool:
         """Settle, intend and re-check in one transaction; then submit. ``False``: not running any more.

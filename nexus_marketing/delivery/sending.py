@@ -15,7 +15,6 @@ from nexus_marketing.core.pacing.breaker import Breaker
 from nexus_marketing.db.models import Send
 from nexus_marketing.db.queries.deliveries import (
     ChunkClaim,
-    Recipient,
     chunk_rows,
     claim_chunk,
     sends_with_work,
@@ -25,7 +24,7 @@ from nexus_marketing.db.queries.planning import set_send_status
 from nexus_marketing.db.retry import is_transient
 from nexus_marketing.db.tenancy import find, open_session
 from nexus_marketing.delivery.composing import Composer, load_content
-from nexus_marketing.delivery.gate import Gate
+from nexus_marketing.delivery.gate import Decided, Gate
 from nexus_marketing.delivery.handover import ChunkHandOver, ChunkResult, Pace, Parts
 from nexus_marketing.delivery.journal import HandOverJournal
 from nexus_marketing.runtime import Runtime
@@ -48,6 +47,8 @@ class Sender:
     _prepared: "OrderedDict[tuple[int, int], Parts]" = field(default_factory=OrderedDict)
     _pace: Pace = field(default_factory=Pace)
     _last_served: tuple[int, int] = (0, 0)
+    #: Until when a send has no grant to ask for, by the monotonic clock.
+    _not_before: dict[tuple[int, int], float] = field(default_factory=dict)
 
     def work(self) -> int:
         """Hand over chunks, one of each send that has work in turn, for about a second; answers how many."""
@@ -60,6 +61,11 @@ class Sender:
             waiting = served
         return chunks
 
+    @property
+    def pause_seconds(self) -> float:
+        """How long until a send that used up its rate may go on; endless where none did."""
+        return max(0.01, min(self._not_before.values(), default=float("inf")) - time.monotonic())
+
     def close(self) -> None:
         """End of the thread: the journal is removed, because nothing of ours is open."""
         for parts in self._prepared.values():
@@ -70,7 +76,10 @@ class Sender:
     def _in_turn(self) -> list[tuple[int, int]]:
         """Sends with work, going on after the one served last, so that no tenant waits for another to finish."""
         with open_session(self.runtime.engines.worker, tenant_id=None, mode="read") as session:
-            waiting = sorted((row.tenant_id, row.id) for row in sends_with_work(session))
+            found = sorted((row.tenant_id, row.id) for row in sends_with_work(session))
+        now = time.monotonic()
+        self._not_before = {key: until for key, until in self._not_before.items() if until > now}
+        waiting = [key for key in found if key not in self._not_before]
         later = [key for key in waiting if key > self._last_served]
         return later + [key for key in waiting if key <= self._last_served]
 
@@ -102,15 +111,18 @@ class Sender:
         claimed = self._claim(parts, tenant_id, send_id)
         if claimed is None:
             return False
-        claim, rows = claimed
+        claim, decided = claimed
         parts.journal.begin(claim)
         self.runtime.telemetry.point("delivery.claim.after")
-        result = ChunkHandOver(parts, claim, rows).run()
+        result = ChunkHandOver(parts, claim, decided.passing, decided.rates).run()
         if result.must_stop:
             self._hold(tenant_id, send_id, result)
-        return True
+        if result.limited_seconds:
+            self._not_before[tenant_id, send_id] = time.monotonic() + result.limited_seconds
+            self.runtime.telemetry.count("delivery.limited")
+        return not result.limited_seconds
 
-    def _claim(self, parts: Parts, tenant_id: int, send_id: int) -> tuple[ChunkClaim, list[Recipient]] | None:
+    def _claim(self, parts: Parts, tenant_id: int, send_id: int) -> tuple[ChunkClaim, Decided] | None:
         """Lease, gate and settle whom the gate refuses: one transaction."""
         engine, lease = self.runtime.engines.worker, self.runtime.settings.lease.total_seconds()
         with open_session(engine, tenant_id=tenant_id, mode="durable") as session, session.begin():
@@ -118,9 +130,9 @@ class Sender:
             if claim is None:
                 return None
             rows = chunk_rows(session, claim, parts.composer.columns)
-            passing, refused = parts.gate.decide(session, rows)
-            settle(session, send_id, refused)
-            return claim, passing
+            decided = parts.gate.decide(session, rows)
+            settle(session, send_id, decided.settled)
+            return claim, decided
 
     def _parts(self, tenant_id: int, send_id: int) -> Parts | None:
         key = (tenant_id, send_id)

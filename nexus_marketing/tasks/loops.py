@@ -76,7 +76,8 @@ class WorkerLoop:
         try:
             while not self.stopping():
                 if not self._safe_turn():
-                    self.runtime.doorbell.wait(self.runtime.settings.poll.total_seconds())
+                    poll = self.runtime.settings.poll.total_seconds()
+                    self.runtime.doorbell.wait(min(poll, self.sender.pause_seconds))
         finally:
             self.finish()
 

@@ -193,3 +193,14 @@ class DeliveryChunk(TenantScoped, Base):
     intent_lo: Mapped[int | None] = plain()
     intent_hi: Mapped[int | None] = plain()
     closed_at: Mapped[datetime | None] = plain()
+
+
+class SendGrant(TenantKeyed, Base):
+    """So many messages were allowed to leave then: what the windows of send rates are counted from."""
+
+    __tablename__ = "marketing_send_grants"
+    __table_args__ = (Index("ix_marketing_send_grants_at", "tenant_id", "channel", "at"),)
+
+    channel: Mapped[str] = plain()
+    at: Mapped[datetime] = plain()
+    granted: Mapped[int] = plain()

@@ -10,6 +10,7 @@ from sqlalchemy import update
 from nexus_marketing.core.errors import ValidationError
 from nexus_marketing.core.pacing.frequency import Period, caps_of
 from nexus_marketing.core.pacing.quiet import quiet_hours_of
+from nexus_marketing.core.pacing.rates import rates_of
 from nexus_marketing.db.models import Delivery, Send
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.services.tenant_settings import check_settings
@@ -26,6 +27,7 @@ def test_the_page_shows_settings_that_can_be_applied() -> None:
     settings = check_settings(tomllib.loads("".join(blocks))["settings"])
     assert [(cap.count, cap.window) for cap in caps_of(settings)] == [(1, Period.DAY), (3, Period.WEEK)]
     assert len(quiet_hours_of(settings, "email")) == 1
+    assert [limit.count for limit in rates_of(settings, "email")] == [14, 50_000]
 
 
 def test_every_fault_of_the_settings_has_its_place() -> None:

@@ -1,0 +1,92 @@
+"""Send rates shared by all workers of a tenant, on both databases."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from threading import Thread
+
+import pytest
+from sqlalchemy import func, select
+
+from nexus_marketing.core.pacing.rates import RateLimit
+from nexus_marketing.db.models import SendGrant, Tenant
+from nexus_marketing.db.queries.completion import broken_invariants
+from nexus_marketing.db.queries.rates import take_grant
+from nexus_marketing.runtime import Runtime
+from tests.common.databases import DatabaseTime
+from tests.functional.delivery.conftest import Scene
+
+pytestmark = pytest.mark.req("FR-P3-012", "SCL-004", "FR-P2-004")
+
+MakeScene = Callable[..., Scene]
+NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+
+
+def take(runtime: Runtime, tenant: int, limits: list[RateLimit], wanted: int, channel: str = "email") -> int:
+    return take_grant(runtime.engines.worker, tenant, channel, limits, wanted, is_marketing=False).count
+
+
+def limit(scene: Scene, *rates: dict[str, object]) -> None:
+    with scene.runtime.work(None, role="owner") as ctx:
+        ctx.session.get_one(Tenant, scene.tenant_id).settings = {"send_rates": list(rates)}
+
+
+def test_a_send_keeps_to_the_rate_and_loses_nobody(make_scene: MakeScene, database_time: DatabaseTime) -> None:
+    scene = make_scene(25, chunk_size=10)
+    database_time.set_to(NOON)
+    limit(scene, {"count": 10, "per": "10 minutes"})
+    scene.launch()
+    counts = []
+    for step in range(5):
+        database_time.set_to(NOON + step * 11 * MINUTE)
+        scene.work()
+        counts.append(len(scene.channel.sent))
+        with scene.runtime.work(scene.tenant_id, mode="read") as ctx:
+            assert broken_invariants(ctx.session) == {}
+    assert counts == [9, 18, 25, 25, 25]  # a tenth is left to transactional mail
+    assert scene.states() == ["accepted"] * 25
+    assert scene.send().status == "completed"
+
+
+def test_who_waits_for_a_message_is_served_beside_marketing(make_scene: MakeScene, database_time: DatabaseTime) -> None:
+    scene = make_scene(3)
+    database_time.set_to(NOON)
+    limit(scene, {"count": 10, "per": "10 minutes"})
+    assert take(scene.runtime, scene.tenant_id, [RateLimit(10, 10 * MINUTE)], 9) == 9
+    scene.launch(message_class="transactional")
+    scene.work()
+    assert len(scene.channel.sent) == 1
+
+
+def test_a_tenant_and_a_channel_have_their_own(runtime: Runtime, tenant: int, other_tenant: int) -> None:
+    limits = [RateLimit(5, MINUTE)]
+    assert [take(runtime, tenant, limits, 3) for _ in range(3)] == [3, 2, 0]
+    assert take(runtime, other_tenant, limits, 9) == take(runtime, tenant, limits, 9, "sms") == 5
+
+
+def test_workers_at_once_share_one_limit(runtime: Runtime, tenant: int) -> None:
+    limits, found = [RateLimit(50, timedelta(hours=1))], []
+    threads = [
+        Thread(target=lambda: found.extend(take(runtime, tenant, limits, 3) for _ in range(10))) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(found) == 50
+
+
+def test_a_long_window_stays_small_to_read(runtime: Runtime, tenant: int, database_time: DatabaseTime) -> None:
+    limits, taken = [RateLimit(300, timedelta(days=1))], 0
+    for second in range(320):
+        database_time.set_to(NOON + second * timedelta(seconds=2))
+        taken += take(runtime, tenant, limits, 1)
+    assert taken == 300
+    with runtime.work(tenant, mode="read") as ctx:
+        rows, total = ctx.session.execute(select(func.count(), func.sum(SendGrant.granted))).one()
+    assert total == 300
+    assert rows <= 201
+    database_time.set_to(NOON + timedelta(days=1, minutes=20))
+    assert take(runtime, tenant, limits, 500) == 300
+    with runtime.work(tenant, mode="read") as ctx:
+        assert ctx.session.scalar(select(func.count()).select_from(SendGrant)) == 1
