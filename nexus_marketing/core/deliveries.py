@@ -64,6 +64,8 @@ class HoldReason(StrEnum):
 
     #: The first hand-over had no answer (transactional, ``resend_once``).
     AMBIGUOUS = "ambiguous"
+    #: It begins by the lead's own clock.
+    LOCAL_START = "local_start"
     QUIET_HOURS = "quiet_hours"
     CAP = "cap"
     #: Another send is due for the same lead and goes first.

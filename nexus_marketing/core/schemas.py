@@ -13,7 +13,7 @@ from cerberus.errors import ValidationError as Fault
 
 from nexus_marketing.core.errors import NexusError, Problem, ValidationError, hint
 from nexus_marketing.core.ids import parse_id
-from nexus_marketing.core.values import DATE_SHAPE, join, parse_date, parse_datetime, parse_duration
+from nexus_marketing.core.values import DATE_SHAPE, join, parse_date, parse_datetime, parse_duration, parse_local_time
 
 Schema = Mapping[str, Mapping[str, Any]]
 
@@ -24,12 +24,14 @@ _NOT_A_DATETIME = ErrorDefinition(0x103, "check_with")
 _NOT_A_DURATION = ErrorDefinition(0x104, "check_with")
 _NOT_A_START = ErrorDefinition(0x105, "check_with")
 _NOT_ONE_OF = ErrorDefinition(0x106, "one_of")
+_NOT_A_LOCAL_TIME = ErrorDefinition(0x107, "check_with")
 _CODES = {
     _NOT_ONE_OF.code: "not_allowed",
     _NOT_FOUND.code: "not_found",
     _NOT_A_DATE.code: "not_a_date",
     _NOT_A_DATETIME.code: "not_a_datetime",
     _NOT_A_DURATION.code: "not_a_duration",
+    _NOT_A_LOCAL_TIME.code: "not_a_local_time",
     _NOT_A_START.code: "not_a_datetime",
 }
 
@@ -58,6 +60,9 @@ class DocumentValidator(Validator):  # type: ignore[misc]  # Cerberus has no typ
 
     def _check_with_duration(self, field: str, value: Any) -> None:
         self._accept(field, value, _NOT_A_DURATION, parse_duration)
+
+    def _check_with_local_time(self, field: str, value: Any) -> None:
+        self._accept(field, value, _NOT_A_LOCAL_TIME, parse_local_time)
 
     def _check_with_start(self, field: str, value: Any) -> None:
         """A day (its beginning is meant) or a point in time."""

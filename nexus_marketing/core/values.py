@@ -13,6 +13,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any, Final, NoReturn, overload
@@ -31,6 +32,7 @@ _DATETIME: Final = re.compile(
 )
 UNIT_SECONDS: Final = {"week": 604_800, "day": 86_400, "hour": 3_600, "minute": 60, "second": 1}
 _DURATION: Final = re.compile(r"\s*([0-9]+)\s*(second|minute|hour|day|week)s?\s*\Z", re.IGNORECASE)
+_LOCAL_TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d\Z")
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
@@ -161,6 +163,19 @@ def parse_datetime(text: str, path: str = "") -> datetime:
             pass
     message = f"{_shown(text)} is not a point in time; write YYYY-MM-DDThh:mm:ssZ with Z or an offset"
     _refuse(path, message, code="not_a_datetime")
+
+
+def parse_local_time(text: str, path: str = "") -> datetime:
+    """A reading of the clock on a day, without a zone: it is another moment in each.
+
+    >>> parse_local_time("2026-12-01T09:00")
+    datetime.datetime(2026, 12, 1, 9, 0)
+    """
+    if _LOCAL_TIME.match(text):
+        with suppress(ValueError):
+            return datetime.fromisoformat(text)
+    message = f"{_shown(text)} is not a local time; write YYYY-MM-DDThh:mm without Z and without an offset"
+    _refuse(path, message, code="not_a_local_time")
 
 
 def parse_duration(text: str, path: str = "") -> timedelta:

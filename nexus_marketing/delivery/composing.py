@@ -25,6 +25,7 @@ from nexus_marketing.core.messages import (
 from nexus_marketing.core.pacing.breaker import MAX_BOUNCED
 from nexus_marketing.core.pacing.frequency import DEFAULT_PRIORITY, Rank
 from nexus_marketing.core.tracking import TokenKind, TokenUse
+from nexus_marketing.core.values import parse_local_time
 from nexus_marketing.db.models import Send, TemplateVersion, Tenant
 from nexus_marketing.db.queries.deliveries import LEAD_COLUMNS, Recipient
 from nexus_marketing.runtime import Runtime
@@ -46,6 +47,7 @@ class SendContent:
     priority: int = DEFAULT_PRIORITY
     obeys_caps: bool = True
     max_bounced: float = MAX_BOUNCED
+    local_start: datetime | None = None
 
     @property
     def rank(self) -> Rank:
@@ -87,6 +89,7 @@ def load_content(session: Session, send: Send) -> SendContent:
         send.priority,
         send.obeys_caps,
         settings.get("max_bounced", MAX_BOUNCED),
+        None if send.local_start is None else parse_local_time(send.local_start),
     )
 
 

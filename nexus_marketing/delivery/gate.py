@@ -11,7 +11,10 @@ from sqlalchemy.orm import Session
 
 from nexus_marketing.core.campaigns import MessageClass
 from nexus_marketing.core.deliveries import DeliveryState, SkipReason
+from nexus_marketing.core.pacing.frequency import caps_of
+from nexus_marketing.core.pacing.quiet import quiet_hours_of
 from nexus_marketing.core.pacing.rates import RateLimit, rates_of
+from nexus_marketing.core.pacing.zones import UTC_ZONE, zone_named
 from nexus_marketing.core.privacy import ConsentPolicy, ConsentState, consent_needed
 from nexus_marketing.db.models import Tenant
 from nexus_marketing.db.queries.deliveries import Recipient, Settlement
@@ -51,17 +54,26 @@ class Gate:
         reasons = self._reasons(session, rows, policy if is_marketing else None)
         passing = [row for row in rows if row.seq not in reasons] if reasons else list(rows)
         settled = [_skip(seq, reason) for seq, reason in reasons.items()]
-        if is_marketing and passing:
-            held = self._held(session, passing, policy)
+        if passing:
+            held = self._held(session, passing, policy, is_marketing=is_marketing)
             settled += held
             waiting = {settlement.seq for settlement in held}
             passing = [row for row in passing if row.seq not in waiting] if waiting else passing
         return Decided(passing, settled, rates_of(policy.settings, self.content.channel))
 
-    def _held(self, session: Session, rows: Sequence[Recipient], policy: "_Policy") -> list[Settlement]:
-        content = self.content
-        holding = Holding.of(
-            policy.settings, content.channel, content.rank, policy.now, self.rng, obeys_caps=content.obeys_caps
+    def _held(
+        self, session: Session, rows: Sequence[Recipient], policy: "_Policy", *, is_marketing: bool
+    ) -> list[Settlement]:
+        content, settings = self.content, policy.settings
+        holding = Holding(
+            quiet_hours=quiet_hours_of(settings, content.channel) if is_marketing else (),
+            caps=caps_of(settings) if is_marketing and content.obeys_caps else (),
+            local_start=content.local_start,
+            default_zone=zone_named(settings.get("default_time_zone")) or UTC_ZONE,
+            channel=content.channel,
+            rank=content.rank,
+            now=policy.now,
+            rng=self.rng,
         )
         return holding.decide(session, rows)
 

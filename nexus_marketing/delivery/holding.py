@@ -4,19 +4,18 @@ A recipient who must wait goes back into the retry lane until then and passes th
 message at all is settled with the reason.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from random import Random
-from typing import Any
 from zoneinfo import ZoneInfo
 
 from sqlalchemy.orm import Session
 
 from nexus_marketing.core.deliveries import DeliveryState, HoldReason, SkipReason
-from nexus_marketing.core.pacing.frequency import Answer, Cap, Rank, Room, Use, caps_of, room_for
-from nexus_marketing.core.pacing.quiet import Quiet, QuietHours, quiet_hours_of, quiet_now
-from nexus_marketing.core.pacing.zones import UTC_ZONE, zone_named, zone_of, zones_of
+from nexus_marketing.core.pacing.frequency import Answer, Cap, Rank, Room, Use, room_for
+from nexus_marketing.core.pacing.quiet import Quiet, QuietHours, quiet_now
+from nexus_marketing.core.pacing.zones import zone_of, zones_of
 from nexus_marketing.db.queries.caps import Targeting, by_lead, lock_caps, other_targetings
 from nexus_marketing.db.queries.deliveries import Recipient, Settlement
 
@@ -30,33 +29,35 @@ class Holding:
 
     quiet_hours: Sequence[QuietHours]
     caps: Sequence[Cap]
+    #: Nobody gets it before the own clock shows this; without a zone.
+    local_start: datetime | None
     default_zone: ZoneInfo
     channel: str
     rank: Rank
     now: datetime
     rng: Random
 
-    @classmethod
-    def of(
-        cls, settings: Mapping[str, Any], channel: str, rank: Rank, now: datetime, rng: Random, *, obeys_caps: bool
-    ) -> "Holding":
-        """Of a tenant's stored settings."""
-        return cls(
-            quiet_hours_of(settings, channel),
-            caps_of(settings) if obeys_caps else (),
-            zone_named(settings.get("default_time_zone")) or UTC_ZONE,
-            channel,
-            rank,
-            now,
-            rng,
-        )
-
     def decide(self, session: Session, rows: Sequence[Recipient]) -> list[Settlement]:
         """Those of the recipients that wait or are left out; takes the tenant's lock where there are caps."""
-        held = self._in_quiet_hours(rows)
+        held = self._before_start(rows)
+        held |= self._in_quiet_hours([row for row in rows if row.seq not in held])
         if self.caps:
             held |= self._capped(session, [row for row in rows if row.seq not in held])
         return list(held.values())
+
+    def _before_start(self, rows: Sequence[Recipient]) -> dict[int, Settlement]:
+        if self.local_start is None:
+            return {}
+        begins: dict[ZoneInfo, datetime] = {}
+        held = {}
+        for row in rows:
+            zone = zone_of(row.time_zone, self.default_zone)
+            if zone not in begins:
+                # An hour that the clock leaves out begins when it goes on; of one that comes twice it is the first.
+                begins[zone] = self.local_start.replace(tzinfo=zone).astimezone(UTC)
+            if begins[zone] > self.now:
+                held[row.seq] = self._later(row, HoldReason.LOCAL_START, begins[zone])
+        return held
 
     def _in_quiet_hours(self, rows: Sequence[Recipient]) -> dict[int, Settlement]:
         if not self.quiet_hours:

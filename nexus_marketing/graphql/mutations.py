@@ -25,6 +25,7 @@ class CreateCampaignInput(graphene.InputObjectType):
     data = graphene.Field(JSON, description="Held against the definition's dataSchema.")
     message_class = MessageClassName()
     channel = graphene.String()
+    local_start = graphene.String(description="YYYY-MM-DDThh:mm by the clock of each lead.")
     priority = graphene.Int(description="Who goes first where two are due for the same lead: 0 to 100, the higher.")
     obeys_caps = graphene.Boolean()
     counts_toward_caps = graphene.Boolean()

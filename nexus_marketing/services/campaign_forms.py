@@ -12,6 +12,7 @@ FIELDS: Final[Schema] = {
     "name": {"type": "string", "minlength": 1, "maxlength": 200},
     "message_class": {"type": "string", "allowed": [str(each) for each in MessageClass]},
     "channel": {"type": "string", "minlength": 1, "maxlength": 64},
+    "local_start": {"type": "string", "nullable": True, "check_with": "local_time"},
     "priority": {"type": "integer", "min": 0, "max": 100},
     "obeys_caps": {"type": "boolean"},
     "counts_toward_caps": {"type": "boolean"},

@@ -56,7 +56,8 @@ def create_campaign(ctx: Context, data: Mapping[str, Any]) -> Campaign:
     """Write down a campaign as a draft.
 
     Args:
-        data: ``name``; optional ``message_class``, ``channel``, ``priority`` (0 to 100), ``obeys_caps``,
+        data: ``name``; optional ``message_class``, ``channel``, ``local_start`` (each lead gets it when its own clock
+            shows this), ``priority`` (0 to 100), ``obeys_caps``,
             ``counts_toward_caps``, ``segment_id``, ``template_id``, ``owner_id``,
             ``subject_type``, ``subject_id``, ``data``, ``budget`` (major units) and ``currency``. With
             ``definition_id`` (and ``definition_version``; the one in force where it is left out) the

@@ -38,6 +38,7 @@ _REASONS: Final[Mapping[str, str]] = {
 }
 
 _HOLDS: Final[Mapping[str, str]] = {
+    HoldReason.LOCAL_START: "the campaign begins by the lead's own clock, it waits",
     HoldReason.QUIET_HOURS: "it is held for quiet hours",
     HoldReason.CAP: "the lead had enough messages, it waits for room",
     HoldReason.AMBIGUOUS: "nobody knows whether the first attempt left; the second waits",

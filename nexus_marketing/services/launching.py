@@ -29,6 +29,7 @@ def begin_send(ctx: Context, campaign: Campaign) -> list[Problem]:
         status=SendStatus.PLANNING,
         message_class=campaign.message_class,
         channel=campaign.channel,
+        local_start=campaign.local_start,
         priority=campaign.priority,
         obeys_caps=campaign.obeys_caps,
         counts_toward_caps=campaign.counts_toward_caps,

@@ -53,6 +53,8 @@ class Campaign(TenantKeyed, Base):
     status_reason: Mapped[str | None] = plain()
     message_class: Mapped[str] = plain()
     channel: Mapped[str] = plain()
+    #: Nobody gets it before the own clock shows this: ``YYYY-MM-DDThh:mm``, without a zone.
+    local_start: Mapped[str | None] = plain()
     #: Who goes first where two are due for the same lead: 0 to 100, the higher.
     priority: Mapped[int] = plain(SmallInteger, server_default=text("50"))
     obeys_caps: Mapped[bool] = plain(server_default=true())

@@ -86,6 +86,7 @@ class Send(TenantKeyed, Base):
     template_version: Mapped[int] = plain()
     sender: Mapped[dict[str, Any]] = plain()
     #: Of the campaign, as it was at the launch.
+    local_start: Mapped[str | None] = plain()
     priority: Mapped[int] = plain(SmallInteger, server_default=text("50"))
     obeys_caps: Mapped[bool] = plain(server_default=true())
     counts_toward_caps: Mapped[bool] = plain(server_default=true())

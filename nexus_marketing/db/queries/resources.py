@@ -201,6 +201,7 @@ CAMPAIGNS = Listing(
         "status_reason",
         "message_class",
         "channel",
+        "local_start",
         "priority",
         "obeys_caps",
         "counts_toward_caps",

@@ -11,11 +11,13 @@ import pytest
 from sqlalchemy import select, text, update
 
 from nexus_marketing.core.contracts import OutcomeKind
+from nexus_marketing.core.errors import ValidationError
 from nexus_marketing.db.models import Campaign, Delivery, Lead, Send, Tenant
 from nexus_marketing.db.queries.caps import lock_caps
 from nexus_marketing.db.queries.completion import broken_invariants
 from nexus_marketing.db.tenancy import open_session
 from nexus_marketing.runtime import Runtime
+from nexus_marketing.services.campaign_forms import FROM_DEFINITION
 from nexus_marketing.services.campaigns import create_campaign, move_campaign
 from nexus_marketing.services.explanations import explain_lead
 from nexus_marketing.tasks.loops import WorkerLoop
@@ -326,3 +328,42 @@ class TestQuietHours:
             move_campaign(ctx, scene.campaign_id, "cancel")
         scene.work()
         assert scene.states() == ["skipped(cancelled)"] * 3
+
+
+class TestLocalStart:
+    def test_everybody_gets_it_at_nine_by_the_own_clock(
+        self, make_scene: MakeScene, database_time: DatabaseTime
+    ) -> None:
+        scene = make_scene(4)
+        zones = ("Pacific/Auckland", "Europe/Berlin", None, "America/Los_Angeles")
+        for lead_id, zone in zip(scene.lead_ids, zones, strict=True):
+            with scene.runtime.work(scene.tenant_id) as ctx:
+                ctx.session.execute(update(Lead).where(Lead.id == lead_id).values(time_zone=zone))
+        settings(scene, default_time_zone="Europe/Lisbon")
+        scene.launch(local_start="2026-03-04T09:00")
+        scene.work()
+        assert scene.states() == ["planned(local_start)"] * 4
+        with scene.runtime.work(scene.tenant_id, mode="read") as ctx:
+            found = explain_lead(ctx, scene.lead_ids[1], scene.campaign_id)["sentence"]
+            assert "by the lead's own clock, it waits until 2026-03-04T08:00:" in found
+        counts = []
+        for moment in ("03T19:55", "03T20:05", "04T08:05", "04T09:05", "04T17:05"):
+            database_time.set_to(datetime.fromisoformat(f"2026-03-{moment}+00:00"))
+            scene.work()
+            counts.append([each.address for each in scene.channel.sent])
+        assert [len(each) for each in counts] == [0, 1, 2, 3, 4]
+        assert counts[-1] == [scene.address(number) for number in range(1, 5)]
+        assert scene.send().status == "completed"
+
+    def test_whose_hour_is_past_gets_it_at_once(self, make_scene: MakeScene) -> None:
+        scene = make_scene(2)
+        scene.launch(local_start="2026-03-02T11:59", message_class="transactional")
+        scene.work()
+        assert scene.states() == ["accepted"] * 2
+
+    @pytest.mark.parametrize(
+        "wrong", ["2026-03-02T11:59Z", "2026-03-02", "tomorrow", "2026-02-30T09:00", "2026-03-02T25:00"]
+    )
+    def test_what_is_no_local_time_is_refused(self, wrong: str) -> None:
+        with pytest.raises(ValidationError, match="without an offset"):
+            FROM_DEFINITION.check({"name": "x", "local_start": wrong})
