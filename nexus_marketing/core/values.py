@@ -186,7 +186,8 @@ def parse_duration(text: str, path: str = "") -> timedelta:
     """
     match = _DURATION.match(text)
     if match and len(match[1]) <= 9:
-        return timedelta(seconds=int(match[1]) * UNIT_SECONDS[match[2].lower()])
+        with suppress(OverflowError):
+            return timedelta(seconds=int(match[1]) * UNIT_SECONDS[match[2].lower()])
     message = f"{_shown(text)} is not a length of time; write a number and seconds, minutes, hours, days or weeks"
     _refuse(path, message, code="not_a_duration")
 

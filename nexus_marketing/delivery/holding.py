@@ -16,7 +16,7 @@ from nexus_marketing.core.deliveries import DeliveryState, HoldReason, SkipReaso
 from nexus_marketing.core.pacing.frequency import Answer, Cap, Rank, Room, Use, room_for
 from nexus_marketing.core.pacing.quiet import Quiet, QuietHours, quiet_now
 from nexus_marketing.core.pacing.zones import zone_of, zones_of
-from nexus_marketing.db.queries.caps import Targeting, by_lead, lock_caps, other_targetings
+from nexus_marketing.db.queries.caps import Targeting, lock_caps, other_targetings
 from nexus_marketing.db.queries.deliveries import Recipient, Settlement
 
 #: How soon somebody is looked at again whom another send goes before.
@@ -82,7 +82,7 @@ class Holding:
     def _capped(self, session: Session, rows: Sequence[Recipient]) -> dict[int, Settlement]:
         lock_caps(session)
         oldest = self.now - max(cap.reach for cap in self.caps)
-        others = by_lead(other_targetings(session, self.rank.send_id, [row.lead_id for row in rows], oldest))
+        others = other_targetings(session, self.rank.send_id, [row.lead_id for row in rows], oldest)
         held = {}
         for row in rows:
             found = others.get(row.lead_id)

@@ -4,6 +4,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 from uuid import uuid4
 
 from sqlalchemy.exc import DBAPIError
@@ -34,6 +35,31 @@ log = get_logger(__name__)
 
 _PREPARED_SENDS = 32
 _TURN_SECONDS = 1.0
+#: A rate that is used up is looked at again by then: somebody may have raised it.
+_LIMITED_SECONDS = 30.0
+
+
+Lane = tuple[int, str, str]
+"""Whose rate is used up: tenant, channel, message class."""
+
+
+class WaitingSend(NamedTuple):
+    """A send with work."""
+
+    tenant_id: int
+    send_id: int
+    channel: str
+    message_class: str
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """What names it; also its place in the turn."""
+        return (self.tenant_id, self.send_id)
+
+    @property
+    def lane(self) -> Lane:
+        """Sends of one lane share their rates."""
+        return (self.tenant_id, self.channel, self.message_class)
 
 
 @dataclass(slots=True)
@@ -47,8 +73,8 @@ class Sender:
     _prepared: "OrderedDict[tuple[int, int], Parts]" = field(default_factory=OrderedDict)
     _pace: Pace = field(default_factory=Pace)
     _last_served: tuple[int, int] = (0, 0)
-    #: Until when a send has no grant to ask for, by the monotonic clock.
-    _not_before: dict[tuple[int, int], float] = field(default_factory=dict)
+    #: Until when a lane's rate is used up, by the monotonic clock.
+    _not_before: dict[Lane, float] = field(default_factory=dict)
 
     def work(self) -> int:
         """Hand over chunks, one of each send that has work in turn, for about a second; answers how many."""
@@ -56,14 +82,14 @@ class Sender:
         until = time.monotonic() + _TURN_SECONDS
         waiting = self._in_turn()
         while waiting and not self.stopping() and time.monotonic() < until:
-            served = [key for key in waiting if time.monotonic() < until and self._serve_safely(*key)]
+            served = [send for send in waiting if time.monotonic() < until and self._serve_safely(send)]
             chunks += len(served)
             waiting = served
         return chunks
 
     @property
     def pause_seconds(self) -> float:
-        """How long until a send that used up its rate may go on; endless where none did."""
+        """How long until a lane that used up its rate may go on; endless where none did."""
         return max(0.01, min(self._not_before.values(), default=float("inf")) - time.monotonic())
 
     def close(self) -> None:
@@ -73,21 +99,25 @@ class Sender:
         if self._journal is not None:
             self._journal.close()
 
-    def _in_turn(self) -> list[tuple[int, int]]:
+    def _in_turn(self) -> list[WaitingSend]:
         """Sends with work, going on after the one served last, so that no tenant waits for another to finish."""
         with open_session(self.runtime.engines.worker, tenant_id=None, mode="read") as session:
-            found = sorted((row.tenant_id, row.id) for row in sends_with_work(session))
+            waiting = sorted(WaitingSend._make(row) for row in sends_with_work(session))
         now = time.monotonic()
-        self._not_before = {key: until for key, until in self._not_before.items() if until > now}
-        waiting = [key for key in found if key not in self._not_before]
-        later = [key for key in waiting if key > self._last_served]
-        return later + [key for key in waiting if key <= self._last_served]
+        self._not_before = {lane: until for lane, until in self._not_before.items() if until > now}
+        later = [send for send in waiting if send.key > self._last_served]
+        return later + [send for send in waiting if send.key <= self._last_served]
 
-    def _serve_safely(self, tenant_id: int, send_id: int) -> bool:
-        """One send that cannot be sent is paused with its reason and keeps nobody else waiting."""
-        self._last_served = (tenant_id, send_id)
+    def _serve_safely(self, send: WaitingSend) -> bool:
+        """One send that cannot be sent is paused with its reason and keeps nobody else waiting.
+
+        Where its lane has used up its rate it keeps its turn: the next time it comes before whoever used it up.
+        """
+        if send.lane in self._not_before:
+            return False
+        tenant_id, send_id = self._last_served = send.key
         try:
-            return self._serve(tenant_id, send_id)
+            return self._serve(send)
         except DBAPIError as error:
             if is_transient(error):
                 raise
@@ -103,7 +133,8 @@ class Sender:
         self._set_status(tenant_id, send_id, SendStatus.PAUSED, f"cannot be sent: {reason}"[:200])
         return False
 
-    def _serve(self, tenant_id: int, send_id: int) -> bool:
+    def _serve(self, send: WaitingSend) -> bool:
+        tenant_id, send_id = send.key
         parts = self._parts(tenant_id, send_id)
         if parts is None:
             return False
@@ -118,7 +149,7 @@ class Sender:
         if result.must_stop:
             self._hold(tenant_id, send_id, result)
         if result.limited_seconds:
-            self._not_before[tenant_id, send_id] = time.monotonic() + result.limited_seconds
+            self._not_before[send.lane] = time.monotonic() + min(result.limited_seconds, _LIMITED_SECONDS)
             self.runtime.telemetry.count("delivery.limited")
         return not result.limited_seconds
 

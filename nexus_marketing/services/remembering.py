@@ -12,11 +12,14 @@ from typing import Any
 import orjson
 
 from nexus_marketing.runtime import Context
+from nexus_marketing.version import __version__
 
 
 def key_of(kind: str, *parts: Any) -> str:
-    """A key that holds no text of a tenant's, and is another one for other parts."""
-    digest = hashlib.blake2b(orjson.dumps(parts, default=str, option=orjson.OPT_SORT_KEYS), digest_size=16)
+    """A key that holds no text of a tenant's, and is another one for other parts and in another version of the product."""
+    digest = hashlib.blake2b(
+        orjson.dumps([__version__, *parts], default=str, option=orjson.OPT_SORT_KEYS), digest_size=16
+    )
     return f"{kind}:{digest.hexdigest()}"
 
 

@@ -1,1 +1,1 @@
-"""When somebody may be written to: frequency caps, quiet hours and whose clock counts (BEHAVIOUR.md 5.1)."""
+"""When and how fast somebody may be written to: caps, quiet hours and whose clock counts, rates, and when a send stops itself."""

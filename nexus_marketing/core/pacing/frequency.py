@@ -11,9 +11,7 @@ from enum import StrEnum
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
-from nexus_marketing.core.errors import ValidationError
 from nexus_marketing.core.pacing.tables import Table, checked_tables
-from nexus_marketing.core.values import parse_duration
 
 
 class Period(StrEnum):
@@ -183,33 +181,14 @@ def check_caps(value: object) -> list[dict[str, Any]]:
 
 def _cap(table: Table) -> Cap:
     table.only("count", "window", "channel", "on_cap", "defer_max")
-    count = table.get("count", 1)
-    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= _MOST:
-        table.refuse("count", "not_a_count", f"{count!r} is no whole number from 1 to {_MOST}.")
     window = table.get("window", Period.DAY)
     return Cap(
-        count,
-        Period(window) if window in tuple(Period) else _span(table, "window", _LONGEST),
+        table.count("count", 1, _MOST),
+        Period(window) if window in tuple(Period) else table.span("window", None, _LONGEST),
         table.channel(),
         table.choice("on_cap", OnCap.SKIP),
-        _span(table, "defer_max", _DEFER),
+        table.span("defer_max", _DEFER, _LONGEST),
     )
-
-
-def _span(table: Table, key: str, default: timedelta) -> timedelta:
-    value = table.get(key)
-    if value is None:
-        return default
-    try:
-        found = parse_duration(str(value))
-    except ValidationError:
-        found = timedelta()
-    if not timedelta() < found <= _LONGEST:
-        words = "day, week, month, or " if key == "window" else ""
-        table.refuse(
-            key, "not_a_span", f"{value!r} is no span: write {words}something up to 366 days such as '36 hours'."
-        )
-    return found
 
 
 def _first_day(period: Period, local: datetime) -> datetime:

@@ -9,7 +9,6 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from nexus_marketing.core.pacing.tables import Table, checked_tables
-from nexus_marketing.core.values import parse_duration
 
 
 class OnQuiet(StrEnum):
@@ -119,11 +118,16 @@ def _quiet(table: Table) -> QuietHours:
     days = table.get("days", list(_DAYS))
     if not isinstance(days, list) or not days or not all(day in _DAYS for day in days):
         table.refuse("days", "not_days", f"{days!r} is no list of days: use {', '.join(_DAYS)}.")
-    spans = {
-        key: parse_duration(str(table.get(key)), table.place(key)) for key in ("max_hold", "spread") if table.get(key)
-    }
     on_quiet = table.choice("on_quiet", OnQuiet.HOLD)
-    return QuietHours(start, end, frozenset(_DAYS.index(day) for day in days), table.channel(), on_quiet, **spans)
+    return QuietHours(
+        start,
+        end,
+        frozenset(_DAYS.index(day) for day in days),
+        table.channel(),
+        on_quiet,
+        table.span("max_hold", timedelta(days=3), timedelta(days=366)),
+        table.span("spread", timedelta(minutes=15), timedelta(days=1)),
+    )
 
 
 def _clock(table: Table, key: str) -> time:

@@ -3,6 +3,8 @@
 A message may leave with a grant. Grants are remembered with their moment; as many are given as keep every interval of the
 window's length at the limit or below. A grant is used within a short *slack*, by which the window is made longer: what left
 late still lies inside.
+A server that stalls in the middle of a window may be handed its rest later than that: at most the two windows that a worker
+has open.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,9 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from nexus_marketing.core.errors import ValidationError
 from nexus_marketing.core.pacing.tables import Table, checked_tables
-from nexus_marketing.core.values import parse_duration
 
 _LONGEST: Final = timedelta(days=31)
 _MOST: Final = 1_000_000_000
@@ -115,15 +115,4 @@ def check_rates(value: object) -> list[dict[str, Any]]:
 
 def _rate(table: Table) -> RateLimit:
     table.only("count", "per", "channel")
-    count = table.get("count")
-    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= _MOST:
-        table.refuse("count", "not_a_count", f"{count!r} is no whole number from 1 to {_MOST}.")
-    try:
-        per = parse_duration(str(table.get("per")))
-    except ValidationError:
-        per = timedelta()
-    if not timedelta() < per <= _LONGEST:
-        table.refuse(
-            "per", "not_a_span", f"{table.get('per')!r} is no span: write one up to 31 days such as '1 second'."
-        )
-    return RateLimit(count, per, table.channel())
+    return RateLimit(table.count("count", None, _MOST), table.span("per", None, _LONGEST), table.channel())

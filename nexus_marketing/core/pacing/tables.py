@@ -1,11 +1,15 @@
 """Rules as a tenant writes them down: a list of tables, every fault of every table with its place."""
 
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from enum import StrEnum
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 from nexus_marketing.core.errors import Problem, ValidationError
+from nexus_marketing.core.values import parse_duration
 
+#: Tables of a list: each costs every recipient a look.
+_MOST: Final = 20
 Choice = TypeVar("Choice", bound=StrEnum)
 
 
@@ -22,6 +26,8 @@ def checked_tables(value: object, name: str, read: Callable[["Table"], object]) 
     """
     if not isinstance(value, list):
         raise ValidationError.at("", "not_a_list", f"{name} is a list of tables, empty where there are none.")
+    if len(value) > _MOST:
+        raise ValidationError.at("", "too_many", f"{name} has {len(value)} tables: {_MOST} at most.")
     problems: list[Problem] = []
     for index, document in enumerate(value):
         try:
@@ -56,6 +62,27 @@ class Table:
         if value not in tuple(words):
             self.refuse(key, "unknown_choice", f"{value!r} is none of {', '.join(words)}.")
         return words(value)
+
+    def count(self, key: str, default: int | None, most: int) -> int:
+        """A whole number from 1."""
+        value = self.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+            self.refuse(key, "not_a_count", f"{value!r} is no whole number from 1 to {most}.")
+        return value
+
+    def span(self, key: str, default: timedelta | None, longest: timedelta) -> timedelta:
+        """A length of time above nothing, as text."""
+        value = self.get(key)
+        if value is None and default is not None:
+            return default
+        try:
+            found = parse_duration(str(value))
+        except ValidationError:
+            found = timedelta()
+        if not timedelta() < found <= longest:
+            example = f"write one up to {longest.days} days, such as '36 hours'"
+            self.refuse(key, "not_a_span", f"{value!r} is no span: {example}.")
+        return found
 
     def channel(self) -> str | None:
         """The channel that the rule is for; nothing: all."""

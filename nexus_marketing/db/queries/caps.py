@@ -5,7 +5,7 @@ written down apart from the ledger, so that nothing can disagree with it: a mess
 whose fate is unknown stays one.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from nexus_marketing.core.pacing.frequency import Rank
 from nexus_marketing.db.queries.deliveries import GATHERED
 from nexus_marketing.db.queries.locks import wait_alone
-from nexus_marketing.db.queries.segments import as_ids, ids_of
+from nexus_marketing.db.queries.rowsets import as_ids, ids_of
 from nexus_marketing.db.tenancy import run
 from nexus_marketing.db.types import read_moment, to_text
 
@@ -22,7 +22,6 @@ from nexus_marketing.db.types import read_moment, to_text
 class Targeting(NamedTuple):
     """One message of another send to a lead: ``left_at`` is when it left; it is leaving now, or due and waiting."""
 
-    lead_id: int
     rank: Rank
     channel: str
     left_at: datetime | None
@@ -58,31 +57,21 @@ WHERE d.tenant_id = :tenant_id AND d.lead_id IN ({ids}) AND d.send_id >= :first 
 """
 
 
-def other_targetings(session: Session, send_id: int, lead_ids: Sequence[int], oldest: datetime) -> list[Targeting]:
-    """What other sends of the tenant have to do with these leads, since a moment; the caller holds the lock."""
+def other_targetings(
+    session: Session, send_id: int, lead_ids: Sequence[int], oldest: datetime
+) -> dict[int, list[Targeting]]:
+    """What other sends of the tenant have to do with each of these leads, since a moment; the caller holds the lock."""
     moment = "CAST(:oldest AS timestamptz)" if session.get_bind().dialect.name == "postgresql" else ":oldest"
     values = {"send_id": send_id, "oldest": to_text(oldest)}
     first = run(session, _FIRST_SEND.format(oldest=moment, counts=_COUNTS), values, writes=False).scalar_one()
     if first is None:
-        return []
+        return {}
     statement = _TARGETINGS.format(ids=ids_of(session), oldest=moment, gathered=GATHERED)
     rows = run(session, statement, {**values, "first": first, "ids": as_ids(lead_ids)}, writes=False)
-    return [
-        Targeting(
-            row.lead_id,
-            Rank(row.priority, row.send_id),
-            row.channel,
-            None if row.is_planned else read_moment(row.settled_at),
-            bool(row.is_leaving),
-        )
-        for row in rows
-        if not row.is_planned or row.is_leaving or row.status == "running"
-    ]
-
-
-def by_lead(targetings: Iterable[Targeting]) -> dict[int, list[Targeting]]:
-    """The targetings of each lead."""
     found: dict[int, list[Targeting]] = {}
-    for each in targetings:
-        found.setdefault(each.lead_id, []).append(each)
+    for row in rows:
+        if not row.is_planned or row.is_leaving or row.status == "running":
+            left_at = None if row.is_planned else read_moment(row.settled_at)
+            each = Targeting(Rank(row.priority, row.send_id), row.channel, left_at, bool(row.is_leaving))
+            found.setdefault(row.lead_id, []).append(each)
     return found

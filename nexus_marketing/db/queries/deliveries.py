@@ -53,12 +53,12 @@ class Settlement(NamedTuple):
 
 
 def sends_with_work(session: Session) -> list[Row[Any]]:
-    """(tenant_id, id) of running sends that have an open chunk nobody holds, oldest first."""
+    """(tenant_id, id, channel, message_class) of running sends that have an open chunk nobody holds, oldest first."""
     return list(
         run_for_all(
             session,
-            "SELECT s.tenant_id, s.id FROM marketing_sends s WHERE s.status = 'running' AND EXISTS ("
-            " SELECT 1 FROM marketing_delivery_chunks c WHERE c.tenant_id = s.tenant_id AND c.send_id = s.id"
+            "SELECT s.tenant_id, s.id, s.channel, s.message_class FROM marketing_sends s"
+            " WHERE s.status = 'running' AND EXISTS (SELECT 1 FROM marketing_delivery_chunks c WHERE c.tenant_id = s.tenant_id AND c.send_id = s.id"
             " AND c.closed_at IS NULL AND c.lease_until IS NULL) ORDER BY s.id LIMIT 1000",
             writes=False,
         )
@@ -67,7 +67,7 @@ def sends_with_work(session: Session) -> list[Row[Any]]:
 
 _CLAIM = """
 UPDATE marketing_delivery_chunks
-SET lease_until = nexus_after(:lease_seconds), fence = fence + 1, claims = claims + 1, worker = :worker
+SET lease_until = nexus_after(:lease_seconds), claims = CASE WHEN claims < 32767 THEN claims + 1 ELSE claims END, fence = fence + 1, worker = :worker
 WHERE tenant_id = :tenant_id AND send_id = :send_id AND closed_at IS NULL AND lease_until IS NULL AND chunk_no = (
     SELECT c.chunk_no FROM marketing_delivery_chunks c
     WHERE c.tenant_id = :tenant_id AND c.send_id = :send_id AND c.closed_at IS NULL AND c.lease_until IS NULL

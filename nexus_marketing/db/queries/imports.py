@@ -15,8 +15,7 @@ import orjson
 from sqlalchemy import Row
 from sqlalchemy.orm import Session
 
-from nexus_marketing.db.queries.rowsets import as_rows, is_postgresql, of_tenant, rowset
-from nexus_marketing.db.queries.segments import as_ids, ids_of
+from nexus_marketing.db.queries.rowsets import as_ids, as_rows, ids_of, is_postgresql, of_tenant, rowset
 from nexus_marketing.db.tenancy import run
 from nexus_marketing.db.types import to_text
 

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from nexus_marketing.core.pacing.rates import MERGE_AFTER, Given, Grant, RateLimit, grant, merged
 from nexus_marketing.db.models import SendGrant
 from nexus_marketing.db.queries.locks import wait_alone
-from nexus_marketing.db.queries.segments import as_ids, ids_of
+from nexus_marketing.db.queries.rowsets import as_ids, ids_of
 from nexus_marketing.db.tenancy import append, open_session, run
 from nexus_marketing.db.types import read_moment
 

@@ -45,3 +45,15 @@ def of_tenant(session: Session, table: str) -> str:
 def as_rows(rows: Sequence[Values]) -> str:
     """The value of a rowset's parameter."""
     return orjson.dumps(rows).decode()
+
+
+def as_ids(ids: Sequence[int]) -> str:
+    """Many ids as one parameter, for :func:`ids_of`."""
+    return orjson.dumps(list(ids)).decode()
+
+
+def ids_of(session: Session) -> str:
+    """The rows of the parameter ``:ids``, a JSON array."""
+    if is_postgresql(session):
+        return "SELECT CAST(value AS bigint) AS id FROM json_array_elements_text(CAST(:ids AS json))"
+    return "SELECT value AS id FROM json_each(:ids)"

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-import orjson
 from sqlalchemy import (
     CTE,
     ColumnElement,
@@ -28,6 +27,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
 from nexus_marketing.db.models import Lead, SegmentChange, SegmentMark, SegmentMember
+from nexus_marketing.db.queries.rowsets import as_ids, ids_of
 from nexus_marketing.db.tenancy import run, run_for_all
 from nexus_marketing.db.types import BigInt, Text
 
@@ -183,18 +183,6 @@ def remove_members(session: Session, segment_id: int, lead_ids: Sequence[int]) -
     if not lead_ids:
         return []
     return list(run(session, statement, {"segment_id": segment_id, "ids": as_ids(lead_ids)}, writes=True).scalars())
-
-
-def as_ids(ids: Sequence[int]) -> str:
-    """Many ids as one parameter, for :func:`ids_of`."""
-    return orjson.dumps(list(ids)).decode()
-
-
-def ids_of(session: Session) -> str:
-    """The rows of the parameter ``:ids``, a JSON array."""
-    if session.get_bind().dialect.name == "postgresql":
-        return "SELECT CAST(value AS bigint) AS id FROM json_array_elements_text(CAST(:ids AS json))"
-    return "SELECT value AS id FROM json_each(:ids)"
 
 
 def count_members(session: Session, segment_id: int) -> int:

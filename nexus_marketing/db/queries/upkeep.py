@@ -12,7 +12,8 @@ from sqlalchemy.orm import Session
 from nexus_marketing.core.segments import SegmentMove
 from nexus_marketing.db.conditions import event_named
 from nexus_marketing.db.models import Consent, Engagement, SegmentMark
-from nexus_marketing.db.queries.segments import LEADS, as_ids, ids_of
+from nexus_marketing.db.queries.rowsets import as_ids, ids_of
+from nexus_marketing.db.queries.segments import LEADS
 from nexus_marketing.db.tenancy import append, run, run_for_all
 from nexus_marketing.db.types import BigInt, UtcDateTime
 

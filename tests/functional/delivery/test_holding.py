@@ -1,5 +1,6 @@
 """Frequency caps, quiet hours and who goes first, on both databases (BEHAVIOUR.md 5.1, R16)."""
 
+import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,6 +30,8 @@ from tests.functional.delivery.conftest import Scene
 pytestmark = pytest.mark.req("BR-001", "FR-P2-004")
 
 MakeScene = Callable[..., Scene]
+#: Of R16, which asks for 1,000.
+LEADS = int(os.environ.get("NEXUS_R16_LEADS", "60"))
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 
 
@@ -168,21 +171,21 @@ class TestCaps:
         self, make_scene: MakeScene, database_time: DatabaseTime
     ) -> None:
         """R16, with three workers at once and a midnight in between."""
-        scene = make_scene(60, chunk_size=10)
+        scene = make_scene(LEADS, chunk_size=LEADS // 6)
         database_time.set_to(datetime(2026, 3, 2, 23, 58, tzinfo=UTC))
         scene.launch()
         campaigns = [scene.campaign_id, *(another(scene, f"c{number}") for number in range(4))]
         work_at_once(scene)
         assert sent(scene) == dict.fromkeys(sent(scene), 1)
-        assert len(scene.channel.sent) == 60
+        assert len(scene.channel.sent) == LEADS
         database_time.set_to(datetime(2026, 3, 3, 0, 1, tzinfo=UTC))
         campaigns += [another(scene, f"d{number}") for number in range(5)]
         work_at_once(scene)
-        assert len(scene.channel.sent) == 120
+        assert len(scene.channel.sent) == 2 * LEADS
         assert set(sent(scene).values()) == {2}
         found = Counter(state for campaign in campaigns for state in states(scene, campaign))
-        assert found["accepted"] == 120
-        assert found["accepted"] + found["skipped(cap)"] + found["planned(outranked)"] == 600
+        assert found["accepted"] == 2 * LEADS
+        assert found["accepted"] + found["skipped(cap)"] + found["planned(outranked)"] == 10 * LEADS
 
 
 def work_at_once(scene: Scene) -> None:

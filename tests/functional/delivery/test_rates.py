@@ -5,13 +5,16 @@ from datetime import UTC, datetime, timedelta
 from threading import Thread
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from nexus_marketing.core.pacing.rates import RateLimit
-from nexus_marketing.db.models import SendGrant, Tenant
+from nexus_marketing.db.models import Campaign, DeliveryChunk, SendGrant, Tenant
 from nexus_marketing.db.queries.completion import broken_invariants
 from nexus_marketing.db.queries.rates import take_grant
 from nexus_marketing.runtime import Runtime
+from nexus_marketing.services.analytics import campaign_analytics
+from nexus_marketing.services.campaigns import create_campaign, move_campaign
+from nexus_marketing.tasks.loops import WorkerLoop, plan_waiting
 from tests.common.databases import DatabaseTime
 from tests.functional.delivery.conftest import Scene
 
@@ -90,3 +93,63 @@ def test_a_long_window_stays_small_to_read(runtime: Runtime, tenant: int, databa
     assert take(runtime, tenant, limits, 500) == 300
     with runtime.work(tenant, mode="read") as ctx:
         assert ctx.session.scalar(select(func.count()).select_from(SendGrant)) == 1
+
+
+def test_two_sends_take_turns(make_scene: MakeScene, database_time: DatabaseTime) -> None:
+    scene = make_scene(20, chunk_size=20)
+    database_time.set_to(NOON)
+    with scene.runtime.work(None, role="owner") as ctx:
+        rates = [{"count": 6, "per": "10 minutes"}]
+        ctx.session.get_one(Tenant, scene.tenant_id).settings = {"send_rates": rates, "frequency_caps": []}
+    scene.launch()
+    second = launch_again(scene)
+    loop, shares = WorkerLoop(scene.runtime, lambda: False), []
+    for step in range(4):
+        database_time.set_to(NOON + step * 11 * MINUTE)
+        loop.sender._not_before.clear()  # as if half a minute had passed
+        for _ in range(3):
+            loop.turn()
+        shares.append((accepted(scene, scene.campaign_id), accepted(scene, second)))
+    loop.finish()
+    assert shares == [(5, 0), (5, 5), (10, 5), (10, 10)]
+
+
+def test_a_raised_rate_is_heeded_before_the_window_ends(make_scene: MakeScene, database_time: DatabaseTime) -> None:
+    scene = make_scene(10)
+    database_time.set_to(NOON)
+    limit(scene, {"count": 3, "per": "30 days"})
+    scene.launch()
+    loop = WorkerLoop(scene.runtime, lambda: False)
+    for _ in range(3):
+        loop.turn()
+    assert len(scene.channel.sent) == 2
+    assert 0 < loop.sender.pause_seconds <= 30
+    limit(scene, {"count": 1000, "per": "30 days"})
+    loop.sender._not_before.clear()
+    loop.turn()
+    loop.finish()
+    assert len(scene.channel.sent) == 10
+
+
+def test_a_chunk_may_be_taken_up_any_number_of_times(make_scene: MakeScene) -> None:
+    scene = make_scene(3)
+    scene.launch()
+    plan_waiting(scene.runtime)
+    with scene.runtime.work(scene.tenant_id) as ctx:
+        ctx.session.execute(update(DeliveryChunk).values(claims=32767))
+    scene.work()
+    assert scene.states() == ["accepted"] * 3
+
+
+def launch_again(scene: Scene) -> int:
+    with scene.runtime.work(scene.tenant_id) as ctx:
+        first = ctx.session.scalars(select(Campaign).where(Campaign.id == scene.campaign_id)).one()
+        made = {"name": "second", "segment_id": first.segment_id, "template_id": first.template_id}
+        campaign = create_campaign(ctx, made)
+        move_campaign(ctx, campaign.id, "launch")
+        return campaign.id
+
+
+def accepted(scene: Scene, campaign_id: int) -> int:
+    with scene.runtime.work(scene.tenant_id, mode="read") as ctx:
+        return int(campaign_analytics(ctx, campaign_id)["accepted"])

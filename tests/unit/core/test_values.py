@@ -17,6 +17,7 @@ from nexus_marketing.core.values import (
     normalise_email,
     parse_date,
     parse_datetime,
+    parse_duration,
     parse_json,
     readable,
 )
@@ -159,3 +160,9 @@ def test_what_cannot_be_one_address_is_refused(text):
 
 def test_an_address_is_normalised_for_storage():
     assert normalise_email("Ann@Example.com ") == "ann@example.com"
+
+
+@pytest.mark.parametrize("text", ["999999999 weeks", "1000000000 seconds ", "-1 days", "1.5 hours", "soon", ""])
+def test_what_is_no_length_of_time_is_refused(text: str) -> None:
+    with pytest.raises(ValidationError):
+        parse_duration(text)

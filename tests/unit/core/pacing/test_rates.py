@@ -91,6 +91,8 @@ def test_who_comes_back_when_told_gets_something_unless_others_were_first(limit,
         ([{"count": 14, "per": "second"}], "[0].per", "not_a_span"),
         ([{"count": 14, "per": "90 days"}], "[0].per", "not_a_span"),
         ([{"count": 14, "every": "1 second"}], "[0].every", "unknown_key"),
+        ([{"count": 14, "per": "999999999 weeks"}], "[0].per", "not_a_span"),
+        ([{"count": 14, "per": "1 second"}] * 21, "", "too_many"),
     ],
 )
 def test_what_is_no_rate_is_refused_with_its_place(value, place, code):
