@@ -7,14 +7,14 @@ whose fate is unknown stays one.
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy.orm import Session
 
 from nexus_marketing.core.pacing.frequency import Rank
 from nexus_marketing.db.queries.deliveries import GATHERED
 from nexus_marketing.db.queries.locks import wait_alone
-from nexus_marketing.db.queries.rowsets import as_ids, ids_of
+from nexus_marketing.db.queries.rowsets import as_ids, ids_of, is_postgresql
 from nexus_marketing.db.tenancy import run
 from nexus_marketing.db.types import read_moment, to_text
 
@@ -44,16 +44,23 @@ SELECT min(id) FROM (
 ) AS found
 """
 _COUNTS = "id <> :send_id AND message_class = 'marketing' AND counts_toward_caps"
+# From the leads to what they got: a planner that begins with the sends reads the whole ledger of each (400 ms a claim with
+# four sends of 300,000; 9 ms this way). PostgreSQL keeps to the order behind OFFSET, SQLite behind CROSS JOIN.
 _TARGETINGS = """
-SELECT d.lead_id, d.send_id, s.priority, s.channel, s.status, d.settled_at, d.state = 'planned' AS is_planned,
-  d.state = 'planned' AND (d.due_at IS NULL OR d.due_at = '{gathered}') AND EXISTS (
-    SELECT 1 FROM marketing_delivery_chunks c WHERE c.tenant_id = :tenant_id AND c.send_id = d.send_id
-      AND c.closed_at IS NULL AND c.lease_until IS NOT NULL AND d.seq BETWEEN c.seq_lo AND c.seq_hi) AS is_leaving
-FROM marketing_deliveries d CROSS JOIN marketing_sends s
-WHERE d.tenant_id = :tenant_id AND d.lead_id IN ({ids}) AND d.send_id >= :first AND d.send_id <> :send_id
+SELECT d.lead_id, d.send_id, d.seq, s.priority, s.channel, s.status, d.settled_at, d.state = 'planned' AS is_planned,
+  (d.due_at IS NULL OR d.due_at = '{gathered}') AS is_in_a_chunk
+FROM ({ids}) AS i CROSS JOIN {ledger} CROSS JOIN marketing_sends s
+WHERE d.tenant_id = :tenant_id AND d.lead_id = i.id AND d.send_id >= :first AND d.send_id <> :send_id
   AND (d.state = 'planned' AND (d.due_at IS NULL OR d.due_at = '{gathered}' OR d.due_at <= nexus_now())
     OR d.state NOT IN ('planned', 'skipped', 'failed') AND d.settled_at >= {oldest})
-  AND s.tenant_id = d.tenant_id AND s.id = d.send_id AND s.message_class = 'marketing' AND s.counts_toward_caps
+  AND s.tenant_id = :tenant_id AND s.id = d.send_id AND s.message_class = 'marketing' AND s.counts_toward_caps
+"""
+_LEDGER_PG = """LATERAL (
+  SELECT r.* FROM marketing_deliveries r WHERE r.tenant_id = :tenant_id AND r.lead_id = i.id AND r.send_id >= :first OFFSET 0
+) AS d"""
+_LEASED = """
+SELECT send_id, seq_lo, seq_hi FROM marketing_delivery_chunks
+WHERE tenant_id = :tenant_id AND closed_at IS NULL AND lease_until IS NOT NULL AND send_id >= :first
 """
 
 
@@ -61,17 +68,26 @@ def other_targetings(
     session: Session, send_id: int, lead_ids: Sequence[int], oldest: datetime
 ) -> dict[int, list[Targeting]]:
     """What other sends of the tenant have to do with each of these leads, since a moment; the caller holds the lock."""
-    moment = "CAST(:oldest AS timestamptz)" if session.get_bind().dialect.name == "postgresql" else ":oldest"
+    is_pg = is_postgresql(session)
+    moment = "CAST(:oldest AS timestamptz)" if is_pg else ":oldest"
     values = {"send_id": send_id, "oldest": to_text(oldest)}
     first = run(session, _FIRST_SEND.format(oldest=moment, counts=_COUNTS), values, writes=False).scalar_one()
     if first is None:
         return {}
-    statement = _TARGETINGS.format(ids=ids_of(session), oldest=moment, gathered=GATHERED)
-    rows = run(session, statement, {**values, "first": first, "ids": as_ids(lead_ids)}, writes=False)
+    leased: dict[int, list[range]] = {}
+    for chunk in run(session, _LEASED, {"first": first}, writes=False):
+        leased.setdefault(chunk.send_id, []).append(range(chunk.seq_lo, chunk.seq_hi + 1))
+    ledger = _LEDGER_PG if is_pg else "marketing_deliveries d"
+    statement = _TARGETINGS.format(ids=ids_of(session), ledger=ledger, oldest=moment, gathered=GATHERED)
+    rows: Any = run(session, statement, {**values, "first": first, "ids": as_ids(lead_ids)}, writes=False).all()
     found: dict[int, list[Targeting]] = {}
-    for row in rows:
-        if not row.is_planned or row.is_leaving or row.status == "running":
-            left_at = None if row.is_planned else read_moment(row.settled_at)
-            each = Targeting(Rank(row.priority, row.send_id), row.channel, left_at, bool(row.is_leaving))
-            found.setdefault(row.lead_id, []).append(each)
+    ranks: dict[int, Rank] = {}
+    # Tuples: names cost more than all the rest of it.
+    for lead_id, send, seq, priority, channel, status, settled_at, is_planned, is_in_a_chunk in rows:
+        is_leaving = bool(is_planned and is_in_a_chunk and any(seq in part for part in leased.get(send, ())))
+        if is_planned and not is_leaving and status != "running":
+            continue
+        rank = ranks.get(send) or ranks.setdefault(send, Rank(priority, send))
+        left_at = None if is_planned else read_moment(settled_at)
+        found.setdefault(lead_id, []).append(Targeting(rank, channel, left_at, is_leaving))
     return found
