@@ -8,6 +8,7 @@ from sqlalchemy import Row
 from sqlalchemy.orm import Session
 
 from nexus_marketing.db.models import Send
+from nexus_marketing.db.queries.rowsets import is_postgresql
 from nexus_marketing.db.tenancy import run, run_for_all, tenant_of
 
 
@@ -71,13 +72,16 @@ SELECT :tenant_id, :send_id, :base + row_number() OVER (ORDER BY m.lead_id), m.l
        CASE WHEN l.email IS NULL THEN 'skipped' ELSE 'planned' END,
        CASE WHEN l.email IS NULL THEN 'no_address' END,
        CASE WHEN l.email IS NULL THEN nexus_now() END
-FROM marketing_segment_members m
-JOIN marketing_leads l ON l.tenant_id = :tenant_id AND l.id = m.lead_id AND l.id > :cursor AND l.id <= :last
+FROM marketing_segment_members m {lead}
 WHERE m.tenant_id = :tenant_id AND m.segment_id = :segment_id AND m.lead_id > :cursor AND m.lead_id <= :last
 ORDER BY m.lead_id
 """
-# Both sides of the join get the piece's bounds: with a LIMIT instead, every piece of a million leads read
-# all of them, and planning cost 2.7 times the hand-written statement.
+# Each member's lead is looked up. A join leaves the planner free: with a LIMIT every piece of a million leads read all of them,
+# and of tables that were filled a moment ago it believes that they are empty and compares every member with every lead (20 s for
+# 20,000). OFFSET 0 keeps PostgreSQL to the lookup.
+_LEAD_PG = """CROSS JOIN LATERAL (
+  SELECT e.email FROM marketing_leads e WHERE e.tenant_id = :tenant_id AND e.id = m.lead_id OFFSET 0) AS l"""
+_LEAD_SQLITE = "CROSS JOIN marketing_leads l ON l.tenant_id = :tenant_id AND l.id = m.lead_id"
 _LAST = """
 SELECT max(lead_id) FROM (
     SELECT lead_id FROM marketing_segment_members
@@ -93,7 +97,8 @@ def insert_piece(session: Session, send: PlanningSend, size: int) -> PlannedPiec
     if last is None:
         return PlannedPiece(0, send.plan_cursor, finished=True)
     piece = {"send_id": send.id, "base": send.planned, "channel": send.channel, "last": last}
-    inserted = run(session, _PIECE, {**members, **piece}, writes=True)
+    statement = _PIECE.format(lead=_LEAD_PG if is_postgresql(session) else _LEAD_SQLITE)
+    inserted = run(session, statement, {**members, **piece}, writes=True)
     return PlannedPiece(inserted.rowcount, last)  # type: ignore[attr-defined]
 
 
