@@ -28,7 +28,7 @@ from nexus_marketing.core.errors import ConfigurationError, Problem, StorageUnsu
 from nexus_marketing.core.events import CampaignEvent, CampaignHookFailed, campaign_event
 from nexus_marketing.core.home import HOME
 from nexus_marketing.core.inline import InlineStorage, inline_storage
-from nexus_marketing.core.mixin import subject_identity
+from nexus_marketing.core.mixin import lock_of, subject_identity
 from nexus_marketing.core.promotion import KeptCampaign
 
 log = logging.getLogger(__name__)
@@ -385,9 +385,12 @@ class Marketing:
         return HOME.resolve() or self._own()
 
     def _own(self) -> InlineStorage:
-        if self._inline is None:
-            self._inline = inline_storage(self.subject)
-        return self._inline
+        own = self._inline
+        if own is None:
+            made = inline_storage(self.subject)
+            with lock_of(self.subject):  # of two threads that come first, one's stays: it is told apart by identity
+                own = self._inline = self._inline or made
+        return own
 
     def _key(self, name: str, storage: Storage) -> CampaignKey:
         kind, id_ = subject_identity(self.subject)

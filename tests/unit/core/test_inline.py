@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from nexus_marketing import HasMarketing, use_storage
+from nexus_marketing.core import marketing as marketing_module
 from nexus_marketing.core.errors import ConfigurationError, Conflict, TransitionRefused, ValidationError
 from nexus_marketing.core.memory import MemoryStorage
 
@@ -302,6 +303,25 @@ def test_of_threads_that_race_one_wins_and_the_others_are_told(round_):
     assert set(outcomes) <= {1, "stale_version", "transition_refused"}
     assert len({*map(id, managers)}) == 1
     assert [line.event for line in subject.marketing().history()] == ["launch"]
+
+
+@pytest.mark.req("REL-001", "BR-007")
+def test_threads_that_come_first_share_the_storage_of_the_object(monkeypatch):
+    """Two storages of one object are two places for one state: the loser would find a campaign that it never kept."""
+    subject, barrier, build = Product(), Barrier(2), marketing_module.inline_storage
+
+    def both_at_once(owner):
+        barrier.wait(10)
+        return build(owner)
+
+    monkeypatch.setattr(marketing_module, "inline_storage", both_at_once)
+    manager, found = subject.marketing(), []
+    threads = [Thread(target=lambda: found.append(manager._own())) for _ in range(2)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert found[0] is found[1] is manager._own()
 
 
 HEAVY = ("pyramid", "sqlalchemy", "dramatiq", "graphene", "redis", "cerberus", "lark", "re2", "zoneinfo", "django")
