@@ -12,7 +12,7 @@ import psycopg
 from benchmarks.common import Options, Result, paired
 from benchmarks.segments import lead_rows, load_leads, run_as_owner
 from nexus_marketing.core.actors import SYSTEM
-from nexus_marketing.db.queries.leads import EXPORTED
+from nexus_marketing.core.audience import EXPORTED
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.services.exports import export_leads
 from nexus_marketing.services.imports import import_leads

@@ -13,12 +13,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressC
 
 from nexus_marketing.cli import lead_fields
 from nexus_marketing.cli.session import OPERATOR, AsJson, TenantName, answer, tenant_id_of
-from nexus_marketing.core.audience import ImportOptions
+from nexus_marketing.core.audience import ImportOptions, neutral
 from nexus_marketing.core.errors import ValidationError
 from nexus_marketing.db.models import LeadRemoval
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.exports import ERROR_COLUMNS, FORMATS, error_blocks, export_leads, neutral, table_text
+from nexus_marketing.services.exports import ERROR_COLUMNS, FORMATS, error_blocks, export_leads, table_text
 from nexus_marketing.services.imports import ImportReport, import_leads
 from nexus_marketing.services.imports import Progress as Done
 from nexus_marketing.services.lead_erasure import certificate, erase_lead

@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from nexus_marketing.core.audience import Column, ImportOptions, ImportStatus, Rules, match_header
+from nexus_marketing.core.audience import Column, ImportOptions, ImportStatus, Rules, is_our_own, match_header
 from nexus_marketing.core.audience.headers import target_of
 from nexus_marketing.core.errors import Conflict, Gone, Problem, ValidationError
 from nexus_marketing.core.permissions import Permission
@@ -243,10 +243,8 @@ def _keys_of(file: JsonFile, options: ImportOptions) -> list[Column]:
     for record_, _ in zip(read_json_records(file), range(_LOOKED_AT), strict=False):
         if isinstance(record_.document, dict):
             keys |= dict.fromkeys(record_.document)
-    return [
-        Column(index, key, options.mapping.get(key) or ("metadata" if key == "metadata" else target_of(key)))
-        for index, key in enumerate(keys)
-    ]
+    mapping = options.mapping_for(is_ours=is_our_own(keys))
+    return [Column(index, key, mapping.get(key) or target_of(key)) for index, key in enumerate(keys)]
 
 
 def _problem(problem: Problem) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from nexus_marketing.core.audience import (
     ImportOptions,
     ObjectReader,
     RowReader,
+    is_our_own,
     match_header,
 )
 from nexus_marketing.core.conditions import FieldType
@@ -145,7 +146,9 @@ class RowSource:
         converters: dict[str, Converter] = {
             name: partial(convert_text, kind=rule.type, path=rule.path) for name, rule in self.rules.items()
         }
-        reader = RowReader(self.columns, len(self.header), converters, _instant, self.options)
+        reader = RowReader(
+            self.columns, len(self.header), converters, _instant, self.options, is_ours=is_our_own(self.header)
+        )
         records = read_records(file)
         next(records)  # the header
         for record in records:

@@ -33,6 +33,8 @@ log = get_logger(__name__)
 PIECE: Final = 2_000
 #: How long a computation in pieces is believed to go on after its last sign of life.
 _HOLD_SECONDS: Final = 60.0
+#: Segments computed in one pass over the leads: what a pass costs beside them is shared by so many.
+_IN_ONE_PASS: Final = 32
 _CAUSES: Final[Mapping[str | None, SegmentCause | None]] = {
     "build": None,
     "rule": SegmentCause.RULE,
@@ -47,8 +49,9 @@ def recalculate_requested(runtime: Runtime) -> int:
     done = 0
     for tenant_id in dict.fromkeys(row.tenant_id for row in waiting):
         wanted = [row.id for row in waiting if row.tenant_id == tenant_id]
-        for segment_id in _in_order(runtime, tenant_id, wanted):
-            done += _recalculate(runtime, tenant_id, segment_id)
+        for level in _in_order(runtime, tenant_id, wanted):
+            for together in _passes(runtime, tenant_id, level):
+                done += _recalculate(runtime, tenant_id, together)
     return done
 
 
@@ -67,15 +70,44 @@ def refresh(runtime: Runtime, tenant_id: int, segment_id: int) -> int | None:
     """
     members = None
     for each in _with_parts(runtime, tenant_id, segment_id):
-        members = _Computation(runtime, tenant_id, each).run()
+        members = _compute(runtime, tenant_id, each)
         if members is None:
             return None
     return members
 
 
-def _recalculate(runtime: Runtime, tenant_id: int, segment_id: int) -> int:
+def _passes(runtime: Runtime, tenant_id: int, ids: Sequence[int]) -> list[list[int]]:
+    """Segments to be computed in one pass over the leads each: on PostgreSQL those whose rules read every lead."""
+    if runtime.engines.dialect == "sqlite" or len(ids) < 2:
+        return [[each] for each in ids]
+    with runtime.work(tenant_id, SYSTEM, mode="read") as ctx:
+        found = ctx.session.scalars(select(Segment).where(Segment.id.in_(ids)).order_by(Segment.id))
+        scanning = [segment.id for segment in found if _scans(ctx, segment)]
+    groups = [scanning[at : at + _IN_ONE_PASS] for at in range(0, len(scanning), _IN_ONE_PASS)]
+    return groups + [[each] for each in ids if each not in set(scanning)]
+
+
+def _scans(ctx: Context, segment: Segment) -> bool:
     try:
-        return int(_Computation(runtime, tenant_id, segment_id).run() is not None)
+        rule = _rule(ctx, segment)
+    except NexusError:
+        return False  # the computation tells of it
+    return rule is not None and rule.scans
+
+
+def _recalculate(runtime: Runtime, tenant_id: int, ids: Sequence[int]) -> int:
+    if len(ids) > 1:
+        try:
+            return len(_Pass(runtime, tenant_id, ids).run())
+        except (NexusError, _Overtaken) as error:
+            # One of them was edited, deleted or cannot be computed: the others must not wait for it.
+            log.info("segments_refreshed_one_by_one", tenant_id=tenant_id, segments=list(ids), because=str(error))
+    return sum(_recalculate_alone(runtime, tenant_id, each) for each in ids)
+
+
+def _recalculate_alone(runtime: Runtime, tenant_id: int, segment_id: int) -> int:
+    try:
+        return int(_compute(runtime, tenant_id, segment_id) is not None)
     except NotFound:
         return 1  # deleted meanwhile
     except NexusError as error:
@@ -88,18 +120,30 @@ def _recalculate(runtime: Runtime, tenant_id: int, segment_id: int) -> int:
         return 1
 
 
+def _compute(runtime: Runtime, tenant_id: int, segment_id: int) -> int | None:
+    """One segment, once; ``None`` where another worker is at it (SQLite)."""
+    if runtime.engines.dialect == "sqlite":
+        return _Pieces(runtime, tenant_id, segment_id).run()
+    try:
+        return _Pass(runtime, tenant_id, [segment_id]).run()[segment_id]
+    except _Overtaken:
+        with runtime.work(tenant_id, SYSTEM, mode="read") as ctx:
+            return find(ctx.session, Segment, segment_id).lead_count
+
+
 def _reads(ctx: Context) -> dict[int, list[int]]:
     found = ctx.session.execute(select(Segment.id, Segment.depends_on).where(Segment.conditions.is_not(None)))
     return {row.id: segments_read(row.depends_on) for row in found}
 
 
-def _in_order(runtime: Runtime, tenant_id: int, ids: Sequence[int]) -> list[int]:
+def _in_order(runtime: Runtime, tenant_id: int, ids: Sequence[int]) -> list[list[int]]:
+    """Segments by level: none reads another of its own level."""
     if len(ids) < 2:
-        return list(ids)
+        return [list(ids)]
     with runtime.work(tenant_id, SYSTEM, mode="read") as ctx:
         reads = _reads(ctx)
-    ordered = [each for level in levels({id_: reads.get(id_, ()) for id_ in {*ids, *reads}}) for each in level]
-    return [each for each in ordered if each in set(ids)]
+    ordered = levels({id_: reads.get(id_, ()) for id_ in {*ids, *reads}})
+    return [[each for each in level if each in set(ids)] for level in ordered]
 
 
 def _with_parts(runtime: Runtime, tenant_id: int, segment_id: int) -> list[int]:
@@ -136,54 +180,104 @@ class _Overtaken(Exception):
     """The rule was edited while it was computed."""
 
 
-class _Computation:
-    """One segment, once."""
+@dataclass(slots=True)
+class _Task:
+    """What is known of a segment when its computation begins."""
+
+    id: int
+    version: int
+    as_of: datetime
+    rule: Rule | None
+    job: queries.Refresh
+
+    @classmethod
+    def read(cls, ctx: Context, segment_id: int) -> "_Task":
+        segment = find(ctx.session, Segment, segment_id, lock=False)
+        is_read = bool(readers_of(ctx, segment.id))
+        job = queries.Refresh(segment.id, segment.generation + 1, _CAUSES[segment.pending], is_read)
+        return cls(segment.id, segment.version, ctx.now, _rule(ctx, segment), job)
+
+    def finish(self, ctx: Context, moved: queries.Moved, seconds: float) -> int:
+        """Say of the segment that it is as the rule says; answers the number of its members.
+
+        Raises:
+            _Overtaken: its rule was edited meanwhile.
+        """
+        segment = find(ctx.session, Segment, self.id, lock=True)
+        if segment.version != self.version:
+            raise _Overtaken("its rule was edited")
+        segment.building_until = None
+        segment.generation += 1
+        segment.lead_count = queries.count_members(ctx.session, segment.id)
+        segment.as_of, segment.error, segment.pending = self.as_of, None, None
+        if self.rule is not None:
+            # A snapshot that was taken reads nothing any more: what it was taken of may be deleted.
+            segment.depends_on = [] if segment.kind == SegmentKind.SNAPSHOT else self.rule.depends_on
+        if segment.requested_at is not None and segment.requested_at <= self.as_of:
+            segment.requested_at = None  # asked for again meanwhile: computed again
+        segment.duration_ms = int(seconds * 1000)
+        ctx.session.flush()
+        if self.rule is not None and segment.kind != SegmentKind.SNAPSHOT:
+            arm(ctx, self.rule, self.as_of)
+        if moved.joined or moved.went:
+            ctx.emit(SegmentChanged(ctx.tenant_id, ctx.now, segment.id, moved.joined, moved.went))
+        return segment.lead_count
+
+
+class _Pass:
+    """Segments of which none reads another, in one statement and one transaction (PostgreSQL)."""
+
+    def __init__(self, runtime: Runtime, tenant_id: int, segment_ids: Sequence[int]) -> None:
+        self.runtime, self.tenant_id, self.segment_ids = runtime, tenant_id, segment_ids
+
+    def run(self) -> dict[int, int]:
+        """The numbers of members, by segment.
+
+        Raises:
+            NotFound: one of them was deleted.
+            ConditionError: a rule no longer fits the tenant's fields.
+            _Overtaken: a rule was edited meanwhile; nothing was written.
+        """
+        begun = time.monotonic()
+        with self.runtime.work(self.tenant_id, SYSTEM) as ctx:
+            for segment_id in sorted(self.segment_ids):  # in one order: two passes must not wait for each other
+                upkeep.wait_for_segment(ctx.session, segment_id)
+            tasks = [_Task.read(ctx, segment_id) for segment_id in sorted(self.segment_ids)]
+            jobs = {task.id: (task.job, task.rule.test(ctx)) for task in tasks if task.rule is not None}
+            moved = queries.refresh_by_diff(ctx.session, jobs) if jobs else {}
+            share = (time.monotonic() - begun) / len(tasks)
+            return {task.id: task.finish(ctx, moved.get(task.id, queries.Moved()), share) for task in tasks}
+
+
+class _Pieces:
+    """One segment, written in pieces (SQLite)."""
 
     def __init__(self, runtime: Runtime, tenant_id: int, segment_id: int) -> None:
         self.runtime, self.tenant_id, self.segment_id = runtime, tenant_id, segment_id
-        self.started = time.monotonic()
-        self.entered = self.left = 0
+        self.joined = self.went = 0
 
     def run(self) -> int | None:
-        try:
-            return self._in_pieces() if self.runtime.engines.dialect == "sqlite" else self._at_once()
-        except _Overtaken:
-            with self.runtime.work(self.tenant_id, SYSTEM, mode="read") as ctx:
-                return find(ctx.session, Segment, self.segment_id).lead_count
-
-    def _at_once(self) -> int:
-        with self.runtime.work(self.tenant_id, SYSTEM) as ctx:
-            upkeep.wait_for_segment(ctx.session, self.segment_id)
-            segment = find(ctx.session, Segment, self.segment_id, lock=False)
-            rule = _rule(ctx, segment)
-            if rule is not None:
-                job = self._job(ctx, segment)
-                self.entered, self.left = queries.refresh_by_diff(ctx.session, job, rule.test(ctx))
-            return self._finish(ctx, segment.version, ctx.now, rule)
-
-    def _in_pieces(self) -> int | None:
+        begun = time.monotonic()
         with self.runtime.work(self.tenant_id, SYSTEM) as ctx:
             find(ctx.session, Segment, self.segment_id)
             if not upkeep.hold_segment(ctx.session, self.segment_id, _HOLD_SECONDS, mine=False):
                 return None
         with self.runtime.work(self.tenant_id, SYSTEM, mode="read") as ctx:
-            segment = find(ctx.session, Segment, self.segment_id)
-            as_of, version, rule = ctx.now, segment.version, _rule(ctx, segment)
-            job = self._job(ctx, segment)
-            pieces = [] if rule is None else self._difference(ctx, rule).pieces()
+            task = _Task.read(ctx, self.segment_id)
+            pieces = [] if task.rule is None else self._difference(ctx, task.rule).pieces()
         for piece in pieces[:-1]:
             with self.runtime.work(self.tenant_id, SYSTEM) as ctx:
                 upkeep.hold_segment(ctx.session, self.segment_id, _HOLD_SECONDS, mine=True)
-                self._write(ctx, job, piece)
+                self._write(ctx, task.job, piece)
         with self.runtime.work(self.tenant_id, SYSTEM) as ctx:
             if pieces:
-                self._write(ctx, job, pieces[-1])
-            return self._finish(ctx, version, as_of, rule)
-
-    def _job(self, ctx: Context, segment: Segment) -> queries.Refresh:
-        cause = _CAUSES[segment.pending]
-        is_read = bool(readers_of(ctx, segment.id))
-        return queries.Refresh(segment.id, segment.generation + 1, cause, is_read)
+                self._write(ctx, task.job, pieces[-1])
+            try:
+                return task.finish(ctx, queries.Moved(self.joined, self.went), time.monotonic() - begun)
+            except _Overtaken:  # what was written is put right by the computation that waits
+                segment = find(ctx.session, Segment, self.segment_id)
+                segment.building_until = None
+                return segment.lead_count
 
     def _difference(self, ctx: Context, rule: Rule) -> _Difference:
         test = rule.test(ctx)
@@ -192,35 +286,13 @@ class _Computation:
 
     def _write(self, ctx: Context, job: queries.Refresh, piece: _Difference) -> None:
         came = queries.add_members(ctx.session, job.segment_id, piece.joiners, job.generation)
-        went = queries.remove_members(ctx.session, job.segment_id, piece.leavers)
+        left = queries.remove_members(ctx.session, job.segment_id, piece.leavers)
         if job.cause is not None:
-            upkeep.note_moves(ctx.session, upkeep.moves_of(job.segment_id, came, went), job.cause, ahead=1)
+            upkeep.note_moves(ctx.session, upkeep.moves_of(job.segment_id, came, left), job.cause, ahead=1)
         if job.is_read:
-            mark_leads(ctx, [*came, *went], [f"segment:{job.segment_id}"])
-        self.entered += len(came)
-        self.left += len(went)
-
-    def _finish(self, ctx: Context, version: int, as_of: datetime, rule: Rule | None) -> int:
-        segment = find(ctx.session, Segment, self.segment_id, lock=True)
-        segment.building_until = None
-        if segment.version != version:
-            if self.runtime.engines.dialect == "sqlite":
-                return segment.lead_count  # what was written is put right by the computation that waits
-            raise _Overtaken
-        segment.generation += 1
-        segment.lead_count = queries.count_members(ctx.session, segment.id)
-        segment.as_of, segment.error, segment.pending = as_of, None, None
-        if rule is not None:
-            segment.depends_on = rule.depends_on
-        if segment.requested_at is not None and segment.requested_at <= as_of:
-            segment.requested_at = None  # asked for again meanwhile: computed again
-        segment.duration_ms = int((time.monotonic() - self.started) * 1000)
-        ctx.session.flush()
-        if rule is not None and segment.kind != SegmentKind.SNAPSHOT:
-            arm(ctx, rule, as_of)
-        if self.entered or self.left:
-            ctx.emit(SegmentChanged(self.tenant_id, ctx.now, segment.id, self.entered, self.left))
-        return segment.lead_count
+            mark_leads(ctx, [*came, *left], [f"segment:{job.segment_id}"])
+        self.joined += len(came)
+        self.went += len(left)
 
 
 def _rule(ctx: Context, segment: Segment) -> Rule | None:

@@ -85,6 +85,11 @@ class Rule:
         return bool(found.events or found.consents or found.scores)
 
     @cached_property
+    def scans(self) -> bool:
+        """Whether it is answered by reading every lead, and by nothing but the lead."""
+        return not (self.names_few or self.is_of_others or segments_read(self.depends_on))
+
+    @cached_property
     def windows(self) -> list[EventCount]:
         """Counts that forget what happened long ago."""
         return [each for each in self._facts if isinstance(each, EventCount) and each.within_seconds is not None]

@@ -1,6 +1,7 @@
 """Leads as values: the normal form of each field, and files of them."""
 
 from nexus_marketing.core.audience.custom import FieldRule, read_rule
+from nexus_marketing.core.audience.exporting import EXPORTED, WORDS, is_our_own, joined_tags, neutral
 from nexus_marketing.core.audience.fields import (
     LEAD_FIELDS,
     MAX_TAGS,
@@ -34,10 +35,12 @@ from nexus_marketing.core.audience.objects import ObjectReader
 __all__ = [
     "AT_WORK",
     "CONSENT_TARGETS",
+    "EXPORTED",
     "LEAD_FIELDS",
     "MAX_TAGS",
     "MERGE_FIELDS",
     "OPTIONS",
+    "WORDS",
     "Column",
     "ColumnPolicy",
     "ConsentWord",
@@ -51,9 +54,12 @@ __all__ = [
     "RowReader",
     "Rules",
     "complete_names",
+    "is_our_own",
+    "joined_tags",
     "mailbox",
     "match_header",
     "merged_values",
+    "neutral",
     "normalise_email_address",
     "normalise_field",
     "normalise_lead",

@@ -8,17 +8,19 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
+import orjson
+
+from nexus_marketing.core.audience.exporting import TAG_BREAK, WORDS, restored
 from nexus_marketing.core.audience.fields import METADATA_LIMITS, normalise_field, plain_email
 from nexus_marketing.core.audience.headers import KEYS, Column
-from nexus_marketing.core.audience.importing import ImportOptions
+from nexus_marketing.core.audience.importing import METADATA, ColumnPolicy, ImportOptions
 from nexus_marketing.core.errors import ValidationError
 from nexus_marketing.core.values import Canonical, canonical_text, email_norm
 
 _NOT_WORD: Final = re.compile(r"[^a-z0-9]+")
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
-_TAG_BREAK: Final = re.compile(r"[,;|]")
 _MEMORY: Final = 2_000
 
 Converter = Callable[[str], Canonical]
@@ -47,6 +49,7 @@ class RowReader:
         declared: converters of the tenant's own fields, by metadata key.
         instant: reads the moment of a consent as canonical text.
         options: what clears a field, and whose phone numbers have no country code.
+        is_ours: we wrote the file, so that apostrophes before what looks like a formula are ours.
     """
 
     __slots__ = ("_cells", "_keys", "_null", "_phone", "_region", "_width")
@@ -58,11 +61,13 @@ class RowReader:
         declared: Mapping[str, Converter],
         instant: Converter,
         options: ImportOptions | None = None,
+        *,
+        is_ours: bool = False,
     ) -> None:
         options = options or ImportOptions()
         self._width, self._null, self._region = width, options.null_text, options.region
         self._cells = [
-            (column.index, column.target, column.key, _converter(column, declared, instant))
+            (column.index, column.target, column.key, _converter(column, declared, instant, options, is_ours=is_ours))
             for column in columns
             if column.target != "phone"
         ]
@@ -104,7 +109,8 @@ class RowReader:
         if self._phone is not None and (cell := cells[self._phone]):
             values.update(self._read_phone(cell, values.get("country")))
         if metadata:
-            values["metadata"] = metadata
+            whole: Any = values.get(METADATA)
+            values[METADATA] = {**whole, **metadata} if whole else metadata
         fold_keys(values, self._keys)
         return values
 
@@ -142,12 +148,24 @@ def fold_keys(values: dict[str, Canonical], keys: Sequence[str]) -> None:
 _KEY_NAMES: Final = {"external_id": "external id", "email": "e-mail address", "phone": "phone number"}
 
 
-def _converter(column: Column, declared: Mapping[str, Converter], instant: Converter) -> Converter:
+def _converter(
+    column: Column, declared: Mapping[str, Converter], instant: Converter, options: ImportOptions, *, is_ours: bool
+) -> Converter:
+    convert = _plain_converter(column, declared, instant, options)
+    if is_ours and column.target in (*WORDS, "tags"):
+        return lambda cell: convert(restored(cell))
+    return convert
+
+
+def _plain_converter(
+    column: Column, declared: Mapping[str, Converter], instant: Converter, options: ImportOptions
+) -> Converter:
     if column.key is not None:
         return _checking_text(declared.get(column.key) or _free_text, column.target)
     special: Mapping[str, Converter] = {
         "email": _email,
         "tags": _tags,
+        METADATA: partial(_object, options),
         "score": _score,
         "consent": consent_word,
         "consent_at": instant,
@@ -208,8 +226,36 @@ def _email(text: str) -> Canonical:
     )
 
 
+def _object(options: ImportOptions, text: str) -> Canonical:
+    try:
+        found = orjson.loads(_whole(text, METADATA, keep_breaks=True))
+    except orjson.JSONDecodeError:
+        found = text
+    return normalise_field(METADATA, nested_metadata(found, options)) or None
+
+
+def nested_metadata(value: Canonical, options: ImportOptions) -> Mapping[str, Canonical]:
+    """The keys of an object of own fields that are read.
+
+    Raises:
+        ValidationError: it is none.
+    """
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        said = "metadata is a JSON object of names and values: map the column to metadata.<key> if it is one of them."
+        raise ValidationError.at(METADATA, "not_an_object", said)
+    ignored = {name for name, policy in options.policies.items() if policy is ColumnPolicy.IGNORE}
+    return {name: each for name, each in value.items() if f"{METADATA}.{name}" not in ignored}
+
+
 def _tags(text: str) -> Canonical:
-    return normalise_field("tags", list(_TAG_BREAK.split(_whole(text, "tags", keep_breaks=True)))) or None
+    if text.startswith("["):
+        try:
+            return normalise_field("tags", orjson.loads(_whole(text, "tags", keep_breaks=True))) or None
+        except orjson.JSONDecodeError:
+            pass  # tags that begin with a bracket
+    return normalise_field("tags", list(TAG_BREAK.split(_whole(text, "tags", keep_breaks=True)))) or None
 
 
 def _score(text: str) -> Canonical:

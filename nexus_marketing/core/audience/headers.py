@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from nexus_marketing.core.audience.importing import IGNORED, ColumnPolicy, ImportOptions
+from nexus_marketing.core.audience.exporting import is_our_own
+from nexus_marketing.core.audience.importing import IGNORED, METADATA, ColumnPolicy, ImportOptions
 from nexus_marketing.core.errors import Problem, ValidationError, hint
 from nexus_marketing.core.values import canonical_text
 
@@ -46,7 +47,7 @@ _NOT_WORD: Final = re.compile(r"[^a-z0-9]+")
 class Column:
     """One column of a file: its place from 0, its header as written, and the field it fills.
 
-    ``target`` is a lead field, one of the consent columns, or ``metadata.<key>``.
+    ``target`` is a lead field, one of the consent columns, ``metadata.<key>``, or ``metadata`` for an object of keys.
     """
 
     index: int
@@ -61,7 +62,8 @@ class Column:
 
 def match_header(header: Sequence[str], options: ImportOptions | None = None) -> list[Column]:
     """Find the field of each column: as the caller maps it, else by its name; what no field answers to
-    goes into ``metadata``. Columns that are to be ignored are left out.
+    goes into ``metadata``. Columns that are to be ignored are left out, and in files that we wrote
+    ourselves those that nobody else decides (``id``, ``created_at``, ``updated_at``).
 
     Raises:
         ValidationError: two columns for one field, no column that says who a row is, a column without
@@ -74,10 +76,11 @@ def match_header(header: Sequence[str], options: ImportOptions | None = None) ->
             "header", "too_many_columns", f"The file has {len(header)} columns, at most {MAX_COLUMNS} fit."
         )
     problems = _unknown(header, options.mapping)
+    mapping = options.mapping_for(is_ours=is_our_own(header))
     columns: list[Column] = []
     taken: dict[str, Column] = {}
     for index, text in enumerate(header):
-        column = Column(index, text.strip(), options.mapping.get(text.strip()) or target_of(text))
+        column = Column(index, text.strip(), mapping.get(text.strip()) or target_of(text))
         if not column.header:
             problems.append(_at(index, "empty_header", f"Column {index + 1} has no name: name it or remove it."))
         elif column.target == IGNORED or options.policies.get(column.target) is ColumnPolicy.IGNORE:
@@ -104,6 +107,8 @@ def _unknown(header: Sequence[str], mapping: Mapping[str, str]) -> list[Problem]
 
 def target_of(header: str) -> str:
     """The field that a column of this name fills, without a word of the caller."""
+    if header.strip() == METADATA:
+        return METADATA
     folded = unicodedata.normalize("NFKD", header).casefold()
     plain = "".join(character for character in folded if not unicodedata.combining(character))
     if plain.strip().startswith("metadata."):

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from nexus_marketing.core.audience.countries import COUNTRIES
+from nexus_marketing.core.audience.exporting import OURS
 from nexus_marketing.core.audience.fields import LEAD_FIELDS, MAX_TAGS, complete_names
 from nexus_marketing.core.conditions import FieldType
 from nexus_marketing.core.errors import Problem, ValidationError, hint
@@ -55,6 +56,8 @@ class ImportStatus(StrEnum):
 AT_WORK: Final = (ImportStatus.CHECKING, ImportStatus.RUNNING, ImportStatus.UNDOING)
 #: The target of a column that is not read.
 IGNORED: Final = "ignore"
+#: The target of a column of JSON objects.
+METADATA: Final = "metadata"
 CONSENT_TARGETS: Final = ("consent", "consent_at", "consent_source", "consent_ip", "consent_text_version")
 _FIELDS: Final = (*(name for name in LEAD_FIELDS if name != "metadata"), "score")
 _DEFAULTS: Final = (ColumnPolicy.OVERWRITE, ColumnPolicy.FILL_EMPTY, ColumnPolicy.KEEP_EXISTING)
@@ -92,7 +95,7 @@ class ImportOptions:
 
     Args:
         existing: the policy of every field that ``policies`` does not name.
-        mapping: header → field, ``metadata.<key>`` or ``ignore``; other headers are matched by their names.
+        mapping: header → field, ``metadata.<key>``, ``metadata`` or ``ignore``; other headers are matched by their names.
         policies: field or ``metadata.<key>`` → policy.
         null_text: a cell of exactly this text clears its field; an empty cell says nothing.
         region: the country whose phone numbers are written without a country code, unless the row says one.
@@ -151,6 +154,10 @@ class ImportOptions:
             "trigger_journeys": self.trigger_journeys,
         }
 
+    def mapping_for(self, *, is_ours: bool) -> Mapping[str, str]:
+        """The mapping of a file; of one that we wrote ourselves, what nobody else decides is left alone."""
+        return {**dict.fromkeys(OURS, IGNORED), **self.mapping} if is_ours else self.mapping
+
     def policy_of(self, target: str) -> ColumnPolicy:
         """The policy of a field, of a key of metadata, or of a part of the name."""
         if target in self.policies:
@@ -165,12 +172,12 @@ def is_target(text: str) -> bool:
     if text.startswith("metadata."):
         key = text[9:]
         return 0 < len(key) <= 64 and "." not in key and key.isprintable()
-    return text == IGNORED or text in _FIELDS or text in CONSENT_TARGETS
+    return text in (IGNORED, METADATA) or text in _FIELDS or text in CONSENT_TARGETS
 
 
 def _mapping_faults(mapping: Mapping[str, str]) -> list[Problem]:
     known = (*_FIELDS, *CONSENT_TARGETS, IGNORED)
-    message = "{0!a} is no field of a lead{1}: write a field, metadata.<key> or ignore."
+    message = "{0!a} is no field of a lead{1}: write a field, metadata.<key>, metadata or ignore."
     return [
         Problem(f"mapping.{header}", "unknown_field", message.format(target[:80], hint(target, known)))
         for header, target in mapping.items()
@@ -185,7 +192,7 @@ def _policy_faults(policies: Mapping[str, str]) -> list[Problem]:
         if target in CONSENT_TARGETS:
             message = "Consent has no policy: what a person withdrew stays withdrawn, and evidence is only added."
             problems.append(Problem(path, "not_allowed", message))
-        elif not is_target(target) or target == IGNORED:
+        elif not is_target(target) or target in (IGNORED, METADATA):
             message = f"{target!a} is no field of a lead{hint(target, _FIELDS)}: write a field or metadata.<key>."
             problems.append(Problem(path, "unknown_field", message))
         elif target in _FIELDS:

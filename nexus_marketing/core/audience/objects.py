@@ -1,16 +1,14 @@
 """A line of JSON as a lead's values: the same fields and policies as in a table, with types of their own."""
 
 from collections.abc import Mapping
-from typing import Final
 
+from nexus_marketing.core.audience.exporting import is_our_own
 from nexus_marketing.core.audience.fields import normalise_field
-from nexus_marketing.core.audience.files import Converter, consent_word, evidence, fold_keys
+from nexus_marketing.core.audience.files import Converter, consent_word, evidence, fold_keys, nested_metadata
 from nexus_marketing.core.audience.headers import EVIDENCE, KEYS, MAX_COLUMNS, target_of
-from nexus_marketing.core.audience.importing import CONSENT_TARGETS, IGNORED, ColumnPolicy, ImportOptions
+from nexus_marketing.core.audience.importing import CONSENT_TARGETS, IGNORED, METADATA, ColumnPolicy, ImportOptions
 from nexus_marketing.core.errors import ValidationError
 from nexus_marketing.core.values import Canonical, canonical
-
-_METADATA: Final = "metadata"
 
 
 class ObjectReader:
@@ -21,10 +19,11 @@ class ObjectReader:
         options: which keys are which fields, and whose phone numbers have no country code.
     """
 
-    __slots__ = ("_instant", "_options", "mapping")
+    __slots__ = ("_given", "_instant", "_options", "mapping")
 
     def __init__(self, instant: Converter, options: ImportOptions) -> None:
         self._instant, self._options = instant, options
+        self._given: Mapping[str, str] | None = None
         self.mapping: dict[str, str] = {}
 
     def read(self, document: Canonical) -> dict[str, Canonical]:
@@ -35,12 +34,14 @@ class ObjectReader:
         """
         if not isinstance(document, Mapping):
             raise ValidationError.at("row", "not_an_object", "The line is no JSON object: write one per line.")
+        if self._given is None:  # the first line says whose file it is
+            self._given = self._options.mapping_for(is_ours=is_our_own(document))
         given: dict[str, Canonical] = {}
         metadata: dict[str, Canonical] = {}
         for key, value in document.items():
             target = self._target(key)
-            if target == _METADATA:
-                metadata.update(self._nested(value))
+            if target == METADATA:
+                metadata.update(nested_metadata(value, self._options))
             elif target.startswith("metadata."):
                 metadata[target[9:]] = value
             elif target in given:
@@ -49,15 +50,15 @@ class ObjectReader:
                 given[target] = value
         values = self._fields(given)
         if metadata:
-            values[_METADATA] = normalise_field(_METADATA, metadata)
+            values[METADATA] = normalise_field(METADATA, metadata)
         fold_keys(values, KEYS)
         return values
 
     def _target(self, key: str) -> str:
         target = self.mapping.get(key)
         if target is None:
-            target = self._options.mapping.get(key) or self._guess(key)
-            if target != _METADATA and self._options.policies.get(target) is ColumnPolicy.IGNORE:
+            target = (self._given or {}).get(key) or self._guess(key)
+            if target != METADATA and self._options.policies.get(target) is ColumnPolicy.IGNORE:
                 target = IGNORED
             if len(self.mapping) >= MAX_COLUMNS:
                 message = f"The file has more than {MAX_COLUMNS} different keys: put what is free into metadata."
@@ -66,19 +67,9 @@ class ObjectReader:
         return target
 
     def _guess(self, key: str) -> str:
-        if key == _METADATA:
-            return _METADATA
         target = target_of(key)
         # A key is not a heading: what is nobody's field keeps its spelling.
         return target if "." not in target or "." in key or not key.strip() else f"metadata.{key.strip()[:64]}"
-
-    def _nested(self, value: Canonical) -> Mapping[str, Canonical]:
-        if value is None:
-            return {}
-        if not isinstance(value, Mapping):
-            raise ValidationError.at(_METADATA, "not_an_object", "metadata is an object of names and values.")
-        ignored = {name for name, policy in self._options.policies.items() if policy is ColumnPolicy.IGNORE}
-        return {name: each for name, each in value.items() if f"metadata.{name}" not in ignored}
 
     def _fields(self, given: Mapping[str, Canonical]) -> dict[str, Canonical]:
         values: dict[str, Canonical] = {}

@@ -8,6 +8,7 @@ from sqlalchemy import Row, RowMapping, bindparam, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from nexus_marketing.core.audience import EXPORTED, WORDS
 from nexus_marketing.db.models import Lead, LeadImportError, SegmentMember
 from nexus_marketing.db.tenancy import run, tenant_of
 from nexus_marketing.db.types import BigInt
@@ -30,24 +31,6 @@ def leads_after(
     return list(run(session, statement.order_by(_LEADS.c.id).limit(size), writes=False).mappings())
 
 
-#: What an export tells of a lead.
-EXPORTED = (
-    "id",
-    "email",
-    "name",
-    "first_name",
-    "last_name",
-    "external_id",
-    "phone",
-    "country",
-    "locale",
-    "time_zone",
-    "score",
-    "tags",
-    "metadata",
-    "created_at",
-    "updated_at",
-)
 _AS_TEXT = {
     "tags": "CAST(l.tags AS text)",
     "metadata": "CAST(l.metadata AS text)",
@@ -89,10 +72,10 @@ def export_table(session: Session, after: int, last: int, segment_id: int | None
         return b"".join(copy).decode()
 
 
-#: Columns in which somebody's own words may stand, beside tags.
-WORDS = ("email", "name", "first_name", "last_name", "external_id")
+#: A list of JSON where a tag has a separator of its own (``core.audience.joined_tags``).
 _TAGS_JOINED = (
-    "CASE WHEN l.tags = '[]' THEN '' ELSE (SELECT string_agg(t.value, ';' ORDER BY t.place)"
+    "CASE WHEN l.tags = '[]' THEN '' ELSE (SELECT CASE WHEN bool_or(t.value ~ '[,;|]|^[[]') THEN CAST(l.tags AS text)"
+    " ELSE string_agg(t.value, ';' ORDER BY t.place) END"
     " FROM jsonb_array_elements_text(l.tags) WITH ORDINALITY AS t(value, place)) END"
 )
 #: White space as Python's ``\s`` has it, whatever the locale of the database.
@@ -102,7 +85,7 @@ _LIVE = r"[-=+@|%\uff1d\uff0b\uff0d\uff20]"
 
 def neutral_sql(cell: str) -> str:
     """The SQL of a cell that no spreadsheet runs: what begins with a letter or digit is looked at once only."""
-    live = f"{cell} ~ '^{_SPACE}{_LIVE}' AND {cell} !~ '^[-+]?[0-9]+([.][0-9]+)?$'"
+    live = f"{cell} ~ '^''*{_SPACE}{_LIVE}' AND {cell} !~ '^[-+]?[0-9]+([.][0-9]+)?$'"
     return f"CASE WHEN {cell} ~ '^[A-Za-z0-9]' OR NOT ({live}) THEN {cell} ELSE '''' || {cell} END"
 
 

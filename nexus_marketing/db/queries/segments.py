@@ -1,18 +1,20 @@
 """Set-based segment membership: one diff per refresh, only joiners and leavers are written (DESIGN.md 4.14)."""
 # ruff: noqa: S608 - the pieces put together here are our own words, never input
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from sqlalchemy import (
     CTE,
     ColumnElement,
     Row,
+    Select,
     Table,
     and_,
     bindparam,
     case,
+    column,
     delete,
     func,
     insert,
@@ -22,8 +24,10 @@ from sqlalchemy import (
     select,
     text,
     true,
+    union_all,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import cast as cast_to
+from sqlalchemy.dialects.postgresql import JSONB, array
 from sqlalchemy.orm import Session
 
 from nexus_marketing.db.models import Lead, SegmentChange, SegmentMark, SegmentMember
@@ -59,64 +63,109 @@ class Refresh:
     is_read: bool = False
 
 
-def refresh_by_diff(session: Session, refresh: Refresh, test: ColumnElement[bool]) -> tuple[int, int]:
-    """Bring membership in line with a condition in one statement (PostgreSQL).
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """How many joined a segment and how many left it."""
 
-    Readers see the old set until the transaction commits.
+    joined: int = 0
+    went: int = 0
+
+
+def refresh_by_diff(session: Session, jobs: Mapping[int, tuple[Refresh, ColumnElement[bool]]]) -> dict[int, Moved]:
+    """Bring the membership of segments in line with their conditions in one statement (PostgreSQL).
+
+    Several segments are computed in one pass over the leads. Readers see the old sets until the transaction commits.
+
+    Args:
+        session: one of the tenant's, that writes.
+        jobs: what is computed and its condition, by the segment's id.
 
     Returns:
-        How many joined and how many left.
+        How many joined and how many left, by the segment's id.
     """
-    matching = select(LEADS.c.id).where(LEADS.c.tenant_id == _TENANT, _ALIVE, test).subquery("matching")
-    present = _present().subquery("present")
+    matching = _matching({id_: test for id_, (_, test) in jobs.items()}).subquery("matching")
+    present = (
+        select(MEMBERS.c.segment_id, MEMBERS.c.lead_id)
+        .where(MEMBERS.c.tenant_id == _TENANT, MEMBERS.c.segment_id.in_(sorted(jobs)))
+        .subquery("present")
+    )
+    is_same = and_(matching.c.segment_id == present.c.segment_id, matching.c.id == present.c.lead_id)
     diff = (
-        select(func.coalesce(matching.c.id, present.c.lead_id).label("lead_id"), matching.c.id.is_(None).label("gone"))
-        .select_from(matching.join(present, matching.c.id == present.c.lead_id, full=True))
+        select(
+            func.coalesce(matching.c.segment_id, present.c.segment_id).label("segment_id"),
+            func.coalesce(matching.c.id, present.c.lead_id).label("lead_id"),
+            matching.c.id.is_(None).label("gone"),
+        )
+        .select_from(matching.join(present, is_same, full=True))
         .where(or_(matching.c.id.is_(None), present.c.lead_id.is_(None)))
         .cte("diff")
     )
-    generation = literal(refresh.generation, BigInt)
-    joiners = select(_TENANT, _SEGMENT, diff.c.lead_id, func.nexus_now(), generation).where(~diff.c.gone)
-    came = insert(MEMBERS).from_select(_MEMBER_COLUMNS, joiners).returning(_ONE).cte("came")
-    went = (
-        delete(MEMBERS)
-        .where(
-            MEMBERS.c.tenant_id == _TENANT,
-            MEMBERS.c.segment_id == _SEGMENT,
-            MEMBERS.c.lead_id.in_(select(diff.c.lead_id).where(diff.c.gone)),
-        )
-        .returning(_ONE)
-        .cte("went")
+    work = [refresh for refresh, _ in jobs.values()]
+    joiners = select(_TENANT, diff.c.segment_id, diff.c.lead_id, func.nexus_now(), _generation(diff, work))
+    came = insert(MEMBERS).from_select(_MEMBER_COLUMNS, joiners.where(~diff.c.gone)).returning(MEMBERS.c.segment_id)
+    leavers = (
+        MEMBERS.c.tenant_id == _TENANT,
+        MEMBERS.c.segment_id == diff.c.segment_id,
+        MEMBERS.c.lead_id == diff.c.lead_id,
+        diff.c.gone,
     )
-    counts = select(
-        select(func.count()).select_from(came).scalar_subquery().label("joined"),
-        select(func.count()).select_from(went).scalar_subquery().label("left"),
-    ).add_cte(*_notes(diff, refresh))
-    changes: Row[Any] = run(session, counts, {"segment_id": refresh.segment_id}, writes=True).one()
-    return int(changes.joined), int(changes.left)
+    went = delete(MEMBERS).where(*leavers).returning(MEMBERS.c.segment_id)
+    both = union_all(_counted(came.cte("came"), "joined"), _counted(went.cte("went"), "went"))
+    found = {id_: Moved() for id_ in jobs}
+    for row in run(session, both.add_cte(*_notes(diff, work)), writes=True):
+        found[row.segment_id] = replace(found[row.segment_id], **{row.what: row.n})
+    return found
 
 
-def _notes(diff: CTE, refresh: Refresh) -> list[CTE]:
-    """What a diff leaves beside membership: who came and went, and whom segments that read this one look at."""
+def _matching(tests: Mapping[int, ColumnElement[bool]]) -> Select[Any]:
+    """(segment_id, id) of the leads that satisfy conditions."""
+    living = (LEADS.c.tenant_id == _TENANT, _ALIVE)
+    if len(tests) == 1:
+        ((segment_id, test),) = tests.items()
+        return select(literal(segment_id, BigInt).label("segment_id"), LEADS.c.id).where(*living, test)
+    held = [case((test, literal(id_, BigInt))) for id_, test in sorted(tests.items())]
+    each = func.unnest(array(held)).table_valued(column("segment_id", BigInt)).render_derived("each").lateral()
+    return (
+        select(each.c.segment_id, LEADS.c.id)
+        .select_from(LEADS.join(each, true()))
+        .where(*living, each.c.segment_id.is_not(None))
+    )
+
+
+def _generation(diff: CTE, work: Sequence[Refresh]) -> ColumnElement[int]:
+    return case({each.segment_id: literal(each.generation, BigInt) for each in work}, value=diff.c.segment_id)
+
+
+def _counted(moved: CTE, what: str) -> Select[Any]:
+    rows = select(moved.c.segment_id, literal(what, Text).label("what"), func.count().label("n"))
+    return rows.group_by(moved.c.segment_id)
+
+
+def _notes(diff: CTE, work: Sequence[Refresh]) -> list[CTE]:
+    """What a diff leaves beside membership: who came and went, and whom segments that read these look at."""
     found = []
-    if refresh.cause is not None:
+    causes = {each.segment_id: literal(each.cause, Text) for each in work if each.cause is not None}
+    if causes:
         move = case((diff.c.gone, literal("left", Text)), else_=literal("entered", Text))
         rows = select(
             _TENANT,
-            _SEGMENT,
+            diff.c.segment_id,
             diff.c.lead_id,
             move,
-            literal(refresh.cause, Text),
-            literal(refresh.generation, BigInt),
+            case(causes, value=diff.c.segment_id),
+            _generation(diff, work),
             func.nexus_now(),
-        ).order_by(diff.c.lead_id)
+        )
+        rows = rows.where(diff.c.segment_id.in_(sorted(causes))).order_by(diff.c.segment_id, diff.c.lead_id)
         found.append(insert(CHANGES).from_select(_CHANGE_COLUMNS, rows).returning(_ONE).cte("noted"))
-    if refresh.is_read:
-        names = literal([f"segment:{refresh.segment_id}"], JSONB)
+    read = sorted(each.segment_id for each in work if each.is_read)
+    if read:
+        name = func.jsonb_build_array(literal("segment:", Text) + cast_to(diff.c.segment_id, Text))
         ids = func.jsonb_agg(diff.c.lead_id, type_=JSONB)
-        rows = select(_TENANT, names, ids, func.nexus_now()).select_from(diff).having(func.count() > 0)
+        rows = select(_TENANT, name, ids, func.nexus_now()).where(diff.c.segment_id.in_(read))
         columns = ["tenant_id", "names", "lead_ids", "marked_at"]
-        found.append(insert(MARKS).from_select(columns, rows).returning(_ONE).cte("marked"))
+        marks = insert(MARKS).from_select(columns, rows.group_by(diff.c.segment_id))
+        found.append(marks.returning(_ONE).cte("marked"))
     return found
 
 

@@ -1,12 +1,11 @@
 """What waits for nobody is not looked for: sends that are paused, and cancelled ones that are settled."""
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import Row, event, text
+from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
 from nexus_marketing.core.campaigns import MessageClass
@@ -21,6 +20,7 @@ from nexus_marketing.services.campaigns import move_campaign
 from tests.common.databases import DatabaseTime
 from tests.common.factories import make_campaign, make_leads, make_send, make_template, make_tenant
 from tests.common.plans import nodes
+from tests.common.statements import statements_of
 from tests.functional.delivery.conftest import Scene
 
 pytestmark = pytest.mark.req("REL-001", "SCL-003")
@@ -173,21 +173,6 @@ def test_no_sweep_reads_what_it_may_not_find(crowded: Runtime, analysed: bool) -
     assert len(statements) == len(SWEEPS)
     for statement, parameters in statements:
         assert rows_read(crowded, statement, parameters) <= 10, statement
-
-
-@contextmanager
-def statements_of(runtime: Runtime) -> Iterator[list[tuple[str, Any]]]:
-    """The worker's statements with their parameters."""
-    seen: list[tuple[str, Any]] = []
-
-    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_rest: Any) -> None:
-        seen.append((statement, parameters))
-
-    event.listen(runtime.engines.worker, "before_cursor_execute", note)
-    try:
-        yield seen
-    finally:
-        event.remove(runtime.engines.worker, "before_cursor_execute", note)
 
 
 def rows_read(runtime: Runtime, statement: str, parameters: Any) -> int:

@@ -4,7 +4,7 @@ import time
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import event, update
+from sqlalchemy import update
 
 from nexus_marketing.builtins.caches.memory import MemoryCache
 from nexus_marketing.builtins.caches.redis import RedisCache
@@ -14,6 +14,7 @@ from nexus_marketing.services import segment_estimates
 from nexus_marketing.services.analytics import campaign_analytics
 from nexus_marketing.services.segment_estimates import estimate_size
 from tests.common.factories import make_campaign, make_leads, make_send, make_template
+from tests.common.statements import statements_of
 
 pytestmark = pytest.mark.req("SCL-006")
 
@@ -29,14 +30,9 @@ def caching(request: pytest.FixtureRequest, runtime: Runtime) -> Runtime:
 
 def numbers(runtime: Runtime, tenant: int, campaign: int) -> tuple[int, int, int]:
     """(open, accepted, statements about the ledger)."""
-    asked = []
-    note = lambda _c, _cursor, text, *_rest: asked.append(text) if "marketing_deliveries" in text else None  # noqa: E731
-    event.listen(runtime.engines.worker, "before_cursor_execute", note)
-    try:
-        with runtime.work(tenant, mode="read") as ctx:
-            found = campaign_analytics(ctx, campaign)
-    finally:
-        event.remove(runtime.engines.worker, "before_cursor_execute", note)
+    with statements_of(runtime) as sent, runtime.work(tenant, mode="read") as ctx:
+        found = campaign_analytics(ctx, campaign)
+    asked = [text for text, _ in sent if "marketing_deliveries" in text]
     return found["open"], found["accepted"], len(asked)
 
 

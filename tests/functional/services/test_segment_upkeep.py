@@ -131,7 +131,7 @@ class TestChanges:
             set_scores(runtime, tenant, {ids[3]: 77})
             waiting.append(keep_segments(runtime))
 
-        difference = segment_refresh._Computation._difference
+        difference = segment_refresh._Pieces._difference
 
         def read_then_change(self, *given):
             found = difference(self, *given)
@@ -143,7 +143,7 @@ class TestChanges:
             after_reading()
             return found
 
-        monkeypatch.setattr(segment_refresh._Computation, "_difference", read_then_change)
+        monkeypatch.setattr(segment_refresh._Pieces, "_difference", read_then_change)
         monkeypatch.setattr(queries, "refresh_by_diff", write_then_change)
         assert refresh(runtime, tenant, segment_id) == 0
         assert waiting == [0]
@@ -237,6 +237,19 @@ class TestCauses:
             request_recalculation(ctx, segment_id)
         with pytest.raises(Conflict, match="take another one"), runtime.work(tenant) as ctx:
             update_segment(ctx, segment_id, {"conditions": "score > 7"})
+
+    def test_what_a_snapshot_was_taken_of_may_be_deleted(self, runtime, tenant):
+        ids = make_leads(runtime, tenant, 3)
+        source = create(runtime, tenant, name="source", conditions="score >= 2")
+        snapshot = create(runtime, tenant, name="taken", kind="snapshot", conditions="in_segment('source')")
+        with pytest.raises(Conflict, match="taken"), runtime.work(tenant) as ctx:
+            delete_segment(ctx, source)
+        settle(runtime)
+        with runtime.work(tenant) as ctx:
+            assert references(ctx, source) == []
+            delete_segment(ctx, source)
+        settle(runtime)
+        assert members(runtime, tenant, snapshot) == set(ids[1:])
 
     def test_whoever_listens_hears_how_many_came_and_went(self, runtime, tenant, built):
         heard = []

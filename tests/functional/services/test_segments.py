@@ -1,7 +1,7 @@
 """Segments on both databases: rules, hands, and what a refresh leaves."""
 
 import pytest
-from sqlalchemy import event, select
+from sqlalchemy import select
 
 from nexus_marketing.core.errors import ConditionError, Conflict, NotFound, StaleVersion, ValidationError
 from nexus_marketing.db.models import Lead, Segment, SegmentMember, Tenant
@@ -11,24 +11,14 @@ from nexus_marketing.services.segment_refresh import recalculate_requested, refr
 from nexus_marketing.services.segment_rules import Rule
 from nexus_marketing.services.segments import (
     change_members,
-    create_segment,
     delete_segment,
     update_segment,
 )
 from tests.common.factories import make_campaign, make_leads, make_tenant
+from tests.common.segments import create, members
+from tests.common.statements import statements_of
 
 pytestmark = pytest.mark.req("FR-P2-003", "FR-P2-012", "US-012")
-
-
-def members(runtime: Runtime, tenant_id: int, segment_id: int) -> set[int]:
-    with runtime.work(tenant_id, mode="read") as ctx:
-        found = ctx.session.scalars(select(SegmentMember.lead_id).where(SegmentMember.segment_id == segment_id))
-        return set(found)
-
-
-def create(runtime: Runtime, tenant_id: int, **data: object) -> int:
-    with runtime.work(tenant_id) as ctx:
-        return create_segment(ctx, {"name": "s", **data}).id
 
 
 def test_a_rule_decides_who_is_in_it(runtime: Runtime, tenant: int) -> None:
@@ -185,13 +175,13 @@ def test_readers_never_see_fewer_than_those_who_stay(
         update_segment(ctx, segment_id, {"conditions": "score > 20"})
     monkeypatch.setattr(segment_refresh, "PIECE", 5)
     seen: list[set[int]] = []
-    write = segment_refresh._Computation._write
+    write = segment_refresh._Pieces._write
 
     def watched(*parts: object) -> None:
         seen.append(members(runtime, tenant_id, segment_id))
         write(*parts)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(segment_refresh._Computation, "_write", watched)
+    monkeypatch.setattr(segment_refresh._Pieces, "_write", watched)
     refresh(runtime, tenant_id, segment_id)
     assert len(seen) == 8
     assert all(set(ids[20:40]) <= each for each in seen)
@@ -222,16 +212,9 @@ def test_a_refresh_finds_few_leads_through_their_index(postgres_only_runtime: Ru
     with runtime.engines.owner.connect() as connection:
         connection.connection.dbapi_connection.execute("ANALYZE marketing_leads")
     segment_id = create(runtime, tenant_id, conditions=condition)
-    ran: list[tuple[str, object]] = []
-
-    def note(_connection, _cursor, statement, parameters, _context, _many):  # type: ignore[no-untyped-def]
-        if "matching" in statement:
-            ran.append((statement, parameters))
-
-    event.listen(runtime.engines.worker, "before_cursor_execute", note)
-    assert refresh(runtime, tenant_id, segment_id) == 1
-    event.remove(runtime.engines.worker, "before_cursor_execute", note)
-    (statement, parameters) = ran[0]
+    with statements_of(runtime) as ran:
+        assert refresh(runtime, tenant_id, segment_id) == 1
+    statement, parameters = next(each for each in ran if "matching" in each[0])
     with runtime.engines.worker.connect() as connection, connection.connection.cursor() as cursor:
         plan = "\n".join(row[0] for row in cursor.execute(f"EXPLAIN {statement}", parameters))
     assert "Index" in plan
