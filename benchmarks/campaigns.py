@@ -27,11 +27,11 @@ from nexus_marketing.core.engine import lifecycle
 from nexus_marketing.core.schemas import DocumentValidator
 from nexus_marketing.db.models import Campaign, ChannelAccount, Send
 from nexus_marketing.db.roles import APP
+from nexus_marketing.plugin.testing import RecordingChannel
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.services.campaigns import move_campaign
 from nexus_marketing.services.tenants import create_key
 from tests.common import databases
-from tests.common.channels import ScriptedChannel
 from tests.common.factories import make_segment, make_template, make_tenant
 from tests.common.servers import free_port
 from tests.common.serving import SECRET, serving, written
@@ -289,7 +289,7 @@ def _arena(options: Options) -> Iterator[tuple[Runtime, int, str]]:
     database = databases.postgres_copy(cluster)
     settings = databases.postgres_settings(cluster, database)
     with databases.opened(settings) as engines:
-        runtime = databases.build_runtime(settings, engines, options.folder, channels={"email": ScriptedChannel()})
+        runtime = databases.build_runtime(settings, engines, options.folder, channels={"email": RecordingChannel()})
         tenant_id = make_tenant(runtime, "acme")
         yield runtime, tenant_id, cluster.dsn(APP, database).replace("postgresql+psycopg://", "postgresql://")
     cluster.drop_database(database)

@@ -6,12 +6,15 @@ settling. The references send one constant message of the same size: a bare ``sm
 ``delivery.email.raw`` pipelined connections that do nothing else.
 """
 
+import re
 import smtplib
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
 
 from sqlalchemy import select, text
 
@@ -19,14 +22,17 @@ from benchmarks.common import Options, Paired, Result, paired
 from benchmarks.pipelined import send_pipelined
 from nexus_marketing.builtins.channels.email import EmailChannel
 from nexus_marketing.core.clock import SystemClock
-from nexus_marketing.db.models import ChannelAccount, Send
+from nexus_marketing.core.contracts import AddressKind
+from nexus_marketing.db.models import Campaign, ChannelAccount, Send
 from nexus_marketing.db.tenancy import run as run_sql
+from nexus_marketing.delivery.completion import complete_finished
 from nexus_marketing.delivery.planning import SendRef, plan_send
+from nexus_marketing.plugin.testing import RecordingChannel
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.services.campaigns import create_campaign, move_campaign
 from nexus_marketing.services.templates import create_template
 from nexus_marketing.smtp.client import PoolSettings, TlsPolicy
-from nexus_marketing.tasks.loops import WorkerLoop
+from nexus_marketing.tasks.loops import WorkerLoop, report_ends
 from tests.common.databases import postgres_runtime
 from tests.common.factories import make_segment, make_tenant
 
@@ -39,7 +45,7 @@ def delivery_plan(options: Options) -> Result:
     """Freeze an audience into ledger rows, against one hand-written ``INSERT … SELECT`` into the same table."""
     count = options.size(1_000_000, 50_000)
     with postgres_runtime(
-        options.cluster, options.folder, clock=SystemClock(), channels={"email": object()}
+        options.cluster, options.folder, clock=SystemClock(), channels={"email": RecordingChannel()}
     ) as runtime:
         tenant_id, segment_id = _audience(runtime, count)
         template_id = _template(runtime, tenant_id)
@@ -77,6 +83,131 @@ def _plan_by_hand(runtime: Runtime, tenant_id: int, segment_id: int, template_id
     assert done.rowcount == count
     _forget(runtime, tenant_id)
     return seconds
+
+
+_CHANNELS = tuple(f"channel{number}" for number in range(10))
+#: What ours writes when ten channels of a launch end, by a careful hand: each end is a transaction, the barrier one,
+#: the end of the campaign one.
+_END_SEND = (
+    "SELECT status FROM marketing_sends WHERE tenant_id = :tenant_id AND id = :send_id FOR UPDATE",
+    (
+        "UPDATE marketing_sends SET status = 'completed', finished_at = now()"
+        " WHERE tenant_id = :tenant_id AND id = :send_id AND status = 'running'"
+    ),
+)
+_LOCK_CAMPAIGN = (
+    "SELECT status, version, counters, data FROM marketing_campaigns"
+    " WHERE tenant_id = :tenant_id AND id = :campaign_id FOR UPDATE"
+)
+_COUNT_DONE = (
+    "SELECT count(*) FROM marketing_sends WHERE tenant_id = :tenant_id AND (id = :launch_id OR launch_id = :launch_id)"
+    " AND status = 'completed'"
+)
+_HISTORY = (
+    "INSERT INTO marketing_history (tenant_id, campaign_id, version, event, before, after, actor, payload, at)"
+    ' VALUES (:tenant_id, :campaign_id, :version, :event, \'{"status": "active"}\', \'{"status": "active"}\','
+    " 'system', '{}', now())"
+)
+_AUDIT = (
+    "INSERT INTO marketing_audit (tenant_id, at, actor, action, subject_type, subject_id, body, body_hash)"
+    " VALUES (:tenant_id, now(), 'system', :event, 'campaign', :campaign_id, '{}', decode(repeat('00', 32), 'hex'))"
+)
+_JOIN = (
+    _LOCK_CAMPAIGN,
+    _COUNT_DONE,
+    (
+        "UPDATE marketing_sends SET joined_at = now()"
+        " WHERE tenant_id = :tenant_id AND id = :launch_id AND joined_at IS NULL"
+    ),
+    (
+        "UPDATE marketing_campaigns SET version = 3, counters = '{\"channels_joined\": 1}', updated_at = now()"
+        " WHERE tenant_id = :tenant_id AND id = :campaign_id"
+    ),
+    _HISTORY,
+    _AUDIT,
+)
+_END_CAMPAIGN = (
+    _LOCK_CAMPAIGN,
+    _COUNT_DONE,
+    (
+        "UPDATE marketing_campaigns SET status = 'completed', stage = 'completed', version = 4, completed_at = now(),"
+        " updated_at = now() WHERE tenant_id = :tenant_id AND id = :campaign_id"
+    ),
+    _HISTORY,
+    _AUDIT,
+    (
+        "UPDATE marketing_sends SET reported_at = now()"
+        " WHERE tenant_id = :tenant_id AND campaign_id = :campaign_id AND reported_at IS NULL AND status = 'completed'"
+    ),
+)
+
+
+def delivery_join(options: Options) -> Result:
+    """Ten channels of a launch end, the barrier opens, the campaign completes: against the same writes by hand."""
+    launches = options.size(100, 20)
+    channels = {name: RecordingChannel(name=name, address_kind=AddressKind.NONE) for name in _CHANNELS}
+    with postgres_runtime(options.cluster, options.folder, clock=SystemClock(), channels=channels) as runtime:
+        tenant_id = make_tenant(runtime)
+        segment_id = make_segment(runtime, tenant_id, [])
+        with runtime.work(tenant_id) as ctx:
+            for name in _CHANNELS:
+                times = {"created_at": ctx.now, "updated_at": ctx.now}
+                ctx.session.add(ChannelAccount(type=name, name="main", config=_SENDER, enabled=True, **times))
+            template_id = create_template(ctx, {"name": "text", "type": "text", "content": {"text": "Hi"}}).id
+
+        def ours() -> float:
+            campaigns = [_launch_by_ten(runtime, tenant_id, segment_id, template_id) for _ in range(launches)]
+            started = time.perf_counter()
+            while complete_finished(runtime) + report_ends(runtime):
+                pass
+            seconds = time.perf_counter() - started
+            with runtime.work(tenant_id, mode="read") as ctx:
+                left = [
+                    each for each, _ in campaigns if ctx.session.get_one(Campaign, (tenant_id, each)).status == "active"
+                ]
+            assert not left
+            return seconds
+
+        def by_hand() -> float:
+            campaigns = [_launch_by_ten(runtime, tenant_id, segment_id, template_id) for _ in range(launches)]
+            started = time.perf_counter()
+            for campaign_id, sends in campaigns:
+                values = {"tenant_id": tenant_id, "campaign_id": campaign_id, "launch_id": sends[0], "version": 3}
+                for send_id in sends:
+                    _in_transaction(runtime, _END_SEND, {"send_id": send_id, "tenant_id": tenant_id})
+                _in_transaction(runtime, _JOIN, {**values, "event": "channels_joined"})
+                _in_transaction(runtime, _END_CAMPAIGN, {**values, "version": 4, "event": "complete"})
+            return time.perf_counter() - started
+
+        found = paired(ours, by_hand, 3)
+    result = found.result(
+        "delivery.join", 1.5, per=launches, unit="ms", notes="10 channels; the ends of all and the barrier"
+    )
+    late = [f"{result.ours:.0f} ms, more than 100 ms (PR-005)"] if result.ours > 100 else []
+    return replace(result, missed=tuple(late))
+
+
+def _launch_by_ten(runtime: Runtime, tenant_id: int, segment_id: int, template_id: int) -> tuple[int, list[int]]:
+    """A campaign over ten channels that is planned and has nothing left to do."""
+    with runtime.work(tenant_id) as ctx:
+        channels = {name: {"template_id": str(template_id)} for name in _CHANNELS}
+        campaign = create_campaign(ctx, {"name": "c", "segment_id": segment_id, "channels": channels})
+        move_campaign(ctx, campaign.id, "launch")
+        sends = list(ctx.session.scalars(select(Send).where(Send.campaign_id == campaign.id).order_by(Send.id)))
+        for send in sends:
+            send.status, send.planned_at = "running", ctx.now
+        return campaign.id, [send.id for send in sends]
+
+
+def _in_transaction(runtime: Runtime, statements: tuple[str, ...], values: dict[str, object]) -> None:
+    with runtime.engines.worker.connect() as connection:
+        dbapi: Any = connection.connection.driver_connection
+        with dbapi.transaction():
+            for statement in statements:
+                dbapi.execute(_PLACES.sub(r"%(\1)s", statement), values)
+
+
+_PLACES = re.compile(r":([a-z_]+)")
 
 
 def delivery_email(options: Options) -> Result:
@@ -225,6 +356,7 @@ def _forget(runtime: Runtime, tenant_id: int) -> None:
 
 
 BENCHMARKS = {
+    "delivery.join": delivery_join,
     "delivery.plan": delivery_plan,
     "delivery.email": delivery_email,
     "delivery.email.raw": delivery_email_raw,

@@ -1,4 +1,4 @@
-"""``segments.rebuild``, ``segments.many`` and ``segments.sqlite``: a rule becomes membership, against hand-written SQL."""
+"""``segments.rebuild`` and ``segments.sqlite``: a rule becomes membership, against hand-written SQL."""
 
 import sqlite3
 import time
@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 from benchmarks.common import Options, Result, paired
 from nexus_marketing.core.actors import SYSTEM
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.segment_refresh import recalculate_requested, refresh
+from nexus_marketing.services.segment_refresh import refresh
 from nexus_marketing.services.segments import create_segment
 from tests.common import databases
 from tests.common.factories import make_tenant
@@ -22,7 +22,7 @@ RULE = (
     "score > 60 AND country in ['DE', 'FR', 'IT'] AND metadata.plan == 'pro' AND locale != 'xx'"
     " AND created_at after '2020-06-01T00:00:00Z'"
 )
-_PLACES = ("DE", "FR", "IT", "US", "GB", "ES", "NL", "SE", "PL", "AT")
+PLACES = ("DE", "FR", "IT", "US", "GB", "ES", "NL", "SE", "PL", "AT")
 _MOMENT = "2026-01-05T12:00:00.000000Z"
 
 
@@ -35,7 +35,7 @@ def lead_rows(count: int, options: Options) -> list[tuple[Any, ...]]:
             f"p{n}@example.org",
             f"p{n}@example.org",
             f"Person {n}",
-            rng.choice(_PLACES),
+            rng.choice(PLACES),
             "en",
             rng.random() * 100,
             rng.choice(plans),
@@ -87,74 +87,6 @@ def rebuild(options: Options) -> Result:
         assert len(members) == 1, members
     share = members.pop() / count
     return found.result("segments.rebuild", 1.15, unit="ms", notes=f"{count} leads, {share:.1%} match")
-
-
-def many(options: Options) -> Result:
-    """Twenty segments that wait together, against twenty scans by hand."""
-    count = options.size(1_000_000, 20_000)
-    with databases.postgres_runtime(options.cluster, options.folder) as runtime:
-        tenant_id = make_tenant(runtime)
-        dsn = runtime.engines.worker.url.set(drivername="postgresql").render_as_string(hide_password=False)
-        load_leads(dsn, tenant_id, lead_rows(count, options))
-        run_as_owner(runtime, "VACUUM ANALYZE marketing_leads")
-        rules = [_one_of_many(number) for number in range(20)]
-        segments = [_segment(runtime, tenant_id, f"bench{n}", rule) for n, (rule, _) in enumerate(rules)]
-        inserts = [
-            f"INSERT INTO marketing_segment_members (tenant_id, segment_id, lead_id, entered_at, generation)"
-            f" SELECT {tenant_id}, {segment_id}, id, now(), 1 FROM marketing_leads"
-            f" WHERE tenant_id = {tenant_id} AND {by_hand}"
-            for segment_id, (_, by_hand) in zip(segments, rules, strict=True)
-        ]
-
-        def ours() -> float:
-            run_as_owner(runtime, "TRUNCATE marketing_segment_members")
-            run_as_owner(runtime, "UPDATE marketing_segments SET pending = 'build', requested_at = now()")
-            begun = time.perf_counter()
-            assert recalculate_requested(runtime) == len(segments)
-            took = time.perf_counter() - begun
-            members.add(_members(hand))
-            return took
-
-        def reference() -> float:
-            run_as_owner(runtime, "TRUNCATE marketing_segment_members")
-            begun = time.perf_counter()
-            for statement in inserts:
-                hand.execute(statement)
-                hand.commit()
-            took = time.perf_counter() - begun
-            members.add(_members(hand))
-            return took
-
-        members: set[int] = set()
-        with psycopg.connect(dsn) as hand:
-            found = paired(ours, reference, 3)
-        assert len(members) == 1, members
-    share = members.pop() / count / len(segments)
-    return found.result(
-        "segments.many", 0.5, unit="ms", notes=f"{len(segments)} segments of {count} leads, {share:.1%} in each"
-    )
-
-
-def _one_of_many(number: int) -> tuple[str, str]:
-    """A rule of five terms, and the same by hand."""
-    least, plan, year = 50 + number, ("free", "basic", "pro", "team")[number % 4], 2018 + number % 5
-    places = [_PLACES[(number + step) % len(_PLACES)] for step in range(3)]
-    rule = (
-        f"score > {least} AND country in {places} AND metadata.plan == '{plan}' AND locale != 'xx'"
-        f" AND created_at after '{year}-01-01T00:00:00Z'"
-    )
-    by_hand = (
-        f"score > {least} AND country IN ({', '.join(repr(place) for place in places)})"
-        f""" AND metadata @> '{{"plan": "{plan}"}}' AND locale <> 'xx'"""
-        f" AND created_at > '{year}-01-01T00:00:00.000000Z'"
-    )
-    return rule, by_hand
-
-
-def _members(hand: "psycopg.Connection[Any]") -> int:
-    rows = hand.execute("SELECT count(*) FROM marketing_segment_members").fetchone()
-    hand.commit()
-    return int(rows[0]) if rows else 0
 
 
 def on_sqlite(options: Options) -> Result:
@@ -210,9 +142,9 @@ def load_leads(dsn: str, tenant_id: int, rows: Iterable[tuple[Any, ...]]) -> Non
         connection.execute(f"INSERT INTO marketing_leads ({_COLUMNS}) SELECT {_COLUMNS} FROM loading")
 
 
-def _segment(runtime: Runtime, tenant_id: int, name: str = "bench", rule: str = RULE) -> int:
+def _segment(runtime: Runtime, tenant_id: int) -> int:
     with runtime.work(tenant_id, SYSTEM) as ctx:
-        return create_segment(ctx, {"name": name, "conditions": rule}).id
+        return create_segment(ctx, {"name": "bench", "conditions": RULE}).id
 
 
 def run_as_owner(runtime: Runtime, statement: str) -> None:
@@ -222,4 +154,4 @@ def run_as_owner(runtime: Runtime, statement: str) -> None:
         dbapi.execute(statement)
 
 
-BENCHMARKS: dict[str, Any] = {"segments.rebuild": rebuild, "segments.many": many, "segments.sqlite": on_sqlite}
+BENCHMARKS: dict[str, Any] = {"segments.rebuild": rebuild, "segments.sqlite": on_sqlite}

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 
 from benchmarks.common import Options, Result, paired
-from benchmarks.segments import lead_rows, load_leads, run_as_owner
+from benchmarks.segments import PLACES, lead_rows, load_leads, run_as_owner
 from nexus_marketing.core.actors import SYSTEM
 from nexus_marketing.db.tenancy import run as run_sql
 from nexus_marketing.runtime import Runtime
@@ -101,6 +101,73 @@ def refresh_of_half(options: Options) -> Result:
         found = paired(ours, reference, 5)
         note = f"{bench.count} leads, {bench.members()} members"
     return found.result("segments.refresh", 0.65, unit="ms", notes=note)
+
+
+#: A refresh by a careful hand: who matches against who is in, and only the difference written.
+_DIFF = """
+WITH m AS (SELECT id FROM marketing_leads WHERE tenant_id = {tenant} AND gone_at IS NULL AND {test}),
+  p AS (SELECT lead_id FROM marketing_segment_members WHERE tenant_id = {tenant} AND segment_id = {segment}),
+  d AS (SELECT coalesce(m.id, p.lead_id) AS id, m.id IS NULL AS gone FROM m FULL JOIN p ON m.id = p.lead_id
+        WHERE m.id IS NULL OR p.lead_id IS NULL),
+  i AS (INSERT INTO marketing_segment_members (tenant_id, segment_id, lead_id, entered_at, generation)
+        SELECT {tenant}, {segment}, id, now(), 1 FROM d WHERE NOT gone)
+DELETE FROM marketing_segment_members n USING d
+WHERE n.tenant_id = {tenant} AND n.segment_id = {segment} AND n.lead_id = d.id AND d.gone
+"""
+
+
+def many_at_once(options: Options) -> Result:
+    """Twenty segments that are asked for together, one lead in a hundred changed: against twenty refreshes by hand."""
+    with _bench(options, options.size(1_000_000, 20_000)) as bench:
+        rules = [_one_of_many(number) for number in range(20)]
+        segments = [bench.segment(f"one of many {number}", rule) for number, (rule, _) in enumerate(rules)]
+        tests = [test for _, test in rules]
+        bench.owner("VACUUM ANALYZE marketing_segment_members")
+        diffs = [
+            _DIFF.format(tenant=bench.tenant_id, segment=segment_id, test=test)
+            for segment_id, test in zip(segments, tests, strict=True)
+        ]
+        counts = [
+            f"SELECT count(*) FROM marketing_leads WHERE tenant_id = {bench.tenant_id} AND {test}" for test in tests
+        ]
+        bench.hand.execute("SET max_parallel_workers_per_gather = 0")  # ours has no help of others either
+        bench.hand.commit()
+        churn = iter(range(1_000))
+
+        def move() -> None:
+            bench.owner(f"UPDATE marketing_leads SET score = 100 - score WHERE id % 100 = {next(churn) % 100}")
+            bench.owner("VACUUM ANALYZE marketing_leads")
+            bench.owner("UPDATE marketing_segments SET requested_at = now()")
+
+        def ours() -> float:
+            move()
+            return bench.timed(lambda: recalculate_requested(bench.runtime))
+
+        def reference() -> float:
+            move()
+            return bench.by_hand(diffs)
+
+        found = paired(ours, reference, 5)
+        scans = bench.by_hand(counts)
+        share = bench.members() / 20 / bench.count
+    note = f"20 segments of {bench.count} leads, {share:.1%} in each; counting who matches alone {scans * 1e3:.0f} ms"
+    return found.result("segments.many", 0.5, unit="ms", notes=note)
+
+
+def _one_of_many(number: int) -> tuple[str, str]:
+    """A rule of five terms, and the same by hand."""
+    least, plan, year = 50 + number, ("free", "basic", "pro", "team")[number % 4], 2018 + number % 5
+    places = [PLACES[(number + step) % len(PLACES)] for step in range(3)]
+    rule = (
+        f"score > {least} AND country in {places} AND metadata.plan == '{plan}' AND locale != 'xx'"
+        f" AND created_at after '{year}-01-01T00:00:00Z'"
+    )
+    by_hand = (
+        f"score > {least} AND country IN ({', '.join(repr(place) for place in places)})"
+        f""" AND metadata @> '{{"plan": "{plan}"}}' AND locale <> 'xx'"""
+        f" AND created_at > '{year}-01-01T00:00:00.000000Z'"
+    )
+    return rule, by_hand
 
 
 def one_change(options: Options) -> Result:
@@ -212,6 +279,7 @@ def window(options: Options) -> Result:
 
 BENCHMARKS: dict[str, Any] = {
     "segments.refresh": refresh_of_half,
+    "segments.many": many_at_once,
     "segments.incremental": one_change,
     "segments.dirty": many_changes,
     "segments.window": window,

@@ -20,7 +20,7 @@ from nexus_marketing.core.campaigns import (
     HistoryEntry,
     HistoryPage,
 )
-from nexus_marketing.core.messages import Message
+from nexus_marketing.core.messages import EMAIL, TEXT, Message
 
 
 class AddressKind(StrEnum):
@@ -60,6 +60,11 @@ class Capabilities:
     supports_lookup: bool = False
     cost_minor_per_message: int = 0
     max_message_bytes: int = 10_000_000
+
+    @property
+    def template_type(self) -> str:
+        """Of the templates that go out by it: e-mail, or text alone."""
+        return EMAIL if self.address_kind is AddressKind.EMAIL else TEXT
 
 
 class Submission(NamedTuple):

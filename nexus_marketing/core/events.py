@@ -92,6 +92,18 @@ class CampaignHookFailed(CampaignEvent):
     error: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class ChannelsJoined(CampaignEvent):
+    """As many channels of a launch are through as the campaign waits for; told once for each launch.
+
+    ``launch_id`` is its first send, ``channels`` are those that were through.
+    """
+
+    name: ClassVar[str] = "marketing.campaign.channels_joined"
+    launch_id: str = ""
+    channels: tuple[str, ...] = ()
+
+
 _BY_ACTION: dict[str, type[CampaignEvent]] = {
     CampaignAction.LAUNCH: CampaignLaunched,
     CampaignAction.START: CampaignStarted,

@@ -15,6 +15,14 @@ from typing import Any
 
 from nexus_marketing.core.errors import Problem, TemplateError
 
+#: Types of templates and the parts that each has.
+EMAIL = "email"
+TEXT = "text"
+TEMPLATE_PARTS: Mapping[str, frozenset[str]] = {
+    EMAIL: frozenset({"subject", "html", "text"}),
+    TEXT: frozenset({"text"}),
+}
+
 MAX_PART_CHARACTERS = 200_000
 MAX_SLOTS = 500
 
@@ -117,21 +125,26 @@ _FIXED_HOST = re.compile(r"\s*(?:https?://[^/?#]+[/?#]|mailto:)", re.IGNORECASE)
 _BODY_END = re.compile(r"</body\s*>", re.IGNORECASE)
 
 
-def parse_message(content: Mapping[str, str], declared: Mapping[str, Any] | None = None) -> Message:
-    """Parse the parts of an e-mail template.
+def parse_message(content: Mapping[str, str], declared: Mapping[str, Any] | None = None, kind: str = EMAIL) -> Message:
+    """Parse the parts of a template.
 
     Args:
-        content: ``subject`` and at least one of ``html`` and ``text``.
+        content: ``subject`` and at least one of ``html`` and ``text``; of a template of type ``text`` that alone.
         declared: variables by name, each with optional ``fallback`` and ``required``.
+        kind: the type of the template, one of ``TEMPLATE_PARTS``.
 
     Raises:
         TemplateError: every fault of every part, as ``content.html`` with line and column.
     """
     reader = _Reader(frozenset(declared or ()))
     parts = {name: reader.part(name, text) for name, text in content.items() if text}
-    if "subject" not in parts:
+    for name in sorted(parts.keys() - TEMPLATE_PARTS[kind]):
+        reader.fault(f"content.{name}", "not_allowed", f"A template of type {kind} has no {name}: leave it out.")
+    if kind == EMAIL and "subject" not in parts:
         reader.fault("content.subject", "required", "A subject is required.")
-    if not parts.keys() & {"html", "text"}:
+    if kind == TEXT and "text" not in parts:
+        reader.fault("content.text", "required", "A text is required.")
+    elif not parts.keys() & {"html", "text"}:
         reader.fault("content", "required", "Give html, text or both.")
     if reader.problems:
         raise TemplateError(problems=reader.problems)

@@ -1,6 +1,6 @@
 """The end of sends: completed when every row is final, cancelled rows settled, retries gathered."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,8 +13,9 @@ from nexus_marketing.db.queries.completion import (
     cancel_chunk,
     cancel_due,
     cancelled_sends,
-    complete_send,
+    complete_sends,
     finish_cancelled,
+    lock_running,
     reopen_orphans,
     sends_without_work,
 )
@@ -27,14 +28,17 @@ log = get_logger(__name__)
 
 
 def complete_finished(runtime: Runtime) -> int:
-    """Complete running sends that have nothing left; answers how many.
+    """Complete running sends that have nothing left, those of a tenant in one transaction; answers how many.
 
     A planned row that no chunk and no retry covers would be lost: it is put back into the retry
     lane, counted and logged as an error, and the send stays open.
     """
+    ended: dict[int, list[int]] = {}
+    for row in _listed(runtime, sends_without_work):
+        ended.setdefault(row.tenant_id, []).append(row.id)
     return sum(
-        _in_tenant(runtime, row.tenant_id, partial(_complete, runtime, send_id=row.id))
-        for row in _listed(runtime, sends_without_work)
+        _in_tenant(runtime, tenant_id, partial(_complete, runtime, send_ids=send_ids))
+        for tenant_id, send_ids in ended.items()
     )
 
 
@@ -57,14 +61,14 @@ def settle_cancelled(runtime: Runtime) -> int:
     return chunks
 
 
-def _complete(runtime: Runtime, session: Session, *, send_id: int) -> int:
-    find(session, Send, send_id, lock=True)
-    orphans = reopen_orphans(session, send_id)
-    if orphans:
-        runtime.telemetry.count("delivery.invariant_broken", orphans, invariant="open_row_without_wakeup")
-        log.error("open_rows_without_wakeup", send_id=send_id, rows=orphans)
-        return 0
-    return 0 if complete_send(session, send_id) is None else 1
+def _complete(runtime: Runtime, session: Session, *, send_ids: Sequence[int]) -> int:
+    running = lock_running(session, send_ids)
+    orphans = reopen_orphans(session, running) if running else {}
+    for send_id, rows in orphans.items():
+        runtime.telemetry.count("delivery.invariant_broken", rows, invariant="open_row_without_wakeup")
+        log.error("open_rows_without_wakeup", send_id=send_id, rows=rows)
+    whole = [send_id for send_id in running if send_id not in orphans]
+    return complete_sends(session, whole) if whole else 0
 
 
 def _gather(session: Session, *, send_id: int, size: int) -> int:

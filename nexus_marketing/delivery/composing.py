@@ -10,9 +10,11 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from nexus_marketing.core.campaigns import MessageClass
-from nexus_marketing.core.contracts import Content, Submission
+from nexus_marketing.core.contracts import AddressKind, Content, Submission
 from nexus_marketing.core.messages import (
+    EMAIL,
     PRODUCT_NAMES,
+    TEXT,
     Link,
     Message,
     OpenPixel,
@@ -48,6 +50,14 @@ class SendContent:
     obeys_caps: bool = True
     max_bounced: float = MAX_BOUNCED
     local_start: datetime | None = None
+    address_kind: AddressKind = AddressKind.EMAIL
+    #: What it shares with the other channels of its launch.
+    launch_id: int = 0
+
+    @property
+    def needs_address(self) -> bool:
+        """Whether nobody is reached who has no address of this kind."""
+        return self.address_kind in (AddressKind.EMAIL, AddressKind.PHONE)
 
     @property
     def rank(self) -> Rank:
@@ -68,7 +78,7 @@ class SendContent:
         return Content(message, sender, f"<c{self.campaign_id}.t{self.tenant_id}.{domain}>", bulk)
 
 
-def load_content(session: Session, send: Send) -> SendContent:
+def load_content(session: Session, send: Send, kind: AddressKind) -> SendContent:
     """Read the template version and sender that a send pinned."""
     version = session.scalars(
         select(TemplateVersion).where(
@@ -81,7 +91,7 @@ def load_content(session: Session, send: Send) -> SendContent:
         send.id,
         MessageClass(send.message_class),
         send.channel,
-        parse_message(version.content, version.variables),
+        parse_message(version.content, version.variables, EMAIL if kind is AddressKind.EMAIL else TEXT),
         version.variables,
         send.sender,
         send.campaign_id,
@@ -90,6 +100,8 @@ def load_content(session: Session, send: Send) -> SendContent:
         send.obeys_caps,
         settings.get("max_bounced", MAX_BOUNCED),
         None if send.local_start is None else parse_local_time(send.local_start),
+        kind,
+        send.launch_id or send.id,
     )
 
 
@@ -148,7 +160,7 @@ class Composer:
         for key in self._unsubscribe:
             values[key] = token
         values["to_name"] = lead[self._name] or ""
-        return Submission(ref, row.email or "", f"<r{seq}{self._message_id}", values)
+        return Submission(ref, row.address or "", f"<r{seq}{self._message_id}", values)
 
     def _place(self, variable: Variable) -> int:
         column = _column(variable)

@@ -47,8 +47,10 @@ class Gate:
         """Split a chunk's recipients into those who may be written to and those settled, or held for later."""
         # Addresses may have changed since this recipient was last here.
         self.known.clear()
-        hashed = self.keys.address_hashes(self.content.tenant_id, [row.email_norm for row in rows if row.email_norm])
-        self.known.update(zip([row.seq for row in rows if row.email_norm], hashed, strict=True))
+        hashed = self.keys.address_hashes(
+            self.content.tenant_id, [row.address_norm for row in rows if row.address_norm]
+        )
+        self.known.update(zip([row.seq for row in rows if row.address_norm], hashed, strict=True))
         policy = _policy(session)
         is_marketing = self.content.message_class is MessageClass.MARKETING
         reasons = self._reasons(session, rows, policy if is_marketing else None)
@@ -72,6 +74,7 @@ class Gate:
             default_zone=zone_named(settings.get("default_time_zone")) or UTC_ZONE,
             channel=content.channel,
             rank=content.rank,
+            launch_id=content.launch_id,
             now=policy.now,
             rng=self.rng,
         )
@@ -80,10 +83,12 @@ class Gate:
     def hashes(self, rows: Sequence[Recipient]) -> dict[int, bytes]:
         """Keyed hashes of the addresses of recipients that passed, by ``seq``: each window asks for them once more."""
         known = self.known
-        return {row.seq: known[row.seq] for row in rows}
+        return {row.seq: known[row.seq] for row in rows if row.seq in known}
 
     def _reasons(self, session: Session, rows: Sequence[Recipient], policy: "_Policy | None") -> dict[int, SkipReason]:
-        reasons = {row.seq: SkipReason.NO_ADDRESS for row in rows if not row.email_norm}
+        reasons = {}
+        if self.content.needs_address:
+            reasons = {row.seq: SkipReason.NO_ADDRESS for row in rows if not row.address_norm}
         open_rows = [row for row in rows if row.seq not in reasons]
         reasons |= dict.fromkeys(self._suppressed(session), SkipReason.SUPPRESSED)
         if policy is not None:

@@ -34,6 +34,8 @@ class Holding:
     default_zone: ZoneInfo
     channel: str
     rank: Rank
+    #: Its other channels are the same message to the lead.
+    launch_id: int
     now: datetime
     rng: Random
 
@@ -82,7 +84,7 @@ class Holding:
     def _capped(self, session: Session, rows: Sequence[Recipient]) -> dict[int, Settlement]:
         lock_caps(session)
         oldest = self.now - max(cap.reach for cap in self.caps)
-        others = other_targetings(session, self.rank.send_id, [row.lead_id for row in rows], oldest)
+        others = other_targetings(session, self.launch_id, [row.lead_id for row in rows], oldest)
         held = {}
         for row in rows:
             found = others.get(row.lead_id)
@@ -91,17 +93,18 @@ class Holding:
         return held
 
     def _verdict(self, row: Recipient, others: Iterable[Targeting]) -> Settlement | None:
-        uses, better = [], []
+        uses: list[Use] = []
+        better: dict[int, Rank] = {}
         for each in others:
             if each.left_at is not None or each.is_leaving:
-                uses.append(Use(each.left_at or self.now, each.channel))
+                uses.append(Use(each.left_at or self.now, each.channel, each.launch_id))
             elif each.rank.order < self.rank.order:
-                better.append(each.rank)
+                better[each.launch_id] = min(each.rank, better.get(each.launch_id, each.rank), key=_order)
         uses.sort(key=lambda use: use.at)
         zone = zone_of(row.time_zone, self.default_zone)
         room = room_for(self.caps, self.channel, uses, len(better), self.now, zone)
         if room.answer is Answer.OUTRANKED:
-            first = min(better, key=lambda rank: rank.order)
+            first = min(better.values(), key=_order)
             seconds = _OUTRANKED_SECONDS * self.rng.uniform(1.0, 1.5)
             return self._later(
                 row, HoldReason.OUTRANKED, self.now + timedelta(seconds=seconds), f"send {first.send_id}"
@@ -118,3 +121,7 @@ class Holding:
     def _later(self, row: Recipient, reason: HoldReason, at: datetime, code: str | None = None) -> Settlement:
         seconds = max(0.0, (at - self.now).total_seconds())
         return Settlement(row.seq, DeliveryState.PLANNED, reason, code, row.attempts, due_in_seconds=seconds)
+
+
+def _order(rank: Rank) -> tuple[int, int]:
+    return rank.order

@@ -8,16 +8,21 @@ nothing, a second planner waits and then finds the cursor moved.
 from dataclasses import dataclass
 from itertools import count
 
+from sqlalchemy.orm import Session
+
+from nexus_marketing.core.contracts import AddressKind
 from nexus_marketing.core.deliveries import SendStatus
+from nexus_marketing.db.models import Send
 from nexus_marketing.db.queries.planning import (
     PlannedPiece,
+    PlanningSend,
     insert_chunks,
     insert_piece,
     lock_planning_send,
     move_cursor,
     set_send_status,
 )
-from nexus_marketing.db.tenancy import open_session
+from nexus_marketing.db.tenancy import find, open_session
 from nexus_marketing.runtime import Runtime
 
 #: Members per transaction. SQLite's single writer may be held for 2,000 rows at most (DATABASE.md).
@@ -59,13 +64,33 @@ def _plan_piece(runtime: Runtime, ref: SendRef) -> PlannedPiece | None:
         if send.started_at is None and runtime.clock.now() > send.send_not_after:
             set_send_status(session, ref.send_id, SendStatus.MISSED, "planned_too_late")
             return None
-        size = _piece_rows(runtime)
-        piece = insert_piece(session, send, size)
+        if send.launch_id is not None and not _follows(session, send):
+            return None
+        piece = insert_piece(session, send, _address_kind(runtime, send.channel), _piece_rows(runtime))
         insert_chunks(session, send, piece.rows, runtime.settings.chunk_size)
         move_cursor(session, ref.send_id, piece)
         if piece.finished:
             set_send_status(session, ref.send_id, SendStatus.RUNNING, None)
         return piece
+
+
+def _follows(session: Session, send: PlanningSend) -> bool:
+    """Whether the audience of the launch's first channel is frozen; the others get the same.
+
+    Where it cannot be frozen the others stop with it, and go on with it when somebody resumes the campaign.
+    """
+    first = find(session, Send, send.launch_id or send.id)
+    if first.planned_at is not None:
+        return True
+    if first.status != SendStatus.PLANNING:
+        set_send_status(session, send.id, SendStatus(first.status), first.status_reason)
+    return False
+
+
+def _address_kind(runtime: Runtime, channel: str) -> AddressKind:
+    """What reaches people there; a channel that is missing is found out when it is to send."""
+    found = runtime.channels.get(channel)
+    return AddressKind.NONE if found is None else found.capabilities.address_kind
 
 
 def _piece_rows(runtime: Runtime) -> int:

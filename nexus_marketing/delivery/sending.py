@@ -160,7 +160,7 @@ class Sender:
             claim = claim_chunk(session, send_id, self.worker_id, lease)
             if claim is None:
                 return None
-            rows = chunk_rows(session, claim, parts.composer.columns)
+            rows = chunk_rows(session, claim, parts.gate.content.address_kind, parts.composer.columns)
             decided = parts.gate.decide(session, rows)
             settle(session, send_id, decided.settled)
             return claim, decided
@@ -179,9 +179,10 @@ class Sender:
 
     def _prepare(self, tenant_id: int, send_id: int) -> Parts | None:
         with open_session(self.runtime.engines.worker, tenant_id=tenant_id, mode="read") as session:
-            content = load_content(session, find(session, Send, send_id))
-        channel = self.runtime.channels.get(content.channel)
-        if channel is None:
+            send = find(session, Send, send_id)
+            channel = self.runtime.channels.get(send.channel)
+            content = None if channel is None else load_content(session, send, channel.capabilities.address_kind)
+        if channel is None or content is None:
             self._set_status(tenant_id, send_id, SendStatus.PAUSED, "plugin_missing")
             return None
         return Parts(

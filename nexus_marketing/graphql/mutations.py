@@ -25,6 +25,10 @@ class CreateCampaignInput(graphene.InputObjectType):
     data = graphene.Field(JSON, description="Held against the definition's dataSchema.")
     message_class = MessageClassName()
     channel = graphene.String()
+    channels = graphene.Field(
+        JSON, description='Several at once, each with its template: {"sms": {"template_id": "7"}}.'
+    )
+    wait_for = graphene.String(description="How many of them have to be through: all, any, or a number.")
     local_start = graphene.String(description="YYYY-MM-DDThh:mm by the clock of each lead.")
     priority = graphene.Int(description="Who goes first where two are due for the same lead: 0 to 100, the higher.")
     obeys_caps = graphene.Boolean()

@@ -29,7 +29,8 @@ def campaign_analytics(ctx: Context, campaign_id: int) -> dict[str, Any]:
     Returns:
         ``planned`` = ``open`` + ``accepted`` (with its successors) + ``failed`` + ``unknown`` + the sum of
         ``skipped`` by reason; ``opens`` and ``clicks`` count recipients by verdict (``unique`` without
-        machines) and ``hits``; ``unsubscribes``; ``engagements`` of every type by verdict; ``sends`` with status and planned per send.
+        machines) and ``hits``; ``unsubscribes``; ``engagements`` of every type by verdict; ``sends`` with channel,
+        status and planned per send.
     """
     campaign = find(ctx.session, Campaign, campaign_id)
     sends = ctx.session.scalars(select(Send).where(Send.campaign_id == campaign.id).order_by(Send.id)).all()
@@ -48,7 +49,13 @@ def campaign_analytics(ctx: Context, campaign_id: int) -> dict[str, Any]:
         "skipped": dict(sorted(skipped.items())),
         **_engagements(ctx, campaign.id),
         "sends": [
-            {"id": str(send.id), "status": send.status, "status_reason": send.status_reason, "planned": send.planned}
+            {
+                "id": str(send.id),
+                "channel": send.channel,
+                "status": send.status,
+                "status_reason": send.status_reason,
+                "planned": send.planned,
+            }
             for send in sends
         ],
     }

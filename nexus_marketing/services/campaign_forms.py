@@ -4,14 +4,25 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from nexus_marketing.core.campaigns import MessageClass
+from nexus_marketing.core.fan_out import MAX_CHANNELS
 from nexus_marketing.core.schemas import Form, Schema
 
 _REFERENCE: Final = {"type": "id", "nullable": True, "check_with": "id"}
 _SUBJECT: Final = {"type": "string", "nullable": True, "maxlength": 200}
+_CHANNEL: Final = {"type": "string", "minlength": 1, "maxlength": 64}
 FIELDS: Final[Schema] = {
     "name": {"type": "string", "minlength": 1, "maxlength": 200},
     "message_class": {"type": "string", "allowed": [str(each) for each in MessageClass]},
-    "channel": {"type": "string", "minlength": 1, "maxlength": 64},
+    "channel": _CHANNEL,
+    "channels": {
+        "type": "dict",
+        "nullable": True,
+        "minlength": 1,
+        "maxlength": MAX_CHANNELS,
+        "keysrules": _CHANNEL,
+        "valuesrules": {"type": "dict", "schema": {"template_id": {**_REFERENCE, "required": True}}},
+    },
+    "wait_for": {"type": ["string", "integer"]},
     "local_start": {"type": "string", "nullable": True, "check_with": "local_time"},
     "priority": {"type": "integer", "min": 0, "max": 100},
     "obeys_caps": {"type": "boolean"},

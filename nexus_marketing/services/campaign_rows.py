@@ -77,8 +77,14 @@ def new_campaign_of(ctx: Context, state: CampaignState, definition: Definition) 
     fields = given_fields(ctx, definition, state.data, problems)
     fields.pop("budget", None)
     key = state.key
+    channels = fields.get("channels")
     row = Campaign(
-        **{"channel": "email", **fields, **_budget_fields(state.data), "name": state.title},
+        **{
+            "channel": next(iter(channels)) if channels else "email",
+            **fields,
+            **_budget_fields(state.data),
+            "name": state.title,
+        },
         campaign_key=key.name,
         subject_type=key.subject_type,
         subject_id=key.subject_id,

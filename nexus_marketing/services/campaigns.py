@@ -1,5 +1,6 @@
 """Campaigns: writing them down, and the moves of their life (DESIGN.md 4.17, Flows: Launch)."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
@@ -23,6 +24,7 @@ from nexus_marketing.core.engine import lifecycle
 from nexus_marketing.core.engine.lifecycle import Move
 from nexus_marketing.core.errors import Conflict, Problem, TransitionRefused, ValidationError
 from nexus_marketing.core.events import CampaignCreated, campaign_event
+from nexus_marketing.core.fan_out import ALL, check_wait_for, legs_of
 from nexus_marketing.core.money import minor_units
 from nexus_marketing.core.pacing.frequency import DEFAULT_PRIORITY
 from nexus_marketing.core.values import canonical
@@ -34,7 +36,7 @@ from nexus_marketing.runtime import Context
 from nexus_marketing.services.audit import record
 from nexus_marketing.services.campaign_rows import key_of, remember, state_of, write_state
 from nexus_marketing.services.definitions import chosen_definition, definition_of
-from nexus_marketing.services.launching import begin_send, missing_for_send
+from nexus_marketing.services.launching import begin_sends, missing_for_send
 from nexus_marketing.services.versions import find_to_change
 
 _REFERENCES: Mapping[str, type[Base]] = {"segment_id": Segment, "template_id": Template, "owner_id": Member}
@@ -56,7 +58,8 @@ def create_campaign(ctx: Context, data: Mapping[str, Any]) -> Campaign:
     """Write down a campaign as a draft.
 
     Args:
-        data: ``name``; optional ``message_class``, ``channel``, ``local_start`` (each lead gets it when its own clock
+        data: ``name``; optional ``message_class``, ``channel``, or ``channels`` (several at once, each with its
+            ``template_id``) with ``wait_for`` (``all``, ``any`` or how many of them), ``local_start`` (each lead gets it when its own clock
             shows this), ``priority`` (0 to 100), ``obeys_caps``,
             ``counts_toward_caps``, ``segment_id``, ``template_id``, ``owner_id``,
             ``subject_type``, ``subject_id``, ``data``, ``budget`` (major units) and ``currency``. With
@@ -70,6 +73,7 @@ def create_campaign(ctx: Context, data: Mapping[str, Any]) -> Campaign:
     """
     document, definition = chosen_definition(ctx, data)
     values = _canonical(ctx, document)
+    _settle_channels(values, "email", None, ALL)
     campaign = Campaign(
         **{
             "message_class": MessageClass.MARKETING,
@@ -77,6 +81,7 @@ def create_campaign(ctx: Context, data: Mapping[str, Any]) -> Campaign:
             "priority": DEFAULT_PRIORITY,
             "obeys_caps": True,
             "counts_toward_caps": True,
+            "wait_for": ALL,
             "data": {},
             **values,
             "status": CampaignStatus.DRAFT,
@@ -110,6 +115,7 @@ def update_campaign(
         remedy = "create another one" if campaign.status in FINAL_STATUSES else "pause it before changing it"
         raise Conflict(f"The campaign is {campaign.status}: {remedy}.", status=campaign.status)
     values = _canonical(ctx, {"currency": campaign.currency, **data} if "budget" in data else data)
+    _settle_channels(values, campaign.channel, campaign.channels, campaign.wait_for)
     if "data" in values:
         definition = definition_of(ctx, campaign)
         _check_data(definition, values["data"])
@@ -195,7 +201,8 @@ def postpone_tick(ctx: Context, campaign_id: int, reason: str) -> None:
 
 def is_to_be_sent(campaign: Campaign) -> bool:
     """Whether it names an audience or a message; one that names neither is only tracked."""
-    return campaign.segment_id is not None or campaign.template_id is not None
+    legs = legs_of(campaign.channel, campaign.template_id, campaign.channels)
+    return campaign.segment_id is not None or any(leg.template_id is not None for leg in legs)
 
 
 def finish_campaign(ctx: Context, campaign_id: int) -> None:
@@ -237,9 +244,12 @@ def _hold(ctx: Context, campaign: Campaign, definition: Definition, reason: str)
 def _measured(ctx: Context, campaign: Campaign) -> CampaignState:
     """The state with what the ledger counted beside what programs recorded."""
     state = state_of(campaign)
-    sends = ctx.session.scalars(select(Send.id).where(Send.campaign_id == campaign.id)).all()
-    sent = sum(row.n for send_id in sends for row in ledger_counts(ctx.session, send_id) if row.state in _HANDED_OVER)
-    return replace(state, counters={**state.counters, "email_sent": state.counters.get("email_sent", 0) + sent})
+    counters = Counter(state.counters)
+    sends = ctx.session.execute(select(Send.id, Send.channel).where(Send.campaign_id == campaign.id)).all()
+    for send in sends:
+        found = ledger_counts(ctx.session, send.id)
+        counters[f"{send.channel}_sent"] += sum(row.n for row in found if row.state in _HANDED_OVER)
+    return replace(state, counters=counters)
 
 
 def apply_decision(
@@ -298,7 +308,7 @@ def _follow_sends(ctx: Context, campaign: Campaign, before: CampaignStatus, afte
                 send.status = SendStatus.RUNNING  # the audience is frozen: nobody joins it now
     ctx.ring("sends")
     if after is CampaignStatus.ACTIVE and not moved and not _was_sent(ctx, campaign, before):
-        return begin_send(ctx, campaign)
+        return begin_sends(ctx, campaign)
     return []
 
 
@@ -335,11 +345,33 @@ def _canonical(ctx: Context, data: Mapping[str, Any]) -> dict[str, Any]:
             values[name] = int(values[name])
             if ctx.session.get(model, (ctx.tenant_id, values[name])) is None:
                 problems.append(Problem(name, "not_found", f"There is no such {name.removesuffix('_id')}."))
+    problems += [
+        Problem(leg.path("template_id"), "not_found", "There is no such template.")
+        for leg in legs_of("", None, values.get("channels"))
+        if leg.template_id is not None and ctx.session.get(Template, (ctx.tenant_id, leg.template_id)) is None
+    ]
     if "budget" in values:
         values["budget_minor"] = _minor(values.pop("budget"), values.get("currency"), problems)
     if problems:
         raise ValidationError(problems=problems)
     return values
+
+
+def _settle_channels(values: dict[str, Any], channel: str, channels: Any, wait_for: str) -> None:
+    """See that what is said of channels fits together and with what the campaign has; adds what follows from it.
+
+    Raises:
+        ValidationError: both spellings at once, or a number to wait for that is larger than that of channels.
+    """
+    one = [name for name in ("channel", "template_id") if values.get(name) is not None]
+    now = values.get("channels", channels)
+    if one and now:
+        said = f"The campaign has channels: write channels.<name>.template_id, or set channels to null, not {one[0]}."
+        raise ValidationError.at(one[0], "not_allowed", said)
+    if values.get("channels"):
+        values |= {"channel": next(iter(now)), "template_id": None}
+    if "wait_for" in values or "channels" in values:
+        values["wait_for"] = check_wait_for(values.get("wait_for", wait_for), len(now or (channel,)))
 
 
 def _minor(budget: Any, currency: str | None, problems: list[Problem]) -> int | None:

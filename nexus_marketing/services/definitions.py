@@ -201,8 +201,11 @@ def chosen_definition(ctx: Context, data: Mapping[str, Any]) -> tuple[dict[str, 
     fields = given_fields(ctx, definition, merged, missing)
     if missing:
         raise ValidationError(problems=missing)
+    # Who names one channel or its template means that one, whatever the definition goes out by; and the other way round.
+    names_one = document.keys() & {"channel", "template_id"}
+    theirs = {"channels"} if names_one else {"channel", "template_id"} if document.get("channels") else frozenset()
     return {
-        **fields,
+        **{name: value for name, value in fields.items() if name not in theirs},
         **document,
         "data": merged,
         "campaign_key": row.code,
@@ -260,7 +263,9 @@ def given_fields(
 ) -> dict[str, Any]:
     """The campaign's own fields, as far as the definition and the data say them; what is not here is a problem."""
     fields: dict[str, Any] = {"name": definition.title, "message_class": definition.message_class}
-    use = next((each for each in definition.channels if each.enabled), None)
+    uses = [each for each in definition.channels if each.enabled]
+    use = uses[0] if uses else None
+    together = [each for each in uses if each.template is not None]
     if use is not None:
         fields["channel"] = use.name
     segment = data.get("target_segment") or definition.segment
@@ -269,11 +274,21 @@ def given_fields(
     elif segment is not None:
         fields["segment_id"] = _by_name(ctx, Segment, segment, "target_segment", problems)
     template = definition.template or (use.template if use is not None else None)
-    if template is not None:
+    if len(together) > 1:
+        fields.pop("channel", None)
+        fields["channels"] = {
+            each.name: {"template_id": _own_template(ctx, each.name, str(each.template), problems)} for each in together
+        }
+    elif template is not None:
         fields["template_id"] = _by_name(ctx, Template, template, "template", problems)
     if data.get("budget") is not None and data.get("currency") is not None:
         fields |= {"budget": data["budget"], "currency": data["currency"]}
     return fields
+
+
+def _own_template(ctx: Context, channel: str, name: str, problems: list[Problem]) -> str | None:
+    found = _by_name(ctx, Template, name, f"channels.{channel}.template", problems)
+    return None if found is None else str(found)
 
 
 def _by_name(

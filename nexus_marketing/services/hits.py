@@ -79,11 +79,21 @@ class _Recipient(NamedTuple):
     lead_id: int
 
 
+class _Origin(NamedTuple):
+    """What a message was part of."""
+
+    campaign_id: int | None
+    channel: str | None
+
+
+_NOWHERE = _Origin(None, None)
+
+
 @dataclass(slots=True)
 class _Judgement:
     """What a piece of hits leads to: engagements, earlier ones seen in another light, and counters."""
 
-    campaigns: Mapping[int, int]
+    sends: Mapping[int, _Origin]
     rows: list[dict[str, Any]] = field(default_factory=list)
     changed: list[dict[str, Any]] = field(default_factory=list)
     reopened: set[_Recipient] = field(default_factory=set)
@@ -117,7 +127,7 @@ def _judge(ctx: Context, hits: Sequence[Row[Any]]) -> None:
         by_recipient[_Recipient(hit.send_id, hit.seq, lead_id)].append(hit)
     earlier = _earlier(ctx, by_recipient, hits)
     answered = _answered(ctx, by_recipient)
-    found = _Judgement(_campaigns(ctx, {hit.send_id for hit in hits}))
+    found = _Judgement(_sends(ctx, {hit.send_id for hit in hits}))
     for recipient in sorted(by_recipient):
         _judge_recipient(found, recipient, by_recipient[recipient], earlier[recipient], answered.get(recipient[:2]))
     write_engagements(ctx, found.rows)
@@ -141,7 +151,7 @@ def _judge_recipient(
 ) -> None:
     both = [*earlier, *hits]
     verdicts = judge([_fact(number, hit) for number, hit in enumerate(both)], answered)
-    campaign = found.campaigns.get(recipient.send_id)
+    origin = found.sends.get(recipient.send_id, _NOWHERE)
     for number, old in enumerate(earlier):
         verdict = str(verdicts[number])
         if verdict != old.verdict:
@@ -153,7 +163,7 @@ def _judge_recipient(
             found.hits[(old.campaign_id or 0, moment[:10], old.type, verdict)] += 1
     for number, hit in enumerate(hits, start=len(earlier)):
         verdict, moment = str(verdicts[number]), _text(hit.at)
-        found.rows.append(_engagement(hit, recipient.lead_id, moment, verdict, campaign))
+        found.rows.append(_engagement(hit, recipient.lead_id, moment, verdict, origin))
         found.new[(hit.send_id, hit.seq, hit.type)].append((moment, verdict))
 
 
@@ -173,7 +183,7 @@ def _count_recipients(ctx: Context, found: _Judgement) -> None:
         given = recounted[key] if key in recounted else [verdict for _, verdict in new]
         verdict = str(most_human(given if old is None or key in recounted else [*given, old.verdict]))
         first = min(moment for moment, _ in new) if old is None else _text(old.first_at)
-        counted = (found.campaigns.get(key[0]) or 0, first[:10], key[2])
+        counted = (found.sends.get(key[0], _NOWHERE).campaign_id or 0, first[:10], key[2])
         if old is not None:
             found.recipients[(*counted, old.verdict)] -= 1
         found.recipients[(*counted, verdict)] += 1
@@ -206,9 +216,9 @@ def _answered(ctx: Context, recipients: Mapping[_Recipient, Any]) -> dict[tuple[
     return found
 
 
-def _campaigns(ctx: Context, send_ids: set[int]) -> dict[int, int]:
-    found = ctx.session.execute(select(Send.id, Send.campaign_id).where(Send.id.in_(send_ids)))
-    return {row.id: row.campaign_id for row in found}
+def _sends(ctx: Context, send_ids: set[int]) -> dict[int, _Origin]:
+    found = ctx.session.execute(select(Send.id, Send.campaign_id, Send.channel).where(Send.id.in_(send_ids)))
+    return {row.id: _Origin(row.campaign_id, row.channel) for row in found}
 
 
 def _fact(number: int, hit: Row[Any]) -> HitFact:
@@ -216,16 +226,16 @@ def _fact(number: int, hit: Row[Any]) -> HitFact:
     return HitFact(number, EngagementType(hit.type), read_moment(hit.at), hit.link, hint)
 
 
-def _engagement(hit: Row[Any], lead_id: int, moment: str, verdict: str, campaign_id: int | None) -> dict[str, Any]:
+def _engagement(hit: Row[Any], lead_id: int, moment: str, verdict: str, origin: _Origin) -> dict[str, Any]:
     return {
         "tracked_at": moment,
         "type": hit.type,
         "lead_id": lead_id,
-        "campaign_id": campaign_id,
+        "campaign_id": origin.campaign_id,
         "send_id": hit.send_id,
         "seq": hit.seq,
         "link": hit.link,
-        "channel": "email",
+        "channel": origin.channel,
         "verdict": verdict,
         "machine_hint": hit.machine_hint,
         "metadata": {},

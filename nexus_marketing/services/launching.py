@@ -1,5 +1,6 @@
 """What a launch needs on the database: an audience, a message, a sender and the law's lines; and the send it makes."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Row
@@ -7,73 +8,96 @@ from sqlalchemy import Row
 from nexus_marketing.core.campaigns import MessageClass
 from nexus_marketing.core.deliveries import SendStatus
 from nexus_marketing.core.errors import Problem
-from nexus_marketing.core.messages import parse_message
+from nexus_marketing.core.fan_out import Leg, legs_of, needed
+from nexus_marketing.core.messages import EMAIL, parse_message
 from nexus_marketing.db.models import Campaign, Send
 from nexus_marketing.db.queries.launching import message_and_sender
 from nexus_marketing.db.tenancy import append
 from nexus_marketing.runtime import Context
 
 
-def begin_send(ctx: Context, campaign: Campaign) -> list[Problem]:
-    """Write down the send that plans and delivers a campaign; or every reason why there can be none."""
-    found = message_and_sender(ctx.session, campaign.template_id, campaign.channel)
-    problems = _missing(ctx, campaign, found)
+def begin_sends(ctx: Context, campaign: Campaign) -> list[Problem]:
+    """Write down the sends that plan and deliver a campaign, one for each channel; or every reason why there can be none."""
+    legs = legs_of(campaign.channel, campaign.template_id, campaign.channels)
+    found = [message_and_sender(ctx.session, leg.template_id, leg.channel) for leg in legs]
+    problems = _missing(ctx, campaign, legs, found)
     if problems:
         return problems
-    append(
-        ctx.session,
-        Send,
-        campaign_id=campaign.id,
-        campaign_version=campaign.version,
-        occurrence_key="once",
-        status=SendStatus.PLANNING,
-        message_class=campaign.message_class,
-        channel=campaign.channel,
-        local_start=campaign.local_start,
-        priority=campaign.priority,
-        obeys_caps=campaign.obeys_caps,
-        counts_toward_caps=campaign.counts_toward_caps,
-        segment_id=campaign.segment_id,
-        template_id=found.id,
-        template_version=found.version,
-        sender=found.sender,
-        send_not_after=ctx.now + ctx.runtime.settings.grace,
-        created_at=ctx.now,
-    )
+    launch_id = None
+    for leg, message in zip(legs, found, strict=True):
+        send_id = append(
+            ctx.session,
+            Send,
+            campaign_id=campaign.id,
+            campaign_version=campaign.version,
+            occurrence_key="once",
+            launch_id=launch_id,
+            legs=len(legs),
+            wait_for=needed(campaign.wait_for, len(legs)),
+            status=SendStatus.PLANNING,
+            message_class=campaign.message_class,
+            channel=leg.channel,
+            local_start=campaign.local_start,
+            priority=campaign.priority,
+            obeys_caps=campaign.obeys_caps,
+            counts_toward_caps=campaign.counts_toward_caps,
+            segment_id=campaign.segment_id,
+            template_id=message.id,
+            template_version=message.version,
+            sender=message.sender,
+            send_not_after=ctx.now + ctx.runtime.settings.grace,
+            created_at=ctx.now,
+        )
+        launch_id = launch_id or send_id
     ctx.ring("sends")
     return []
 
 
 def missing_for_send(ctx: Context, campaign: Campaign) -> list[Problem]:
     """Every reason why a campaign could not be sent now."""
-    return _missing(ctx, campaign, message_and_sender(ctx.session, campaign.template_id, campaign.channel))
+    legs = legs_of(campaign.channel, campaign.template_id, campaign.channels)
+    return _missing(
+        ctx, campaign, legs, [message_and_sender(ctx.session, leg.template_id, leg.channel) for leg in legs]
+    )
 
 
-def _missing(ctx: Context, campaign: Campaign, found: Row[Any]) -> list[Problem]:
+def _missing(ctx: Context, campaign: Campaign, legs: Sequence[Leg], found: Sequence[Row[Any]]) -> list[Problem]:
     problems: list[Problem] = []
     if campaign.segment_id is None:
         problems.append(
             Problem("segment_id", "no_audience", "The campaign has no audience: set segment_id to a segment first.")
         )
+    for leg, message in zip(legs, found, strict=True):
+        problems += _missing_of(ctx, campaign, leg, message)
+    return problems
+
+
+def _missing_of(ctx: Context, campaign: Campaign, leg: Leg, found: Row[Any]) -> list[Problem]:
+    problems: list[Problem] = []
+    field, place = leg.path("template_id"), leg.at or "channel"
     if found.id is None:
-        problems.append(
-            Problem("template_id", "no_template", "The campaign has no message: set template_id to a template first.")
-        )
+        said = f"The campaign has no message: set {field} to a template first."
+        problems.append(Problem(field, "no_template", said))
     if found.sender is None:
-        problems.append(
-            Problem("channel", "no_sender", f"No {campaign.channel} sender is set up: add a channel account first.")
-        )
-    if campaign.channel not in ctx.runtime.channels:
-        problems.append(Problem("channel", "unknown_channel", f"There is no channel {campaign.channel!r} here."))
-    if campaign.message_class == MessageClass.MARKETING and found.id is not None and found.sender is not None:
-        problems += _marketing_problems(found)
+        said = f"No {leg.channel} sender is set up: add a channel account first."
+        problems.append(Problem(place, "no_sender", said))
+    channel = ctx.runtime.channels.get(leg.channel)
+    if channel is None:
+        problems.append(Problem(place, "unknown_channel", f"There is no channel {leg.channel!r} here."))
+        return problems
+    takes = channel.capabilities.template_type
+    if found.id is not None and found.type != takes:
+        said = f"The template is of type {found.type}, {leg.channel} takes {takes}: choose another one."
+        problems.append(Problem(field, "wrong_type", said))
+    elif campaign.message_class == MessageClass.MARKETING and found.id is not None and found.sender is not None:
+        problems += _marketing_problems(found) if takes == EMAIL else []
     return problems
 
 
 def _marketing_problems(found: Row[Any]) -> list[Problem]:
     """What the law asks of marketing mail (CAN-SPAM 15 USC 7704; CASL; RFC 8058)."""
     problems = []
-    message = parse_message(found.content, found.variables)
+    message = parse_message(found.content, found.variables, found.type)
     for name, pieces in message.parts.items():
         if name != "subject" and not any(getattr(piece, "path", "") == "unsubscribe_url" for piece in pieces):
             problems.append(

@@ -141,7 +141,7 @@ def unsubscribe(
     lead_id: int,
     *,
     source: str,
-    channel: str = "email",
+    channel: str | None = None,
     send_id: int | None = None,
     seq: int | None = None,
 ) -> bool:
@@ -152,12 +152,15 @@ def unsubscribe(
 
     Args:
         source: what was pressed: ``one_click``, ``page``, ``api`` …
+        channel: that of the message where it is left out, e-mail where no message led here.
         send_id: and ``seq``: the message that led here, where it is known.
 
     Returns:
         Whether anything changed.
     """
     lead = follow_lead(ctx, lead_id, lock=True)
+    send = None if send_id is None else ctx.session.get(Send, (lead.tenant_id, send_id))
+    channel = channel or (send.channel if send is not None else "email")
     suppressed = [_suppress_once(ctx, address, channel, source) for address in _addresses(ctx, lead, channel)]
     changed = any(suppressed)
     states = consent_states(ctx.session, [lead.id], channel, _MARKETING)
@@ -165,7 +168,7 @@ def unsubscribe(
         record_consent(ctx, lead.id, granted=False, channel=channel, source=source)
         changed = True
     if _is_first_of_message(ctx, send_id, seq, changed=changed):
-        _count_unsubscribe(ctx, lead, channel, send_id, seq)
+        _count_unsubscribe(ctx, lead, channel, send, seq)
         changed = True
     if changed:
         ctx.emit(LeadUnsubscribed(lead.tenant_id, ctx.now, lead.id))
@@ -194,9 +197,8 @@ def _is_first_of_message(ctx: Context, send_id: int | None, seq: int | None, *, 
     return claim_engagement(ctx.session, send_id, seq, EngagementType.UNSUBSCRIBED, ctx.now)
 
 
-def _count_unsubscribe(ctx: Context, lead: Lead, channel: str, send_id: int | None, seq: int | None) -> None:
-    send = None if send_id is None else ctx.session.get(Send, (lead.tenant_id, send_id))
-    campaign_id = None if send is None else send.campaign_id
+def _count_unsubscribe(ctx: Context, lead: Lead, channel: str, send: Send | None, seq: int | None) -> None:
+    send_id, campaign_id = (None, None) if send is None else (send.id, send.campaign_id)
     moment = to_text(ctx.now)
     row = {
         "tracked_at": moment,

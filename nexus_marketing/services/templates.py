@@ -9,7 +9,8 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
 from nexus_marketing.core.errors import Conflict, ValidationError
-from nexus_marketing.core.messages import Message, parse_message
+from nexus_marketing.core.fan_out import legs_of
+from nexus_marketing.core.messages import TEMPLATE_PARTS, Message, parse_message
 from nexus_marketing.core.values import canonical
 from nexus_marketing.db.models import Campaign, Send, Template, TemplateVersion
 from nexus_marketing.db.tenancy import find
@@ -17,7 +18,6 @@ from nexus_marketing.runtime import Context
 from nexus_marketing.services.audit import record
 from nexus_marketing.services.versions import find_to_change
 
-TEMPLATE_TYPES = ("email",)
 #: Characters of a name to which " (copy)" is added, within the 200 that a name may have.
 _NAME_ROOM = 193
 
@@ -26,7 +26,8 @@ def create_template(ctx: Context, data: Mapping[str, Any]) -> Template:
     """Write down a template and publish its first version.
 
     Args:
-        data: ``name``, ``type`` (``email``), ``content`` (``subject``, ``html``, ``text``) and ``variables``
+        data: ``name``, ``type`` (``email``, or ``text`` for channels that carry nothing else), ``content`` (``subject``,
+            ``html``, ``text``; of type ``text`` that alone) and ``variables``
             (name → ``required``, ``fallback``, ``type``, ``example``).
 
     Raises:
@@ -35,7 +36,7 @@ def create_template(ctx: Context, data: Mapping[str, Any]) -> Template:
     """
     values = canonical(dict(data))
     _check_type(values["type"])
-    message = parse_message(values["content"], values.get("variables"))
+    message = parse_message(values["content"], values.get("variables"), values["type"])
     template = Template(
         name=values["name"],
         type=values["type"],
@@ -67,7 +68,7 @@ def update_template(
     for name, value in values.items():
         setattr(template, name, value)
     if {"content", "variables"} & values.keys():
-        message = parse_message(template.content, template.variables)
+        message = parse_message(template.content, template.variables, template.type)
         template.version += 1
         _publish(ctx, template, message)
     template.updated_at = ctx.now
@@ -98,7 +99,7 @@ def delete_template(ctx: Context, template_id: int, *, expected_version: int | N
         Conflict: campaigns refer to it, which are named; or messages of it went out.
     """
     template = find_to_change(ctx, Template, template_id, expected_version)
-    users = ctx.session.scalars(select(Campaign.id).where(Campaign.template_id == template_id).limit(10)).all()
+    users = _users(ctx, template_id)
     if users:
         named = ", ".join(map(str, users))
         raise Conflict(f"Campaigns use this template: {named}. Point them elsewhere first.", campaigns=list(users))
@@ -106,6 +107,18 @@ def delete_template(ctx: Context, template_id: int, *, expected_version: int | N
         raise Conflict("Messages of this template went out and their links lead by it: keep it, or rename it.")
     ctx.session.delete(template)
     record(ctx, "template.deleted", "template", template_id, {"name": (template.name, None)})
+
+
+def _users(ctx: Context, template_id: int) -> list[int]:
+    """The first campaigns that refer to a template, by one channel or several."""
+    by_one = select(Campaign.id).where(Campaign.template_id == template_id).order_by(Campaign.id).limit(10)
+    by_many = select(Campaign.id, Campaign.channels).where(Campaign.channels.is_not(None)).order_by(Campaign.id)
+    found = [row.id for row in ctx.session.execute(by_many) if _names_template(row.channels, template_id)]
+    return sorted([*ctx.session.scalars(by_one), *found])[:10]
+
+
+def _names_template(channels: Mapping[str, Any], template_id: int) -> bool:
+    return any(leg.template_id == template_id for leg in legs_of("", None, channels))
 
 
 def template_version(ctx: Context, template_id: int, number: int) -> TemplateVersion:
@@ -116,8 +129,9 @@ def template_version(ctx: Context, template_id: int, number: int) -> TemplateVer
 
 
 def _check_type(type_: str) -> None:
-    if type_ not in TEMPLATE_TYPES:
-        raise ValidationError.at("type", "unknown_type", f"{type_!r} is no template type: use email.")
+    if type_ not in TEMPLATE_PARTS:
+        said = f"{type_!r} is no template type: use {' or '.join(TEMPLATE_PARTS)}."
+        raise ValidationError.at("type", "unknown_type", said)
 
 
 def _publish(ctx: Context, template: Template, message: Message) -> None:

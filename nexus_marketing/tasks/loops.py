@@ -7,8 +7,9 @@ doubled or late message does no harm.
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Row
@@ -18,7 +19,7 @@ from nexus_marketing.core.actors import SYSTEM
 from nexus_marketing.core.deliveries import SendStatus
 from nexus_marketing.core.errors import NexusError
 from nexus_marketing.db.queries.campaigns import campaigns_to_tick
-from nexus_marketing.db.queries.completion import mark_reported, sends_to_report
+from nexus_marketing.db.queries.completion import launches_to_join, sends_to_report
 from nexus_marketing.db.queries.engagements import engagement_work
 from nexus_marketing.db.queries.partitions import keep_ahead
 from nexus_marketing.db.queries.planning import sends_to_plan, set_send_status
@@ -32,7 +33,7 @@ from nexus_marketing.delivery.recovery import recover_dead, recover_expired
 from nexus_marketing.delivery.sending import Sender
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.services import segment_clock
-from nexus_marketing.services.campaigns import finish_campaign, hold_campaign, postpone_tick, tick_campaign
+from nexus_marketing.services.campaigns import postpone_tick, tick_campaign
 from nexus_marketing.services.counters import fold_counters
 from nexus_marketing.services.engagements import forget_event_ids
 from nexus_marketing.services.hits import judge_hits
@@ -45,6 +46,7 @@ from nexus_marketing.services.scoring import TIMER as SCORES_DUE
 from nexus_marketing.services.scoring import score_due, score_marked
 from nexus_marketing.services.segment_refresh import recalculate_requested, refresh
 from nexus_marketing.services.segment_upkeep import keep_segments
+from nexus_marketing.services.send_ends import join_channels, tell_ends
 from nexus_marketing.services.timers import TimerHandlers, fire_due
 from nexus_marketing.telemetry import get_logger
 
@@ -174,7 +176,8 @@ def plan_waiting(runtime: Runtime) -> int:
 def _plan_some(runtime: Runtime, row: Row[Any]) -> int:
     """One piece of one send, so that a large audience keeps nobody waiting; what cannot be planned is paused."""
     try:
-        if row.plan_cursor == 0 and refresh(runtime, row.tenant_id, row.segment_id) is None:
+        is_first = row.launch_id is None  # the others take over its audience
+        if is_first and row.plan_cursor == 0 and refresh(runtime, row.tenant_id, row.segment_id) is None:
             return 0  # another worker computes it: the next turn plans
         plan_send(runtime, SendRef(row.tenant_id, row.id), pieces=1)
     except NexusError as error:
@@ -227,17 +230,23 @@ def tend_scores(runtime: Runtime) -> int:
 
 
 def report_ends(runtime: Runtime) -> int:
-    """Tell campaigns how their sends ended."""
+    """Tell campaigns how their sends ended, and of launches of which enough channels are through."""
+    told: dict[tuple[int, int], list[int]] = {}
     with open_session(runtime.engines.worker, tenant_id=None, mode="read") as session:
-        ended = sends_to_report(session)
-    return sum(_isolated(lambda row=row: _report_end(runtime, row)) for row in ended)  # type: ignore[misc]
+        for row in launches_to_join(session):
+            told.setdefault((row.tenant_id, row.campaign_id), []).append(row.id)
+        ended = {(row.tenant_id, row.campaign_id) for row in sends_to_report(session)}
+    steps = [
+        partial(_report, runtime, campaign, told.get(campaign, ()), is_over=campaign in ended)
+        for campaign in sorted({*told, *ended})
+    ]
+    return sum(_isolated(step) for step in steps)
 
 
-def _report_end(runtime: Runtime, row: Row[Any]) -> int:
-    with runtime.work(row.tenant_id, SYSTEM) as ctx:
-        if row.status == SendStatus.COMPLETED:
-            finish_campaign(ctx, row.campaign_id)
-        else:
-            hold_campaign(ctx, row.campaign_id, f"send {row.status}: {row.status_reason or 'no reason given'}")
-        mark_reported(ctx.session, row.id)
-    return 1
+def _report(runtime: Runtime, campaign: tuple[int, int], launches: Sequence[int], *, is_over: bool) -> int:
+    tenant_id, campaign_id = campaign
+    with runtime.work(tenant_id, SYSTEM) as ctx:
+        done = sum(join_channels(ctx, campaign_id, launch_id) for launch_id in launches)
+        if is_over:
+            tell_ends(ctx, campaign_id)
+    return done + is_over

@@ -6,7 +6,7 @@ from nexus_marketing.core.schemas import Schema
 _PART = {"type": "string", "maxlength": 500_000}
 _CONTENT = {
     "type": "dict",
-    "schema": {"subject": {"type": "string", "required": True, "maxlength": 998}, "html": _PART, "text": _PART},
+    "schema": {"subject": {"type": "string", "maxlength": 998}, "html": _PART, "text": _PART},
 }
 _VARIABLE = {
     "type": "dict",

@@ -245,10 +245,14 @@ def _facts(definition: Definition, state: CampaignState, now: datetime) -> tuple
 
 
 def _measures(counters: Mapping[str, int]) -> dict[str, float]:
-    """The engine's measures from recorded events: opens and clicks per e-mail sent are the engagement rate."""
+    """The engine's measures from recorded events: opens and clicks per e-mail sent are the engagement rate.
+
+    ``channels_joined`` counts launches over several channels of which enough were through (BR-008).
+    """
     sent = counters.get("email_sent", 0)
     engaged = counters.get("email_opened", 0) + counters.get("email_clicked", 0)
-    return {"emails_sent": sent, "engagement_rate": engaged / sent if sent else 0}
+    joined = counters.get("channels_joined", 0)
+    return {"emails_sent": sent, "engagement_rate": engaged / sent if sent else 0, "channels_joined": joined}
 
 
 def _data_faults(definition: Definition, handlers: Handlers, seen: CampaignState) -> list[Problem]:

@@ -84,10 +84,14 @@ DEFAULT_CAPS: Final = (Cap(),)
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """Somebody was written to, or is just being: ``at`` is when it left, or now where it has not yet."""
+    """Somebody was written to, or is just being: ``at`` is when it left, or now where it has not yet.
+
+    Uses of one launch are one: its channels carry the same message (BEHAVIOUR.md 5.1).
+    """
 
     at: datetime
     channel: str
+    launch_id: int
 
 
 #: Of a campaign that says none.
@@ -146,7 +150,9 @@ def room_for(
         if cap.channel not in (None, channel):
             continue
         since = cap.since(now, zone)
-        counted = [use.at for use in uses if use.at >= since and cap.channel in (None, use.channel)]
+        # The last of each launch, which is the one that stays in the window longest.
+        last = {use.launch_id: use.at for use in uses if use.at >= since and cap.channel in (None, use.channel)}
+        counted = sorted(last.values())
         if len(counted) < cap.count:
             is_outranked = is_outranked or len(counted) + waiting >= cap.count
             continue

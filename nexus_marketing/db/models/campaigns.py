@@ -53,6 +53,10 @@ class Campaign(TenantKeyed, Base):
     status_reason: Mapped[str | None] = plain()
     message_class: Mapped[str] = plain()
     channel: Mapped[str] = plain()
+    #: Where it goes out by several at once: a template for each (core.fan_out); ``channel`` is the first of them then.
+    channels: Mapped[dict[str, Any] | None] = plain(OrderedJson)
+    #: How many of them have to be through before it goes on: ``all``, ``any`` or a number (BR-008).
+    wait_for: Mapped[str] = plain(server_default=text("'all'"))
     #: Nobody gets it before the own clock shows this: ``YYYY-MM-DDThh:mm``, without a zone.
     local_start: Mapped[str | None] = plain()
     #: Who goes first where two are due for the same lead: 0 to 100, the higher.

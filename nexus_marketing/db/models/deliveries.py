@@ -15,12 +15,17 @@ from nexus_marketing.db.base import Base, TenantKeyed, TenantScoped, one_of, per
 
 _FINISHED = text("finished_at IS NOT NULL")
 _UNREPORTED = text("reported_at IS NULL AND status IN ('missed', 'failed', 'paused', 'completed')")
+_JOINING = text("legs > 1 AND joined_at IS NULL")
 _UNSETTLED = text("status = 'cancelled' AND finished_at IS NULL")
 _OPEN = text("status IN ({})".format(", ".join(f"'{status}'" for status in OPEN_SENDS)))
 
 
 class Send(TenantKeyed, Base):
-    """One launch of a message to an audience; everything it needs is pinned when it is planned.
+    """One launch of a message to an audience by one channel; everything it needs is pinned when it is planned.
+
+    A launch over several channels is a send for each of them, so that each has its own limits, retries and breaker,
+    and none waits for another. The first has the audience, which the others take over from its ledger; it
+    remembers when the launch was through.
 
     ``plan_cursor`` is the last lead planned: planning commits in pieces and goes on from there.
     """
@@ -36,6 +41,7 @@ class Send(TenantKeyed, Base):
             "campaign_id",
             "campaign_version",
             "occurrence_key",
+            "channel",
             unique=True,
             postgresql_where=_OPEN,
             sqlite_where=_OPEN,
@@ -56,6 +62,15 @@ class Send(TenantKeyed, Base):
             postgresql_where=_UNREPORTED,
             sqlite_where=_UNREPORTED,
         ),
+        # The channels of a launch, and launches whose channels somebody waits for.
+        Index(
+            "ix_marketing_sends_launch",
+            "tenant_id",
+            "launch_id",
+            postgresql_where=text("launch_id IS NOT NULL"),
+            sqlite_where=text("launch_id IS NOT NULL"),
+        ),
+        Index("ix_marketing_sends_joining", "tenant_id", "id", postgresql_where=_JOINING, sqlite_where=_JOINING),
         # What ended of late may hold a use of a frequency cap; what ended long ago need not be looked at.
         Index(
             "ix_marketing_sends_finished",
@@ -77,6 +92,13 @@ class Send(TenantKeyed, Base):
     campaign_id: Mapped[int] = plain()
     campaign_version: Mapped[int] = plain()
     occurrence_key: Mapped[str] = plain()
+    #: The first send of a launch over several channels; nothing for itself.
+    launch_id: Mapped[int | None] = plain()
+    #: How many channels the launch has, and how many of them have to be through before the campaign goes on.
+    legs: Mapped[int] = plain(SmallInteger, server_default=text("1"))
+    wait_for: Mapped[int] = plain(SmallInteger, server_default=text("1"))
+    #: When they were; of the first send alone.
+    joined_at: Mapped[datetime | None] = plain()
     status: Mapped[str] = plain()
     status_reason: Mapped[str | None] = plain()
     message_class: Mapped[str] = plain()

@@ -23,6 +23,7 @@ class Targeting(NamedTuple):
     """One message of another send to a lead: ``left_at`` is when it left; it is leaving now, or due and waiting."""
 
     rank: Rank
+    launch_id: int
     channel: str
     left_at: datetime | None
     is_leaving: bool
@@ -43,17 +44,18 @@ SELECT min(id) FROM (
     AND status = 'cancelled' AND finished_at IS NULL
 ) AS found
 """
-_COUNTS = "id <> :send_id AND message_class = 'marketing' AND counts_toward_caps"
+_COUNTS = "coalesce(launch_id, id) <> :launch_id AND message_class = 'marketing' AND counts_toward_caps"
 # From the leads to what they got: a planner that begins with the sends reads the whole ledger of each (400 ms a claim with
 # four sends of 300,000; 9 ms this way). PostgreSQL keeps to the order behind OFFSET, SQLite behind CROSS JOIN.
 _TARGETINGS = """
-SELECT d.lead_id, d.send_id, d.seq, s.priority, s.channel, s.status, d.settled_at, d.state = 'planned' AS is_planned,
+SELECT d.lead_id, d.send_id, coalesce(s.launch_id, s.id), d.seq, s.priority, s.channel, s.status, d.settled_at, d.state = 'planned' AS is_planned,
   (d.due_at IS NULL OR d.due_at = '{gathered}') AS is_in_a_chunk
 FROM ({ids}) AS i CROSS JOIN {ledger} CROSS JOIN marketing_sends s
-WHERE d.tenant_id = :tenant_id AND d.lead_id = i.id AND d.send_id >= :first AND d.send_id <> :send_id
+WHERE d.tenant_id = :tenant_id AND d.lead_id = i.id AND d.send_id >= :first
   AND (d.state = 'planned' AND (d.due_at IS NULL OR d.due_at = '{gathered}' OR d.due_at <= nexus_now())
     OR d.state NOT IN ('planned', 'skipped', 'failed') AND d.settled_at >= {oldest})
-  AND s.tenant_id = :tenant_id AND s.id = d.send_id AND s.message_class = 'marketing' AND s.counts_toward_caps
+  AND s.tenant_id = :tenant_id AND s.id = d.send_id AND coalesce(s.launch_id, s.id) <> :launch_id
+  AND s.message_class = 'marketing' AND s.counts_toward_caps
 """
 _LEDGER_PG = """LATERAL (
   SELECT r.* FROM marketing_deliveries r WHERE r.tenant_id = :tenant_id AND r.lead_id = i.id AND r.send_id >= :first OFFSET 0
@@ -65,12 +67,12 @@ WHERE tenant_id = :tenant_id AND closed_at IS NULL AND lease_until IS NOT NULL A
 
 
 def other_targetings(
-    session: Session, send_id: int, lead_ids: Sequence[int], oldest: datetime
+    session: Session, launch_id: int, lead_ids: Sequence[int], oldest: datetime
 ) -> dict[int, list[Targeting]]:
-    """What other sends of the tenant have to do with each of these leads, since a moment; the caller holds the lock."""
+    """What other launches of the tenant have to do with each of these leads, since a moment; the caller holds the lock."""
     is_pg = is_postgresql(session)
     moment = "CAST(:oldest AS timestamptz)" if is_pg else ":oldest"
-    values = {"send_id": send_id, "oldest": to_text(oldest)}
+    values = {"launch_id": launch_id, "oldest": to_text(oldest)}
     first = run(session, _FIRST_SEND.format(oldest=moment, counts=_COUNTS), values, writes=False).scalar_one()
     if first is None:
         return {}
@@ -83,11 +85,11 @@ def other_targetings(
     found: dict[int, list[Targeting]] = {}
     ranks: dict[int, Rank] = {}
     # Tuples: names cost more than all the rest of it.
-    for lead_id, send, seq, priority, channel, status, settled_at, is_planned, is_in_a_chunk in rows:
+    for lead_id, send, launch, seq, priority, channel, status, settled_at, is_planned, is_in_a_chunk in rows:
         is_leaving = bool(is_planned and is_in_a_chunk and any(seq in part for part in leased.get(send, ())))
         if is_planned and not is_leaving and status != "running":
             continue
         rank = ranks.get(send) or ranks.setdefault(send, Rank(priority, send))
         left_at = None if is_planned else read_moment(settled_at)
-        found.setdefault(lead_id, []).append(Targeting(rank, channel, left_at, is_leaving))
+        found.setdefault(lead_id, []).append(Targeting(rank, launch, channel, left_at, is_leaving))
     return found

@@ -1,11 +1,14 @@
 """SQL of the end of a send: completion is derived from ledger rows, never from a cursor (LESSONS.md 1)."""
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Row
 from sqlalchemy.orm import Session
 
 from nexus_marketing.db.queries.deliveries import GATHERED, chunk_members
+from nexus_marketing.db.queries.rowsets import as_ids, ids_of, is_postgresql
 from nexus_marketing.db.tenancy import run, run_for_all
 
 _NOTHING_LEFT = """
@@ -23,31 +26,44 @@ def sends_without_work(session: Session) -> list[Row[Any]]:
     return list(run_for_all(session, _NOTHING_LEFT, writes=False))
 
 
+_LOCK = (
+    "SELECT id FROM marketing_sends WHERE tenant_id = :tenant_id AND id IN ({ids}) AND status = 'running' ORDER BY id"
+)
+
+
+def lock_running(session: Session, send_ids: Sequence[int]) -> list[int]:
+    """Of these sends those that still run, which nobody moves until the transaction ends."""
+    lock = " FOR UPDATE" if is_postgresql(session) else ""
+    statement = _LOCK.format(ids=ids_of(session)) + lock
+    return list(run(session, statement, {"ids": as_ids(send_ids)}, writes=True).scalars())
+
+
 _REOPEN = """
 UPDATE marketing_deliveries SET due_at = nexus_now()
-WHERE tenant_id = :tenant_id AND send_id = :send_id AND state = 'planned' AND due_at IS NULL
+WHERE tenant_id = :tenant_id AND send_id IN ({ids}) AND state = 'planned' AND due_at IS NULL
+RETURNING send_id
 """
 
 
-def reopen_orphans(session: Session, send_id: int) -> int:
-    """Put planned recipients that belong to no open chunk into the retry lane; answers how many.
+def reopen_orphans(session: Session, send_ids: Sequence[int]) -> Counter[int]:
+    """Put planned recipients that belong to no open chunk into the retry lane; answers how many, by send.
 
     There should be none: the caller counts them as an alarm.
     """
-    return int(run(session, _REOPEN, {"send_id": send_id}, writes=True).rowcount)  # type: ignore[attr-defined]
+    reopened = run(session, _REOPEN.format(ids=ids_of(session)), {"ids": as_ids(send_ids)}, writes=True)
+    return Counter(reopened.scalars())
 
 
 _COMPLETE = """
 UPDATE marketing_sends SET status = 'completed', finished_at = nexus_now()
-WHERE tenant_id = :tenant_id AND id = :send_id AND status = 'running'
-RETURNING campaign_id
+WHERE tenant_id = :tenant_id AND id IN ({ids}) AND status = 'running'
 """
 
 
-def complete_send(session: Session, send_id: int) -> int | None:
-    """Finish a send; answers its campaign, or ``None`` if somebody else moved it."""
-    row = run(session, _COMPLETE, {"send_id": send_id}, writes=True).first()
-    return None if row is None else int(row.campaign_id)
+def complete_sends(session: Session, send_ids: Sequence[int]) -> int:
+    """Finish sends; answers how many of them nobody had moved."""
+    done = run(session, _COMPLETE.format(ids=ids_of(session)), {"ids": as_ids(send_ids)}, writes=True)
+    return int(done.rowcount)  # type: ignore[attr-defined]
 
 
 def cancelled_sends(session: Session) -> list[Row[Any]]:
@@ -124,12 +140,39 @@ def finish_cancelled(session: Session, send_id: int) -> bool:
     return bool(done.rowcount)  # type: ignore[attr-defined]
 
 
+# A launch whose first channel was cancelled is no more waited for.
+_THROUGH = """
+SELECT f.tenant_id, f.id, f.campaign_id FROM marketing_sends f
+WHERE f.legs > 1 AND f.joined_at IS NULL AND f.status <> 'cancelled' AND f.wait_for <= (
+    SELECT count(*) FROM marketing_sends s
+    WHERE s.tenant_id = f.tenant_id AND s.launch_id = f.id AND s.status = 'completed'
+  ) + CASE WHEN f.status = 'completed' THEN 1 ELSE 0 END
+ORDER BY f.id LIMIT 100
+"""
+
+
+def launches_to_join(session: Session) -> list[Row[Any]]:
+    """(tenant_id, id, campaign_id) of launches of which enough channels are through, and nobody was told."""
+    return list(run_for_all(session, _THROUGH, writes=False))
+
+
+_JOIN = """
+UPDATE marketing_sends SET joined_at = nexus_now()
+WHERE tenant_id = :tenant_id AND id = :send_id AND legs > 1 AND joined_at IS NULL
+"""
+
+
+def join_launch(session: Session, launch_id: int) -> bool:
+    """Remember that enough channels of a launch were through; ``False`` for all but the first who says so."""
+    return bool(run(session, _JOIN, {"send_id": launch_id}, writes=True).rowcount)  # type: ignore[attr-defined]
+
+
 def sends_to_report(session: Session) -> list[Row[Any]]:
     """Sends whose end their campaign has not been told: missed, failed or held by delivery itself."""
     return list(
         run_for_all(
             session,
-            "SELECT s.tenant_id, s.id, s.campaign_id, s.status, s.status_reason FROM marketing_sends s"
+            "SELECT s.tenant_id, s.id, s.campaign_id FROM marketing_sends s"
             " WHERE s.reported_at IS NULL AND s.status IN ('missed', 'failed', 'paused', 'completed')"
             # Asked of each that waits: a join would be free to begin with every campaign there is.
             " AND (SELECT c.status FROM marketing_campaigns c WHERE c.tenant_id = s.tenant_id AND c.id = s.campaign_id)"
@@ -141,10 +184,13 @@ def sends_to_report(session: Session) -> list[Row[Any]]:
     )
 
 
-def mark_reported(session: Session, send_id: int) -> None:
+def mark_reported(session: Session, campaign_id: int) -> None:
     """Remember that the campaign was told."""
-    statement = "UPDATE marketing_sends SET reported_at = nexus_now() WHERE tenant_id = :tenant_id AND id = :send_id"
-    run(session, statement, {"send_id": send_id}, writes=True)
+    statement = (
+        "UPDATE marketing_sends SET reported_at = nexus_now() WHERE tenant_id = :tenant_id AND campaign_id = :campaign_id"
+        " AND reported_at IS NULL AND status IN ('missed', 'failed', 'paused', 'completed')"
+    )
+    run(session, statement, {"campaign_id": campaign_id}, writes=True)
 
 
 #: Invariants of the ledger: each answers no rows as long as all is well (R29).

@@ -11,6 +11,7 @@ import orjson
 from sqlalchemy import Row
 from sqlalchemy.orm import Session
 
+from nexus_marketing.core.contracts import AddressKind
 from nexus_marketing.db.tenancy import run, run_for_all
 from nexus_marketing.db.types import bigint_array
 
@@ -99,13 +100,21 @@ def chunk_members(value: Any) -> tuple[int, ...] | None:
 
 _ROWS = """
 SELECT d.seq, d.lead_id, d.attempts, CASE WHEN d.reason = 'ambiguous' THEN d.reason END AS mark,
-  l.email, l.email_norm, l.country, l.time_zone{columns}
+  {address}, l.country, l.time_zone{columns}
 FROM marketing_deliveries d
 JOIN marketing_leads l ON l.tenant_id = d.tenant_id AND l.id = d.lead_id
 WHERE d.tenant_id = :tenant_id AND d.send_id = :send_id AND d.seq BETWEEN :lo AND :hi AND d.state = 'planned'
   AND d.due_at {lane}
 ORDER BY d.seq
 """
+#: Where a channel reaches a lead, and what says who that is among suppressions. Who is reached by no address of
+#: their own is known by the first one they have.
+_ADDRESSES = {
+    AddressKind.EMAIL: "l.email, l.email_norm",
+    AddressKind.PHONE: "l.phone, l.phone AS phone_norm",
+    AddressKind.URL: "NULL AS address, coalesce(l.email_norm, l.phone)",
+    AddressKind.NONE: "NULL AS address, coalesce(l.email_norm, l.phone)",
+}
 #: What ``chunk_rows`` can bring for the message, by name.
 LEAD_COLUMNS = {
     "email": "l.email",
@@ -132,8 +141,8 @@ class Recipient(NamedTuple):
     lead_id: int
     attempts: int
     mark: str | None
-    email: str | None
-    email_norm: str | None
+    address: str | None
+    address_norm: str | None
     country: str | None
     time_zone: str | None
     lead: tuple[Any, ...]
@@ -142,12 +151,12 @@ class Recipient(NamedTuple):
 _Member = TypeVar("_Member", Recipient, Row[Any])
 
 
-def chunk_rows(session: Session, claim: ChunkClaim, columns: Sequence[str]) -> list[Recipient]:
-    """The chunk's open recipients with these lead columns, by ``seq``."""
+def chunk_rows(session: Session, claim: ChunkClaim, kind: AddressKind, columns: Sequence[str]) -> list[Recipient]:
+    """The chunk's open recipients with their address of this kind and these lead columns, by ``seq``."""
     wanted = "".join(f", {LEAD_COLUMNS[name]}" for name in columns)
     found = run(
         session,
-        _ROWS.format(columns=wanted, lane=_lane(claim.seqs)),
+        _ROWS.format(address=_ADDRESSES[kind], columns=wanted, lane=_lane(claim.seqs)),
         {"send_id": claim.send_id, "lo": claim.seq_lo, "hi": claim.seq_hi},
         writes=False,
     ).all()

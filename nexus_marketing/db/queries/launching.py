@@ -21,7 +21,12 @@ def _statement(template: Table, account: Table) -> Select[Any]:
     always = select(literal(1).label("one")).subquery()
     its_message = and_(template.c.tenant_id == TENANT, template.c.id == bindparam("template_id"))
     return select(
-        template.c.id, template.c.version, template.c.content, template.c.variables, sender.label("sender")
+        template.c.id,
+        template.c.type,
+        template.c.version,
+        template.c.content,
+        template.c.variables,
+        sender.label("sender"),
     ).select_from(always.outerjoin(template, its_message))
 
 

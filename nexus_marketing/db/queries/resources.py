@@ -201,6 +201,8 @@ CAMPAIGNS = Listing(
         "status_reason",
         "message_class",
         "channel",
+        "channels",
+        "wait_for",
         "local_start",
         "priority",
         "obeys_caps",

@@ -1,10 +1,15 @@
-"""Conformance suites: what a plugin's own tests run to know that it keeps its contract (needs pytest)."""
+"""What a plugin's own tests run to know that it keeps its contract (needs pytest), and channels to try delivery with."""
 
 import pytest
 
 # Before the suites are imported, so that a failure shows the values that were compared.
 pytest.register_assert_rewrite(f"{__name__}.storages")
 
+from nexus_marketing.plugin.testing.channels import (  # noqa: E402 - see above
+    RecordingChannel,
+    RecordingServer,
+    SocketChannel,
+)
 from nexus_marketing.plugin.testing.storages import StorageConformance  # noqa: E402 - see above
 
-__all__ = ["StorageConformance"]
+__all__ = ["RecordingChannel", "RecordingServer", "SocketChannel", "StorageConformance"]

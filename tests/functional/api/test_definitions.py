@@ -11,11 +11,11 @@ from nexus_marketing import HasMarketing, use_storage
 from nexus_marketing.core.clock import FakeClock
 from nexus_marketing.core.home import HOME
 from nexus_marketing.db.models import ChannelAccount, DefinitionVersion
+from nexus_marketing.plugin.testing import RecordingChannel
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.services.campaigns import tick_campaign
 from nexus_marketing.services.storage import SqlStorage
 from nexus_marketing.tasks.loops import tick_due
-from tests.common.channels import ScriptedChannel
 from tests.common.factories import make_segment, make_template
 from tests.functional.conftest import Client
 
@@ -395,7 +395,7 @@ class TestOverTheProgramsOwn:
 
 def sender(runtime: Runtime, tenant: int) -> int:
     """An e-mail channel and an account on it; answers the account's id."""
-    runtime.channels["email"] = ScriptedChannel()  # type: ignore[index]  # a dict in tests
+    runtime.channels["email"] = RecordingChannel()  # type: ignore[index]  # a dict in tests
     config = {"from": "news@example.org", "from_name": "Acme", "postal_address": "1 Street", "public_url": "http://x"}
     with runtime.work(tenant) as ctx:
         row = ChannelAccount(

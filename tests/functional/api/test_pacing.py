@@ -3,6 +3,7 @@
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import update
@@ -48,6 +49,42 @@ def test_a_campaign_says_how_it_takes_part(client: Client) -> None:
     for wrong in ({"priority": 101}, {"priority": "high"}, {"obeys_caps": "no"}):
         refused = client.post("/api/v1/campaigns", {"name": "x", **wrong}, status=422).json
         assert [each["path"] for each in refused["errors"]] == list(wrong)
+
+
+@pytest.mark.req("BR-008", "US-013")
+def test_a_campaign_says_what_it_goes_out_by(client: Client) -> None:
+    made = client.post("/api/v1/campaigns", {"name": "plain"}).json
+    assert (made["channel"], made["channels"], made["wait_for"]) == ("email", None, "all")
+    both = {"sms": {"template_id": None}, "email": {"template_id": None}}
+    made = client.post("/api/v1/campaigns", {"name": "both", "channels": both, "wait_for": "any"}).json
+    assert (made["channel"], made["channels"], made["wait_for"]) == ("sms", both, "any")
+    assert list(client.get(f"/api/v1/campaigns/{made['id']}").json["channels"]) == ["sms", "email"]
+    changed = client.patch(f"/api/v1/campaigns/{made['id']}", {"wait_for": 2}).json
+    assert changed["wait_for"] == "2"
+    asked = "mutation ($input: CreateCampaignInput!) { createCampaign(input: $input) { channel channels waitFor } }"
+    answer = client.post(
+        "/graphql", {"query": asked, "variables": {"input": {"name": "g", "channels": both}}}, status=200
+    ).json
+    assert answer["data"]["createCampaign"] == {"channel": "sms", "channels": both, "waitFor": "all"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "path"),
+    [
+        ({"channels": {}}, "channels"),
+        ({"channels": {"sms": {}}}, "channels.sms.template_id"),
+        ({"channels": {"sms": {"template": "7"}}}, "channels.sms.template"),
+        ({"channels": {"sms": "7"}}, "channels.sms"),
+        ({"channels": {f"c{n}": {"template_id": None} for n in range(11)}}, "channels"),
+        ({"wait_for": 0}, "wait_for"),
+        ({"wait_for": "both"}, "wait_for"),
+        ({"wait_for": "9" * 5000}, "wait_for"),
+        ({"wait_for": True}, "wait_for"),
+    ],
+)
+def test_channels_that_cannot_be_are_refused_with_their_place(client: Client, wrong: dict[str, Any], path: str) -> None:
+    refused = client.post("/api/v1/campaigns", {"name": "x", **wrong}, status=422).json
+    assert path in [each["path"] for each in refused["errors"]]
 
 
 def test_an_explanation_is_for_a_lead_and_a_campaign(client: Client, stranger: Client, runtime: Runtime) -> None:

@@ -13,8 +13,8 @@ import pytest
 from sqlalchemy import func, select
 
 from nexus_marketing.db.models import ChannelAccount, History, Send
+from nexus_marketing.plugin.testing import RecordingChannel
 from nexus_marketing.runtime import Runtime
-from tests.common.channels import ScriptedChannel
 from tests.common.factories import make_campaign, make_segment, make_template
 from tests.functional.conftest import Client
 
@@ -29,7 +29,7 @@ SENDER = {"from": "news@example.org", "from_name": "Acme", "postal_address": "1 
 @pytest.fixture
 def drafts(runtime: Runtime, tenant: int) -> Callable[[int], list[int]]:
     """Make so many campaigns that can be launched."""
-    runtime.channels["email"] = ScriptedChannel()  # type: ignore[index]  # a dict in tests
+    runtime.channels["email"] = RecordingChannel()  # type: ignore[index]  # a dict in tests
     segment, template = make_segment(runtime, tenant), make_template(runtime, tenant, content=CONTENT)
     with runtime.work(tenant) as ctx:
         account = {"type": "email", "name": "main", "config": SENDER, "enabled": True}

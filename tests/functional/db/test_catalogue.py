@@ -283,6 +283,7 @@ class TestKeys:
             "marketing_score_marks.lead_id",
             "marketing_segment_changes.lead_id",
             "marketing_segment_changes.segment_id",
+            "marketing_sends.launch_id",
             "marketing_sends.segment_id",
         }
 

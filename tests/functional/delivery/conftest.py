@@ -10,11 +10,11 @@ from sqlalchemy import select
 from nexus_marketing.core.contracts import OutcomeKind
 from nexus_marketing.core.privacy import ConsentState
 from nexus_marketing.db.models import Campaign, ChannelAccount, Consent, Delivery, Send, Suppression
+from nexus_marketing.plugin.testing import RecordingChannel
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.services.campaigns import create_campaign, move_campaign
 from nexus_marketing.services.templates import create_template
 from nexus_marketing.tasks.loops import WorkerLoop
-from tests.common.channels import ScriptedChannel
 from tests.common.factories import make_leads, make_segment
 
 CONTENT = {
@@ -31,7 +31,7 @@ class Scene:
 
     runtime: Runtime
     tenant_id: int
-    channel: ScriptedChannel
+    channel: RecordingChannel
     lead_ids: list[int]
     campaign_id: int = 0
     send_id: int = 0
@@ -126,7 +126,7 @@ def make_scene(runtime: Runtime, tenant: int) -> Callable[..., Scene]:
     """Build a scene of so many leads; options are columns of the leads, ``script`` is the channel's."""
 
     def build(leads: int = 10, script: dict[str, list[OutcomeKind]] | None = None, **columns: Any) -> Scene:
-        channel = ScriptedChannel(script or {})
+        channel = RecordingChannel(script or {})
         settings = replace(runtime.settings, chunk_size=columns.pop("chunk_size", 500))
         staged = replace(runtime, channels={"email": channel}, settings=settings)
         return Scene(staged, tenant, channel, make_leads(runtime, tenant, leads, **columns))

@@ -17,12 +17,12 @@ from nexus_marketing.db.models import Campaign, Delivery, Lead, Send, Tenant
 from nexus_marketing.db.queries.caps import lock_caps
 from nexus_marketing.db.queries.completion import broken_invariants
 from nexus_marketing.db.tenancy import open_session
+from nexus_marketing.plugin.testing import RecordingChannel
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.services.campaign_forms import FROM_DEFINITION
 from nexus_marketing.services.campaigns import create_campaign, move_campaign
 from nexus_marketing.services.explanations import explain_lead
 from nexus_marketing.tasks.loops import WorkerLoop
-from tests.common.channels import ScriptedChannel
 from tests.common.databases import DatabaseTime
 from tests.common.factories import make_leads, make_tenant
 from tests.functional.delivery.conftest import Scene
@@ -229,7 +229,7 @@ def make_scene_on() -> Callable[[Runtime], Scene]:
     """A scene of three leads on a runtime."""
 
     def build(runtime: Runtime) -> Scene:
-        channel = ScriptedChannel({})
+        channel = RecordingChannel({})
         tenant_id = make_tenant(runtime)
         return Scene(
             replace(runtime, channels={"email": channel}), tenant_id, channel, make_leads(runtime, tenant_id, 3)

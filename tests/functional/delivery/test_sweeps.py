@@ -34,6 +34,7 @@ SWEEPS: tuple[Callable[[Session], list[Row[Any]]], ...] = (
     completion.sends_without_work,
     completion.cancelled_sends,
     completion.sends_to_report,
+    completion.launches_to_join,
 )
 
 

@@ -90,7 +90,7 @@ def test_one_a_day_unless_a_tenant_says_otherwise():
 
 
 def test_what_is_full_is_skipped_or_waits():
-    use = [Use(NOON - timedelta(hours=1), "email")]
+    use = [Use(NOON - timedelta(hours=1), "email", 1)]
     assert room_for([Cap()], "email", [], 0, NOON, BERLIN) == Room(Answer.GO)
     assert room_for([Cap()], "sms", use, 0, NOON, BERLIN) == Room(Answer.SKIP)
     assert room_for([Cap(channel="email")], "sms", use, 0, NOON, BERLIN) == Room(Answer.GO)
@@ -101,9 +101,17 @@ def test_what_is_full_is_skipped_or_waits():
 
 
 def test_of_several_caps_the_strictest_counts():
-    uses = [Use(NOON - timedelta(hours=3), "email"), Use(NOON - timedelta(hours=1), "email")]
+    uses = [Use(NOON - timedelta(hours=3), "email", 1), Use(NOON - timedelta(hours=1), "email", 2)]
     caps = [Cap(3, Period.DAY), Cap(2, timedelta(hours=12), on_cap=OnCap.DEFER)]
     assert room_for(caps, "email", uses, 0, NOON, BERLIN) == Room(Answer.LATER, NOON + timedelta(hours=9))
+
+
+def test_the_channels_of_a_launch_are_one_use():
+    uses = [Use(NOON - timedelta(hours=3), "email", 1), Use(NOON - timedelta(hours=1), "sms", 1)]
+    assert room_for([Cap(2)], "email", uses, 0, NOON, BERLIN).answer is Answer.GO
+    assert room_for([Cap(1, channel="sms")], "sms", uses, 0, NOON, BERLIN).answer is Answer.SKIP
+    rolling = Cap(1, timedelta(hours=12), on_cap=OnCap.DEFER)
+    assert room_for([rolling], "email", uses, 0, NOON, BERLIN).until == NOON + timedelta(hours=11)
 
 
 def test_the_last_slot_is_for_whoever_goes_first():
@@ -115,7 +123,7 @@ def test_the_last_slot_is_for_whoever_goes_first():
 
 @given(caps, moments, st.sampled_from(ZONES), st.lists(st.timedeltas(timedelta(), timedelta(days=70)), max_size=8))
 def test_there_is_room_when_it_was_promised_and_not_before(cap, now, zone, ages):
-    uses = sorted((Use(now - age, "email") for age in ages), key=lambda use: use.at)
+    uses = sorted((Use(now - age, "email", n) for n, age in enumerate(ages)), key=lambda use: use.at)
     room = room_for([cap], "email", uses, 0, now, zone)
     if room.answer is Answer.LATER:
         assert now < room.until <= now + timedelta(days=62)
@@ -134,7 +142,7 @@ def test_no_window_ever_holds_more_than_it_may(cap, start, zone, pauses):
     for pause in pauses:
         now += pause
         if room_for([cap], "email", uses, 0, now, zone).answer is Answer.GO:
-            uses.append(Use(now, "email"))
+            uses.append(Use(now, "email", len(uses)))
         if cap.channel in (None, "email"):
             assert sum(use.at >= cap.since(now, zone) for use in uses) <= cap.count
 
