@@ -17,6 +17,7 @@ _RESOURCES = (
     "definitions",
     "campaigns",
     "dead_letters",
+    "preflights",
     "engagements",
     "events",
     "conversations",

@@ -15,6 +15,7 @@ from nexus_marketing.api.schemas import campaigns as schemas
 from nexus_marketing.api.versions import expected_version
 from nexus_marketing.api.writes import writes
 from nexus_marketing.core.campaigns import CampaignAction
+from nexus_marketing.core.ids import parse_id
 from nexus_marketing.core.money import major_units
 from nexus_marketing.core.permissions import Permission
 from nexus_marketing.core.promotion import read_kept
@@ -25,6 +26,7 @@ from nexus_marketing.services import campaigns as services
 from nexus_marketing.services import promotion
 from nexus_marketing.services.analytics import campaign_analytics
 from nexus_marketing.services.campaign_forms import form_of
+from nexus_marketing.services.preflights import check_preflight
 
 _PATH = "/api/v1/campaigns"
 
@@ -39,7 +41,10 @@ def includeme(config: Configurator) -> None:
     config.add_api_route("GET", one, shows(Campaign, "campaign", campaign_document), permission=read)
     config.add_api_route("PATCH", one, writes(update_campaign), permission=write)
     config.add_api_route("DELETE", one, writes(_acts(CampaignAction.CANCEL)), permission=write)
+    config.add_api_route("POST", f"{one}/launch", writes(launch_campaign), permission=launch)
     for action in CampaignAction:
+        if action is CampaignAction.LAUNCH:
+            continue
         config.add_api_route("POST", f"{one}/{action}", writes(_acts(action)), permission=launch)
     config.add_api_route("POST", f"{one}/moves", writes(move_campaign), permission=launch)
     config.add_api_route("GET", f"{one}/history", list_history, permission=read)
@@ -96,6 +101,14 @@ def move_campaign(request: Request) -> Reply:
     """Any move of the campaign's definition, by name."""
     data = read_object(request, schemas.MOVE)
     return _move(request, data.pop("action"), data)
+
+
+def launch_campaign(request: Request) -> Reply:
+    """With ``preflight_id`` only as it was looked at; ``tolerance`` is by how many percent the audience may have changed."""
+    data = read_object(request, schemas.LAUNCH) if request.content_length else {}
+    seen = parse_id(data["preflight_id"], "pre-flight") if "preflight_id" in data else None
+    check_preflight(request.nexus, path_id(request, "campaign"), seen, data.get("tolerance"))
+    return _move(request, CampaignAction.LAUNCH, data)
 
 
 def _acts(action: CampaignAction) -> Callable[[Request], Reply]:

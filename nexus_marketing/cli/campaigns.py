@@ -1,6 +1,7 @@
 """``nexus-marketing campaigns`` and ``explain``: launch one, and say what became of a lead in it."""
 
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from itertools import islice
@@ -12,17 +13,21 @@ import typer
 from nexus_marketing.cli.session import OPERATOR, AsJson, TenantName, answer, table, tenant_id_of
 from nexus_marketing.core.deliveries import DeliveryState
 from nexus_marketing.core.errors import ConfigurationError, NotFound
+from nexus_marketing.core.preflight import PreflightStatus
 from nexus_marketing.core.promotion import LIMITS, KeptCampaign, read_kept
 from nexus_marketing.core.values import email_norm, parse_json
-from nexus_marketing.db.models import Campaign, Lead
+from nexus_marketing.db.models import Campaign, Lead, Preflight
 from nexus_marketing.db.queries.dead_letters import Chosen, dead_letters
 from nexus_marketing.db.queries.leads import lead_by_address
 from nexus_marketing.db.tenancy import find
-from nexus_marketing.runtime import Context
+from nexus_marketing.delivery.forecast import advance_preflight
+from nexus_marketing.runtime import Context, Runtime
 from nexus_marketing.services.campaigns import move_campaign
 from nexus_marketing.services.dead_letters import AT_ONCE, accept_unknown, replay_dead_letters
 from nexus_marketing.services.explanations import explain_lead
+from nexus_marketing.services.preflights import check_preflight, preflight_document, request_preflight
 from nexus_marketing.services.promotion import known_campaigns, promote_campaigns
+from nexus_marketing.services.segment_refresh import refresh
 
 #: Campaigns of one transaction: a failure in the file keeps what came before it.
 _PROMOTED_AT_ONCE = 100
@@ -44,10 +49,15 @@ def launch(
     campaign: _CampaignId,
     tenant: TenantName,
     *,
+    seen: Annotated[int | None, typer.Option("--preflight", help="Only as this pre-flight saw it.")] = None,
+    tolerance: Annotated[
+        float | None, typer.Option(help="By how many percent the audience may have changed since then (5).")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Launch a campaign; workers plan its audience and send."""
     with context.obj.runtime() as runtime, runtime.work(tenant_id_of(runtime, tenant), OPERATOR) as ctx:
+        check_preflight(ctx, campaign, seen, tolerance)
         launched = move_campaign(ctx, campaign, "launch")
     document = {"id": str(launched.id), "status": launched.status, "version": launched.version}
     answer(document, f"Campaign {launched.id} is {launched.status}.", as_json=as_json)
@@ -158,6 +168,44 @@ def accept(context: typer.Context, campaign: _CampaignId, tenant: TenantName, *,
     """Take it that messages of which nobody knows arrived."""
     moved = _until_done(context, tenant, lambda ctx: accept_unknown(ctx, campaign))
     answer({"accepted": moved}, f"{moved} messages count as accepted.", as_json=as_json)
+
+
+@app.command("preflight")
+def preflight(context: typer.Context, campaign: _CampaignId, tenant: TenantName, *, as_json: AsJson = False) -> None:
+    """Say what would become of a campaign if it were launched now; nobody is written to."""
+    with context.obj.runtime() as runtime:
+        tenant_id = tenant_id_of(runtime, tenant)
+        with runtime.work(tenant_id, OPERATOR) as ctx:
+            asked = request_preflight(ctx, campaign)
+            preflight_id, segment_id = asked.id, find(ctx.session, Campaign, campaign).segment_id
+        if segment_id is not None:
+            refresh(runtime, tenant_id, segment_id)
+        found = _looked_through(runtime, tenant_id, preflight_id)
+    answer(found, "\n".join(_forecast_lines(found)), as_json=as_json)
+
+
+def _looked_through(runtime: Runtime, tenant_id: int, preflight_id: int) -> dict[str, Any]:
+    while True:
+        while advance_preflight(runtime, tenant_id, preflight_id):
+            pass
+        with runtime.work(tenant_id, OPERATOR, mode="read") as ctx:
+            found = preflight_document(ctx, find(ctx.session, Preflight, preflight_id))
+        if found["status"] != PreflightStatus.WAITING:
+            return found
+        time.sleep(0.2)  # a worker has a piece of it
+
+
+def _forecast_lines(found: dict[str, Any]) -> list[str]:
+    if found["problems"] or found["error"]:
+        return [f"It cannot be launched: {found['error'] or 'mend this first.'}"] + [
+            f"  {each['path']}: {each['message']}" for each in found["problems"]
+        ]
+    lines = [f"Pre-flight {found['id']}: {found['audience']} people in the audience."]
+    for name, about in found["channels"].items():
+        lines.append(f"{name}: {about['sendable']} messages, the last by {about['expected_finish']:%Y-%m-%d %H:%M} UTC")
+        lines += [f"  {count} skipped: {reason}" for reason, count in sorted(about["skipped"].items())]
+        lines += [f"  {count} later: {reason}" for reason, count in sorted(about["held"].items())]
+    return lines
 
 
 def _until_done(context: typer.Context, tenant: str, some: Callable[[Context], int]) -> int:

@@ -12,6 +12,7 @@ from nexus_marketing.graphql.types import JSON, Campaign, Definition
 from nexus_marketing.services.campaign_forms import form_of
 from nexus_marketing.services.campaigns import create_campaign, move_campaign
 from nexus_marketing.services.definitions import create_definition, publish_definition
+from nexus_marketing.services.preflights import check_preflight
 
 MessageClassName = graphene.Enum("MessageClass", [(each.name, each.value) for each in MessageClass])
 
@@ -45,7 +46,13 @@ class Mutation(graphene.ObjectType):
     """Each mutation of a request is committed with the others or not at all."""
 
     create_campaign = graphene.Field(Campaign, required=True, input=CreateCampaignInput(required=True))
-    launch_campaign = graphene.Field(Campaign, required=True, id=graphene.ID(required=True))
+    launch_campaign = graphene.Field(
+        Campaign,
+        required=True,
+        id=graphene.ID(required=True),
+        preflight_id=graphene.ID(description="Only as this pre-flight saw it."),
+        tolerance=graphene.Float(description="By how many percent the audience may have changed since; 5 if left out."),
+    )
     pause_campaign = graphene.Field(Campaign, required=True, id=graphene.ID(required=True), reason=graphene.String())
     move_campaign = graphene.Field(
         Campaign,
@@ -69,7 +76,15 @@ class Mutation(graphene.ObjectType):
         return Query.resolve_campaign(None, info, str(campaign.id))
 
     @staticmethod
-    def resolve_launch_campaign(_root: Any, info: Any, id: str) -> Any:  # noqa: A002 - the schema's name
+    def resolve_launch_campaign(
+        _root: Any,
+        info: Any,
+        id: str,  # noqa: A002 - the schema's name
+        preflight_id: str | None = None,
+        tolerance: float | None = None,
+    ) -> Any:
+        seen = None if preflight_id is None else parse_id(preflight_id, "pre-flight")
+        check_preflight(info.context.nexus, parse_id(id, "campaign"), seen, tolerance)
         return _move(info, id, CampaignAction.LAUNCH)
 
     @staticmethod

@@ -23,11 +23,13 @@ from nexus_marketing.db.queries.completion import launches_to_join, sends_to_rep
 from nexus_marketing.db.queries.engagements import engagement_work
 from nexus_marketing.db.queries.partitions import keep_ahead
 from nexus_marketing.db.queries.planning import sends_to_plan, set_send_status
+from nexus_marketing.db.queries.preflights import fail_preflight, preflights_waiting
 from nexus_marketing.db.queries.scoring import scoring_work
 from nexus_marketing.db.queries.workers import say_alive
 from nexus_marketing.db.retry import is_transient
 from nexus_marketing.db.tenancy import open_session
 from nexus_marketing.delivery.completion import complete_finished, open_retries, settle_cancelled
+from nexus_marketing.delivery.forecast import advance_preflight
 from nexus_marketing.delivery.planning import SendRef, plan_send
 from nexus_marketing.delivery.recovery import recover_dead, recover_expired
 from nexus_marketing.delivery.sending import Sender
@@ -53,6 +55,7 @@ from nexus_marketing.telemetry import get_logger
 log = get_logger(__name__)
 
 _PAUSE_AFTER_ERROR_SECONDS = 1.0
+_LOOK_SECONDS = 1.0
 _PARTITIONS_EVERY_SECONDS = 6 * 3600.0
 
 #: What due timers do.
@@ -102,6 +105,7 @@ class WorkerLoop:
             lambda: recalculate_requested(runtime),
             lambda: tick_due(runtime),
             lambda: plan_waiting(runtime),
+            lambda: forecast_waiting(runtime),
             lambda: open_retries(runtime),
             self.sender.work,
             lambda: settle_cancelled(runtime),
@@ -186,6 +190,32 @@ def _plan_some(runtime: Runtime, row: Row[Any]) -> int:
             reason = f"cannot be planned: {error.message}"
             set_send_status(session, row.id, SendStatus.PAUSED, reason[:200])
     return 1
+
+
+def forecast_waiting(runtime: Runtime) -> int:
+    """Look at the audiences of pre-flights for about a second, at a piece of each in turn; answers how many pieces."""
+    with open_session(runtime.engines.worker, tenant_id=None, mode="read") as session:
+        waiting = preflights_waiting(session)
+    until, done = time.monotonic() + _LOOK_SECONDS, 0
+    while waiting and time.monotonic() < until:
+        waiting = [row for row in waiting if _isolated(partial(_look, runtime, row, is_first=not done))]
+        done += len(waiting)
+    return done
+
+
+def _look(runtime: Runtime, row: Row[Any], *, is_first: bool) -> int:
+    try:
+        if is_first and row.cursor == 0 and row.segment_id is not None:
+            refresh(runtime, row.tenant_id, row.segment_id)
+        return int(advance_preflight(runtime, row.tenant_id, row.id))
+    except DBAPIError:
+        raise
+    except Exception as error:  # whatever is wrong with this one, it is not tried for ever
+        reason = error.message if isinstance(error, NexusError) else type(error).__name__
+        log.warning("preflight_failed", tenant_id=row.tenant_id, preflight_id=row.id, reason=reason, exc_info=True)
+        with open_session(runtime.engines.worker, tenant_id=row.tenant_id) as session, session.begin():
+            fail_preflight(session, row.id, reason)
+        return 0
 
 
 def _isolated(step: Callable[[], int]) -> int:

@@ -15,6 +15,11 @@ READ_ONLY = frozenset(
 CREATE: Schema = campaign_forms.FROM_DEFINITION.schema
 PATCH: Schema = {**campaign_forms.FIELDS, "version": VERSION}
 ACTION: Schema = {"reason": {"type": "string", "minlength": 1, "maxlength": 500}, "version": VERSION}
+LAUNCH: Schema = {
+    **ACTION,
+    "preflight_id": {"type": "id", "check_with": "id"},
+    "tolerance": {"type": "number", "min": 0, "max": 100},
+}
 MOVE: Schema = {**ACTION, "action": {"type": "string", "minlength": 1, "maxlength": 64, "required": True}}
 PROMOTE: Schema = {"campaigns": {"type": "list", "required": True, "minlength": 1, "maxlength": 100}}
 #: What a dead letter may be.

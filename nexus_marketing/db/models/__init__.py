@@ -23,6 +23,7 @@ from nexus_marketing.db.models.imports import (
     LeadImportProfile,
 )
 from nexus_marketing.db.models.leads import Lead, LeadField, LeadKey, LeadRemoval
+from nexus_marketing.db.models.preflights import Preflight
 from nexus_marketing.db.models.privacy import Consent, Suppression
 from nexus_marketing.db.models.scoring import (
     Score,
@@ -68,6 +69,7 @@ __all__ = [
     "LeadKey",
     "LeadRemoval",
     "Member",
+    "Preflight",
     "PublicEvent",
     "RecipientEngagement",
     "Score",

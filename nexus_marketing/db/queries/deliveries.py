@@ -109,7 +109,7 @@ ORDER BY d.seq
 """
 #: Where a channel reaches a lead, and what says who that is among suppressions. Who is reached by no address of
 #: their own is known by the first one they have.
-_ADDRESSES = {
+ADDRESSES = {
     AddressKind.EMAIL: "l.email, l.email_norm",
     AddressKind.PHONE: "l.phone, l.phone AS phone_norm",
     AddressKind.URL: "NULL AS address, coalesce(l.email_norm, l.phone)",
@@ -156,7 +156,7 @@ def chunk_rows(session: Session, claim: ChunkClaim, kind: AddressKind, columns: 
     wanted = "".join(f", {LEAD_COLUMNS[name]}" for name in columns)
     found = run(
         session,
-        _ROWS.format(address=_ADDRESSES[kind], columns=wanted, lane=_lane(claim.seqs)),
+        _ROWS.format(address=ADDRESSES[kind], columns=wanted, lane=_lane(claim.seqs)),
         {"send_id": claim.send_id, "lo": claim.seq_lo, "hi": claim.seq_hi},
         writes=False,
     ).all()

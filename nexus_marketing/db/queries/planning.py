@@ -91,7 +91,7 @@ SELECT max(lead_id) FROM (
     ORDER BY lead_id LIMIT :size) piece
 """
 # Nobody's mailbox is somebody else's, but telephones are shared: whoever has the lower id gets the message.
-_EXCLUDED = {
+EXCLUDED = {
     AddressKind.EMAIL: "CASE WHEN l.email IS NULL THEN 'no_address' END",
     AddressKind.PHONE: """CASE WHEN l.phone IS NULL THEN 'no_address' WHEN EXISTS (
          SELECT 1 FROM marketing_leads o CROSS JOIN {members} n
@@ -117,7 +117,7 @@ def insert_piece(session: Session, send: PlanningSend, kind: AddressKind, size: 
         return PlannedPiece(0, send.plan_cursor, finished=True)
     piece = {"send_id": send.id, "base": send.planned, "channel": send.channel, "last": last}
     lead = _LEAD_PG if is_postgresql(session) else _LEAD_SQLITE
-    statement = _PIECE.format(excluded=_EXCLUDED[kind].format(**source), lead=lead, **source)
+    statement = _PIECE.format(excluded=EXCLUDED[kind].format(**source), lead=lead, **source)
     inserted = run(session, statement, {**members, **piece}, writes=True)
     return PlannedPiece(inserted.rowcount, last)  # type: ignore[attr-defined]
 

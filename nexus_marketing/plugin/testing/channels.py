@@ -132,7 +132,7 @@ class RecordingServer:
 
 
 def _handler(server: RecordingServer) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
+    class OneMessage(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
@@ -150,7 +150,7 @@ def _handler(server: RecordingServer) -> type[BaseHTTPRequestHandler]:
         def log_message(self, *_: object) -> None:
             """Nobody reads along."""
 
-    return Handler
+    return OneMessage
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ from nexus_marketing.services.conversations import add_attachment, add_comment
 from nexus_marketing.services.definitions import create_definition, publish_definition
 from nexus_marketing.services.import_jobs import look_at, upload
 from nexus_marketing.services.import_profiles import create_profile
+from nexus_marketing.services.preflights import request_preflight
 from nexus_marketing.services.scores import create_score, publish_score, update_score
 from nexus_marketing.services.tenants import create_member
 from tests.common.factories import make_campaign, make_leads, make_segment, make_send, make_template
@@ -63,6 +64,8 @@ BODIES: Mapping[str, Any] = {
     "POST /api/v1/campaigns": {"name": "Eve"},
     "PATCH /api/v1/campaigns/{id}": {"name": "Eve"},
     "POST /api/v1/campaigns/{id}/moves": {"action": "pause"},
+    "POST /api/v1/campaigns/{id}/launch": {},
+    "POST /api/v1/campaigns/{id}/preflights": {},
     "POST /api/v1/campaigns/{id}/dead-letters/replay": {"state": "failed"},
     "POST /api/v1/campaigns/{id}/dead-letters/accept": {},
     "POST /api/v1/definitions": {"schema": {"id": "eve-SERIAL"}},
@@ -80,6 +83,7 @@ _ROUTES_OF_SCHEMAS = {
     "UPSERT": "PUT /api/v1/{}",
     "MERGE": "POST /api/v1/{}/{{id}}/merge",
     "JOB": "POST /api/v1/{}/{{id}}/check",
+    "LAUNCH": "POST /api/v1/{}/{{id}}/launch",
     "REPLAY": "POST /api/v1/{}/{{id}}/dead-letters/replay",
     "ACCEPT": "POST /api/v1/{}/{{id}}/dead-letters/accept",
     "PREVIEW": "POST /api/v1/{}/{{id}}/preview",
@@ -94,6 +98,7 @@ _KINDS = {
     "pauseCampaign": "campaigns",
     "moveCampaign": "campaigns",
     "publishDefinition": "definitions",
+    "preflightId": "preflights",
 }
 #: What a mutation needs beside the id that varies, in GraphQL.
 _ARGUMENTS = {"moveCampaign": 'action: "pause"'}
@@ -253,6 +258,7 @@ def build_estate(runtime: Runtime, tenant_id: int, mark: str) -> Estate:
             assert path is not None
             look = look_at(path, ImportOptions())
         imported = upload(ctx, look, name=mark, blob_key=f"{tenant_id}/{'cd' * 16}")
+        preflight = request_preflight(ctx, campaign).id
         profile = create_profile(ctx, {"name": mark, "options": {"existing": "fill_empty"}})
         change = SegmentChange(segment_id=segment, lead_id=leads[0], at=ctx.now, **left)
         ctx.session.add(change)
@@ -269,6 +275,7 @@ def build_estate(runtime: Runtime, tenant_id: int, mark: str) -> Estate:
             "scores": (score,),
             "templates": (template,),
             "campaigns": (campaign,),
+            "preflights": (preflight,),
             "definitions": (definition,),
             "members": (member, report),
             "engagements": (engagement.id,),
@@ -288,8 +295,12 @@ def _in_paths(client: Client) -> Iterator[Place]:
     for route in client.app.app.registry["nexus.routes"]:
         if "{id}" in route.pattern:
             name = f"{route.method} {route.pattern}"
-            kind, path = route.pattern.split("/")[3], route.pattern.replace("{id}", "<id>").replace("{name}", "score")
-            yield Place(name, kind, route.method, path, BODIES.get(name))
+            kind, pattern = route.pattern.split("/")[3], route.pattern.replace("{name}", "score")
+            own = re.sub(r"\{([a-z]+)_id\}", r"OWN \1s", pattern)
+            yield Place(name, kind, route.method, own.replace("{id}", "<id>"), BODIES.get(name))
+            if own != pattern:
+                inner = re.sub(r"\{[a-z]+_id\}", "<id>", pattern.replace("{id}", f"OWN {kind}"))
+                yield Place(f"{name} (inner)", kind_of(own.split("OWN ")[1]), route.method, inner, BODIES.get(name))
 
 
 def _in_bodies() -> Iterator[Place]:
@@ -374,6 +385,8 @@ def _in_input(name: str, argument: str, type_name: str, part: str, selection: st
 def _in_field(operation: str, name: str, argument: str, selection: str) -> Iterator[Place]:
     what = kind_of(name if argument == "id" else argument)
     more = f", {_ARGUMENTS[name]}" if name in _ARGUMENTS else ""
+    if argument != "id" and operation == "mutation":
+        more += f', id: "OWN {kind_of(name)}"'
     asked = f"{operation} Ask($id: ID!) {{ {name}({argument}: $id{more}) {selection} }}"
     yield Place(
         f"{operation} {name}({argument}: $id)", what, "POST", "/graphql", {"query": asked, "variables": {"id": "<id>"}}

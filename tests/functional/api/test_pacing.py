@@ -128,3 +128,37 @@ def test_dead_letters_are_listed_in_pages_and_replayed(client: Client, stranger:
     }
     assert client.post(f"{path}/replay", {}, status=202).json["replayed"] == 4
     assert client.post(f"{path}/accept", {}, status=200).json["accepted"] == 0
+
+
+def test_a_strangers_template_is_as_unknown_as_any(client: Client, stranger: Client) -> None:
+    content = {"name": "t", "type": "text", "content": {"text": "Hi"}}
+    theirs = stranger.post("/api/v1/templates", content).json["id"]
+    bodies = [{"name": "x", "channels": {"sms": {"template_id": each}}} for each in (theirs, "987654321")]
+    foreign, unknown = [client.post("/api/v1/campaigns", body, status=422).json["errors"] for body in bodies]
+    assert foreign == unknown
+    assert foreign[0]["path"] == "channels.sms.template_id"
+
+
+@pytest.mark.req("US-013")
+def test_a_preflight_is_asked_for_looked_at_and_launched_by(client: Client, stranger: Client, runtime: Runtime) -> None:
+    campaign = client.post("/api/v1/campaigns", {"name": "soon"}).json["id"]
+    path = f"/api/v1/campaigns/{campaign}/preflights"
+    asked = client.post(path, {}, status=202).json
+    assert (asked["status"], [each["code"] for each in asked["problems"]]) == (
+        "done",
+        ["no_audience", "no_template", "no_sender", "unknown_channel"],
+    )
+    assert client.get(f"{path}/{asked['id']}").json["campaign_id"] == campaign
+    other = client.post("/api/v1/campaigns", {"name": "other"}).json["id"]
+    client.get(f"/api/v1/campaigns/{other}/preflights/{asked['id']}", status=404)
+    stranger.get(f"{path}/{asked['id']}", status=404)
+    launch = f"/api/v1/campaigns/{campaign}/launch"
+    refused = client.post(launch, {"preflight_id": asked["id"]}, status=409).json
+    assert "found problems" in refused["detail"]
+    wrong = client.post(launch, {"tolerance": 3}, status=422).json
+    assert [each["path"] for each in wrong["errors"]] == ["tolerance"]
+    client.post(launch, {"preflight_id": "999999"}, status=404)
+    graph = "mutation ($id: ID!, $seen: ID) { launchCampaign(id: $id, preflightId: $seen) { id } }"
+    body = {"query": graph, "variables": {"id": campaign, "seen": asked["id"]}}
+    answer = client.post("/graphql", body, status=200).json
+    assert "found problems" in answer["errors"][0]["message"]

@@ -107,6 +107,8 @@ TABLE = {
     "POST /api/v1/definitions/{id}/duplicate": "campaigns:write",
     "GET /api/v1/campaigns/{id}/engagements": "engagements:read",
     "GET /api/v1/campaigns/{id}/analytics": "campaigns:read",
+    "GET /api/v1/campaigns/{id}/preflights/{preflight_id}": "campaigns:read",
+    "POST /api/v1/campaigns/{id}/preflights": "campaigns:write",
     "GET /api/v1/campaigns/{id}/dead-letters": "campaigns:read",
     "POST /api/v1/campaigns/{id}/dead-letters/replay": "campaigns:launch",
     "POST /api/v1/campaigns/{id}/dead-letters/accept": "campaigns:launch",

@@ -15,8 +15,9 @@ from typer.testing import CliRunner
 from nexus_marketing.cli.app import app
 from nexus_marketing.core.api_keys import parse_key
 from nexus_marketing.core.deliveries import DeliveryState, SkipReason
-from nexus_marketing.db.models import Delivery, Lead, Send
+from nexus_marketing.db.models import ChannelAccount, Delivery, Lead, Send
 from nexus_marketing.services.scores import create_score, publish_score
+from nexus_marketing.services.templates import create_template
 from tests.common.factories import make_campaign, make_leads, make_segment, make_send, make_template
 
 pytestmark = pytest.mark.req("US-001", "MAINT-004")
@@ -70,7 +71,7 @@ def commands() -> list[list[str]]:
         "keys": ["create", "list", "revoke"],
         "leads": ["import", "export"],
         "segments": ["recalculate"],
-        "campaigns": ["launch", "promote", "dead-letters", "replay", "accept-unknown"],
+        "campaigns": ["launch", "preflight", "promote", "dead-letters", "replay", "accept-unknown"],
     }
     return found + [[group, name] for group, names in groups.items() for name in names]
 
@@ -246,6 +247,33 @@ def test_dead_letters_are_listed_and_taken_up(ask, cli, runtime, tenant):
     assert ask("campaigns", "accept-unknown", *here) == {"accepted": 1}
     assert ask("campaigns", "dead-letters", *here)["dead_letters"] == []
     assert cli("campaigns", "replay", *here, "--state", "accepted")[0] == 2
+
+
+@pytest.mark.req("US-013")
+def test_a_preflight_is_shown_and_held_to(ask, cli, runtime, tenant):
+    leads = make_leads(runtime, tenant, 3)
+    with runtime.work(tenant) as ctx:
+        ctx.session.execute(
+            update(Lead).where(Lead.id == leads[0]).values(email=None, email_norm=None, phone="+49301234567")
+        )
+        config = {"from_email": "a@b.example", "postal_address": "1 Street"}
+        times = {"created_at": ctx.now, "updated_at": ctx.now}
+        ctx.session.add(ChannelAccount(type="email", name="main", config=config, enabled=True, **times))
+        text = "Hi {{ unsubscribe_url }} {{ postal_address }}"
+        content = {"subject": "Hi", "text": text}
+        template = create_template(ctx, {"name": "t", "type": "email", "content": content}).id
+    refers = {"segment_id": make_segment(runtime, tenant, leads), "template_id": template}
+    here = [str(make_campaign(runtime, tenant, **refers)), "-t", "acme"]
+    found = ask("campaigns", "preflight", *here)
+    assert (found["status"], found["audience"]) == ("done", 3)
+    assert (found["channels"]["email"]["sendable"], found["channels"]["email"]["skipped"]) == (2, {"no_address": 1})
+    said = cli("campaigns", "preflight", *here)[1]
+    assert "3 people in the audience" in said
+    assert "1 skipped: no_address" in said
+    assert cli("campaigns", "launch", *here, "--preflight", "999")[0] == 1
+    assert ask("campaigns", "launch", *here, "--preflight", found["id"])["status"] == "active"
+    broken = [str(make_campaign(runtime, tenant, "broken")), "-t", "acme"]
+    assert "cannot be launched" in cli("campaigns", "preflight", *broken)[1]
 
 
 @pytest.mark.req("FR-P2-007")

@@ -12,6 +12,7 @@ from nexus_marketing.db.queries import (
     idempotency,
     lead_work,
     planning,
+    preflights,
     scoring,
     segments,
     timers,
@@ -96,6 +97,7 @@ SWEEPERS = [
     completion.cancelled_sends,
     completion.sends_to_report,
     completion.launches_to_join,
+    preflights.preflights_waiting,
     lambda session: timers.dead_timers(session, 10),
     lambda session: timers.claim_timers(session, NOW, 1, lease_seconds=1, each=1, most=1),
     segments.segments_to_refresh,
@@ -116,4 +118,4 @@ def test_every_sweep_reads_by_its_own_small_indexes(watched):
 
 
 def test_the_list_of_sweeps_is_short():
-    assert len(SWEEPS) == len(SWEEPERS) <= 17
+    assert len(SWEEPS) == len(SWEEPERS) <= 18

@@ -1,15 +1,17 @@
 """A campaign ready to be sent, on both databases, through a channel as a stranger would write it."""
 
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 from sqlalchemy import select
 
-from nexus_marketing.core.contracts import OutcomeKind
+from nexus_marketing.core.contracts import AddressKind, OutcomeKind
+from nexus_marketing.core.events import ChannelsJoined
 from nexus_marketing.core.privacy import ConsentState
-from nexus_marketing.db.models import Campaign, ChannelAccount, Consent, Delivery, Send, Suppression
+from nexus_marketing.db.models import Campaign, ChannelAccount, Consent, Delivery, History, Lead, Send, Suppression
 from nexus_marketing.plugin.testing import RecordingChannel
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.services.campaigns import create_campaign, move_campaign
@@ -132,3 +134,87 @@ def make_scene(runtime: Runtime, tenant: int) -> Callable[..., Scene]:
         return Scene(staged, tenant, channel, make_leads(runtime, tenant, leads, **columns))
 
     return build
+
+
+@dataclass
+class Stage:
+    """A tenant with accounts for three channels and a template for each type."""
+
+    runtime: Runtime
+    tenant_id: int
+    lead_ids: list[int]
+    campaign_id: int = 0
+    templates: dict[str, int] = field(default_factory=dict)
+    joined: list[ChannelsJoined] = field(default_factory=list)
+
+    def set_up(self, settings: dict[str, dict[str, Any]]) -> None:
+        self.runtime.hub.subscribe(ChannelsJoined, self.joined.append)
+        self.segment_id = make_segment(self.runtime, self.tenant_id, self.lead_ids)
+        with self.runtime.work(self.tenant_id) as ctx:
+            for channel, config in settings.items():
+                times = {"created_at": ctx.now, "updated_at": ctx.now}
+                ctx.session.add(ChannelAccount(type=channel, name="main", config=config, enabled=True, **times))
+            for kind, content in {"email": CONTENT, "text": {"text": "Hello {{ first_name }}"}}.items():
+                template = create_template(ctx, {"name": kind, "type": kind, "content": content})
+                self.templates[kind] = template.id
+
+    def channels(self, *names: str) -> dict[str, Any]:
+        kinds = {name: "email" if name == "email" else "text" for name in names}
+        return {name: {"template_id": str(self.templates[kind])} for name, kind in kinds.items()}
+
+    def launch(self, *channels: str, **options: Any) -> None:
+        with self.runtime.work(self.tenant_id) as ctx:
+            data = {"name": "c", "segment_id": self.segment_id, "channels": self.channels(*channels), **options}
+            self.campaign_id = create_campaign(ctx, data).id
+            move_campaign(ctx, self.campaign_id, "launch")
+
+    def work(self, turns: int = 20) -> None:
+        loop = WorkerLoop(self.runtime, lambda: False)
+        try:
+            for _ in range(turns):
+                if not loop.turn():
+                    break
+        finally:
+            loop.finish()
+
+    def states(self) -> dict[str, Counter[str]]:
+        """How many recipients ended how, by channel."""
+        found: dict[str, Counter[str]] = {}
+        with self.runtime.work(self.tenant_id, mode="read") as ctx:
+            for row in ctx.session.scalars(select(Delivery)):
+                said = row.state if row.reason is None else f"{row.state}({row.reason})"
+                found.setdefault(row.channel, Counter())[said] += 1
+        return found
+
+    def sends(self) -> dict[str, str]:
+        with self.runtime.work(self.tenant_id, mode="read") as ctx:
+            return {send.channel: send.status for send in ctx.session.scalars(select(Send))}
+
+    def campaign(self) -> Campaign:
+        with self.runtime.work(self.tenant_id, mode="read") as ctx:
+            return ctx.session.get_one(Campaign, (self.tenant_id, self.campaign_id))
+
+    def history(self) -> list[str]:
+        with self.runtime.work(self.tenant_id, mode="read") as ctx:
+            return list(ctx.session.scalars(select(History.event).order_by(History.id)))
+
+    def move(self, action: str) -> None:
+        with self.runtime.work(self.tenant_id) as ctx:
+            move_campaign(ctx, self.campaign_id, action)
+
+
+def recording(**kinds: AddressKind) -> dict[str, RecordingChannel]:
+    return {name: RecordingChannel(name=name, address_kind=kind) for name, kind in kinds.items()}
+
+
+@pytest.fixture
+def stage(runtime: Runtime, tenant: int) -> Stage:
+    """Three recording channels, twenty leads with a telephone each."""
+    channels = recording(email=AddressKind.EMAIL, sms=AddressKind.PHONE, push=AddressKind.NONE)
+    staged = replace(runtime, channels=channels)
+    stage = Stage(staged, tenant, make_leads(runtime, tenant, 20))
+    with runtime.work(tenant) as ctx:
+        for number, lead in enumerate(ctx.session.scalars(select(Lead).order_by(Lead.id))):
+            lead.phone = f"+49301234{number:04}"
+    stage.set_up(dict.fromkeys(channels, SENDER))
+    return stage

@@ -1,0 +1,119 @@
+"""Looks at an audience as a send would, and writes to nobody: what pre-flights are made of.
+
+Every member passes the gate itself and is composed for, so that the counts are those of a launch at this moment. A
+piece is one transaction; a worker that dies leaves the pieces that were counted.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from sqlalchemy.orm import Session
+
+from nexus_marketing.core.deliveries import DeliveryState, HoldReason, SkipReason
+from nexus_marketing.core.fan_out import Leg, legs_of
+from nexus_marketing.core.pacing.rates import RESERVED, RateLimit
+from nexus_marketing.core.preflight import PreflightStatus, Tally
+from nexus_marketing.db.models import Campaign, Preflight, Send
+from nexus_marketing.db.queries.launching import message_and_sender
+from nexus_marketing.db.queries.preflights import audience_piece
+from nexus_marketing.db.tenancy import find, open_session
+from nexus_marketing.delivery.composing import Composer, load_content
+from nexus_marketing.delivery.gate import Gate
+from nexus_marketing.runtime import Runtime
+
+#: Members per transaction; SQLite's one writer keeps others waiting no longer than planning does.
+_PIECE: Final = 1_000
+#: The launch that is not there yet comes after every other of its priority.
+_LAST: Final = 2**62
+
+
+def advance_preflight(runtime: Runtime, tenant_id: int, preflight_id: int) -> bool:
+    """Look at the next piece of an audience; ``False`` when there is none left, or another worker is at it."""
+    with open_session(runtime.engines.worker, tenant_id=tenant_id) as session, session.begin():
+        row = session.get(Preflight, (tenant_id, preflight_id), with_for_update={"skip_locked": True})
+        if row is None or row.status != PreflightStatus.WAITING:
+            return False
+        campaign = find(session, Campaign, row.campaign_id)
+        if campaign.version != row.campaign_version or campaign.segment_id is None:
+            _end(row, runtime, PreflightStatus.FAILED, "The campaign was changed meanwhile: ask again.")
+            return False
+        legs = legs_of(campaign.channel, campaign.template_id, campaign.channels)
+        tallies, last, count = {}, row.cursor, 0
+        for leg in legs:
+            forecast = _Forecast(runtime, session, campaign, leg, row.templates)
+            found = row.tallies.get(leg.channel)
+            tally = Tally() if found is None else Tally.read(found)
+            last, count = forecast.look(row.cursor, tally)
+            tallies[leg.channel] = tally.document()
+        row.tallies, row.cursor, row.audience = tallies, last, row.audience + count
+        if count < _PIECE:
+            _end(row, runtime, PreflightStatus.DONE)
+            return False
+        return True
+
+
+def seconds_by_limits(limits: tuple[RateLimit, ...], count: int, *, is_marketing: bool) -> float:
+    """How long the last of so many messages waits for the tenant's rates where nothing else is sent."""
+    longest = 0.0
+    for limit in limits:
+        most = max(1, int(limit.count * (1 - RESERVED))) if is_marketing else limit.count
+        longest = max(longest, max(0, count - 1) // most * limit.per.total_seconds())
+    return longest
+
+
+def _end(row: Preflight, runtime: Runtime, status: PreflightStatus, error: str | None = None) -> None:
+    row.status, row.error, row.finished_at = status, error, runtime.clock.now()
+
+
+class _Forecast:
+    """One channel of a campaign, prepared as a send prepares it."""
+
+    def __init__(
+        self, runtime: Runtime, session: Session, campaign: Campaign, leg: Leg, templates: Mapping[str, Any]
+    ) -> None:
+        self.session = session
+        self.segment_id = int(campaign.segment_id or 0)
+        self.kind = runtime.channels[leg.channel].capabilities.address_kind
+        send = Send(
+            tenant_id=campaign.tenant_id,
+            id=_LAST,
+            campaign_id=campaign.id,
+            message_class=campaign.message_class,
+            channel=leg.channel,
+            template_id=leg.template_id,
+            template_version=templates[leg.channel],
+            sender=message_and_sender(session, leg.template_id, leg.channel).sender or {},
+            local_start=campaign.local_start,
+            priority=campaign.priority,
+            obeys_caps=campaign.obeys_caps,
+            created_at=runtime.clock.now(),
+        )
+        content = load_content(session, send, self.kind)
+        self.gate = Gate(runtime.keys, content, runtime.rng)
+        self.composer = Composer(runtime, content)
+
+    def look(self, cursor: int, tally: Tally) -> tuple[int, int]:
+        """Count the next piece; answers the last lead and how many there were."""
+        piece = audience_piece(self.session, self.segment_id, self.kind, cursor, _PIECE, self.composer.columns)
+        rows = {row.seq: row for excluded, row in piece if excluded is None}
+        for excluded, _ in piece:
+            if excluded is not None:
+                tally.skip(excluded)
+        decided = self.gate.decide(self.session, list(rows.values()))
+        for settled in decided.settled:
+            if settled.state != DeliveryState.PLANNED:
+                tally.skip(str(settled.reason))
+            elif self._lacks_variable(rows[settled.seq]):
+                tally.skip(SkipReason.MISSING_VARIABLE)
+            else:
+                first = settled.code if settled.reason == HoldReason.OUTRANKED else None
+                tally.hold(str(settled.reason), settled.due_in_seconds or 0.0, first and first.removeprefix("send "))
+        for row in decided.passing:
+            if self._lacks_variable(row):
+                tally.skip(SkipReason.MISSING_VARIABLE)
+            else:
+                tally.go(1)
+        return (piece[-1][1].lead_id if piece else cursor), len(piece)
+
+    def _lacks_variable(self, row: Any) -> bool:
+        return isinstance(self.composer.compose(row, 0), str)
