@@ -19,11 +19,12 @@ from nexus_marketing.core.ids import parse_id
 from nexus_marketing.core.money import major_units
 from nexus_marketing.core.permissions import Permission
 from nexus_marketing.core.promotion import read_kept
+from nexus_marketing.core.values import parse_datetime
 from nexus_marketing.db.models import Campaign
 from nexus_marketing.db.queries.resources import CAMPAIGN_ENGAGEMENTS, CAMPAIGN_HISTORY, CAMPAIGNS
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.services import campaigns as services
-from nexus_marketing.services import promotion
+from nexus_marketing.services import promotion, runs
 from nexus_marketing.services.analytics import campaign_analytics
 from nexus_marketing.services.campaign_forms import form_of
 from nexus_marketing.services.preflights import check_preflight
@@ -47,6 +48,7 @@ def includeme(config: Configurator) -> None:
             continue
         config.add_api_route("POST", f"{one}/{action}", writes(_acts(action)), permission=launch)
     config.add_api_route("POST", f"{one}/moves", writes(move_campaign), permission=launch)
+    config.add_api_route("PUT", f"{one}/next-run", writes(move_next_run), permission=launch)
     config.add_api_route("GET", f"{one}/history", list_history, permission=read)
     config.add_api_route("GET", f"{one}/engagements", list_engagements, permission=Permission.ENGAGEMENTS_READ)
     config.add_api_route("GET", f"{one}/analytics", show_analytics, permission=read)
@@ -109,6 +111,15 @@ def launch_campaign(request: Request) -> Reply:
     seen = parse_id(data["preflight_id"], "pre-flight") if "preflight_id" in data else None
     check_preflight(request.nexus, path_id(request, "campaign"), seen, data.get("tolerance"))
     return _move(request, CampaignAction.LAUNCH, data)
+
+
+def move_next_run(request: Request) -> Reply:
+    """``at`` is when a recurring campaign is sent next; ``null`` leaves the next run out."""
+    data = read_object(request, schemas.NEXT_RUN)
+    at = None if data["at"] is None else parse_datetime(data["at"], "at")
+    version = expected_version(request, data)
+    campaign = runs.move_next_run(request.nexus, path_id(request, "campaign"), at, expected_version=version)
+    return changed(campaign_document(campaign), _PATH)
 
 
 def _acts(action: CampaignAction) -> Callable[[Request], Reply]:

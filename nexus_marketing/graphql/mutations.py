@@ -30,6 +30,9 @@ class CreateCampaignInput(graphene.InputObjectType):
         JSON, description='Several at once, each with its template: {"sms": {"template_id": "7"}}.'
     )
     wait_for = graphene.String(description="How many of them have to be through: all, any, or a number.")
+    recurrence = graphene.Field(
+        JSON, description='Sent again and again: {"cron": "0 9 * * mon", "time_zone": "Europe/Berlin", "count": 12}.'
+    )
     local_start = graphene.String(description="YYYY-MM-DDThh:mm by the clock of each lead.")
     priority = graphene.Int(description="Who goes first where two are due for the same lead: 0 to 100, the higher.")
     obeys_caps = graphene.Boolean()

@@ -144,6 +144,8 @@ class Campaign(graphene.ObjectType):
     channel = graphene.String(required=True)
     channels = graphene.Field(JSON, description="Where it goes out by several at once: the template of each.")
     wait_for = graphene.String(required=True, description="How many of them have to be through: all, any, or a number.")
+    recurrence = graphene.Field(JSON)
+    next_run_at = graphene.DateTime(description="When a recurring campaign is sent next.")
     version = graphene.Int(required=True)
     definition_id = graphene.ID()
     definition_version = graphene.String()

@@ -23,6 +23,16 @@ FIELDS: Final[Schema] = {
         "valuesrules": {"type": "dict", "schema": {"template_id": {**_REFERENCE, "required": True}}},
     },
     "wait_for": {"type": ["string", "integer"]},
+    "recurrence": {
+        "type": "dict",
+        "nullable": True,
+        "schema": {
+            "cron": {"type": "string", "required": True, "maxlength": 200},
+            "time_zone": {"type": "string", "maxlength": 64},
+            "until": {"type": "string", "maxlength": 40},
+            "count": {"type": "integer", "min": 1, "max": 10_000},
+        },
+    },
     "local_start": {"type": "string", "nullable": True, "check_with": "local_time"},
     "priority": {"type": "integer", "min": 0, "max": 100},
     "obeys_caps": {"type": "boolean"},

@@ -37,6 +37,7 @@ from nexus_marketing.services.audit import record
 from nexus_marketing.services.campaign_rows import key_of, remember, state_of, write_state
 from nexus_marketing.services.definitions import chosen_definition, definition_of
 from nexus_marketing.services.launching import begin_sends, missing_for_send
+from nexus_marketing.services.recurring import arm, disarm, recurrence_faults
 from nexus_marketing.services.versions import find_to_change
 
 _REFERENCES: Mapping[str, type[Base]] = {"segment_id": Segment, "template_id": Template, "owner_id": Member}
@@ -59,7 +60,8 @@ def create_campaign(ctx: Context, data: Mapping[str, Any]) -> Campaign:
 
     Args:
         data: ``name``; optional ``message_class``, ``channel``, or ``channels`` (several at once, each with its
-            ``template_id``) with ``wait_for`` (``all``, ``any`` or how many of them), ``local_start`` (each lead gets it when its own clock
+            ``template_id``) with ``wait_for`` (``all``, ``any`` or how many of them), ``recurrence`` (sent again and again:
+            ``core.pacing.recurrence``), ``local_start`` (each lead gets it when its own clock
             shows this), ``priority`` (0 to 100), ``obeys_caps``,
             ``counts_toward_caps``, ``segment_id``, ``template_id``, ``owner_id``,
             ``subject_type``, ``subject_id``, ``data``, ``budget`` (major units) and ``currency``. With
@@ -74,6 +76,7 @@ def create_campaign(ctx: Context, data: Mapping[str, Any]) -> Campaign:
     document, definition = chosen_definition(ctx, data)
     values = _canonical(ctx, document)
     _settle_channels(values, "email", None, ALL)
+    _settle_times(values, None, None)
     campaign = Campaign(
         **{
             "message_class": MessageClass.MARKETING,
@@ -116,6 +119,7 @@ def update_campaign(
         raise Conflict(f"The campaign is {campaign.status}: {remedy}.", status=campaign.status)
     values = _canonical(ctx, {"currency": campaign.currency, **data} if "budget" in data else data)
     _settle_channels(values, campaign.channel, campaign.channels, campaign.wait_for)
+    _settle_times(values, campaign.recurrence, campaign.local_start)
     if "data" in values:
         definition = definition_of(ctx, campaign)
         _check_data(definition, values["data"])
@@ -214,6 +218,8 @@ def finish_campaign(ctx: Context, campaign_id: int) -> None:
     definition = definition_of(ctx, campaign)
     if campaign.status != CampaignStatus.ACTIVE or _sends(ctx, campaign, OPEN_SENDS):
         return
+    if campaign.next_run_at is not None:
+        return  # it is sent again
     if CampaignAction.COMPLETE in campaign.attended:
         campaign.status_reason = "Everything is sent: the program that declares this campaign completes it."
         return
@@ -307,9 +313,22 @@ def _follow_sends(ctx: Context, campaign: Campaign, before: CampaignStatus, afte
             if send.planned_at is not None:
                 send.status = SendStatus.RUNNING  # the audience is frozen: nobody joins it now
     ctx.ring("sends")
+    if campaign.recurrence is not None:
+        return _follow_rule(ctx, campaign, after, is_sending=bool(moved))
     if after is CampaignStatus.ACTIVE and not moved and not _was_sent(ctx, campaign, before):
         return begin_sends(ctx, campaign)
     return []
+
+
+def _follow_rule(ctx: Context, campaign: Campaign, after: CampaignStatus, *, is_sending: bool) -> list[Problem]:
+    """A recurring campaign waits for its next run as long as it is active."""
+    if after is not CampaignStatus.ACTIVE:
+        disarm(ctx, campaign)
+        return []
+    problems = missing_for_send(ctx, campaign)
+    if not problems and not arm(ctx, campaign, ctx.now) and not is_sending:
+        problems = [Problem("recurrence", "over", "There is no run left: change the rule, its end or its count.")]
+    return problems
 
 
 def _was_sent(ctx: Context, campaign: Campaign, before: CampaignStatus) -> bool:
@@ -350,6 +369,8 @@ def _canonical(ctx: Context, data: Mapping[str, Any]) -> dict[str, Any]:
         for leg in legs_of("", None, values.get("channels"))
         if leg.template_id is not None and ctx.session.get(Template, (ctx.tenant_id, leg.template_id)) is None
     ]
+    if values.get("recurrence") is not None:
+        problems += recurrence_faults(ctx, values["recurrence"])
     if "budget" in values:
         values["budget_minor"] = _minor(values.pop("budget"), values.get("currency"), problems)
     if problems:
@@ -372,6 +393,17 @@ def _settle_channels(values: dict[str, Any], channel: str, channels: Any, wait_f
         values |= {"channel": next(iter(now)), "template_id": None}
     if "wait_for" in values or "channels" in values:
         values["wait_for"] = check_wait_for(values.get("wait_for", wait_for), len(now or (channel,)))
+
+
+def _settle_times(values: Mapping[str, Any], recurrence: Any, local_start: str | None) -> None:
+    """A moment by the clock of each lead is one moment: what is sent again has none.
+
+    Raises:
+        ValidationError: there are both.
+    """
+    if values.get("recurrence", recurrence) is not None and values.get("local_start", local_start) is not None:
+        said = "A recurring campaign is sent when its rule says so: set local_start or recurrence to null."
+        raise ValidationError.at("local_start", "not_allowed", said)
 
 
 def _minor(budget: Any, currency: str | None, problems: list[Problem]) -> int | None:

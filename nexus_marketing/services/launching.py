@@ -1,6 +1,7 @@
 """What a launch needs on the database: an audience, a message, a sender and the law's lines; and the send it makes."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Row
@@ -10,14 +11,21 @@ from nexus_marketing.core.deliveries import SendStatus
 from nexus_marketing.core.errors import Problem
 from nexus_marketing.core.fan_out import Leg, legs_of, needed
 from nexus_marketing.core.messages import EMAIL, parse_message
+from nexus_marketing.core.values import canonical_datetime
 from nexus_marketing.db.models import Campaign, Send
 from nexus_marketing.db.queries.launching import message_and_sender
 from nexus_marketing.db.tenancy import append
 from nexus_marketing.runtime import Context
 
 
-def begin_sends(ctx: Context, campaign: Campaign) -> list[Problem]:
-    """Write down the sends that plan and deliver a campaign, one for each channel; or every reason why there can be none."""
+def begin_sends(ctx: Context, campaign: Campaign, planned: datetime | None = None) -> list[Problem]:
+    """Write down the sends that plan and deliver a campaign, one for each channel; or every reason why there can be none.
+
+    Args:
+        ctx: the unit of work.
+        campaign: locked.
+        planned: of a recurring campaign, when this run was due; what begins much later is missed.
+    """
     legs = legs_of(campaign.channel, campaign.template_id, campaign.channels)
     found = [message_and_sender(ctx.session, leg.template_id, leg.channel) for leg in legs]
     problems = _missing(ctx, campaign, legs, found)
@@ -30,7 +38,7 @@ def begin_sends(ctx: Context, campaign: Campaign) -> list[Problem]:
             Send,
             campaign_id=campaign.id,
             campaign_version=campaign.version,
-            occurrence_key="once",
+            occurrence_key="once" if planned is None else canonical_datetime(planned),
             launch_id=launch_id,
             legs=len(legs),
             wait_for=needed(campaign.wait_for, len(legs)),
@@ -45,7 +53,7 @@ def begin_sends(ctx: Context, campaign: Campaign) -> list[Problem]:
             template_id=message.id,
             template_version=message.version,
             sender=message.sender,
-            send_not_after=ctx.now + ctx.runtime.settings.grace,
+            send_not_after=(planned or ctx.now) + ctx.runtime.settings.grace,
             created_at=ctx.now,
         )
         launch_id = launch_id or send_id

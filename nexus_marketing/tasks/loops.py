@@ -43,6 +43,8 @@ from nexus_marketing.services.idempotency import forget_answers
 from nexus_marketing.services.import_work import ImportWork, forget_imports
 from nexus_marketing.services.lead_removals import finish_removals
 from nexus_marketing.services.public_events import take_in_public_events
+from nexus_marketing.services.recurring import TYPE as RUN_DUE
+from nexus_marketing.services.runs import run_due
 from nexus_marketing.services.score_recomputing import advance_recompute, clear_removed
 from nexus_marketing.services.scoring import TIMER as SCORES_DUE
 from nexus_marketing.services.scoring import score_due, score_marked
@@ -59,7 +61,11 @@ _LOOK_SECONDS = 1.0
 _PARTITIONS_EVERY_SECONDS = 6 * 3600.0
 
 #: What due timers do.
-TIMERS: TimerHandlers = {SCORES_DUE: score_due, segment_clock.TYPE: segment_clock.clock_moved}
+TIMERS: TimerHandlers = {
+    SCORES_DUE: score_due,
+    segment_clock.TYPE: segment_clock.clock_moved,
+    RUN_DUE: run_due,
+}
 
 
 @dataclass(slots=True)

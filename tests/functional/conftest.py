@@ -40,6 +40,9 @@ class Client:
     def patch(self, path: str, body: Any, *, status: int = 200, headers: Mapping[str, str] = {}) -> TestResponse:
         return self._send("PATCH", path, body, status, headers)
 
+    def put(self, path: str, body: Any, *, status: int = 200, headers: Mapping[str, str] = {}) -> TestResponse:
+        return self._send("PUT", path, body, status, headers)
+
     def delete(self, path: str, *, status: int = 200, headers: Mapping[str, str] = {}) -> TestResponse:
         return self._send("DELETE", path, None, status, headers)
 

@@ -8,7 +8,7 @@ from nexus_marketing.services import campaign_forms
 READ_ONLY = frozenset(
     {
         "id", "tenant_id", "status", "stage", "status_reason", "version", "campaign_key", "external_id", "counters",
-        "budget_minor", "spent", "revenue", "approved_by", "starts_at", "started_at", "completed_at", "created_at",
+        "budget_minor", "spent", "revenue", "approved_by", "starts_at", "next_run_at", "started_at", "completed_at", "created_at",
         "updated_at",
     }
 )  # fmt: skip
@@ -19,6 +19,10 @@ LAUNCH: Schema = {
     **ACTION,
     "preflight_id": {"type": "id", "check_with": "id"},
     "tolerance": {"type": "number", "min": 0, "max": 100},
+}
+NEXT_RUN: Schema = {
+    "at": {"type": "string", "maxlength": 40, "required": True, "nullable": True},
+    "version": VERSION,
 }
 MOVE: Schema = {**ACTION, "action": {"type": "string", "minlength": 1, "maxlength": 64, "required": True}}
 PROMOTE: Schema = {"campaigns": {"type": "list", "required": True, "minlength": 1, "maxlength": 100}}

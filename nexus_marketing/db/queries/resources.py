@@ -203,6 +203,8 @@ CAMPAIGNS = Listing(
         "channel",
         "channels",
         "wait_for",
+        "recurrence",
+        "next_run_at",
         "local_start",
         "priority",
         "obeys_caps",

@@ -65,6 +65,7 @@ BODIES: Mapping[str, Any] = {
     "PATCH /api/v1/campaigns/{id}": {"name": "Eve"},
     "POST /api/v1/campaigns/{id}/moves": {"action": "pause"},
     "POST /api/v1/campaigns/{id}/launch": {},
+    "PUT /api/v1/campaigns/{id}/next-run": {"at": None},
     "POST /api/v1/campaigns/{id}/preflights": {},
     "POST /api/v1/campaigns/{id}/dead-letters/replay": {"state": "failed"},
     "POST /api/v1/campaigns/{id}/dead-letters/accept": {},

@@ -12,7 +12,7 @@ from nexus_marketing.core.errors import ValidationError
 from nexus_marketing.core.pacing.frequency import Period, caps_of
 from nexus_marketing.core.pacing.quiet import quiet_hours_of
 from nexus_marketing.core.pacing.rates import rates_of
-from nexus_marketing.db.models import Delivery, Send
+from nexus_marketing.db.models import Campaign, Delivery, Send
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.services.tenant_settings import check_settings
 from tests.common.factories import make_campaign, make_leads, make_send, make_template
@@ -162,3 +162,31 @@ def test_a_preflight_is_asked_for_looked_at_and_launched_by(client: Client, stra
     body = {"query": graph, "variables": {"id": campaign, "seen": asked["id"]}}
     answer = client.post("/graphql", body, status=200).json
     assert "found problems" in answer["errors"][0]["message"]
+
+
+@pytest.mark.req("FR-P3-006")
+def test_a_recurring_campaign_shows_its_rule_and_its_next_run(client: Client, runtime: Runtime) -> None:
+    rule = {"cron": "0 9 * * mon", "time_zone": "Europe/Berlin", "count": 4}
+    made = client.post("/api/v1/campaigns", {"name": "weekly", "recurrence": rule}).json
+    assert (made["recurrence"], made["next_run_at"]) == (rule, None)
+    path = f"/api/v1/campaigns/{made['id']}/next-run"
+    assert "waits for no run" in client.put(path, {"at": "2026-12-01T09:00:00Z"}, status=409).json["detail"]
+    client.put(path, {}, status=422)
+    client.put(path, {"at": "noon"}, status=422)
+    with runtime.work(client.tenant_id) as ctx:
+        campaign = ctx.session.get_one(Campaign, (client.tenant_id, int(made["id"])))
+        campaign.status, campaign.next_run_at = "active", ctx.now
+    moved = client.put(path, {"at": "2026-12-01T09:00:00Z"}, status=200).json
+    assert moved["next_run_at"].startswith("2026-12-01T09:00:00")
+    assert client.put(path, {"at": None}, status=200).json["next_run_at"].startswith("2026-12-07T08:00:00")
+    asked = "mutation ($i: CreateCampaignInput!) { createCampaign(input: $i) { recurrence nextRunAt } }"
+    body = {"query": asked, "variables": {"i": {"name": "g", "recurrence": rule}}}
+    answer = client.post("/graphql", body, status=200).json["data"]["createCampaign"]
+    assert answer == {"recurrence": rule, "nextRunAt": None}
+    for wrong, where in (
+        ({"cron": "x"}, "recurrence.cron"),
+        ({}, "recurrence.cron"),
+        ({**rule, "count": 0}, "recurrence.count"),
+    ):
+        refused = client.post("/api/v1/campaigns", {"name": "x", "recurrence": wrong}, status=422).json
+        assert [each["path"] for each in refused["errors"]] == [where]

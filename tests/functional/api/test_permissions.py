@@ -107,6 +107,7 @@ TABLE = {
     "POST /api/v1/definitions/{id}/duplicate": "campaigns:write",
     "GET /api/v1/campaigns/{id}/engagements": "engagements:read",
     "GET /api/v1/campaigns/{id}/analytics": "campaigns:read",
+    "PUT /api/v1/campaigns/{id}/next-run": "campaigns:launch",
     "GET /api/v1/campaigns/{id}/preflights/{preflight_id}": "campaigns:read",
     "POST /api/v1/campaigns/{id}/preflights": "campaigns:write",
     "GET /api/v1/campaigns/{id}/dead-letters": "campaigns:read",
