@@ -238,7 +238,16 @@ def explain(
     with context.obj.runtime() as runtime, runtime.work(tenant_id_of(runtime, tenant), OPERATOR, mode="read") as ctx:
         find(ctx.session, Campaign, campaign)
         explained = explain_lead(ctx, _lead_id(ctx, lead), campaign)
-    answer(explained, "\n".join([explained["sentence"], *map(_line, explained["deliveries"])]), as_json=as_json)
+    lines = [explained["sentence"], *map(_line, explained["deliveries"]), *map(_now_line, explained["now"])]
+    answer(explained, "\n".join(lines), as_json=as_json)
+
+
+def _now_line(about: dict[str, Any]) -> str:
+    against = [f"{each['name']} ({each['reason']})" for each in about["checks"] if each["reason"] is not None]
+    if not against:
+        return f"  if it were launched now, by {about['channel']}: nothing stands in the way"
+    when = f"; eligible at {about['eligible_at'].isoformat()}" if about["eligible_at"] else ""
+    return f"  if it were launched now, by {about['channel']}: {', '.join(against)}{when}"
 
 
 def _line(delivery: dict[str, Any]) -> str:

@@ -12,22 +12,35 @@ from redis import Redis, RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from nexus_marketing.cli.session import OPERATOR, AsJson, answer, table
+from nexus_marketing.core.deliveries import SendStatus
 from nexus_marketing.core.errors import NexusError
 from nexus_marketing.db.engines import check_versions
+from nexus_marketing.db.queries.backlog import abandoned_chunks, overdue_retries, stopped_sends, waiting_chunks
 from nexus_marketing.db.queries.clock import database_now
 from nexus_marketing.db.queries.completion import broken_invariants
 from nexus_marketing.db.queries.tenants import list_tenants
+from nexus_marketing.db.queries.timers import dead_timers
 from nexus_marketing.db.queries.workers import seconds_since_worker
 from nexus_marketing.db.upgrade import require_current
 from nexus_marketing.runtime import Runtime, new_blob_key
 
 _SILENCE_SECONDS = 90.0
 _SKEW_SECONDS = 2.0
+#: A send that waits longer than this for somebody to take it up is told of.
+_WAIT_SECONDS = 600.0
+#: What helps a send that stopped itself, by how its reason begins.
+_REMEDIES = {
+    "sender_refused": "Sender refused: mend login, quota or policy with the provider, then resume the campaign.",
+    "too_many_bounces": "Too many bounces: see where these addresses come from before you resume the campaign.",
+    "too_many_errors": "Too many errors: see what the receiving servers answer (dead letters), then resume the campaign.",
+    "plugin_missing": "Plugin missing: install the channel and name it in nexus.includes of every worker, then resume.",
+    "cannot be planned": "Cannot be planned: mend the segment's rule, then resume the campaign.",
+}
 _ESSENTIAL = ("database", "revision", "clock", "send ledger")
 
 
 def doctor(context: typer.Context, *, as_json: AsJson = False) -> None:
-    """Check versions, database, schema, workers, Redis, mail relay and clock; exit 1 if sending cannot work."""
+    """Check versions, database, schema, workers, queues, Redis, mail relay and clock; exit 1 if sending cannot work."""
     with context.obj.runtime() as runtime:
         checks: dict[str, Callable[[Runtime], str]] = {
             "versions": _versions,
@@ -39,6 +52,11 @@ def doctor(context: typer.Context, *, as_json: AsJson = False) -> None:
             "redis": _redis,
             "blobs": _blobs,
             "send ledger": _ledger,
+            "queue": _queue,
+            "retries": _retries,
+            "leases": _leases,
+            "sends": _stopped,
+            "timers": _timers,
             "mail": partial(_mail, context.obj.settings().get("nexus.catcher_dir", "")),
         }
         rows = [_examined(name, check, runtime) for name, check in checks.items()]
@@ -113,6 +131,67 @@ def _ledger(runtime: Runtime) -> str:
     if broken:
         raise OSError(f"broken: {', '.join(broken)}; keep the database as it is and report this")
     return "every invariant holds"
+
+
+def _queue(runtime: Runtime) -> str:
+    with runtime.work(None, OPERATOR, mode="read") as ctx:
+        found = waiting_chunks(ctx.session)
+    if not found.chunks:
+        return "nothing waits"
+    said = f"{found.chunks} chunks of {found.sends} sends wait, the oldest send is {_span(found.seconds)} old"
+    if found.seconds > _WAIT_SECONDS:
+        raise OSError(f"{said}: start more workers, or raise the tenant's send_rates if they hold it")
+    return said
+
+
+def _retries(runtime: Runtime) -> str:
+    with runtime.work(None, OPERATOR, mode="read") as ctx:
+        found = overdue_retries(ctx.session)
+    if not found.rows or found.seconds < _SILENCE_SECONDS:
+        return "none is overdue"
+    raise OSError(f"{found.rows} are overdue, the first for {_span(found.seconds)}: start more workers")
+
+
+def _leases(runtime: Runtime) -> str:
+    with runtime.work(None, OPERATOR, mode="read") as ctx:
+        count = abandoned_chunks(ctx.session)
+    if count:
+        raise OSError(f"{count} chunks were left by workers that died and nobody took them up: start a worker")
+    return "every chunk is held by a worker or free"
+
+
+def _stopped(runtime: Runtime) -> str:
+    with runtime.work(None, OPERATOR, mode="read") as ctx:
+        rows = stopped_sends(ctx.session)
+    if not rows:
+        return "none stopped by itself"
+    named = [
+        f"campaign {row.campaign_id} of tenant {row.tenant_id} by {row.channel} ({row.status}: {row.status_reason})"
+        for row in rows[:3]
+    ]
+    remedies = dict.fromkeys(_remedy(row.status, row.status_reason) for row in rows)
+    raise OSError(f"{len(rows)} stopped by themselves: {'; '.join(named)}. {' '.join(remedies)}")
+
+
+def _remedy(status: str, reason: str) -> str:
+    if status == SendStatus.MISSED:
+        return "Missed: no worker began in time; resume the campaign if it is still wanted, cancel it if not."
+    known = next((said for begins, said in _REMEDIES.items() if reason.startswith(begins)), None)
+    return known or "Mend what the reason says, then resume the campaign."
+
+
+def _timers(runtime: Runtime) -> str:
+    with runtime.work(None, OPERATOR, mode="read") as ctx:
+        dead = dead_timers(ctx.session, 20)
+    if not dead:
+        return "none was given up"
+    first = dead[0]
+    said = f"the first is {first.type} {first.key} of tenant {first.tenant_id}: {first.error}"
+    raise OSError(f"{len(dead)} were given up after many tries; {said}. Mend that; what they were for is not done")
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
 def _mail(catcher_dir: str, runtime: Runtime) -> str:

@@ -15,14 +15,14 @@ from nexus_marketing.core.pacing.rates import RESERVED, RateLimit
 from nexus_marketing.core.preflight import PreflightStatus, Tally
 from nexus_marketing.db.models import Campaign, Preflight, Send
 from nexus_marketing.db.queries.launching import message_and_sender
-from nexus_marketing.db.queries.preflights import audience_piece
+from nexus_marketing.db.queries.preflights import audience_piece, one_of_audience
 from nexus_marketing.db.tenancy import find, open_session
 from nexus_marketing.delivery.composing import Composer, load_content
-from nexus_marketing.delivery.gate import Gate
+from nexus_marketing.delivery.gate import Check, Gate
 from nexus_marketing.runtime import Runtime
 
-#: Members per transaction; SQLite's one writer keeps others waiting no longer than planning does.
-_PIECE: Final = 1_000
+#: Members per transaction: as long as it lasts a tenant's senders wait for its caps, and on SQLite everybody who writes.
+PIECE: Final = {"postgresql": 500, "sqlite": 200}
 #: The launch that is not there yet comes after every other of its priority.
 _LAST: Final = 2**62
 
@@ -38,18 +38,26 @@ def advance_preflight(runtime: Runtime, tenant_id: int, preflight_id: int) -> bo
             _end(row, runtime, PreflightStatus.FAILED, "The campaign was changed meanwhile: ask again.")
             return False
         legs = legs_of(campaign.channel, campaign.template_id, campaign.channels)
-        tallies, last, count = {}, row.cursor, 0
+        tallies, last, count, size = {}, row.cursor, 0, PIECE[runtime.engines.dialect]
         for leg in legs:
             forecast = _Forecast(runtime, session, campaign, leg, row.templates)
             found = row.tallies.get(leg.channel)
             tally = Tally() if found is None else Tally.read(found)
-            last, count = forecast.look(row.cursor, tally)
+            last, count = forecast.look(row.cursor, size, tally)
             tallies[leg.channel] = tally.document()
         row.tallies, row.cursor, row.audience = tallies, last, row.audience + count
-        if count < _PIECE:
+        if count < size:
             _end(row, runtime, PreflightStatus.DONE)
             return False
         return True
+
+
+def trace_lead(
+    runtime: Runtime, session: Session, campaign: Campaign, leg: Leg, template_version: int, lead_id: int
+) -> list[Check]:
+    """What a launch at this moment would ask of one lead by one channel, question by question."""
+    forecast = _Forecast(runtime, session, campaign, leg, {leg.channel: template_version})
+    return forecast.trace(lead_id)
 
 
 def seconds_by_limits(limits: tuple[RateLimit, ...], count: int, *, is_marketing: bool) -> float:
@@ -92,9 +100,9 @@ class _Forecast:
         self.gate = Gate(runtime.keys, content, runtime.rng)
         self.composer = Composer(runtime, content)
 
-    def look(self, cursor: int, tally: Tally) -> tuple[int, int]:
+    def look(self, cursor: int, size: int, tally: Tally) -> tuple[int, int]:
         """Count the next piece; answers the last lead and how many there were."""
-        piece = audience_piece(self.session, self.segment_id, self.kind, cursor, _PIECE, self.composer.columns)
+        piece = audience_piece(self.session, self.segment_id, self.kind, cursor, size, self.composer.columns)
         rows = {row.seq: row for excluded, row in piece if excluded is None}
         for excluded, _ in piece:
             if excluded is not None:
@@ -114,6 +122,16 @@ class _Forecast:
             else:
                 tally.go(1)
         return (piece[-1][1].lead_id if piece else cursor), len(piece)
+
+    def trace(self, lead_id: int) -> list[Check]:
+        """Every question about one lead."""
+        columns = self.composer.columns
+        excluded, row = one_of_audience(self.session, self.segment_id, self.kind, lead_id, columns)
+        lacks = self._lacks_variable(row)
+        found = self.gate.trace(self.session, row)
+        if excluded == SkipReason.DUPLICATE_ADDRESS:
+            found.insert(1, Check("shared_address", excluded))
+        return [*found, Check("message", SkipReason.MISSING_VARIABLE if lacks else None)]
 
     def _lacks_variable(self, row: Any) -> bool:
         return isinstance(self.composer.compose(row, 0), str)

@@ -34,6 +34,16 @@ class Decided(NamedTuple):
     rates: Sequence[RateLimit]
 
 
+class Check(NamedTuple):
+    """One question of the gate: what stands in the way (nothing: it passes), until when where time mends it."""
+
+    name: str
+    reason: str | None = None
+    until: datetime | None = None
+    #: Of a message that another goes before: which send.
+    code: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Gate:
     """What the gate decides by, for one send."""
@@ -45,12 +55,7 @@ class Gate:
 
     def decide(self, session: Session, rows: Sequence[Recipient]) -> "Decided":
         """Split a chunk's recipients into those who may be written to and those settled, or held for later."""
-        # Addresses may have changed since this recipient was last here.
-        self.known.clear()
-        hashed = self.keys.address_hashes(
-            self.content.tenant_id, [row.address_norm for row in rows if row.address_norm]
-        )
-        self.known.update(zip([row.seq for row in rows if row.address_norm], hashed, strict=True))
+        self._know(rows)
         policy = _policy(session)
         is_marketing = self.content.message_class is MessageClass.MARKETING
         reasons = self._reasons(session, rows, policy if is_marketing else None)
@@ -63,11 +68,39 @@ class Gate:
             passing = [row for row in passing if row.seq not in waiting] if waiting else passing
         return Decided(passing, settled, rates_of(policy.settings, self.content.channel))
 
+    def trace(self, session: Session, row: Recipient) -> list["Check"]:
+        """Everything that the gate asks of one recipient, each question with its answer, whatever the others say."""
+        self._know([row])
+        policy = _policy(session)
+        is_marketing = self.content.message_class is MessageClass.MARKETING
+        lacks = self.content.needs_address and not row.address_norm
+        found = [
+            Check("address", SkipReason.NO_ADDRESS if lacks else None),
+            Check("suppression", SkipReason.SUPPRESSED if self._suppressed(session) else None),
+        ]
+        if is_marketing:
+            found.append(Check("consent", self._without_consent(session, [row], policy.consent).get(row.seq)))
+        for name, held, until in self._holding(policy, is_marketing=is_marketing).trace(session, row):
+            code = None if held is None or held.code is None else held.code
+            found.append(Check(name, None if held is None else str(held.reason), until, code))
+        return found
+
+    def _know(self, rows: Sequence[Recipient]) -> None:
+        """Addresses may have changed since these recipients were last here."""
+        self.known.clear()
+        hashed = self.keys.address_hashes(
+            self.content.tenant_id, [row.address_norm for row in rows if row.address_norm]
+        )
+        self.known.update(zip([row.seq for row in rows if row.address_norm], hashed, strict=True))
+
     def _held(
         self, session: Session, rows: Sequence[Recipient], policy: "_Policy", *, is_marketing: bool
     ) -> list[Settlement]:
+        return self._holding(policy, is_marketing=is_marketing).decide(session, rows)
+
+    def _holding(self, policy: "_Policy", *, is_marketing: bool) -> Holding:
         content, settings = self.content, policy.settings
-        holding = Holding(
+        return Holding(
             quiet_hours=quiet_hours_of(settings, content.channel) if is_marketing else (),
             caps=caps_of(settings) if is_marketing and content.obeys_caps else (),
             local_start=content.local_start,
@@ -78,7 +111,6 @@ class Gate:
             now=policy.now,
             rng=self.rng,
         )
-        return holding.decide(session, rows)
 
     def hashes(self, rows: Sequence[Recipient]) -> dict[int, bytes]:
         """Keyed hashes of the addresses of recipients that passed, by ``seq``: each window asks for them once more."""

@@ -5,7 +5,7 @@ message at all is settled with the reason.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from random import Random
 from zoneinfo import ZoneInfo
@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy.orm import Session
 
 from nexus_marketing.core.deliveries import DeliveryState, HoldReason, SkipReason
-from nexus_marketing.core.pacing.frequency import Answer, Cap, Rank, Room, Use, room_for
+from nexus_marketing.core.pacing.frequency import Answer, Cap, OnCap, Rank, Room, Use, room_for
 from nexus_marketing.core.pacing.quiet import Quiet, QuietHours, quiet_now
 from nexus_marketing.core.pacing.zones import zone_of, zones_of
 from nexus_marketing.db.queries.caps import Targeting, lock_caps, other_targetings
@@ -21,6 +21,7 @@ from nexus_marketing.db.queries.deliveries import Recipient, Settlement
 
 #: How soon somebody is looked at again whom another send goes before.
 _OUTRANKED_SECONDS = 60.0
+_EVER = timedelta(days=36_500)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,25 @@ class Holding:
         if self.caps:
             held |= self._capped(session, [row for row in rows if row.seq not in held])
         return list(held.values())
+
+    def trace(self, session: Session, row: Recipient) -> list[tuple[str, Settlement | None, datetime | None]]:
+        """Each question, what it says of one recipient, and when it will say so no more."""
+        found = [
+            ("local_start", self._before_start([row]).get(row.seq)),
+            ("quiet_hours", self._in_quiet_hours([row]).get(row.seq)),
+            ("caps", self._capped(session, [row]).get(row.seq) if self.caps else None),
+        ]
+        # Who is left out because of a cap may be written to again when there is room.
+        patient = replace(self, caps=[replace(cap, on_cap=OnCap.DEFER, defer_max=_EVER) for cap in self.caps])
+        room = patient._capped(session, [row]).get(row.seq) if self.caps else None  # noqa: SLF001 - of this class
+        return [
+            (name, held, self._until(room if name == "caps" and held is not None else held)) for name, held in found
+        ]
+
+    def _until(self, held: Settlement | None) -> datetime | None:
+        if held is None or held.due_in_seconds is None:
+            return None
+        return self.now + timedelta(seconds=held.due_in_seconds)
 
     def _before_start(self, rows: Sequence[Recipient]) -> dict[int, Settlement]:
         if self.local_start is None:

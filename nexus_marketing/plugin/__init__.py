@@ -23,7 +23,21 @@ from nexus_marketing.core.campaigns import (
     read_state,
     state_document,
 )
-from nexus_marketing.core.contracts import AdoptingStorage, DeferringStorage, DefinitionSource, Storage
+from nexus_marketing.core.contracts import (
+    AddressKind,
+    AdoptingStorage,
+    Capabilities,
+    Channel,
+    ChannelSession,
+    Content,
+    DeferringStorage,
+    DefinitionSource,
+    Journal,
+    Outcome,
+    OutcomeKind,
+    Storage,
+    Submission,
+)
 from nexus_marketing.core.errors import (
     ConfigurationError,
     Conflict,
@@ -47,12 +61,14 @@ from nexus_marketing.core.events import (
     CampaignPaused,
     CampaignResumed,
     CampaignStarted,
+    ChannelsJoined,
     Event,
 )
 from nexus_marketing.core.hub import subscribe
 from nexus_marketing.core.memory import MemoryStorage
 
 __all__ = [
+    "AddressKind",
     "AdoptingStorage",
     "CampaignCancelled",
     "CampaignCompleted",
@@ -68,21 +84,30 @@ __all__ = [
     "CampaignStarted",
     "CampaignState",
     "CampaignStatus",
+    "Capabilities",
+    "Channel",
+    "ChannelSession",
+    "ChannelsJoined",
     "ConfigurationError",
     "Conflict",
+    "Content",
     "Decision",
     "DeferringStorage",
     "DefinitionSource",
     "Event",
     "HistoryEntry",
     "HistoryPage",
+    "Journal",
     "MemoryStorage",
     "NexusError",
     "NotFound",
+    "Outcome",
+    "OutcomeKind",
     "Problem",
     "StaleVersion",
     "Storage",
     "StorageUnsupported",
+    "Submission",
     "TransitionRefused",
     "Unavailable",
     "ValidationError",

@@ -1,13 +1,21 @@
 """Why somebody got a message or did not, read from the ledger (BEHAVIOUR.md 5.2)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import select
 
 from nexus_marketing.core.deliveries import DeliveryState, HoldReason, SkipReason
-from nexus_marketing.db.models import Delivery, SegmentMember, Send
+from nexus_marketing.core.fan_out import legs_of
+from nexus_marketing.db.models import Campaign, Delivery, SegmentMember, Send, Template
+from nexus_marketing.db.tenancy import find
+from nexus_marketing.delivery.forecast import trace_lead
+from nexus_marketing.delivery.gate import Check
 from nexus_marketing.runtime import Context
+
+#: Why somebody is not in the audience.
+NOT_A_MEMBER: Final = "not_a_member"
 
 _STATES: Final[Mapping[str, str]] = {
     DeliveryState.PLANNED: "The message is planned and has not been handed over yet.",
@@ -46,13 +54,16 @@ _HOLDS: Final[Mapping[str, str]] = {
 
 
 def explain_lead(ctx: Context, lead_id: int, campaign_id: int) -> dict[str, Any]:
-    """What became of a lead in a campaign.
+    """What became of a lead in a campaign, and what would if it were launched now.
 
     Returns:
         ``sentence`` (for people, about the newest send) and ``deliveries``: per send ``send_id``,
         ``seq``, ``channel``, ``state``, ``reason``, ``attempts``, ``provider_code``, ``settled_at``
-        and ``due_at``, newest first.
+        and ``due_at``, newest first. ``now``: for each channel that the campaign could go out by, ``checks`` (every
+        question of the gate with ``reason``, empty where it passes, and ``until`` where time mends it), and
+        ``eligible_at``: now, when the last of them passes, or never unless somebody does something (``null``).
     """
+    campaign = find(ctx.session, Campaign, campaign_id)
     rows = ctx.session.execute(
         select(Delivery, Send.status)
         .join(Send, (Send.tenant_id == Delivery.tenant_id) & (Send.id == Delivery.send_id))
@@ -62,7 +73,43 @@ def explain_lead(ctx: Context, lead_id: int, campaign_id: int) -> dict[str, Any]
     names = ("send_id", "seq", "channel", "state", "reason", "attempts", "provider_code", "settled_at", "due_at")
     deliveries = [{name: getattr(row.Delivery, name) for name in names} for row in rows]
     sentence = _sentence(rows[0].Delivery) if rows else _never_planned(ctx, lead_id, campaign_id)
-    return {"lead_id": str(lead_id), "campaign_id": str(campaign_id), "sentence": sentence, "deliveries": deliveries}
+    return {
+        "lead_id": str(lead_id),
+        "campaign_id": str(campaign_id),
+        "sentence": sentence,
+        "deliveries": deliveries,
+    } | {"now": _now(ctx, campaign, lead_id)}
+
+
+def _now(ctx: Context, campaign: Campaign, lead_id: int) -> list[dict[str, Any]]:
+    if campaign.segment_id is None:
+        return []
+    is_member = ctx.session.get(SegmentMember, (ctx.tenant_id, campaign.segment_id, lead_id)) is not None
+    audience = Check("audience", None if is_member else NOT_A_MEMBER)
+    found = []
+    for leg in legs_of(campaign.channel, campaign.template_id, campaign.channels):
+        template = None if leg.template_id is None else ctx.session.get(Template, (ctx.tenant_id, leg.template_id))
+        channel = ctx.runtime.channels.get(leg.channel)
+        if template is None or channel is None or template.type != channel.capabilities.template_type:
+            continue  # a launch is refused
+        checks = [audience, *trace_lead(ctx.runtime, ctx.session, campaign, leg, template.version, lead_id)]
+        found.append(
+            {
+                "channel": leg.channel,
+                "eligible_at": _eligible_at(ctx, checks),
+                "checks": [each._asdict() for each in checks],
+            }
+        )
+    return found
+
+
+def _eligible_at(ctx: Context, checks: Sequence[Check]) -> datetime | None:
+    """When every check passes, as far as time alone decides it."""
+    held = [each for each in checks if each.reason is not None]
+    moments = [each.until for each in held if each.until is not None]
+    if len(moments) < len(held):
+        return None
+    return max(moments, default=ctx.now)
 
 
 def _sentence(row: Delivery) -> str:

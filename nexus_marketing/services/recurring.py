@@ -16,7 +16,7 @@ from nexus_marketing.services.timers import cancel_timer, set_timer
 #: The timer of a campaign's next run.
 TYPE: Final = "campaign.run"
 #: What runs are counted by, and what the history calls them.
-RUN: Final = "run"
+RUN: Final = "run_begun"
 SKIPPED: Final = "run_skipped"
 
 

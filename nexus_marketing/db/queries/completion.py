@@ -57,11 +57,15 @@ def reopen_orphans(session: Session, send_ids: Sequence[int]) -> Counter[int]:
 _COMPLETE = """
 UPDATE marketing_sends SET status = 'completed', finished_at = nexus_now()
 WHERE tenant_id = :tenant_id AND id IN ({ids}) AND status = 'running'
+  AND NOT EXISTS (SELECT 1 FROM marketing_delivery_chunks c
+                  WHERE c.tenant_id = :tenant_id AND c.send_id = marketing_sends.id AND c.closed_at IS NULL)
+  AND NOT EXISTS (SELECT 1 FROM marketing_deliveries d
+                  WHERE d.tenant_id = :tenant_id AND d.send_id = marketing_sends.id AND d.due_at IS NOT NULL)
 """
 
 
 def complete_sends(session: Session, send_ids: Sequence[int]) -> int:
-    """Finish sends; answers how many of them nobody had moved."""
+    """Finish sends that have nothing left now that they are locked: what was replayed meanwhile goes on."""
     done = run(session, _COMPLETE.format(ids=ids_of(session)), {"ids": as_ids(send_ids)}, writes=True)
     return int(done.rowcount)  # type: ignore[attr-defined]
 

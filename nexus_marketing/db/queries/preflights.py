@@ -1,6 +1,6 @@
 """SQL of pre-flights: pieces of an audience as a send would meet it, without a ledger."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Row
@@ -16,11 +16,15 @@ _MEMBERS = {"members": "marketing_segment_members", "of": "segment_id"}
 _PIECE = """
 SELECT {excluded} AS excluded, row_number() OVER (ORDER BY m.lead_id) AS seq, m.lead_id, 0 AS attempts, NULL AS mark,
   {address}, l.country, l.time_zone{columns}
-FROM (SELECT lead_id FROM marketing_segment_members
-      WHERE tenant_id = :tenant_id AND segment_id = :source AND lead_id > :cursor ORDER BY lead_id LIMIT :size) AS m
+FROM ({who}) AS m
 {lead}
 ORDER BY m.lead_id
 """
+_NEXT = """
+SELECT lead_id FROM marketing_segment_members
+WHERE tenant_id = :tenant_id AND segment_id = :source AND lead_id > :cursor ORDER BY lead_id LIMIT :size
+"""
+_ONE = "SELECT CAST(:lead_id AS bigint) AS lead_id"
 _LEAD_PG = """CROSS JOIN LATERAL (
   SELECT e.* FROM marketing_leads e WHERE e.tenant_id = :tenant_id AND e.id = m.lead_id OFFSET 0) AS l"""
 _LEAD_SQLITE = "CROSS JOIN marketing_leads l ON l.tenant_id = :tenant_id AND l.id = m.lead_id"
@@ -30,14 +34,28 @@ def audience_piece(
     session: Session, segment_id: int, kind: AddressKind, cursor: int, size: int, columns: Sequence[str]
 ) -> list[tuple[str | None, Recipient]]:
     """The next members after a lead: why planning would leave each out, or nothing; and the recipient it would be."""
+    return _recipients(session, _NEXT, kind, columns, {"source": segment_id, "cursor": cursor, "size": size})
+
+
+def one_of_audience(
+    session: Session, segment_id: int, kind: AddressKind, lead_id: int, columns: Sequence[str]
+) -> tuple[str | None, Recipient]:
+    """The same of one lead, a member or not."""
+    values = {"source": segment_id, "lead_id": lead_id}
+    return _recipients(session, _ONE, kind, columns, values)[0]
+
+
+def _recipients(
+    session: Session, who: str, kind: AddressKind, columns: Sequence[str], values: Mapping[str, Any]
+) -> list[tuple[str | None, Recipient]]:
     wanted = "".join(f", {LEAD_COLUMNS[name]} AS x_{name}" for name in columns)
     statement = _PIECE.format(
+        who=who,
         excluded=EXCLUDED[kind].format(**_MEMBERS),
         address=ADDRESSES[kind],
         columns=wanted,
         lead=_LEAD_PG if is_postgresql(session) else _LEAD_SQLITE,
     )
-    values = {"source": segment_id, "cursor": cursor, "size": size}
     own = len(Recipient._fields)
     return [
         (row[0], Recipient._make((*row[1:own], row[own:]))) for row in run(session, statement, values, writes=False)

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from typer.testing import CliRunner
 from nexus_marketing.cli.app import app
 from nexus_marketing.core.api_keys import parse_key
 from nexus_marketing.core.deliveries import DeliveryState, SkipReason
-from nexus_marketing.db.models import ChannelAccount, Delivery, Lead, Send
+from nexus_marketing.db.models import ChannelAccount, Delivery, DeliveryChunk, Lead, Send, Timer
 from nexus_marketing.services.scores import create_score, publish_score
 from nexus_marketing.services.templates import create_template
 from tests.common.factories import make_campaign, make_leads, make_segment, make_send, make_template
@@ -270,6 +271,9 @@ def test_a_preflight_is_shown_and_held_to(ask, cli, runtime, tenant):
     said = cli("campaigns", "preflight", *here)[1]
     assert "3 people in the audience" in said
     assert "1 skipped: no_address" in said
+    about = ("explain", "-t", "acme", "--campaign", here[0], "--lead")
+    assert "by email: address (no_address)" in cli(*about, str(leads[0]))[1]
+    assert "by email: nothing stands in the way" in cli(*about, str(leads[1]))[1]
     assert cli("campaigns", "launch", *here, "--preflight", "999")[0] == 1
     assert ask("campaigns", "launch", *here, "--preflight", found["id"])["status"] == "active"
     broken = [str(make_campaign(runtime, tenant, "broken")), "-t", "acme"]
@@ -325,6 +329,41 @@ def test_doctor_finds_what_is_missing(ask, tenant):
     assert checks["workers"][0] == checks["mail"][0] == "warning"
     assert checks["send ledger"] == ("ok", "every invariant holds")
     assert "start `nexus-marketing worker`" in checks["workers"][1]
+
+
+def test_doctor_explains_what_stands_still(ask, runtime, tenant):
+    quiet = {row["part"]: (row["status"], row["finding"]) for row in ask("doctor")["checks"]}
+    parts = ("queue", "retries", "leases", "sends", "timers")
+    assert {quiet[part][0] for part in parts} == {"ok"}
+    campaign, template = make_campaign(runtime, tenant), make_template(runtime, tenant)
+    leads = make_leads(runtime, tenant, 3)
+    old = datetime(2026, 1, 1, tzinfo=UTC)
+    late = make_send(runtime, tenant, campaign, template, leads, created_at=old)
+    left = make_send(runtime, tenant, campaign, template, leads, campaign_version=2, created_at=old)
+    said = "sender_refused: 535 authentication failed"
+    make_send(runtime, tenant, campaign, template, campaign_version=3, status="paused", status_reason=said)
+    make_send(
+        runtime, tenant, campaign, template, campaign_version=4, status="missed", status_reason="planned_too_late"
+    )
+    with runtime.work(tenant, role="owner") as ctx:
+        ctx.session.execute(update(Delivery).where(Delivery.send_id == late, Delivery.seq == 1).values(due_at=old))
+        ctx.session.execute(update(DeliveryChunk).where(DeliveryChunk.send_id == left).values(lease_until=old))
+        dead = {
+            "status": "dead",
+            "type": "campaign.run",
+            "key": "7",
+            "trigger_at": old,
+            "payload": {},
+            "error": "broken",
+        }
+        ctx.session.add(Timer(**dead, created_at=old))
+    found = {row["part"]: (row["status"], row["finding"]) for row in ask("doctor")["checks"]}
+    assert {found[part][0] for part in parts} == {"warning"}
+    assert "start more workers" in found["queue"][1]
+    assert "1 are overdue" in found["retries"][1]
+    assert "start a worker" in found["leases"][1]
+    assert all(word in found["sends"][1] for word in ("sender_refused: 535", "mend login", "no worker began in time"))
+    assert "campaign.run 7" in found["timers"][1]
 
 
 def test_a_worker_turns_once(ask, runtime, tenant):

@@ -93,6 +93,27 @@ class TestAllOfThem:
         assert stage.states()["sms"] == Counter({"accepted": 39, "skipped(suppressed)": 1})
         assert stage.states()["email"] == Counter({"accepted": 40})
 
+    def test_a_lead_without_any_address_is_reached_where_none_is_needed(self, stage):
+        with stage.runtime.work(stage.tenant_id) as ctx:
+            lead = ctx.session.scalars(select(Lead).order_by(Lead.id)).first()
+            lead.email = lead.email_norm = lead.phone = None
+            lead.external_id = "crm-1"
+        stage.launch("email", "push")
+        stage.work()
+        assert stage.states() == {
+            "email": Counter({"accepted": 19, "skipped(no_address)": 1}),
+            "push": Counter(accepted=20),
+        }
+
+    def test_an_audience_without_any_address_is_reached_where_none_is_needed(self, stage):
+        with stage.runtime.work(stage.tenant_id) as ctx:
+            for lead in ctx.session.scalars(select(Lead)):
+                lead.email = lead.email_norm = lead.phone = None
+                lead.external_id = f"crm-{lead.id}"
+        stage.launch("push")
+        stage.work()
+        assert stage.states() == {"push": Counter(accepted=20)}
+
     def test_its_channels_are_one_use_of_a_cap(self, stage):
         stage.launch("email", "sms", "push")
         stage.work()

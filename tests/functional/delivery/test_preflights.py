@@ -1,6 +1,7 @@
 """What a pre-flight says is what a launch does; and a launch is held to what was seen."""
 
 from collections import Counter
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from nexus_marketing.db.models import Lead, Preflight, Tenant
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.delivery import forecast
 from nexus_marketing.services.campaigns import create_campaign, move_campaign, update_campaign
+from nexus_marketing.services.explanations import explain_lead
 from nexus_marketing.services.preflights import (
     MOST_WAITING,
     check_preflight,
@@ -88,7 +90,7 @@ class TestItIsWhatALaunchDoes:
         campaign_id = draft(mixed, "email", "sms")
         first = asked(mixed, campaign_id)
         mixed.work()
-        monkeypatch.setattr(forecast, "_PIECE", 3)
+        monkeypatch.setitem(forecast.PIECE, mixed.runtime.engines.dialect, 3)
         second = asked(mixed, campaign_id)
         mixed.work()
         answers = [seen(mixed, each)["channels"] for each in (first, second)]
@@ -234,3 +236,67 @@ class TestWhatStandsInTheWay:
             asked(stage, campaign_id)
         stage.work()
         asked(stage, campaign_id)
+
+
+class TestWhyOne:
+    """The same questions about one lead, each with its answer and when it will be another one."""
+
+    def now(self, stage: Stage, number: int) -> dict[str, dict[str, Any]]:
+        with stage.runtime.work(stage.tenant_id, mode="read") as ctx:
+            found = explain_lead(ctx, stage.lead_ids[number], stage.campaign_id)["now"]
+        return {each["channel"]: each for each in found}
+
+    def against(self, about: dict[str, Any]) -> dict[str, str]:
+        return {each["name"]: each["reason"] for each in about["checks"] if each["reason"] is not None}
+
+    def test_each_question_is_answered_whatever_the_others_say(self, mixed, database_time):
+        database_time.set_to(NOW)
+        draft(mixed, "email", "sms", "push")
+        with mixed.runtime.work(mixed.tenant_id) as ctx:
+            suppress(ctx, "person6@example.org", reason="unsubscribed", source="test", channel="email")
+        everything = [each["name"] for each in self.now(mixed, 15)["email"]["checks"]]
+        assert everything == [
+            "audience",
+            "address",
+            "suppression",
+            "consent",
+            "local_start",
+            "quiet_hours",
+            "caps",
+            "message",
+        ]
+        assert self.against(self.now(mixed, 15)["email"]) == {}
+        assert self.now(mixed, 15)["email"]["eligible_at"] == NOW
+        assert self.against(self.now(mixed, 0)["email"]) == {"address": "no_address"}
+        assert self.against(self.now(mixed, 5)["email"]) == {"suppression": "suppressed"}
+        assert self.against(self.now(mixed, 3)["sms"]) == {"shared_address": "duplicate_address"}
+        assert self.against(self.now(mixed, 4)["sms"]) == {"consent": "consent_missing"}
+        assert self.against(self.now(mixed, 9)["sms"]) == {"consent": "objected"}
+        assert self.now(mixed, 9)["sms"]["eligible_at"] is None
+        assert self.against(self.now(mixed, 9)["email"]) == {}
+
+    def test_what_time_mends_says_when(self, stage, runtime, database_time):
+        database_time.set_to(NOW)
+        with runtime.work(None, role="owner") as ctx:
+            rules = {"quiet_hours": [{"from": "08:00", "to": "18:00", "spread": "1 second"}]}
+            ctx.session.execute(update(Tenant).values(settings=rules))
+        draft(stage, "email")
+        about = self.now(stage, 5)["email"]
+        assert self.against(about) == {"quiet_hours": "quiet_hours"}
+        assert about["eligible_at"] - NOW == pytest.approx(timedelta(hours=8), abs=timedelta(minutes=1))
+
+    def test_who_had_enough_may_be_written_to_tomorrow(self, stage, database_time):
+        database_time.set_to(NOW)
+        stage.launch("push")
+        stage.work()
+        draft(stage, "push")
+        about = self.now(stage, 5)["push"]
+        assert self.against(about) == {"caps": "cap"}
+        assert about["eligible_at"].isoformat() == "2026-03-03T00:00:00+00:00"
+
+    def test_who_is_not_in_the_audience_is_told_so(self, stage, runtime, tenant):
+        draft(stage, "push")
+        (stranger,) = make_leads(runtime, tenant, 1, first=700)
+        stage.lead_ids.append(stranger)
+        about = self.now(stage, -1)["push"]
+        assert (self.against(about), about["eligible_at"]) == ({"audience": "not_a_member"}, None)

@@ -70,7 +70,7 @@ class TestRuns:
         weekly.go_on(days=1)
         assert (weekly.accepted(), weekly.next_run(), weekly.timers()) == (60, None, 0)
         assert weekly.stage.campaign().status == "completed"
-        assert weekly.stage.history() == ["created", "launch", "run", "run", "run", "complete"]
+        assert weekly.stage.history() == ["created", "launch", *["run_begun"] * 3, "complete"]
         weekly.go_on(days=3)
         assert weekly.accepted() == 60
 

@@ -1,0 +1,56 @@
+"""What waits and what stands still, over all tenants: looked at by ``doctor``, not by workers."""
+
+from typing import Any
+
+from sqlalchemy import Row
+from sqlalchemy.orm import Session
+
+from nexus_marketing.db.queries.rowsets import is_postgresql
+from nexus_marketing.db.tenancy import run_for_all
+
+_AGE_PG = "EXTRACT(EPOCH FROM nexus_now() - min({moment}))"
+_AGE_SQLITE = "(julianday(nexus_now()) - julianday(min({moment}))) * 86400"
+_WAITING = """
+SELECT count(DISTINCT s.id) AS sends, count(*) AS chunks, {age} AS seconds FROM marketing_sends s
+JOIN marketing_delivery_chunks c ON c.tenant_id = s.tenant_id AND c.send_id = s.id
+WHERE s.status = 'running' AND c.closed_at IS NULL AND c.lease_until IS NULL
+"""
+_OVERDUE = """
+SELECT count(*) AS rows, {age} AS seconds FROM marketing_sends s
+JOIN marketing_deliveries d ON d.tenant_id = s.tenant_id AND d.send_id = s.id
+WHERE s.status = 'running' AND d.state = 'planned' AND d.due_at <= nexus_now()
+"""
+_ABANDONED = """
+SELECT count(*) FROM marketing_delivery_chunks
+WHERE closed_at IS NULL AND lease_until IS NOT NULL AND lease_until < nexus_after(-60)
+"""
+_STOPPED = """
+SELECT s.tenant_id, s.id, s.campaign_id, s.channel, s.status, s.status_reason FROM marketing_sends s
+WHERE s.status IN ('paused', 'missed', 'failed') AND s.status_reason IS NOT NULL
+ORDER BY s.id DESC LIMIT 20
+"""
+
+
+def waiting_chunks(session: Session) -> Row[Any]:
+    """How many running sends have how many chunks that nobody holds, and the age in seconds of the oldest send."""
+    return run_for_all(session, _aged(session, _WAITING, "s.created_at"), writes=False).one()
+
+
+def overdue_retries(session: Session) -> Row[Any]:
+    """How many recipients are due again and for how many seconds the first of them has been."""
+    return run_for_all(session, _aged(session, _OVERDUE, "d.due_at"), writes=False).one()
+
+
+def abandoned_chunks(session: Session) -> int:
+    """Chunks whose lease was over a minute ago, which workers should have taken up."""
+    return int(run_for_all(session, _ABANDONED, writes=False).scalar_one())
+
+
+def stopped_sends(session: Session) -> list[Row[Any]]:
+    """The last sends that stopped by themselves, with the reason."""
+    return list(run_for_all(session, _STOPPED, writes=False))
+
+
+def _aged(session: Session, statement: str, moment: str) -> str:
+    age = _AGE_PG if is_postgresql(session) else _AGE_SQLITE
+    return statement.format(age=age.format(moment=moment))
