@@ -8,8 +8,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
+
+import psycopg
+from sqlalchemy.exc import DBAPIError
 
 from nexus_marketing.core.campaigns import MessageClass
 from tests.chaos import imports
@@ -75,7 +79,8 @@ class Watch(threading.Thread):
 
     def run(self) -> None:
         while not self._ended.wait(1.0):
-            self.violations += broken(self._dsn)
+            with suppress(psycopg.OperationalError):  # the database is what breaks
+                self.violations += broken(self._dsn)
 
     def finish(self) -> list[str]:
         """Stop and answer what was seen."""
@@ -102,6 +107,27 @@ def worker_kill_embedded(_cluster: PostgresCluster, plan: Plan) -> Verdict:
 def pserve_kill(_cluster: PostgresCluster, plan: Plan) -> Verdict:
     """SIGKILL ``pserve`` itself in embedded mode, its worker thread with it."""
     return _random_kills(None, plan, "pserve_kill", MessageClass.MARKETING, Stage.start_server)
+
+
+def database_restart(cluster: PostgresCluster, plan: Plan) -> Verdict:
+    """Stop PostgreSQL at once, as a crash would, and start it again, under two workers (R09)."""
+
+    def strike(_stage: Stage) -> None:
+        cluster.stop()
+        cluster.start()
+
+    return _outages(cluster, plan, "database_restart", strike)
+
+
+def backends_terminated(cluster: PostgresCluster, plan: Plan) -> Verdict:
+    """End every connection to the database at once, again and again (R09)."""
+
+    def strike(stage: Stage) -> None:
+        database = stage.runtime.engines.worker.url.database
+        with cluster.connect() as connection:
+            connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [database])
+
+    return _outages(cluster, plan, "backends_terminated", strike)
 
 
 def probes(cluster: PostgresCluster, plan: Plan) -> Verdict:
@@ -162,6 +188,56 @@ def _random_kills(
         return _verdict(stage, fault, injected, message_class, slowest, watch.finish())
 
 
+def _outages(cluster: PostgresCluster, plan: Plan, fault: str, strike: Callable[[Stage], None]) -> Verdict:
+    """Workers outlive what happens to the database: nobody starts them again."""
+    rng = random.Random(plan.seed)
+    delay = max(0.002, 16 * plan.faults * 0.9 / plan.audience)
+    with open_stage(cluster, audience=plan.audience, reply_delay_seconds=delay) as stage:
+        launch(stage)
+        watch = Watch(stage.runtime.settings.database_owner_url)
+        watch.start()
+        workers = [stage.start_worker() for _ in range(2)]
+        _wait(lambda: _settled(stage) > 0)
+        injected, slowest = 0, 0.0
+        while injected < plan.faults and _status(stage) != "completed":
+            time.sleep(rng.uniform(0.2, 1.2))
+            strike(stage)
+            injected += 1
+            slowest = max(slowest, _seconds_to_progress(stage))
+        _play_to_the_end(stage)
+        ended = sum(worker.poll() is not None for worker in workers)
+        # Both workers lose what they had on the wire: two windows each may be open, one message a connection on the wire.
+        verdict = _verdict(stage, fault, injected, MessageClass.MARKETING, slowest, watch.finish(), struck=len(workers))
+        if ended:
+            verdict.complaints.append(f"{fault}: {ended} workers did not outlive it")
+        return verdict
+
+
+def _status(stage: Stage) -> str:
+    try:
+        return stage.send_status()
+    except DBAPIError:
+        return "unknown"  # the connection was one of those that broke
+
+
+def _settled(stage: Stage) -> int:
+    try:
+        rows = query(stage.runtime.settings.database_owner_url, _SETTLED)
+    except psycopg.OperationalError:
+        return 0
+    return int(rows[0][0])
+
+
+_SETTLED = "SELECT count(*) FROM marketing_deliveries WHERE state <> 'planned'"
+
+
+def _seconds_to_progress(stage: Stage) -> float:
+    """How long until somebody is written to again."""
+    started, before = time.monotonic(), _settled(stage)
+    _wait(lambda: _settled(stage) > before or _status(stage) == "completed")
+    return time.monotonic() - started
+
+
 def _probe(cluster: PostgresCluster | None, name: str, nth: int, plan: Plan) -> Verdict:
     audience = min(1_200, plan.audience)
     with open_stage(cluster, audience=audience, reply_delay_seconds=0.0) as stage:
@@ -179,7 +255,7 @@ def _probe(cluster: PostgresCluster | None, name: str, nth: int, plan: Plan) -> 
 
 
 def _play_to_the_end(stage: Stage) -> None:
-    _wait(lambda: stage.send_status() == "completed")
+    _wait(lambda: _status(stage) == "completed")
 
 
 def _recovery_seconds(stage: Stage, pid: int) -> float:
@@ -203,12 +279,19 @@ def _wait(condition: Callable[[], bool]) -> bool:
 
 
 def _verdict(
-    stage: Stage, fault: str, injected: int, message_class: MessageClass, recovered: float, violations: list[str]
+    stage: Stage,
+    fault: str,
+    injected: int,
+    message_class: MessageClass,
+    recovered: float,
+    violations: list[str],
+    *,
+    struck: int = 1,
 ) -> Verdict:
     stage.stop_workers()
     facts = _judged(stage)
-    # With its journal on the same host, a killed worker leaves one unknown per connection at most.
-    bound = injected * stage.connections
+    # With its journal on the same host, a worker that is struck leaves one unknown per connection at most.
+    bound = injected * stage.connections * struck
     verdict = Verdict(
         fault=fault,
         injected=injected,
@@ -265,6 +348,8 @@ FAULTS: Mapping[str, Callable[[PostgresCluster, Plan], Verdict]] = {
     "worker_kill_transactional": worker_kill_transactional,
     "worker_kill_embedded": worker_kill_embedded,
     "pserve_kill": pserve_kill,
+    "database_restart": database_restart,
+    "backends_terminated": backends_terminated,
     "probes": probes,
     "import_kill": import_kill,
 }

@@ -16,6 +16,7 @@ from nexus_marketing.core.campaigns import MessageClass
 from nexus_marketing.core.clock import SystemClock
 from nexus_marketing.db.models import ChannelAccount, Lead, Segment, SegmentMember, Send, Tenant
 from nexus_marketing.db.upgrade import upgrade
+from nexus_marketing.plugin.testing import RecordingChannel
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.services.campaigns import create_campaign, move_campaign
 from nexus_marketing.services.templates import create_template
@@ -131,7 +132,7 @@ def _database(stack: ExitStack, cluster: PostgresCluster | None, folder: Path) -
 
 def _channels() -> dict[str, Any]:
     """Launching only asks whether the channel exists; workers build their own."""
-    return {"email": object()}
+    return {"email": RecordingChannel()}
 
 
 @contextmanager
