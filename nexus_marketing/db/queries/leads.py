@@ -62,7 +62,7 @@ def export_table(session: Session, after: int, last: int, segment_id: int | None
 
     Tags are joined by semicolons, and cells that a spreadsheet would run neutralised as by ``services.exports``.
     """
-    cells = _AS_TEXT | {name: neutral_sql(f"l.{name}") for name in WORDS} | {"tags": neutral_sql(_TAGS_JOINED)}
+    cells = _AS_TEXT | {name: neutral_sql(f"l.{name}") for name in WORDS} | {"tags": _TAGS}
     picked = ", ".join(cells.get(name, f"l.{name}") for name in EXPORTED)
     query = f"SELECT {picked} {_source(segment_id)} AND l.id > :after AND l.id <= :last ORDER BY l.id"
     for name, number in (_page(after, segment_id, last=last) | {"tenant_id": tenant_of(session)}).items():
@@ -72,21 +72,25 @@ def export_table(session: Session, after: int, last: int, segment_id: int | None
         return b"".join(copy).decode()
 
 
-#: A list of JSON where a tag has a separator of its own (``core.audience.joined_tags``).
-_TAGS_JOINED = (
-    "CASE WHEN l.tags = '[]' THEN '' ELSE (SELECT CASE WHEN bool_or(t.value ~ '[,;|]|^[[]') THEN CAST(l.tags AS text)"
-    " ELSE string_agg(t.value, ';' ORDER BY t.place) END"
-    " FROM jsonb_array_elements_text(l.tags) WITH ORDINALITY AS t(value, place)) END"
-)
 #: White space as Python's ``\s`` has it, whatever the locale of the database.
 _SPACE = r"[ \t\n\r\f\v\u001c-\u001f\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]*"
 _LIVE = r"[-=+@|%\uff1d\uff0b\uff0d\uff20]"
 
 
 def neutral_sql(cell: str) -> str:
-    """The SQL of a cell that no spreadsheet runs: what begins with a letter or digit is looked at once only."""
+    """The SQL of a cell that no spreadsheet runs: what is empty or begins with a letter or digit is compared only."""
+    first = f'{cell} COLLATE "C"'
+    plain = f"{cell} = '' OR {first} >= 'A' AND {first} < '{{' OR {first} >= '0' AND {first} < ':'"
     live = f"{cell} ~ '^''*{_SPACE}{_LIVE}' AND {cell} !~ '^[-+]?[0-9]+([.][0-9]+)?$'"
-    return f"CASE WHEN {cell} ~ '^[A-Za-z0-9]' OR NOT ({live}) THEN {cell} ELSE '''' || {cell} END"
+    return f"CASE WHEN {plain} THEN {cell} WHEN NOT ({live}) THEN {cell} ELSE '''' || {cell} END"
+
+
+#: A list of JSON where a tag has a separator of its own (``core.audience.joined_tags``).
+_TAGS = f"""CASE WHEN l.tags = '[]' THEN '' ELSE (
+  SELECT {neutral_sql("j.cell")} FROM (
+    SELECT CASE WHEN bool_or(t.value ~ '[,;|]|^[[]') THEN CAST(l.tags AS text)
+                ELSE string_agg(t.value, ';' ORDER BY t.place) END AS cell
+    FROM jsonb_array_elements_text(l.tags) WITH ORDINALITY AS t(value, place) OFFSET 0) AS j) END"""  # noqa: S608 - our own words
 
 
 def _page(after: int, segment_id: int | None, **more: int) -> dict[str, int]:
