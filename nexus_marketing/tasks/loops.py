@@ -57,7 +57,8 @@ from nexus_marketing.telemetry import get_logger
 log = get_logger(__name__)
 
 _PAUSE_AFTER_ERROR_SECONDS = 1.0
-_LOOK_SECONDS = 1.0
+#: Of a turn: what is to be sent must not wait long for those who only look.
+_LOOK_SECONDS = 0.25
 _PARTITIONS_EVERY_SECONDS = 6 * 3600.0
 
 #: What due timers do.
@@ -199,7 +200,7 @@ def _plan_some(runtime: Runtime, row: Row[Any]) -> int:
 
 
 def forecast_waiting(runtime: Runtime) -> int:
-    """Look at the audiences of pre-flights for about a second, at a piece of each in turn; answers how many pieces."""
+    """Look at the audiences of pre-flights for a while, at a piece of each in turn; answers how many pieces."""
     with open_session(runtime.engines.worker, tenant_id=None, mode="read") as session:
         waiting = preflights_waiting(session)
     until, done = time.monotonic() + _LOOK_SECONDS, 0

@@ -82,7 +82,7 @@ ORDER BY m.lead_id
 # and of tables that were filled a moment ago it believes that they are empty and compares every member with every lead (20 s for
 # 20,000). OFFSET 0 keeps PostgreSQL to the lookup.
 _LEAD_PG = """CROSS JOIN LATERAL (
-  SELECT e.email, e.phone FROM marketing_leads e WHERE e.tenant_id = :tenant_id AND e.id = m.lead_id OFFSET 0) AS l"""
+  SELECT e.email, e.phone, e.gone_at FROM marketing_leads e WHERE e.tenant_id = :tenant_id AND e.id = m.lead_id OFFSET 0) AS l"""
 _LEAD_SQLITE = "CROSS JOIN marketing_leads l ON l.tenant_id = :tenant_id AND l.id = m.lead_id"
 _LAST = """
 SELECT max(lead_id) FROM (
@@ -90,6 +90,8 @@ SELECT max(lead_id) FROM (
     WHERE tenant_id = :tenant_id AND {of} = :source AND lead_id > :cursor
     ORDER BY lead_id LIMIT :size) piece
 """
+# Whoever was erased or merged has no address any more; where none is needed it has to be asked.
+_GONE = "CASE WHEN l.gone_at IS NOT NULL THEN 'lead_erased' END"
 # Nobody's mailbox is somebody else's, but telephones are shared: whoever has the lower id gets the message.
 EXCLUDED = {
     AddressKind.EMAIL: "CASE WHEN l.email IS NULL THEN 'no_address' END",
@@ -97,8 +99,8 @@ EXCLUDED = {
          SELECT 1 FROM marketing_leads o CROSS JOIN {members} n
          WHERE o.tenant_id = :tenant_id AND o.phone = l.phone AND o.id < m.lead_id
            AND n.tenant_id = :tenant_id AND n.{of} = :source AND n.lead_id = o.id) THEN 'duplicate_address' END""",
-    AddressKind.URL: "CAST(NULL AS text)",
-    AddressKind.NONE: "CAST(NULL AS text)",
+    AddressKind.URL: _GONE,
+    AddressKind.NONE: _GONE,
 }
 
 

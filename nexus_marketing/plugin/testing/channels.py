@@ -171,7 +171,7 @@ class SocketChannel:
 
     @property
     def capabilities(self) -> Capabilities:
-        """One message on the wire at a time; a message with an id that was seen is not delivered again."""
+        """One message on the wire at a time."""
         return Capabilities(address_kind=self.address_kind, max_in_flight=1)
 
     def validate(self, settings: Mapping[str, Any]) -> None:

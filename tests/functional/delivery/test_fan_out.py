@@ -11,13 +11,15 @@ from sqlalchemy import select
 from nexus_marketing.core.contracts import AddressKind, OutcomeKind
 from nexus_marketing.core.errors import Conflict, ValidationError
 from nexus_marketing.db.models import Lead, SegmentMember, Send
+from nexus_marketing.delivery.planning import SendRef, plan_send
 from nexus_marketing.plugin.testing import RecordingChannel, RecordingServer, SocketChannel
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.services.campaigns import create_campaign, move_campaign, update_campaign
 from nexus_marketing.services.definitions import create_definition, publish_definition
+from nexus_marketing.services.lead_erasure import erase_lead
 from nexus_marketing.services.privacy import suppress, unsubscribe
 from nexus_marketing.services.templates import delete_template
-from nexus_marketing.tasks.loops import plan_waiting, report_ends
+from nexus_marketing.tasks.loops import report_ends
 from tests.common.databases import DatabaseTime
 from tests.common.factories import make_leads
 from tests.functional.delivery.conftest import SENDER, Stage
@@ -28,6 +30,14 @@ pytestmark = pytest.mark.req("US-013", "FR-P2-004", "BR-008", "REL-002", "R21")
 def sent(stage: Stage, channel: str) -> list[str]:
     found: Any = stage.runtime.channels[channel]
     return [each.address for each in found.sent]
+
+
+def plan_first(stage: Stage) -> None:
+    """Freeze the audience of the launch's first channel, and of no other yet."""
+    with stage.runtime.work(stage.tenant_id, mode="read") as ctx:
+        first = ctx.session.scalars(select(Send.id).order_by(Send.id)).first()
+    plan_send(stage.runtime, SendRef(stage.tenant_id, first or 0))
+    assert set(stage.sends().values()) == {"running", "planning"}
 
 
 class TestAllOfThem:
@@ -51,12 +61,21 @@ class TestAllOfThem:
 
     def test_the_audience_is_the_same_for_all(self, stage):
         stage.launch("email", "sms")
-        plan_waiting(stage.runtime)
+        plan_first(stage)
         with stage.runtime.work(stage.tenant_id, role="owner") as ctx:
             for member in ctx.session.scalars(select(SegmentMember).limit(5)):
                 ctx.session.delete(member)
         stage.work()
         assert stage.states() == {"email": Counter(accepted=20), "sms": Counter(accepted=20)}
+
+    def test_who_is_erased_before_the_others_are_planned_gets_nothing(self, stage):
+        stage.launch("email", "push")
+        plan_first(stage)
+        with stage.runtime.work(stage.tenant_id) as ctx:
+            erase_lead(ctx, stage.lead_ids[4])
+        stage.work()
+        assert stage.states()["push"] == Counter({"accepted": 19, "skipped(lead_erased)": 1})
+        assert stage.states()["email"]["accepted"] == 19
 
     def test_a_number_shared_by_two_leads_gets_one_message(self, stage):
         with stage.runtime.work(stage.tenant_id) as ctx:
