@@ -4,7 +4,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
 from uuid import uuid4
 
 from sqlalchemy.exc import DBAPIError
@@ -13,6 +12,7 @@ from nexus_marketing.core.contracts import Channel
 from nexus_marketing.core.deliveries import SendStatus
 from nexus_marketing.core.errors import NexusError
 from nexus_marketing.core.pacing.breaker import Breaker
+from nexus_marketing.core.pacing.turns import Lane, Turns, WaitingSend
 from nexus_marketing.db.models import Send
 from nexus_marketing.db.queries.deliveries import (
     ChunkClaim,
@@ -39,29 +39,6 @@ _TURN_SECONDS = 1.0
 _LIMITED_SECONDS = 30.0
 
 
-Lane = tuple[int, str, str]
-"""Whose rate is used up: tenant, channel, message class."""
-
-
-class WaitingSend(NamedTuple):
-    """A send with work."""
-
-    tenant_id: int
-    send_id: int
-    channel: str
-    message_class: str
-
-    @property
-    def key(self) -> tuple[int, int]:
-        """What names it; also its place in the turn."""
-        return (self.tenant_id, self.send_id)
-
-    @property
-    def lane(self) -> Lane:
-        """Sends of one lane share their rates."""
-        return (self.tenant_id, self.channel, self.message_class)
-
-
 @dataclass(slots=True)
 class Sender:
     """Belongs to one thread: its journal, its prepared sends, its turn among tenants."""
@@ -72,20 +49,26 @@ class Sender:
     _journal: HandOverJournal | None = None
     _prepared: "OrderedDict[tuple[int, int], Parts]" = field(default_factory=OrderedDict)
     _pace: Pace = field(default_factory=Pace)
-    _last_served: tuple[int, int] = (0, 0)
+    _turns: Turns = field(default_factory=Turns)
     #: Until when a lane's rate is used up, by the monotonic clock.
     _not_before: dict[Lane, float] = field(default_factory=dict)
 
     def work(self) -> int:
-        """Hand over chunks, one of each send that has work in turn, for about a second; answers how many."""
+        """Hand over chunks for about a second, to each whose turn it is; answers how many."""
         chunks = 0
         until = time.monotonic() + _TURN_SECONDS
-        waiting = self._in_turn()
+        waiting = self._waiting()
         while waiting and not self.stopping() and time.monotonic() < until:
-            served = [send for send in waiting if time.monotonic() < until and self._serve_safely(send)]
-            chunks += len(served)
-            waiting = served
+            send = self._turns.next(waiting.values())
+            if self._serve_safely(send):
+                chunks += 1
+            else:
+                waiting = {key: each for key, each in waiting.items() if self._may_go_on(each, send)}
         return chunks
+
+    def _may_go_on(self, each: WaitingSend, served: WaitingSend) -> bool:
+        """Whether a send still waits, after one had nothing more to send or used up the rate of its lane."""
+        return each.key != served.key and each.lane not in self._not_before
 
     @property
     def pause_seconds(self) -> float:
@@ -99,23 +82,18 @@ class Sender:
         if self._journal is not None:
             self._journal.close()
 
-    def _in_turn(self) -> list[WaitingSend]:
-        """Sends with work, going on after the one served last, so that no tenant waits for another to finish."""
+    def _waiting(self) -> dict[tuple[int, int], WaitingSend]:
+        """Sends with work whose lane has not used up its rate."""
         with open_session(self.runtime.engines.worker, tenant_id=None, mode="read") as session:
-            waiting = sorted(WaitingSend._make(row) for row in sends_with_work(session))
+            found = [WaitingSend._make(row) for row in sends_with_work(session)]
         now = time.monotonic()
         self._not_before = {lane: until for lane, until in self._not_before.items() if until > now}
-        later = [send for send in waiting if send.key > self._last_served]
-        return later + [send for send in waiting if send.key <= self._last_served]
+        self._turns.keep({send.tenant_id for send in found})
+        return {send.key: send for send in found if send.lane not in self._not_before}
 
     def _serve_safely(self, send: WaitingSend) -> bool:
-        """One send that cannot be sent is paused with its reason and keeps nobody else waiting.
-
-        Where its lane has used up its rate it keeps its turn: the next time it comes before whoever used it up.
-        """
-        if send.lane in self._not_before:
-            return False
-        tenant_id, send_id = self._last_served = send.key
+        """One send that cannot be sent is paused with its reason and keeps nobody else waiting."""
+        tenant_id, send_id = send.key
         try:
             return self._serve(send)
         except DBAPIError as error:
