@@ -27,6 +27,17 @@ CONTENT = {
 SENDER = {"from_email": "news@shop.example", "from_name": "Shop", "postal_address": "1 High Street, Town"}
 
 
+def work_off(runtime: Runtime, turns: int, stopping: Callable[[], bool] = lambda: False) -> None:
+    """Let a worker turn until nothing is left to do, or so many times."""
+    loop = WorkerLoop(runtime, stopping)
+    try:
+        for _ in range(turns):
+            if not loop.turn():
+                break
+    finally:
+        loop.finish()
+
+
 @dataclass(slots=True)
 class Scene:
     """One tenant's campaign and the worker that sends it."""
@@ -58,13 +69,7 @@ class Scene:
 
     def work(self, turns: int = 20) -> None:
         """Let a worker turn until nothing is left to do, or so many times."""
-        loop = WorkerLoop(self.runtime, self.stopping)
-        try:
-            for _ in range(turns):
-                if not loop.turn():
-                    break
-        finally:
-            loop.finish()
+        work_off(self.runtime, turns, self.stopping)
 
     def rows(self) -> list[Delivery]:
         """The ledger rows by ``seq``."""
@@ -169,13 +174,7 @@ class Stage:
             move_campaign(ctx, self.campaign_id, "launch")
 
     def work(self, turns: int = 20) -> None:
-        loop = WorkerLoop(self.runtime, lambda: False)
-        try:
-            for _ in range(turns):
-                if not loop.turn():
-                    break
-        finally:
-            loop.finish()
+        work_off(self.runtime, turns)
 
     def states(self) -> dict[str, Counter[str]]:
         """How many recipients ended how, by channel."""
