@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from nexus_marketing.core.campaigns import MessageClass
-from nexus_marketing.core.fan_out import MAX_CHANNELS
+from nexus_marketing.core.errors import ValidationError
+from nexus_marketing.core.fan_out import MAX_CHANNELS, check_wait_for
 from nexus_marketing.core.schemas import Form, Schema
 
 _REFERENCE: Final = {"type": "id", "nullable": True, "check_with": "id"}
@@ -58,3 +59,31 @@ NAMED: Final = Form({**FIELDS, **_MADE_FROM, "name": {**FIELDS["name"], "require
 def form_of(document: Mapping[str, Any]) -> Form:
     """The form of a new campaign: one that names no definition needs a name itself."""
     return FROM_DEFINITION if "definition_id" in document else NAMED
+
+
+def settle_channels(values: dict[str, Any], channel: str, channels: Any, wait_for: str) -> None:
+    """See that what is said of channels fits together and with what the campaign has; adds what follows from it.
+
+    Raises:
+        ValidationError: both spellings at once, or a number to wait for that is larger than that of channels.
+    """
+    one = [name for name in ("channel", "template_id") if values.get(name) is not None]
+    now = values.get("channels", channels)
+    if one and now:
+        said = f"The campaign has channels: write channels.<name>.template_id, or set channels to null, not {one[0]}."
+        raise ValidationError.at(one[0], "not_allowed", said)
+    if values.get("channels"):
+        values |= {"channel": next(iter(now)), "template_id": None}
+    if "wait_for" in values or "channels" in values:
+        values["wait_for"] = check_wait_for(values.get("wait_for", wait_for), len(now or (channel,)))
+
+
+def settle_times(values: Mapping[str, Any], recurrence: Any, local_start: str | None) -> None:
+    """A moment by the clock of each lead is one moment: what is sent again has none.
+
+    Raises:
+        ValidationError: there are both.
+    """
+    if values.get("recurrence", recurrence) is not None and values.get("local_start", local_start) is not None:
+        said = "A recurring campaign is sent when its rule says so: set local_start or recurrence to null."
+        raise ValidationError.at("local_start", "not_allowed", said)

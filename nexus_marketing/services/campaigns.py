@@ -24,7 +24,7 @@ from nexus_marketing.core.engine import lifecycle
 from nexus_marketing.core.engine.lifecycle import Move
 from nexus_marketing.core.errors import Conflict, Problem, TransitionRefused, ValidationError
 from nexus_marketing.core.events import CampaignCreated, campaign_event
-from nexus_marketing.core.fan_out import ALL, check_wait_for, legs_of
+from nexus_marketing.core.fan_out import ALL, legs_of
 from nexus_marketing.core.money import minor_units
 from nexus_marketing.core.pacing.frequency import DEFAULT_PRIORITY
 from nexus_marketing.core.values import canonical
@@ -34,6 +34,7 @@ from nexus_marketing.db.queries.engagements import ledger_counts
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.audit import record
+from nexus_marketing.services.campaign_forms import settle_channels, settle_times
 from nexus_marketing.services.campaign_rows import key_of, remember, state_of, write_state
 from nexus_marketing.services.definitions import chosen_definition, definition_of
 from nexus_marketing.services.launching import begin_sends, missing_for_send
@@ -75,8 +76,8 @@ def create_campaign(ctx: Context, data: Mapping[str, Any]) -> Campaign:
     """
     document, definition = chosen_definition(ctx, data)
     values = _canonical(ctx, document)
-    _settle_channels(values, "email", None, ALL)
-    _settle_times(values, None, None)
+    settle_channels(values, "email", None, ALL)
+    settle_times(values, None, None)
     campaign = Campaign(
         **{
             "message_class": MessageClass.MARKETING,
@@ -118,8 +119,10 @@ def update_campaign(
         remedy = "create another one" if campaign.status in FINAL_STATUSES else "pause it before changing it"
         raise Conflict(f"The campaign is {campaign.status}: {remedy}.", status=campaign.status)
     values = _canonical(ctx, {"currency": campaign.currency, **data} if "budget" in data else data)
-    _settle_channels(values, campaign.channel, campaign.channels, campaign.wait_for)
-    _settle_times(values, campaign.recurrence, campaign.local_start)
+    settle_channels(values, campaign.channel, campaign.channels, campaign.wait_for)
+    settle_times(values, campaign.recurrence, campaign.local_start)
+    if campaign.status == CampaignStatus.PAUSED:
+        _check_same_kind(campaign, values)
     if "data" in values:
         definition = definition_of(ctx, campaign)
         _check_data(definition, values["data"])
@@ -378,32 +381,11 @@ def _canonical(ctx: Context, data: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _settle_channels(values: dict[str, Any], channel: str, channels: Any, wait_for: str) -> None:
-    """See that what is said of channels fits together and with what the campaign has; adds what follows from it.
-
-    Raises:
-        ValidationError: both spellings at once, or a number to wait for that is larger than that of channels.
-    """
-    one = [name for name in ("channel", "template_id") if values.get(name) is not None]
-    now = values.get("channels", channels)
-    if one and now:
-        said = f"The campaign has channels: write channels.<name>.template_id, or set channels to null, not {one[0]}."
-        raise ValidationError.at(one[0], "not_allowed", said)
-    if values.get("channels"):
-        values |= {"channel": next(iter(now)), "template_id": None}
-    if "wait_for" in values or "channels" in values:
-        values["wait_for"] = check_wait_for(values.get("wait_for", wait_for), len(now or (channel,)))
-
-
-def _settle_times(values: Mapping[str, Any], recurrence: Any, local_start: str | None) -> None:
-    """A moment by the clock of each lead is one moment: what is sent again has none.
-
-    Raises:
-        ValidationError: there are both.
-    """
-    if values.get("recurrence", recurrence) is not None and values.get("local_start", local_start) is not None:
-        said = "A recurring campaign is sent when its rule says so: set local_start or recurrence to null."
-        raise ValidationError.at("local_start", "not_allowed", said)
+def _check_same_kind(campaign: Campaign, values: Mapping[str, Any]) -> None:
+    """What was sent once does not begin to recur, nor does what recurs end by losing its rule: nothing would complete it."""
+    if "recurrence" in values and (values["recurrence"] is None) is not (campaign.recurrence is None):
+        said = "A launched campaign keeps its kind: change the rule, end it by until or count, or cancel the campaign."
+        raise ValidationError.at("recurrence", "not_allowed", said)
 
 
 def _minor(budget: Any, currency: str | None, problems: list[Problem]) -> int | None:

@@ -251,11 +251,19 @@ def nested_metadata(value: Canonical, options: ImportOptions) -> Mapping[str, Ca
 
 def _tags(text: str) -> Canonical:
     if text.startswith("["):
-        try:
-            return normalise_field("tags", orjson.loads(_whole(text, "tags", keep_breaks=True))) or None
-        except orjson.JSONDecodeError:
-            pass  # tags that begin with a bracket
+        listed = _listed(_whole(text, "tags", keep_breaks=True))
+        if listed is not None:
+            return normalise_field("tags", listed) or None
     return normalise_field("tags", list(TAG_BREAK.split(_whole(text, "tags", keep_breaks=True)))) or None
+
+
+def _listed(text: str) -> list[Canonical] | None:
+    """A JSON list of texts; nothing where tags only begin with a bracket."""
+    try:
+        found = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return None
+    return found if isinstance(found, list) and all(isinstance(each, str) for each in found) else None
 
 
 def _score(text: str) -> Canonical:

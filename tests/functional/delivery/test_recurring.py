@@ -204,6 +204,15 @@ class TestWhatCannotBe:
                 move_campaign(ctx, campaign.id, "launch")
             assert "segment_id" in [each.path for each in refused.value.problems]
 
+    def test_a_launched_campaign_keeps_its_kind(self, weekly):
+        weekly.launch(DAILY)
+        weekly.stage.move("pause")
+        with (
+            pytest.raises(ValidationError, match="keeps its kind"),
+            weekly.stage.runtime.work(weekly.stage.tenant_id) as ctx,
+        ):
+            update_campaign(ctx, weekly.stage.campaign_id, {"recurrence": None})
+
     def test_a_paused_campaign_takes_another_rule(self, weekly):
         weekly.launch(DAILY)
         weekly.stage.move("pause")

@@ -179,6 +179,12 @@ class TestRoundTrip:
         (lead,) = map(orjson.loads, exported(runtime, tenant, "jsonl")[1].splitlines())
         assert (lead["name"], lead["metadata"]) == ("'=x", {"id": "7"})
 
+    def test_tags_of_others_that_begin_with_a_bracket_stay_tags(self, runtime, tenant, tmp_path):
+        text = 'email,tags\na@example.org,[1]\nb@example.org,[x] y\nc@example.org,"[""k, l"",""m""]"\n'
+        self.bring_in(runtime, tenant, tmp_path / "leads.csv", text)
+        leads = map(orjson.loads, exported(runtime, tenant, "jsonl")[1].splitlines())
+        assert [lead["tags"] for lead in leads] == [["[1]"], ["[x] y"], ["k, l", "m"]]
+
     def test_a_cell_of_metadata_that_is_no_object_is_told(self, runtime, tenant, tmp_path):
         (tmp_path / "leads.csv").write_text("email,metadata\na@example.org,gold\nb@example.org,\n")
         report = import_leads(runtime, tenant, tmp_path / "leads.csv", actor=SYSTEM)
