@@ -70,6 +70,10 @@ class HoldReason(StrEnum):
     CAP = "cap"
     #: Another send is due for the same lead and goes first.
     OUTRANKED = "outranked"
+    #: The tenant's rate for the domain of the address is used up.
+    RATE = "rate"
+    #: The provider of the address asked for patience.
+    THROTTLED = "throttled"
 
 
 class FailReason(StrEnum):

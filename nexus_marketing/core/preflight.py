@@ -40,6 +40,8 @@ class Tally:
     held: Counter[str] = field(default_factory=Counter)
     outranked_by: Counter[str] = field(default_factory=Counter)
     held_seconds: float = 0.0
+    #: Of the sendable ones, those whose domain has a rate of its own.
+    domains: Counter[str] = field(default_factory=Counter)
 
     @property
     def planned(self) -> int:
@@ -70,12 +72,14 @@ class Tally:
             "held": dict(self.held),
             "outranked_by": dict(self.outranked_by),
             "held_seconds": self.held_seconds,
+            "domains": dict(self.domains),
         }
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> "Tally":
         """What :meth:`document` wrote."""
-        counters = {name: Counter(document[name]) for name in ("skipped", "held", "outranked_by")}
+        names = ("skipped", "held", "outranked_by", "domains")
+        counters = {name: Counter(document.get(name, {})) for name in names}
         return cls(document["sendable"], held_seconds=document["held_seconds"], **counters)
 
 

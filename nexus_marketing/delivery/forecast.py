@@ -4,19 +4,20 @@ Every member passes the gate itself and is composed for, so that the counts are 
 piece is one transaction; a worker that dies leaves the pieces that were counted.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from sqlalchemy.orm import Session
 
 from nexus_marketing.core.deliveries import DeliveryState, HoldReason, SkipReason
 from nexus_marketing.core.fan_out import Leg, legs_of
-from nexus_marketing.core.pacing.rates import RESERVED, RateLimit
+from nexus_marketing.core.pacing.rates import RateLimit, named_domains
 from nexus_marketing.core.preflight import PreflightStatus, Tally
 from nexus_marketing.db.models import Campaign, Preflight, Send
 from nexus_marketing.db.queries.launching import message_and_sender
 from nexus_marketing.db.queries.preflights import audience_piece, one_of_audience
 from nexus_marketing.db.tenancy import find, open_session
+from nexus_marketing.delivery.admission import domain_of
 from nexus_marketing.delivery.composing import Composer, load_content
 from nexus_marketing.delivery.gate import Check, Gate
 from nexus_marketing.runtime import Runtime
@@ -60,12 +61,13 @@ def trace_lead(
     return forecast.trace(lead_id)
 
 
-def seconds_by_limits(limits: tuple[RateLimit, ...], count: int, *, is_marketing: bool) -> float:
-    """How long the last of so many messages waits for the tenant's rates where nothing else is sent."""
+def seconds_by_limits(limits: Iterable[RateLimit], tally: Tally, *, is_marketing: bool) -> float:
+    """How long the last of the sendable messages waits for the tenant's rates where nothing else is sent."""
     longest = 0.0
     for limit in limits:
-        most = max(1, int(limit.count * (1 - RESERVED))) if is_marketing else limit.count
-        longest = max(longest, max(0, count - 1) // most * limit.per.total_seconds())
+        count = sum(tally.domains[domain] for domain in limit.domains) if limit.domains else tally.sendable
+        rounds = max(0, count - 1) // limit.most(is_marketing=is_marketing)
+        longest = max(longest, rounds * limit.per.total_seconds())
     return longest
 
 
@@ -107,7 +109,7 @@ class _Forecast:
         for excluded, _ in piece:
             if excluded is not None:
                 tally.skip(excluded)
-        decided = self.gate.decide(self.session, list(rows.values()))
+        decided, sendable = self.gate.decide(self.session, list(rows.values())), []
         for settled in decided.settled:
             if settled.state != DeliveryState.PLANNED:
                 tally.skip(str(settled.reason))
@@ -116,11 +118,15 @@ class _Forecast:
             else:
                 first = settled.code if settled.reason == HoldReason.OUTRANKED else None
                 tally.hold(str(settled.reason), settled.due_in_seconds or 0.0, first and first.removeprefix("send "))
+                sendable.append(rows[settled.seq])
         for row in decided.passing:
             if self._lacks_variable(row):
                 tally.skip(SkipReason.MISSING_VARIABLE)
             else:
                 tally.go(1)
+                sendable.append(row)
+        named = named_domains(decided.rates)
+        tally.domains.update(domain for row in sendable if (domain := domain_of(row)) in named)
         return (piece[-1][1].lead_id if piece else cursor), len(piece)
 
     def trace(self, lead_id: int) -> list[Check]:

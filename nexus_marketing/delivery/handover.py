@@ -17,11 +17,10 @@ from nexus_marketing.core.campaigns import MessageClass
 from nexus_marketing.core.contracts import ChannelSession, Outcome, OutcomeKind, Submission
 from nexus_marketing.core.deliveries import DeliveryState, SkipReason
 from nexus_marketing.core.pacing.breaker import Breaker, Verdict
-from nexus_marketing.core.pacing.rates import RateLimit
 from nexus_marketing.db.queries.deliveries import ChunkClaim, Recipient, Settlement
-from nexus_marketing.db.queries.rates import take_grant
 from nexus_marketing.db.queries.windows import PendingWindow, Range, Window, WindowAnswer, commit_close
 from nexus_marketing.db.retry import is_transient
+from nexus_marketing.delivery.admission import Admission
 from nexus_marketing.delivery.composing import Composer
 from nexus_marketing.delivery.gate import Gate
 from nexus_marketing.delivery.journal import HandOverJournal
@@ -113,7 +112,7 @@ class ChunkHandOver:
     parts: Parts
     claim: ChunkClaim
     rows: Sequence[Recipient]
-    rates: Sequence[RateLimit] = ()
+    admission: Admission
     known: list[Settlement] = field(default_factory=list)
     result: ChunkResult = field(default_factory=ChunkResult)
     _open: deque[_Window] = field(default_factory=deque)
@@ -145,29 +144,17 @@ class ChunkHandOver:
             if self.parts.stopping() or self.result.must_stop:
                 return False
             width = self.parts.pace.window(self.parts.max_in_flight, self.parts.gate.content.message_class)
-            width = self._granted(min(width, len(self.rows) - position))
-            if not width:
+            found = self.admission.admit(self.rows[position : position + width], self._commit)
+            if not found.looked:
+                self.result.limited_seconds = found.retry_after_seconds
                 return False
-            window = self.rows[position : position + width]
-            if not self._commit_window(window):
+            self.known += found.waiting
+            if found.leaving and not self._commit_window(found.leaving):
                 return False
-            position += len(window)
+            position += found.looked
             if len(self._open) > 1:
                 self._exhaust_oldest()
         return not self.result.must_stop
-
-    def _granted(self, wanted: int) -> int:
-        """How many of so many may leave now by the tenant's rates; where that is none, the chunk is given back."""
-        if not self.rates:
-            return wanted
-        content = self.parts.gate.content
-        is_marketing = content.message_class is MessageClass.MARKETING
-        engine, tenant_id = self.parts.runtime.engines.worker, self.claim.tenant_id
-        found = self._commit(
-            lambda: take_grant(engine, tenant_id, content.channel, self.rates, wanted, is_marketing=is_marketing)
-        )
-        self.result.limited_seconds = found.retry_after.total_seconds()
-        return found.count
 
     def _commit_window(self, window: Sequence[Recipient]) -> bool:
         """Settle, intend and re-check in one transaction; then submit. ``False``: not running any more.
@@ -222,6 +209,7 @@ class ChunkHandOver:
             answered += 1
             row = self._by_ref.pop(outcome.ref)
             self._know(self._settlement(outcome, row, policy))
+            self.admission.heard(row, outcome)
             breaker.saw(_COUNTED.get(outcome.kind, Verdict.GOOD))
             if outcome.kind is OutcomeKind.PERMANENT_SENDER:
                 self.result.sender_failed = outcome.code or outcome.detail or "sender refused"

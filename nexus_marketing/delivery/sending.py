@@ -1,17 +1,19 @@
 """A worker thread's part in sending: find a send with work, claim a chunk, hand it over."""
 
-import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from time import monotonic
 from uuid import uuid4
 
 from sqlalchemy.exc import DBAPIError
 
-from nexus_marketing.core.contracts import Channel
+from nexus_marketing.core.campaigns import MessageClass
+from nexus_marketing.core.contracts import AddressKind, Channel
 from nexus_marketing.core.deliveries import SendStatus
 from nexus_marketing.core.errors import NexusError
 from nexus_marketing.core.pacing.breaker import Breaker
+from nexus_marketing.core.pacing.rates import as_sender
 from nexus_marketing.core.pacing.turns import Lane, Turns, WaitingSend
 from nexus_marketing.db.models import Send
 from nexus_marketing.db.queries.deliveries import (
@@ -22,8 +24,10 @@ from nexus_marketing.db.queries.deliveries import (
     settle,
 )
 from nexus_marketing.db.queries.planning import set_send_status
+from nexus_marketing.db.queries.rates import Asker
 from nexus_marketing.db.retry import is_transient
 from nexus_marketing.db.tenancy import find, open_session
+from nexus_marketing.delivery.admission import Admission, Patience
 from nexus_marketing.delivery.composing import Composer, load_content
 from nexus_marketing.delivery.gate import Decided, Gate
 from nexus_marketing.delivery.handover import ChunkHandOver, ChunkResult, Pace, Parts
@@ -50,15 +54,16 @@ class Sender:
     _prepared: "OrderedDict[tuple[int, int], Parts]" = field(default_factory=OrderedDict)
     _pace: Pace = field(default_factory=Pace)
     _turns: Turns = field(default_factory=Turns)
+    _patience: Patience = field(default_factory=Patience)
     #: Until when a lane's rate is used up, by the monotonic clock.
     _not_before: dict[Lane, float] = field(default_factory=dict)
 
     def work(self) -> int:
         """Hand over chunks for about a second, to each whose turn it is; answers how many."""
         chunks = 0
-        until = time.monotonic() + _TURN_SECONDS
+        until = monotonic() + _TURN_SECONDS
         waiting = self._waiting()
-        while waiting and not self.stopping() and time.monotonic() < until:
+        while waiting and not self.stopping() and monotonic() < until:
             send = self._turns.next(waiting.values())
             if self._serve_safely(send):
                 chunks += 1
@@ -73,7 +78,7 @@ class Sender:
     @property
     def pause_seconds(self) -> float:
         """How long until a lane that used up its rate may go on; endless where none did."""
-        return max(0.01, min(self._not_before.values(), default=float("inf")) - time.monotonic())
+        return max(0.01, min(self._not_before.values(), default=float("inf")) - monotonic())
 
     def close(self) -> None:
         """End of the thread: the journal is removed, because nothing of ours is open."""
@@ -86,7 +91,7 @@ class Sender:
         """Sends with work whose lane has not used up its rate."""
         with open_session(self.runtime.engines.worker, tenant_id=None, mode="read") as session:
             found = [WaitingSend._make(row) for row in sends_with_work(session)]
-        now = time.monotonic()
+        now = monotonic()
         self._not_before = {lane: until for lane, until in self._not_before.items() if until > now}
         self._turns.keep({send.tenant_id for send in found})
         return {send.key: send for send in found if send.lane not in self._not_before}
@@ -123,13 +128,27 @@ class Sender:
         claim, decided = claimed
         parts.journal.begin(claim)
         self.runtime.telemetry.point("delivery.claim.after")
-        result = ChunkHandOver(parts, claim, decided.passing, decided.rates).run()
+        result = ChunkHandOver(parts, claim, decided.passing, self._admission(parts, decided)).run()
         if result.must_stop:
             self._hold(tenant_id, send_id, result)
         if result.limited_seconds:
-            self._not_before[send.lane] = time.monotonic() + min(result.limited_seconds, _LIMITED_SECONDS)
+            self._not_before[send.lane] = monotonic() + min(result.limited_seconds, _LIMITED_SECONDS)
             self.runtime.telemetry.count("delivery.limited")
         return not result.limited_seconds
+
+    def _admission(self, parts: Parts, decided: Decided) -> Admission:
+        content = parts.gate.content
+        is_marketing = content.message_class is MessageClass.MARKETING
+        sender = as_sender(content.sender.get("from_email"))
+        return Admission(
+            self.runtime.engines.worker,
+            Asker(content.tenant_id, content.channel, sender, is_marketing),
+            decided.rates,
+            content.address_kind is AddressKind.EMAIL,
+            self._patience,
+            monotonic,
+            self.runtime.rng,
+        )
 
     def _claim(self, parts: Parts, tenant_id: int, send_id: int) -> tuple[ChunkClaim, Decided] | None:
         """Lease, gate and settle whom the gate refuses: one transaction."""

@@ -49,6 +49,8 @@ _HOLDS: Final[Mapping[str, str]] = {
     HoldReason.LOCAL_START: "the campaign begins by the lead's own clock, it waits",
     HoldReason.QUIET_HOURS: "it is held for quiet hours",
     HoldReason.CAP: "the lead had enough messages, it waits for room",
+    HoldReason.RATE: "the rate for the domain of its address is used up, it waits",
+    HoldReason.THROTTLED: "the provider of its address asked for patience, it waits",
     HoldReason.AMBIGUOUS: "nobody knows whether the first attempt left; the second waits",
 }
 

@@ -8,9 +8,10 @@ from sqlalchemy import delete, func, select
 from nexus_marketing.core.campaigns import FINAL_STATUSES, CampaignStatus, MessageClass
 from nexus_marketing.core.errors import Conflict, NotFound, Problem, ValidationError
 from nexus_marketing.core.fan_out import legs_of
-from nexus_marketing.core.pacing.rates import rates_of
+from nexus_marketing.core.pacing.rates import applying, as_sender, rates_of
 from nexus_marketing.core.preflight import TOLERANCE, VALID_FOR, PreflightStatus, Standing, Tally, moved
 from nexus_marketing.db.models import Campaign, Preflight, Segment, Template, Tenant
+from nexus_marketing.db.queries.launching import message_and_sender
 from nexus_marketing.db.tenancy import append, find
 from nexus_marketing.delivery.forecast import seconds_by_limits
 from nexus_marketing.runtime import Context
@@ -70,7 +71,8 @@ def preflight_document(ctx: Context, preflight: Preflight) -> dict[str, Any]:
     channels = {}
     for name, found in preflight.tallies.items():
         tally = Tally.read(found)
-        by_limits = seconds_by_limits(rates_of(settings, name), tally.sendable, is_marketing=is_marketing)
+        limits = applying(rates_of(settings, name), _sender(ctx, name))
+        by_limits = seconds_by_limits(limits, tally, is_marketing=is_marketing)
         seconds = max(by_limits, tally.held_seconds)
         channel = ctx.runtime.channels.get(name)
         price = 0 if channel is None else channel.capabilities.cost_minor_per_message
@@ -133,6 +135,11 @@ def check_preflight(ctx: Context, campaign_id: int, preflight_id: int | None, to
     changes = moved(seen, now, TOLERANCE if tolerance is None else tolerance)
     if changes:
         raise Conflict(f"Since the pre-flight {'; '.join(changes)}: look again.", changes=changes)
+
+
+def _sender(ctx: Context, channel: str) -> str | None:
+    settings = message_and_sender(ctx.session, None, channel).sender or {}
+    return as_sender(settings.get("from_email"))
 
 
 def _templates(ctx: Context, campaign: Campaign) -> dict[str, int]:

@@ -1,14 +1,15 @@
 """How fast may be sent: exact sliding windows over grants (BEHAVIOUR.md 5.2, Rate control).
 
-A message may leave with a grant. Grants are remembered with their moment; as many are given as keep every interval of the
-window's length at the limit or below. A grant is used within a short *slack*, by which the window is made longer: what left
-late still lies inside.
+A message may leave with a grant of every limit that it falls under: those of its channel, of its sender and of the domain of its
+address. Grants are remembered with their moment; as many are given as keep every interval of the window's length at the limit or
+below. A grant is used within a short *slack*, by which the window is made longer: what left late still lies inside.
 A server that stalls in the middle of a window may be handed its rest later than that: at most the two windows that a worker
 has open.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -25,87 +26,182 @@ MERGE_AFTER: Final = timedelta(minutes=2)
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """At most ``count`` messages in any interval of ``per``, on one channel or (``None``) on each of them."""
+    """At most ``count`` messages in any interval of ``per``, on one channel or (``None``) on each of them.
+
+    With a ``sender`` only messages from that address count, with ``domains`` only those to addresses of one of them.
+    """
 
     count: int
     per: timedelta
     channel: str | None = None
+    sender: str | None = None
+    domains: frozenset[str] = frozenset()
 
     @property
     def reach(self) -> timedelta:
         """How far back grants count: the window and the slack, a tenth of it up to a second."""
         return self.per + min(_SLACK, self.per / 10)
 
+    def most(self, *, is_marketing: bool) -> int:
+        """How many of a kind of messages a window may hold."""
+        return max(1, int(self.count * (1 - RESERVED))) if is_marketing else self.count
 
-@dataclass(frozen=True, slots=True, order=True)
+    def counts(self, sender: str | None, domain: str | None) -> bool:
+        """Whether a message from this sender to this domain falls under it."""
+        return self.sender in (None, sender) and (not self.domains or domain in self.domains)
+
+
+@dataclass(frozen=True, slots=True)
 class Given:
-    """So many were granted then."""
+    """So many were granted then: ``domain`` only where a limit names it."""
 
     at: datetime
     count: int
+    sender: str | None = None
+    domain: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A message whose domain has no room: ``limit`` has some again after ``wait``."""
+
+    limit: RateLimit
+    wait: timedelta
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """How many may leave now; where that is none, when to ask again."""
+    """What was decided of the first ``looked`` of the wanted messages: they leave, but for those ``waiting`` by position.
 
-    count: int
+    ``retry_after`` says when to ask again where not even the first could be decided.
+    """
+
+    looked: int
+    waiting: Mapping[int, Waiting] = field(default_factory=dict)
+    #: By domain: what is to be remembered.
+    leaving: Mapping[str | None, int] = field(default_factory=dict)
     retry_after: timedelta = timedelta()
+
+    @property
+    def count(self) -> int:
+        """How many may leave now."""
+        return self.looked - len(self.waiting)
+
+
+@dataclass(slots=True)
+class _Meter:
+    """What is left of one limit."""
+
+    limit: RateLimit
+    recent: list[Given]
+    free: int
+    now: datetime
+
+    def wait(self) -> timedelta:
+        """Until one more is free: enough of the oldest grants are out of the window."""
+        needed = 1 - self.free
+        for each in self.recent:
+            needed -= each.count
+            if needed <= 0:
+                return each.at + self.limit.reach - self.now
+        return self.limit.reach
 
 
 def grant(
-    limits: Iterable[RateLimit], given: Sequence[Given], wanted: int, now: datetime, *, is_marketing: bool
+    limits: Iterable[RateLimit],
+    given: Sequence[Given],
+    wanted: Sequence[str | None],
+    now: datetime,
+    *,
+    is_marketing: bool,
 ) -> Grant:
-    """How many of the wanted messages may leave now; every limit must agree.
+    """Which of the wanted messages may leave now; every limit must agree.
+
+    A domain that has no room keeps only its own messages waiting; any other limit ends the look.
 
     Args:
-        limits: those of the channel.
+        limits: those of the channel and the sender.
         given: grants of before, oldest first; those that no window reaches may be left out.
-        wanted: messages that are ready.
+        wanted: for each message that is ready the domain of its address, where a limit names that, or nothing.
         now: the moment.
         is_marketing: leaves :data:`RESERVED` of each limit to others.
     """
-    found, retry_after = wanted, timedelta()
-    for limit in limits:
-        most = max(1, int(limit.count * (1 - RESERVED))) if is_marketing else limit.count
-        recent = [each for each in given if each.at > now - limit.reach]
-        free = most - sum(each.count for each in recent)
-        if free <= 0:
-            retry_after = max(retry_after, _wait(recent, 1 - free, limit, now))
-        found = min(found, max(0, free))
-    return Grant(found, timedelta() if found else retry_after)
+    meters = [_meter(limit, given, now, is_marketing=is_marketing) for limit in limits]
+    common = [meter for meter in meters if not meter.limit.domains]
+    looked = max(0, min([len(wanted), *(meter.free for meter in common)]))
+    special = [meter for meter in meters if meter.limit.domains]
+    if not special:
+        return _ended(looked, {}, Counter({None: looked}), common)
+    waiting: dict[int, Waiting] = {}
+    leaving: Counter[str | None] = Counter()
+    room, position = looked, 0
+    # A message that waits takes none of the common room: somebody behind it may have it.
+    while position < len(wanted) and (room or not common):
+        domain = wanted[position]
+        concerned = [meter for meter in special if domain in meter.limit.domains] if domain is not None else ()
+        full = [meter for meter in concerned if meter.free <= 0]
+        if full:
+            longest = max(full, key=_Meter.wait)
+            waiting[position] = Waiting(longest.limit, longest.wait())
+        else:
+            for meter in concerned:
+                meter.free -= 1
+            leaving[domain] += 1
+            room -= 1
+        position += 1
+    return _ended(position, waiting, leaving, common)
 
 
-def _wait(recent: Sequence[Given], needed: int, limit: RateLimit, now: datetime) -> timedelta:
-    """Until enough of the oldest grants are out of the window."""
-    for each in recent:
-        needed -= each.count
-        if needed <= 0:
-            return each.at + limit.reach - now
-    return limit.reach
+def _meter(limit: RateLimit, given: Sequence[Given], now: datetime, *, is_marketing: bool) -> _Meter:
+    oldest = now - limit.reach
+    recent = [each for each in given if each.at > oldest and limit.counts(each.sender, each.domain)]
+    return _Meter(limit, recent, limit.most(is_marketing=is_marketing) - sum(each.count for each in recent), now)
+
+
+def _ended(looked: int, waiting: dict[int, Waiting], leaving: Counter[str | None], common: Sequence[_Meter]) -> Grant:
+    if looked:
+        return Grant(looked, waiting, {domain: count for domain, count in leaving.items() if count})
+    waits = [meter.wait() for meter in common if meter.free <= 0]
+    return Grant(0, retry_after=max(waits, default=timedelta()))
 
 
 def merged(given: Sequence[Given]) -> list[Given]:
     """The same grants, those of a minute as one at the moment of the last: never counted for a shorter time."""
-    found: dict[datetime, Given] = {}
+    found: dict[tuple[Any, ...], Given] = {}
     for each in given:
-        minute = each.at.replace(second=0, microsecond=0)
-        known = found.get(minute, Given(each.at, 0))
-        found[minute] = Given(max(known.at, each.at), known.count + each.count)
-    return sorted(found.values())
+        key = (each.at.replace(second=0, microsecond=0), each.sender, each.domain)
+        known = found.get(key, replace(each, count=0))
+        found[key] = replace(each, at=max(known.at, each.at), count=known.count + each.count)
+    return sorted(found.values(), key=lambda each: each.at)
 
 
 def rates_of(settings: Mapping[str, Any], channel: str) -> tuple[RateLimit, ...]:
-    """The limits of a tenant for a channel, from its stored settings."""
+    """The limits of a tenant for a channel, from its stored settings: those of all its senders."""
     limits = (_rate(Table(document)) for document in settings.get("send_rates", ()))
     return tuple(limit for limit in limits if limit.channel in (None, channel))
+
+
+def applying(limits: Iterable[RateLimit], sender: str | None) -> list[RateLimit]:
+    """Those of them that messages from this address fall under."""
+    return [limit for limit in limits if limit.sender in (None, sender)]
+
+
+def named_domains(limits: Iterable[RateLimit]) -> frozenset[str]:
+    """Domains that a limit tells apart."""
+    return frozenset[str]().union(*(limit.domains for limit in limits))
+
+
+def as_sender(address: str | None) -> str | None:
+    """A sender's address as limits and grants know it."""
+    return address.strip().lower() if address else None
 
 
 def check_rates(value: object) -> list[dict[str, Any]]:
     """Send rates as a tenant writes them down, in the form in which they are stored.
 
     Each is a table: ``count`` (1 to a billion), ``per`` (a span up to 31 days such as ``"1 second"`` or ``"1 day"``), and, if
-    wanted, ``channel``.
+    wanted, ``channel``, ``sender`` (an e-mail address that messages come from) and ``domains`` (of the addresses that they go to;
+    one limit for all of them together).
 
     Raises:
         ValidationError: every fault with its place.
@@ -114,5 +210,11 @@ def check_rates(value: object) -> list[dict[str, Any]]:
 
 
 def _rate(table: Table) -> RateLimit:
-    table.only("count", "per", "channel")
-    return RateLimit(table.count("count", None, _MOST), table.span("per", None, _LONGEST), table.channel())
+    table.only("count", "per", "channel", "sender", "domains")
+    return RateLimit(
+        table.count("count", None, _MOST),
+        table.span("per", None, _LONGEST),
+        table.channel(),
+        table.sender(),
+        table.domains("domains"),
+    )

@@ -1,5 +1,6 @@
 """Rules as a tenant writes them down: a list of tables, every fault of every table with its place."""
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from enum import StrEnum
@@ -10,6 +11,10 @@ from nexus_marketing.core.values import parse_duration
 
 #: Tables of a list: each costs every recipient a look.
 _MOST: Final = 20
+_MOST_DOMAINS: Final = 100
+_LONGEST_DOMAIN: Final = 253
+_DOMAIN: Final = re.compile(r"(?:[\w-]{1,63}\.)+[\w-]{2,63}")
+_ADDRESS: Final = re.compile(r"[^\s@]{1,64}@" + _DOMAIN.pattern)
 Choice = TypeVar("Choice", bound=StrEnum)
 
 
@@ -90,6 +95,31 @@ class Table:
         if value is not None and (not isinstance(value, str) or not 0 < len(value) <= 64):
             self.refuse("channel", "not_a_channel", f"{value!r} is no name of a channel.")
         return value
+
+    def sender(self) -> str | None:
+        """The address that messages come from, in lower case; nothing: any."""
+        value = self.get("sender")
+        if value is None:
+            return None
+        if not isinstance(value, str) or not _ADDRESS.fullmatch(value.strip()):
+            self.refuse("sender", "not_an_address", f"{value!r} is no address that messages come from.")
+        return value.strip().lower()
+
+    def domains(self, key: str) -> frozenset[str]:
+        """Domains of addresses as they are compared: lower case, ASCII; none where the key is left out."""
+        value = self.get(key)
+        if value is None:
+            return frozenset()
+        if not isinstance(value, list) or not 0 < len(value) <= _MOST_DOMAINS:
+            self.refuse(
+                key, "not_domains", f"{value!r} is no list of 1 to {_MOST_DOMAINS} domains, such as ['gmail.com']."
+            )
+        return frozenset(self._domain(key, each) for each in value)
+
+    def _domain(self, key: str, value: object) -> str:
+        if not isinstance(value, str) or not _DOMAIN.fullmatch(value) or len(value) > _LONGEST_DOMAIN:
+            self.refuse(key, "not_a_domain", f"{value!r} is no domain such as 'gmail.com'.")
+        return value.lower()
 
     def place(self, key: str) -> str:
         """Where a key of it stands."""

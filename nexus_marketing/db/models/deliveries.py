@@ -225,5 +225,8 @@ class SendGrant(TenantKeyed, Base):
     __table_args__ = (Index("ix_marketing_send_grants_at", "tenant_id", "channel", "at"),)
 
     channel: Mapped[str] = plain()
+    #: The address that they leave from, and where a limit names it the domain that they go to.
+    sender: Mapped[str | None] = plain()
+    domain: Mapped[str | None] = plain()
     at: Mapped[datetime] = plain()
     granted: Mapped[int] = plain()

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from nexus_marketing.core.pacing.rates import MERGE_AFTER, Given, Grant, RateLimit, grant, merged
+from nexus_marketing.core.pacing.rates import MERGE_AFTER, Given, Grant, RateLimit, applying, grant, merged
 from nexus_marketing.db.models import SendGrant
 from nexus_marketing.db.queries.locks import wait_alone
 from nexus_marketing.db.queries.rowsets import as_ids, ids_of
@@ -16,35 +17,50 @@ from nexus_marketing.db.types import read_moment
 #: Grants that are read before those of a minute are put together.
 _MANY = 200
 _GIVEN = """
-SELECT id, at, granted FROM marketing_send_grants WHERE tenant_id = :tenant_id AND channel = :channel ORDER BY at, id
+SELECT id, at, granted, sender, domain FROM marketing_send_grants
+WHERE tenant_id = :tenant_id AND channel = :channel ORDER BY at, id
 """
 _FORGET = "DELETE FROM marketing_send_grants WHERE tenant_id = :tenant_id AND id IN ({ids})"
 
 
-def take_grant(
-    engine: Engine,
-    tenant_id: int,
-    channel: str,
-    limits: Sequence[RateLimit],
-    wanted: int,
-    *,
-    is_marketing: bool,
-) -> Grant:
-    """Ask for so many messages of a channel now, in a transaction of its own; what is granted is written down."""
-    with open_session(engine, tenant_id=tenant_id) as session, session.begin():
-        wait_alone(session, f"rates {channel}")
+class Asker(NamedTuple):
+    """Who asks for grants: its messages leave by this channel, from this address."""
+
+    tenant_id: int
+    channel: str
+    sender: str | None
+    is_marketing: bool
+
+
+def take_grant(engine: Engine, asker: Asker, limits: Sequence[RateLimit], wanted: Sequence[str | None]) -> Grant:
+    """Ask for messages now, in a transaction of its own; what is granted is written down.
+
+    Args:
+        engine: of the worker.
+        asker: for whom.
+        limits: of the channel, those of other senders too: what these count must not be forgotten.
+        wanted: for each message the domain of its address where a limit names that, else nothing.
+    """
+    with open_session(engine, tenant_id=asker.tenant_id) as session, session.begin():
+        wait_alone(session, f"rates {asker.channel}")
         now = read_moment(run(session, "SELECT nexus_now() WHERE :tenant_id IS NOT NULL", writes=False).scalar_one())
-        given = _given(session, channel, now, limits)
-        found = grant(limits, given, wanted, now, is_marketing=is_marketing)
-        if found.count:
-            append(session, SendGrant, channel=channel, at=now, granted=found.count)
+        given = _given(session, asker.channel, now, limits)
+        own = applying(limits, asker.sender)
+        found = grant(own, given, wanted, now, is_marketing=asker.is_marketing)
+        for domain, count in found.leaving.items():
+            _remember(session, asker.channel, Given(now, count, asker.sender, domain))
         return found
+
+
+def _remember(session: Session, channel: str, each: Given) -> None:
+    values = {"at": each.at, "granted": each.count, "sender": each.sender, "domain": each.domain}
+    append(session, SendGrant, channel=channel, **values)
 
 
 def _given(session: Session, channel: str, now: datetime, limits: Sequence[RateLimit]) -> list[Given]:
     """The grants that count; the others are forgotten, old ones put together."""
     rows = [
-        (row.id, Given(read_moment(row.at), row.granted))
+        (row.id, Given(read_moment(row.at), row.granted, row.sender, row.domain))
         for row in run(session, _GIVEN, {"channel": channel}, writes=False)
     ]
     oldest = now - max(limit.reach for limit in limits)
@@ -55,7 +71,7 @@ def _given(session: Session, channel: str, now: datetime, limits: Sequence[RateL
     if len(live) > _MANY and len(together) < len(settled) // 2:
         gone += [id_ for id_, _ in settled]
         for each in together:
-            append(session, SendGrant, channel=channel, at=each.at, granted=each.count)
+            _remember(session, channel, each)
     if gone:
         run(session, _FORGET.format(ids=ids_of(session)), {"ids": as_ids(gone)}, writes=True)
     return [each for _, each in live]

@@ -10,7 +10,7 @@ from sqlalchemy import func, select, update
 from nexus_marketing.core.pacing.rates import RateLimit
 from nexus_marketing.db.models import Campaign, DeliveryChunk, SendGrant, Tenant
 from nexus_marketing.db.queries.completion import broken_invariants
-from nexus_marketing.db.queries.rates import take_grant
+from nexus_marketing.db.queries.rates import Asker, take_grant
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.services.analytics import campaign_analytics
 from nexus_marketing.services.campaigns import create_campaign, move_campaign
@@ -26,7 +26,8 @@ MINUTE = timedelta(minutes=1)
 
 
 def take(runtime: Runtime, tenant: int, limits: list[RateLimit], wanted: int, channel: str = "email") -> int:
-    return take_grant(runtime.engines.worker, tenant, channel, limits, wanted, is_marketing=False).count
+    asker = Asker(tenant, channel, "news@acme.example", is_marketing=False)
+    return take_grant(runtime.engines.worker, asker, limits, [None] * wanted).count
 
 
 def limit(scene: Scene, *rates: dict[str, object]) -> None:
