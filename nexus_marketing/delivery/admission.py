@@ -13,12 +13,13 @@ from sqlalchemy import Engine
 from nexus_marketing.core.contracts import Outcome, OutcomeKind
 from nexus_marketing.core.deliveries import DeliveryState, HoldReason
 from nexus_marketing.core.pacing.cooling import Cooling
-from nexus_marketing.core.pacing.rates import Grant, RateLimit, Waiting, applying, named_domains
+from nexus_marketing.core.pacing.rates import Grant, RateLimit, Waiting, applying, named_domains, usable_seconds
 from nexus_marketing.db.queries.deliveries import Recipient, Settlement
 from nexus_marketing.db.queries.rates import Asker, take_grant
 
 #: Nobody waits longer before being looked at again: somebody may have raised the rate.
 _LONGEST_SECONDS = 900.0
+_AHEAD_SECONDS = 0.5
 #: What says how a domain takes messages; what is not among them says nothing of it.
 _ANSWERS = {
     OutcomeKind.ACCEPTED: False,
@@ -67,6 +68,11 @@ class Admission:
     patience: Patience
     monotonic: Callable[[], float]
     rng: Random
+
+    def ahead(self, pace: float) -> int:
+        """How many messages may be asked for at once, at so many a second: what is granted has to leave soon."""
+        own = applying(self.rates, self.asker.sender)
+        return int(min(_AHEAD_SECONDS, usable_seconds(own)) * pace) if own else 0
 
     def admit(self, rows: Sequence[Recipient], ask: Callable[[Callable[[], Grant]], Grant]) -> Admitted:
         """Split the rows that come next.

@@ -143,18 +143,33 @@ class ChunkHandOver:
         while position < len(self.rows):
             if self.parts.stopping() or self.result.must_stop:
                 return False
-            width = self.parts.pace.window(self.parts.max_in_flight, self.parts.gate.content.message_class)
-            found = self.admission.admit(self.rows[position : position + width], self._commit)
+            asked = max(self._width(), self.admission.ahead(self.parts.pace.rate))
+            found = self.admission.admit(self.rows[position : position + asked], self._commit)
             if not found.looked:
                 self.result.limited_seconds = found.retry_after_seconds
                 return False
             self.known += found.waiting
-            if found.leaving and not self._commit_window(found.leaving):
-                return False
             position += found.looked
+            if not self._hand_over(found.leaving):
+                return False
+        return not self.result.must_stop
+
+    def _hand_over(self, rows: Sequence[Recipient]) -> bool:
+        """Those who may leave, window by window; ``False`` when they may not any more."""
+        position = 0
+        while position < len(rows):
+            if position and (self.parts.stopping() or self.result.must_stop):
+                return False
+            window = rows[position : position + self._width()]
+            if not self._commit_window(window):
+                return False
+            position += len(window)
             if len(self._open) > 1:
                 self._exhaust_oldest()
-        return not self.result.must_stop
+        return True
+
+    def _width(self) -> int:
+        return self.parts.pace.window(self.parts.max_in_flight, self.parts.gate.content.message_class)
 
     def _commit_window(self, window: Sequence[Recipient]) -> bool:
         """Settle, intend and re-check in one transaction; then submit. ``False``: not running any more.

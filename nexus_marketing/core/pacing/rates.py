@@ -10,7 +10,7 @@ has open.
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from nexus_marketing.core.pacing.tables import Table, checked_tables
@@ -20,8 +20,9 @@ _MOST: Final = 1_000_000_000
 _SLACK: Final = timedelta(seconds=1)
 #: What marketing leaves of every limit to messages that somebody waits for.
 RESERVED: Final = 0.1
-#: Grants older than this are put together, those of a minute into one: a day's window stays small to read.
-MERGE_AFTER: Final = timedelta(minutes=2)
+#: Into so many pieces a window is told apart: what was granted within one of them is remembered as one.
+_PIECES: Final = 100
+_EPOCH: Final = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,14 +166,25 @@ def _ended(looked: int, waiting: dict[int, Waiting], leaving: Counter[str | None
     return Grant(0, retry_after=max(waits, default=timedelta()))
 
 
-def merged(given: Sequence[Given]) -> list[Given]:
-    """The same grants, those of a minute as one at the moment of the last: never counted for a shorter time."""
+def merged(given: Sequence[Given], limits: Sequence[RateLimit], now: datetime) -> list[Given]:
+    """The same grants, those that lie together as one at the moment of the last: never counted for a shorter time.
+
+    What lies together is a hundredth of the shortest window that still counts them: a day at any speed is a hundred
+    grants to read, and nobody waits longer than by that hundredth.
+    """
+    reaches = sorted(limit.reach for limit in limits)
     found: dict[tuple[Any, ...], Given] = {}
     for each in given:
-        key = (each.at.replace(second=0, microsecond=0), each.sender, each.domain)
+        width = next((reach for reach in reaches if each.at > now - reach), reaches[-1]) / _PIECES
+        key = (width, (each.at - _EPOCH) // width, each.sender, each.domain)
         known = found.get(key, replace(each, count=0))
         found[key] = replace(each, at=max(known.at, each.at), count=known.count + each.count)
     return sorted(found.values(), key=lambda each: each.at)
+
+
+def usable_seconds(limits: Iterable[RateLimit]) -> float:
+    """For how long messages may be granted ahead: half the slack within which they have to leave."""
+    return min((limit.reach - limit.per).total_seconds() for limit in limits) / 2
 
 
 def rates_of(settings: Mapping[str, Any], channel: str) -> tuple[RateLimit, ...]:

@@ -7,15 +7,15 @@ from typing import NamedTuple
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from nexus_marketing.core.pacing.rates import MERGE_AFTER, Given, Grant, RateLimit, applying, grant, merged
+from nexus_marketing.core.pacing.rates import Given, Grant, RateLimit, applying, grant, merged
 from nexus_marketing.db.models import SendGrant
 from nexus_marketing.db.queries.locks import wait_alone
 from nexus_marketing.db.queries.rowsets import as_ids, ids_of
 from nexus_marketing.db.tenancy import append, open_session, run
 from nexus_marketing.db.types import read_moment
 
-#: Grants that are read before those of a minute are put together.
-_MANY = 200
+#: Grants that are read before those that lie together are put together.
+_MANY = 100
 _GIVEN = """
 SELECT id, at, granted, sender, domain FROM marketing_send_grants
 WHERE tenant_id = :tenant_id AND channel = :channel ORDER BY at, id
@@ -65,13 +65,13 @@ def _given(session: Session, channel: str, now: datetime, limits: Sequence[RateL
     ]
     oldest = now - max(limit.reach for limit in limits)
     live = [(id_, each) for id_, each in rows if each.at > oldest]
-    settled = [(id_, each) for id_, each in live if each.at <= now - MERGE_AFTER]
-    together = merged([each for _, each in settled])
     gone = [id_ for id_, each in rows if each.at <= oldest]
-    if len(live) > _MANY and len(together) < len(settled) // 2:
-        gone += [id_ for id_, _ in settled]
-        for each in together:
-            _remember(session, channel, each)
+    if len(live) > _MANY:
+        together = merged([each for _, each in live], limits, now)
+        if len(together) < len(live) // 2:
+            gone += [id_ for id_, _ in live]
+            for each in together:
+                _remember(session, channel, each)
     if gone:
         run(session, _FORGET.format(ids=ids_of(session)), {"ids": as_ids(gone)}, writes=True)
     return [each for _, each in live]

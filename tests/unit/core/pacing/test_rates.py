@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from nexus_marketing.core.errors import ValidationError
 from nexus_marketing.core.pacing.rates import (
-    MERGE_AFTER,
     Given,
     Grant,
     RateLimit,
@@ -71,8 +70,7 @@ def test_no_window_ever_holds_more_than_it_may(limit, arrivals, puts_together):
     for pause, wanted, when in arrivals:
         now += pause
         if puts_together:
-            old = [each for each in known if each.at <= now - MERGE_AFTER]
-            known = [*merged(old), *known[len(old) :]]
+            known = merged(known, [limit], now)
         found = ask([limit], known, wanted, now)
         assert 0 <= found.count <= wanted
         if found.count:
