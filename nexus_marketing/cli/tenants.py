@@ -5,10 +5,11 @@ from typing import Annotated
 
 import typer
 
-from nexus_marketing.cli.session import OPERATOR, AsJson, answer, table
+from nexus_marketing.cli.session import OPERATOR, AsJson, answer, table, tenant_id_of
 from nexus_marketing.db.queries.tenants import list_tenants
 from nexus_marketing.services.declarations import apply_declarations
 from nexus_marketing.services.tenants import create_tenant, suspend_tenant
+from nexus_marketing.services.warm_ups import warm_up_rows
 
 app = typer.Typer(no_args_is_help=True, help="Tenants: the customers of this installation.")
 Slug = Annotated[str, typer.Argument(metavar="SLUG", help="2 to 63 of a-z, 0-9 and -, a letter first.")]
@@ -62,6 +63,15 @@ def suspend(
         f"Tenant {slug} is {'active' if resume else 'suspended'}.",
         as_json=as_json,
     )
+
+
+@app.command("warm-up")
+def warm_up(context: typer.Context, slug: Slug, *, as_json: AsJson = False) -> None:
+    """Show where the senders of a tenant stand in their plans, and how the day went so far."""
+    with context.obj.runtime() as runtime, runtime.work(tenant_id_of(runtime, slug), OPERATOR, mode="read") as ctx:
+        rows = warm_up_rows(ctx)
+    columns = ("sender", "day", "of", "allowed", "left", "bounced", "complained")
+    answer({"data": rows}, table("Senders", columns, [list(row.values()) for row in rows]), as_json=as_json)
 
 
 @app.command("apply")

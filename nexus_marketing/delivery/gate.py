@@ -10,6 +10,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from nexus_marketing.core.campaigns import MessageClass
+from nexus_marketing.core.contracts import AddressKind
 from nexus_marketing.core.deliveries import DeliveryState, SkipReason
 from nexus_marketing.core.pacing.frequency import caps_of
 from nexus_marketing.core.pacing.quiet import quiet_hours_of
@@ -19,6 +20,7 @@ from nexus_marketing.core.privacy import ConsentPolicy, ConsentState, consent_ne
 from nexus_marketing.db.models import Tenant
 from nexus_marketing.db.queries.deliveries import Recipient, Settlement
 from nexus_marketing.db.queries.privacy import consent_states, suppressed_hashes
+from nexus_marketing.db.queries.warm_ups import warm_up_limits
 from nexus_marketing.db.tenancy import tenant_of
 from nexus_marketing.db.types import read_moment
 from nexus_marketing.delivery.composing import SendContent
@@ -66,7 +68,13 @@ class Gate:
             settled += held
             waiting = {settlement.seq for settlement in held}
             passing = [row for row in passing if row.seq not in waiting] if waiting else passing
-        return Decided(passing, settled, rates_of(policy.settings, self.content.channel))
+        return Decided(passing, settled, self._rates(session, policy))
+
+    def _rates(self, session: Session, policy: "_Policy") -> list[RateLimit]:
+        found = list(rates_of(policy.settings, self.content.channel))
+        if self.content.address_kind is AddressKind.EMAIL:
+            found += warm_up_limits(session, policy.settings, policy.now)
+        return found
 
     def trace(self, session: Session, row: Recipient) -> list["Check"]:
         """Everything that the gate asks of one recipient, each question with its answer, whatever the others say."""

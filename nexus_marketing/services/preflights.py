@@ -1,5 +1,6 @@
 """Pre-flights: what would become of a campaign, and whether that still holds when it is launched (BEHAVIOUR.md 5.2)."""
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Final
 
@@ -9,9 +10,11 @@ from nexus_marketing.core.campaigns import FINAL_STATUSES, CampaignStatus, Messa
 from nexus_marketing.core.errors import Conflict, NotFound, Problem, ValidationError
 from nexus_marketing.core.fan_out import legs_of
 from nexus_marketing.core.pacing.rates import applying, as_sender, rates_of
+from nexus_marketing.core.pacing.warm_up import warm_ups_of
 from nexus_marketing.core.preflight import TOLERANCE, VALID_FOR, PreflightStatus, Standing, Tally, moved
 from nexus_marketing.db.models import Campaign, Preflight, Segment, Template, Tenant
 from nexus_marketing.db.queries.launching import message_and_sender
+from nexus_marketing.db.queries.warm_ups import standings_of
 from nexus_marketing.db.tenancy import append, find
 from nexus_marketing.delivery.forecast import seconds_by_limits
 from nexus_marketing.runtime import Context
@@ -71,9 +74,10 @@ def preflight_document(ctx: Context, preflight: Preflight) -> dict[str, Any]:
     channels = {}
     for name, found in preflight.tallies.items():
         tally = Tally.read(found)
-        limits = applying(rates_of(settings, name), _sender(ctx, name))
+        sender = _sender(ctx, name)
+        limits = applying(rates_of(settings, name), sender)
         by_limits = seconds_by_limits(limits, tally, is_marketing=is_marketing)
-        seconds = max(by_limits, tally.held_seconds)
+        seconds = max(by_limits, tally.held_seconds, _warming_up(ctx, settings, sender, tally.sendable))
         channel = ctx.runtime.channels.get(name)
         price = 0 if channel is None else channel.capabilities.cost_minor_per_message
         channels[name] = {
@@ -140,6 +144,15 @@ def check_preflight(ctx: Context, campaign_id: int, preflight_id: int | None, to
 def _sender(ctx: Context, channel: str) -> str | None:
     settings = message_and_sender(ctx.session, None, channel).sender or {}
     return as_sender(settings.get("from_email"))
+
+
+def _warming_up(ctx: Context, settings: Mapping[str, Any], sender: str | None, count: int) -> float:
+    """How long so many messages take by the plan of a new sender."""
+    plans = [plan for plan in warm_ups_of(settings) if plan.sender == sender]
+    if not plans:
+        return 0.0
+    standing = standings_of(ctx.session).get(plans[0].sender)
+    return plans[0].seconds_for(count, 0 if standing is None else standing.step)
 
 
 def _templates(ctx: Context, campaign: Campaign) -> dict[str, int]:

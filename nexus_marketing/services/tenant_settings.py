@@ -10,6 +10,7 @@ from nexus_marketing.core.errors import Problem, ValidationError
 from nexus_marketing.core.pacing.frequency import check_caps
 from nexus_marketing.core.pacing.quiet import check_quiet_hours
 from nexus_marketing.core.pacing.rates import check_rates
+from nexus_marketing.core.pacing.warm_up import check_warm_ups
 from nexus_marketing.core.privacy import ConsentPolicy
 from nexus_marketing.core.values import Canonical, canonical
 
@@ -22,7 +23,8 @@ def check_settings(settings: Mapping[str, object], path: str = "settings") -> di
     field → type, or a table as ``core.audience.custom.read_rule`` takes it), ``frequency_caps`` (``core.pacing.frequency.check_caps``),
     ``max_bounced`` (the share of hard bounces at which a send stops itself),
     ``quiet_hours`` (``core.pacing.quiet.check_quiet_hours``), ``segment_budget`` (what the
-    rules of all segments may cost together, ``core.segments.PRICES``), ``send_rates`` (``core.pacing.rates.check_rates``).
+    rules of all segments may cost together, ``core.segments.PRICES``), ``send_rates`` (``core.pacing.rates.check_rates``),
+    ``warm_up`` (``core.pacing.warm_up.check_warm_ups``).
 
     Raises:
         ValidationError: every key that is unknown (naming the nearest) and every value that is wrong.
@@ -107,4 +109,5 @@ _SETTINGS: Final[Mapping[str, Callable[[object], Canonical]]] = {
     "quiet_hours": lambda value: canonical(check_quiet_hours(value), "quiet_hours"),
     "segment_budget": _segment_budget,
     "send_rates": lambda value: canonical(check_rates(value), "send_rates"),
+    "warm_up": lambda value: canonical(check_warm_ups(value), "warm_up"),
 }

@@ -75,6 +75,13 @@ class Table:
             self.refuse(key, "not_a_count", f"{value!r} is no whole number from 1 to {most}.")
         return value
 
+    def share(self, key: str, default: float) -> float:
+        """A number above nothing and up to one."""
+        value = self.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+            self.refuse(key, "not_a_share", f"{value!r} is no share: write a number above 0 and up to 1.")
+        return float(value)
+
     def span(self, key: str, default: timedelta | None, longest: timedelta) -> timedelta:
         """A length of time above nothing, as text."""
         value = self.get(key)

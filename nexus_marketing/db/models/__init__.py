@@ -3,7 +3,7 @@
 from nexus_marketing.db.models.audit import AuditEntry, AuditValue
 from nexus_marketing.db.models.campaigns import Campaign, History
 from nexus_marketing.db.models.definitions import CampaignDefinition, DefinitionVersion
-from nexus_marketing.db.models.deliveries import Delivery, DeliveryChunk, Send, SendGrant
+from nexus_marketing.db.models.deliveries import Delivery, DeliveryChunk, Send, SenderWarmUp, SendGrant
 from nexus_marketing.db.models.engagements import (
     Engagement,
     EngagementAttachment,
@@ -85,6 +85,7 @@ __all__ = [
     "SegmentMember",
     "Send",
     "SendGrant",
+    "SenderWarmUp",
     "Suppression",
     "Template",
     "TemplateVersion",

@@ -4,7 +4,7 @@ Row size and write count are the design: a ledger row is written twice in its li
 outcome), ``claimed`` and ``handed over`` are derived from the chunk (BEHAVIOUR.md 5.2).
 """
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 from sqlalchemy import Index, SmallInteger, text, true
@@ -230,3 +230,13 @@ class SendGrant(TenantKeyed, Base):
     domain: Mapped[str | None] = plain()
     at: Mapped[datetime] = plain()
     granted: Mapped[int] = plain()
+
+
+class SenderWarmUp(TenantScoped, Base):
+    """Where a new sender stands in its plan of warming up: ``step`` is the number of its day, ``day`` when it is that."""
+
+    __tablename__ = "marketing_warm_ups"
+
+    sender: Mapped[str] = plain(primary_key=True)
+    step: Mapped[int] = plain(SmallInteger)
+    day: Mapped[date] = plain()

@@ -12,6 +12,7 @@ from nexus_marketing.core.errors import ValidationError
 from nexus_marketing.core.pacing.frequency import Period, caps_of
 from nexus_marketing.core.pacing.quiet import quiet_hours_of
 from nexus_marketing.core.pacing.rates import rates_of
+from nexus_marketing.core.pacing.warm_up import warm_ups_of
 from nexus_marketing.db.models import Campaign, Delivery, Send
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.services.tenant_settings import check_settings
@@ -28,7 +29,8 @@ def test_the_page_shows_settings_that_can_be_applied() -> None:
     settings = check_settings(tomllib.loads("".join(blocks))["settings"])
     assert [(cap.count, cap.window) for cap in caps_of(settings)] == [(1, Period.DAY), (3, Period.WEEK)]
     assert len(quiet_hours_of(settings, "email")) == 1
-    assert [limit.count for limit in rates_of(settings, "email")] == [14, 50_000]
+    assert [limit.count for limit in rates_of(settings, "email")] == [14, 50_000, 100, 2000]
+    assert [len(plan.daily) for plan in warm_ups_of(settings)] == [11]
 
 
 def test_every_fault_of_the_settings_has_its_place() -> None:

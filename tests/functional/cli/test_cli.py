@@ -68,7 +68,7 @@ def commands() -> list[list[str]]:
     found = [[], ["explain"], ["serve"], ["worker"], ["demo"], ["doctor"]]
     groups = {
         "db": ["upgrade", "check", "partitions"],
-        "tenants": ["create", "list", "suspend", "apply"],
+        "tenants": ["create", "list", "suspend", "warm-up", "apply"],
         "keys": ["create", "list", "revoke"],
         "leads": ["import", "export"],
         "segments": ["recalculate"],
@@ -154,6 +154,19 @@ def test_declarations_are_applied_twice_without_change(ask):
     folder = str(REPOSITORY / "tenants")
     assert [row["outcome"] for row in ask("tenants", "apply", folder)["data"]] == ["created"]
     assert [row["outcome"] for row in ask("tenants", "apply", folder)["data"]] == ["unchanged"]
+
+
+def test_warming_up_is_shown_for_each_sender(ask, cli, tmp_path):
+    (tmp_path / "south").mkdir()
+    plan = '[[settings.warm_up]]\nsender = "news@south.example"\ndaily = [50, 100]\n'
+    (tmp_path / "south" / "tenant.toml").write_text(f'name = "South"\n{plan}')
+    ask("tenants", "apply", str(tmp_path))
+    (row,) = ask("tenants", "warm-up", "south")["data"]
+    assert row == {
+        **{"sender": "news@south.example", "day": 1, "of": 2, "allowed": 50},
+        **{"left": 0, "bounced": 0, "complained": 0},
+    }
+    assert "news@south.example" in cli("tenants", "warm-up", "south")[1]
 
 
 def test_leads_come_in_and_go_out(ask, cli, tenant, tmp_path):
