@@ -28,12 +28,13 @@ from nexus_marketing.db.engines import DatabaseSettings, build_engines, check_ve
 from nexus_marketing.db.queries.tenants import require_tenant
 from nexus_marketing.db.upgrade import lock_file, require_current
 from nexus_marketing.keys import Keys
+from nexus_marketing.metrics import PrometheusTelemetry
 from nexus_marketing.runtime import Doorbell, MemoryDoorbell, Runtime
 from nexus_marketing.services.storage import SqlStorage
 from nexus_marketing.settings import Settings, SmtpSettings
 from nexus_marketing.smtp.catcher import Catcher
 from nexus_marketing.smtp.handshake import PoolSettings, TlsPolicy
-from nexus_marketing.telemetry import configure_logging, get_logger
+from nexus_marketing.telemetry import NullTelemetry, Telemetry, configure_logging, get_logger
 
 log = get_logger(__name__)
 
@@ -98,6 +99,7 @@ def make_runtime(settings: Mapping[str, str]) -> Runtime:
         keys=Keys(parsed.secret_keys),
         channels=_channels(parsed, clock),
         clock=clock,
+        telemetry=_telemetry(parsed),
         doorbell=_doorbell(parsed),
         blobs=_blobs(parsed),
         cache=_cache(parsed),
@@ -228,6 +230,10 @@ def _relay(settings: Settings) -> PoolSettings:
         reply_timeout_seconds=smtp.timeout_seconds,
         local_hostname=smtp.local_hostname,
     )
+
+
+def _telemetry(settings: Settings) -> Telemetry:
+    return PrometheusTelemetry(settings.state_dir / "metrics") if settings.metrics_token else NullTelemetry()
 
 
 def _doorbell(settings: Settings) -> Doorbell:

@@ -85,6 +85,8 @@ class Settings:
     max_attempts: int = 8
     max_retry_age: timedelta = timedelta(hours=72)
     log_level: str = "INFO"
+    #: Whoever holds it may read ``/metrics``; empty: nothing is counted and there is nothing to read.
+    metrics_token: str = field(default="", repr=False)
 
     @property
     def embedded(self) -> bool:
@@ -135,6 +137,12 @@ def _bucket(text: str) -> str:
     return text
 
 
+def _token(text: str) -> str:
+    if not re.fullmatch(r"[!-~]{16,200}", text):
+        raise ValueError(text)
+    return text
+
+
 def _seconds(text: str) -> timedelta:
     found = timedelta(seconds=float(text))
     if found < timedelta():
@@ -171,6 +179,7 @@ _READERS: Mapping[str, _Reader] = {
     "import_undo_days": _number("a whole number of days from 1 to 3650", int, 1, 3650),
     "max_attempts": _SIZE,
     "max_retry_age_seconds": _DURATION,
+    "metrics_token": _Reader("16 to 200 printable characters without spaces", _token),
     "log_level": _word("DEBUG", "INFO", "WARNING", "ERROR"),
 }
 _SMTP_READERS: Mapping[str, _Reader] = {

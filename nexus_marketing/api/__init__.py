@@ -24,6 +24,7 @@ _RESOURCES = (
     "members",
     "tracking",
     "health",
+    "metrics",
 )
 
 

@@ -6,7 +6,7 @@ on the wire. No transaction is open during I/O.
 """
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -148,11 +148,18 @@ class ChunkHandOver:
             if not found.looked:
                 self.result.limited_seconds = found.retry_after_seconds
                 return False
-            self.known += found.waiting
+            self._wait_for(found.waiting)
             position += found.looked
             if not self._hand_over(found.leaving):
                 return False
         return not self.result.must_stop
+
+    def _wait_for(self, waiting: Sequence[Settlement]) -> None:
+        """Whose domain has no room comes again later."""
+        self.known += waiting
+        channel = self.parts.gate.content.channel
+        for reason, count in Counter(each.reason for each in waiting).items():
+            self.parts.runtime.telemetry.count("delivery.waiting", count, channel=channel, reason=str(reason))
 
     def _hand_over(self, rows: Sequence[Recipient]) -> bool:
         """Those who may leave, window by window; ``False`` when they may not any more."""
@@ -215,13 +222,13 @@ class ChunkHandOver:
 
     def _exhaust_oldest(self) -> None:
         """Hear every answer of the oldest window; it stays open until then, so that nothing of it is forgotten."""
-        answered = 0
+        kinds = Counter[OutcomeKind]()
         policy, breaker = self._retry_policy(), self.parts.breaker
         for outcome in self._open[0].outcomes:
             if outcome is None:
                 self._keep_lease()
                 continue
-            answered += 1
+            kinds[outcome.kind] += 1
             row = self._by_ref.pop(outcome.ref)
             self._know(self._settlement(outcome, row, policy))
             self.admission.heard(row, outcome)
@@ -231,9 +238,12 @@ class ChunkHandOver:
         self._open.popleft()
         self.result.tripped = breaker.tripped
         now = time.monotonic()
-        self.parts.pace.saw(answered, now - self._exhausted_at)
+        self.parts.pace.saw(kinds.total(), now - self._exhausted_at)
         self._exhausted_at = now
-        self.parts.runtime.telemetry.point("delivery.wire")
+        telemetry, channel = self.parts.runtime.telemetry, self.parts.gate.content.channel
+        for kind, count in kinds.items():
+            telemetry.count("delivery.outcomes", count, channel=channel, outcome=kind)
+        telemetry.point("delivery.wire")
 
     def _settlement(self, outcome: Outcome, row: Recipient, policy: RetryPolicy) -> Settlement:
         return settlement(

@@ -133,7 +133,7 @@ class Sender:
             self._hold(tenant_id, send_id, result)
         if result.limited_seconds:
             self._not_before[send.lane] = monotonic() + min(result.limited_seconds, _LIMITED_SECONDS)
-            self.runtime.telemetry.count("delivery.limited")
+            self.runtime.telemetry.count("delivery.limited", channel=send.channel)
         return not result.limited_seconds
 
     def _admission(self, parts: Parts, decided: Decided) -> Admission:

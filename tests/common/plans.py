@@ -63,8 +63,17 @@ SWEEPS: Mapping[str, frozenset[str]] = {
     ),
     "answers_before": frozenset({"ix_marketing_idempotency_keys_created_at"}),
 }
-#: Judges of the whole database: run by the chaos suite and by ``doctor``, not by workers.
-JUDGES = frozenset({"broken_invariants", "waiting_chunks", "overdue_retries", "abandoned_chunks", "stopped_sends"})
+#: Judges of the whole database: run by the chaos suite, by ``doctor`` and for monitors, not by workers.
+JUDGES = frozenset(
+    {
+        "broken_invariants",
+        "waiting_chunks",
+        "overdue_retries",
+        "abandoned_chunks",
+        "stopped_sends",
+        "stopped_sends_by_reason",
+    }
+)
 
 _CONDITIONS = ("Index Cond", "Filter", "Recheck Cond", "TID Cond")
 _PLANNED = ("select", "insert", "update", "delete", "with", "merge")

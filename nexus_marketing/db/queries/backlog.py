@@ -29,6 +29,14 @@ SELECT s.tenant_id, s.id, s.campaign_id, s.channel, s.status, s.status_reason FR
 WHERE s.status IN ('paused', 'missed', 'failed') AND s.status_reason IS NOT NULL
 ORDER BY s.id DESC LIMIT 20
 """
+# Those that are open alone: what was missed or failed is never forgotten, and a monitor asks often.
+_REASONS = """
+SELECT CASE WHEN status_reason LIKE 'cannot be planned%' THEN 'cannot_be_planned'
+    WHEN status_reason LIKE 'cannot be sent%' THEN 'cannot_be_sent'
+    WHEN {colon} > 0 THEN substr(status_reason, 1, {colon} - 1) ELSE 'other' END AS reason, count(*) AS sends
+FROM marketing_sends WHERE status = 'paused' AND status_reason IS NOT NULL
+GROUP BY 1
+"""
 
 
 def waiting_chunks(session: Session) -> Row[Any]:
@@ -49,6 +57,12 @@ def abandoned_chunks(session: Session) -> int:
 def stopped_sends(session: Session) -> list[Row[Any]]:
     """The last sends that stopped by themselves, with the reason."""
     return list(run_for_all(session, _STOPPED, writes=False))
+
+
+def stopped_sends_by_reason(session: Session) -> list[tuple[str, int]]:
+    """How many sends stand still because of themselves, by the first word of why."""
+    form = "strpos(status_reason, ':')" if is_postgresql(session) else "instr(status_reason, ':')"
+    return [(row.reason, row.sends) for row in run_for_all(session, _REASONS.format(colon=form), writes=False)]
 
 
 def _aged(session: Session, statement: str, moment: str) -> str:

@@ -132,6 +132,7 @@ TABLE = {
     "POST /u/{token}": PUBLIC,
     "GET /__lbheartbeat__": PUBLIC,
     "GET /__heartbeat__": PUBLIC,
+    "GET /metrics": PUBLIC,
     "POST /graphql": ANY_KEY,
 }
 

@@ -24,6 +24,7 @@ from tests.common.serving import ROOT, SECRET, make_key, serving, written
 
 pytestmark = pytest.mark.req("SR-007")
 
+TOKEN = "watching-0123456789"
 INI_FILES = ["development.ini", "production.ini"]
 
 
@@ -86,6 +87,16 @@ def call(port: int, path: str, key: str = "", body: object = None) -> tuple[int,
     return answer
 
 
+def metrics(port: int) -> dict[str, float]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request("GET", "/metrics", headers={"Authorization": f"Bearer {TOKEN}"})
+    response = connection.getresponse()
+    assert (response.status, response.headers["Content-Type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
+    lines = [line for line in response.read().decode().splitlines() if not line.startswith("#")]
+    connection.close()
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+
+
 def stop(process: subprocess.Popen[bytes]) -> None:
     process.send_signal(signal.SIGTERM)
     process.wait(timeout=30)
@@ -114,10 +125,20 @@ def test_production_is_served_by_granian(
         "database_owner_url": urls.owner_url,
     }
     key = make_key({**{f"nexus.{each}": url for each, url in settings.items()}, "nexus.secret_key": SECRET})
-    ini = written("production.ini", tmp_path, free_port, **settings, redis_url=redis_url, state_dir=str(tmp_path))
+    ini = written(
+        "production.ini",
+        tmp_path,
+        free_port,
+        **settings,
+        redis_url=redis_url,
+        state_dir=str(tmp_path),
+        metrics_token=TOKEN,
+    )
     environment = {"NEXUS_SECRET_KEY": SECRET, "NEXUS_SMTP_PASSWORD": "x"}
     try:
         with serving(ini, free_port, environment) as process:
+            for _ in range(30):
+                assert call(free_port, "/api/v1/leads", "nobody's")[0] == 401
             for number in range(20):  # both processes answer, each from the same database
                 assert call(free_port, "/api/v1/leads", key, {"external_id": str(number)})[0] == 201
             status, listed, _ = call(free_port, "/api/v1/leads?limit=100", key)
@@ -132,6 +153,11 @@ def test_production_is_served_by_granian(
                 with redis.Redis.from_url(redis_url) as client:
                     until(lambda: client.llen("dramatiq:nexus") == 0)  # rings are taken, not piled up
                 stop(worker)
+            assert call(free_port, "/metrics", TOKEN[:-1] + "?")[0] == 401
+            figures = metrics(free_port)
+            assert figures["nexus_queue_chunks"] == 0
+            assert figures["nexus_security_authentication_failed_total"] == 30  # of whichever process refused them
+            assert figures["nexus_segments_upkeep_seconds_count"] >= 1  # of the worker that is gone
             stop(process)
         assert process.returncode == 0
     finally:

@@ -163,8 +163,13 @@ def test_warming_up_is_shown_for_each_sender(ask, cli, tmp_path):
     ask("tenants", "apply", str(tmp_path))
     (row,) = ask("tenants", "warm-up", "south")["data"]
     assert row == {
-        **{"sender": "news@south.example", "day": 1, "of": 2, "allowed": 50},
-        **{"left": 0, "bounced": 0, "complained": 0},
+        "sender": "news@south.example",
+        "day": 1,
+        "of": 2,
+        "allowed": 50,
+        "left": 0,
+        "bounced": 0,
+        "complained": 0,
     }
     assert "news@south.example" in cli("tenants", "warm-up", "south")[1]
 

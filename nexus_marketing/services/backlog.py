@@ -1,0 +1,49 @@
+"""What waits and what stands still, as gauges: asked of the database when a monitor looks."""
+
+from typing import Final
+
+from nexus_marketing.db.queries.backlog import (
+    abandoned_chunks,
+    overdue_retries,
+    stopped_sends_by_reason,
+    waiting_chunks,
+)
+from nexus_marketing.db.queries.timers import dead_timers
+from nexus_marketing.db.queries.workers import seconds_since_worker
+from nexus_marketing.runtime import Runtime
+
+#: Of a gauge that tells that something is wrong, more does not tell more.
+_MOST: Final = 1000
+Gauge = tuple[str, str, list[tuple[dict[str, str], float]]]
+
+
+def backlog_gauges(runtime: Runtime) -> list[Gauge]:
+    """Name, meaning and values with their labels; over all tenants."""
+    with runtime.work(None, mode="read", role="worker") as ctx:
+        waiting, overdue = waiting_chunks(ctx.session), overdue_retries(ctx.session)
+        abandoned, stopped = abandoned_chunks(ctx.session), stopped_sends_by_reason(ctx.session)
+        timers = dead_timers(ctx.session, _MOST)
+    silence = seconds_since_worker(runtime.engines.app)
+    return [
+        _one("queue_sends", "Running sends with work that nobody holds", waiting.sends),
+        _one("queue_chunks", "Pieces of up to 500 recipients that nobody holds", waiting.chunks),
+        _one("queue_oldest_seconds", "Age of the oldest send with such a piece", waiting.seconds),
+        _one("retries_overdue", "Recipients who are due again", overdue.rows),
+        _one("retries_overdue_seconds", "Since when the first of them has been due", overdue.seconds),
+        _one("leases_abandoned", "Pieces whose lease was over a minute ago", abandoned),
+        _one("timers_dead", "Timers that were given up", len(timers)),
+        _one(
+            "worker_silence_seconds",
+            "Since a worker was heard of; below nothing: never",
+            -1 if silence is None else silence,
+        ),
+        (
+            "sends_stopped",
+            "Sends that stand still because of themselves, by the first word of the reason",
+            [({"reason": reason}, float(count)) for reason, count in sorted(stopped)],
+        ),
+    ]
+
+
+def _one(name: str, meaning: str, value: float | None) -> Gauge:
+    return name, meaning, [({}, float(value or 0))]
