@@ -82,6 +82,8 @@ class Settings:
     max_import_bytes: int = 512_000_000
     #: How long an import can be undone, and its rejected rows be fetched.
     import_undo_days: int = 30
+    #: How long what messages were made of is kept, to make them again; 0: not at all.
+    keep_renders_days: int = 90
     max_attempts: int = 8
     max_retry_age: timedelta = timedelta(hours=72)
     log_level: str = "INFO"
@@ -177,6 +179,7 @@ _READERS: Mapping[str, _Reader] = {
     "max_bulk_bytes": _SIZE,
     "max_import_bytes": _SIZE,
     "import_undo_days": _number("a whole number of days from 1 to 3650", int, 1, 3650),
+    "keep_renders_days": _number("a whole number of days from 0 to 3650", int, 0, 3650),
     "max_attempts": _SIZE,
     "max_retry_age_seconds": _DURATION,
     "metrics_token": _Reader("16 to 200 printable characters without spaces", _token),

@@ -13,6 +13,7 @@ _RESOURCES = (
     "scores",
     "lead_scores",
     "lead_explanations",
+    "lead_messages",
     "templates",
     "definitions",
     "campaigns",

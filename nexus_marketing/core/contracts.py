@@ -152,6 +152,27 @@ class Channel(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A message as it is handed over: its bytes, and what they are (``message/rfc822``, ``text/plain; charset=utf-8``)."""
+
+    media_type: str
+    content: bytes
+
+
+@runtime_checkable
+class RenderingChannel(Protocol):
+    """A channel that can make a message again without sending it, byte for byte.
+
+    All that differs from one time to another comes with the submission; ``values["date"]`` is when it was composed
+    (RFC 5322).
+    """
+
+    def render(self, settings: Mapping[str, Any], content: Content, submission: Submission) -> Rendered:
+        """The message that the submission leaves as."""
+        ...
+
+
 ChannelFactory = Callable[[Mapping[str, Any]], Channel]
 
 

@@ -71,9 +71,23 @@ class TokenSigner:
         signing = self.signing([TokenUse.of(token.kind, token.link)])
         return signing.tokens(token.tenant_id, token.send_id, token.seq, token.lead_id)[0]
 
-    def signing(self, uses: Sequence["TokenUse"]) -> "TokenSheet":
-        """What makes the tokens of many recipients for the same uses."""
-        return TokenSheet(self._bases[0], uses)
+    @property
+    def key(self) -> str:
+        """The name of the key that signs: what was signed can be signed again when others came after it."""
+        return _key_name(self._bases[0])
+
+    def signing(self, uses: Sequence["TokenUse"], key: str = "") -> "TokenSheet":
+        """What makes the tokens of many recipients for the same uses.
+
+        Args:
+            uses: the order of a recipient's tokens.
+            key: the name of the key; the newest where it is left out.
+
+        Raises:
+            KeyError: there is no key of that name any more.
+        """
+        bases = {_key_name(base): base for base in self._bases} if key else {"": self._bases[0]}
+        return TokenSheet(bases[key], uses)
 
     def read(self, text: str, kind: TokenKind) -> Token | None:
         """What a token says, or ``None`` for anything that we did not sign for this use."""
@@ -102,6 +116,10 @@ class TokenSigner:
             if hmac.compare_digest(_TAGS.unpack(state.digest())[purpose.tag], raw[-_TAG_BYTES:]):
                 return True
         return False
+
+
+def _key_name(base: "blake2b") -> str:
+    return base.hexdigest()[:16]
 
 
 class TokenSheet:

@@ -1,8 +1,9 @@
 """From a ledger row and its lead to the values that a channel fills into the message."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from email.utils import format_datetime
 from typing import Any
 
 import orjson
@@ -106,17 +107,25 @@ def load_content(session: Session, send: Send, kind: AddressKind) -> SendContent
 
 
 class Composer:
-    """Composes the submissions of one send; the inner loop of rendering, so everything is prepared once."""
+    """Composes the submissions of one send; the inner loop of rendering, so everything is prepared once.
 
-    def __init__(self, runtime: Runtime, content: SendContent) -> None:
+    With ``public_url`` and ``key`` those of an earlier time, to make its messages again; ``at`` is when messages are
+    composed, set by whoever asks for them.
+    """
+
+    def __init__(self, runtime: Runtime, content: SendContent, *, public_url: str = "", key: str = "") -> None:
+        self.public_url = public_url or runtime.settings.public_url
+        self.key = key or runtime.keys.tokens.key
+        self._at = runtime.clock.now()
+        self._date = format_datetime(self._at)
         self._ids = (content.tenant_id, content.send_id)
         links = range(len(content.message.links))
         # The unsubscribe token comes first and is none of these: it fills more than one gap.
         self._keys = [value_key(OpenPixel()), *(value_key(Link(number)) for number in links)]
         uses = [TokenUse.of(TokenKind.UNSUBSCRIBE), TokenUse.of(TokenKind.OPEN)]
         uses += [TokenUse.of(TokenKind.CLICK, number) for number in links]
-        self._tokens = runtime.keys.tokens.signing(uses).tokens
-        self._unsubscribe_url = runtime.settings.public_url + _PATHS[TokenKind.UNSUBSCRIBE]
+        self._tokens = runtime.keys.tokens.signing(uses, self.key).tokens
+        self._unsubscribe_url = self.public_url + _PATHS[TokenKind.UNSUBSCRIBE]
         self._declared = content.declared
         self.columns = _columns(content.message)
         self._name = self.columns.index("name")
@@ -160,7 +169,25 @@ class Composer:
         for key in self._unsubscribe:
             values[key] = token
         values["to_name"] = lead[self._name] or ""
+        values["date"] = self._date
         return Submission(ref, row.address or "", f"<r{seq}{self._message_id}", values)
+
+    @property
+    def at(self) -> datetime:
+        """When the messages are composed."""
+        return self._at
+
+    @at.setter
+    def at(self, moment: datetime) -> None:
+        self._at, self._date = moment, format_datetime(moment)
+
+    def used(self, lead: Sequence[Any]) -> list[Any]:
+        """A lead's columns, and of its document what the message names: all that makes the message again."""
+        found = list(lead)
+        if self._document is not None:
+            document = _document(found[self._document])
+            found[self._document] = {name: document[name] for name in self._document_names if name in document}
+        return found
 
     def _place(self, variable: Variable) -> int:
         column = _column(variable)

@@ -32,6 +32,7 @@ from nexus_marketing.delivery.composing import Composer, load_content
 from nexus_marketing.delivery.gate import Decided, Gate
 from nexus_marketing.delivery.handover import ChunkHandOver, ChunkResult, Pace, Parts
 from nexus_marketing.delivery.journal import HandOverJournal
+from nexus_marketing.delivery.renders import keep
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.telemetry import get_logger
 
@@ -160,6 +161,9 @@ class Sender:
             rows = chunk_rows(session, claim, parts.gate.content.address_kind, parts.composer.columns)
             decided = parts.gate.decide(session, rows)
             settle(session, send_id, decided.settled)
+            parts.composer.at = self.runtime.clock.now().replace(microsecond=0)
+            if self.runtime.settings.keep_renders_days:
+                keep(session, claim, decided.passing, parts.composer)
             return claim, decided
 
     def _parts(self, tenant_id: int, send_id: int) -> Parts | None:

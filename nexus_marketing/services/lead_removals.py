@@ -19,6 +19,7 @@ from nexus_marketing.db.queries import removals as queries
 from nexus_marketing.db.queries.lead_work import LeadWork, lead_work
 from nexus_marketing.db.queries.listings import table_of
 from nexus_marketing.db.tenancy import find, open_session
+from nexus_marketing.delivery.renders import erase_renders
 from nexus_marketing.runtime import Context, Runtime
 from nexus_marketing.services.lead_lookup import all_ids
 from nexus_marketing.services.score_marks import follow_points
@@ -33,6 +34,7 @@ PIECE = 2_000
 FILES = 100
 _LEDGER = "marketing_deliveries"
 _ENGAGEMENTS = "marketing_engagements"
+_RENDERS = "marketing_render_blocks"
 _POINTS = "marketing_score_contributions"
 _ATTACHMENTS = "marketing_engagement_attachments"
 Values = dict[str, Canonical]
@@ -187,5 +189,6 @@ def _steps(ctx: Context, removal: LeadRemoval) -> Iterator[_Step]:
             yield _Step(keys.name, lambda size, keys=keys: queries.clear_piece(session, keys, ids, size))  # type: ignore[misc]
         return
     yield _Step(_LEDGER, lambda _size: queries.cancel_messages(session, ids, SkipReason.LEAD_ERASED))
+    yield _Step(_RENDERS, lambda size: erase_renders(session, ids, size))
     for table in queries.personal_tables():
         yield _Step(table.name, lambda size, table=table: queries.clear_piece(session, table, ids, size))  # type: ignore[misc]

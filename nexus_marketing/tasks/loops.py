@@ -32,6 +32,7 @@ from nexus_marketing.delivery.completion import complete_finished, open_retries,
 from nexus_marketing.delivery.forecast import advance_preflight
 from nexus_marketing.delivery.planning import SendRef, plan_send
 from nexus_marketing.delivery.recovery import recover_dead, recover_expired
+from nexus_marketing.delivery.renders import forget_renders
 from nexus_marketing.delivery.sending import Sender
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.services import segment_clock
@@ -134,8 +135,9 @@ class WorkerLoop:
             self._partitions_at = time.monotonic()
             try:
                 forget_event_ids(self.runtime)
-            except DBAPIError as error:  # somebody holds the table: in a few hours is early enough
-                log.warning("event_ids_kept_longer", error=type(error.orig).__name__)
+                forget_renders(self.runtime)
+            except DBAPIError as error:  # somebody holds a table: in a few hours is early enough
+                log.warning("old_rows_kept_longer", error=type(error.orig).__name__)
 
     def _safe_turn(self) -> int:
         try:

@@ -17,6 +17,7 @@ from sqlalchemy import Engine, event
 #: Functions that look across tenants on purpose, and the indexes by which they may: all of them small.
 SWEEPS: Mapping[str, frozenset[str]] = {
     "sends_to_plan": frozenset({"ix_marketing_sends_working", "uq_marketing_sends_open"}),
+    "old_blocks": frozenset({"ix_marketing_render_blocks_at"}),
     "sends_with_work": frozenset(
         {"ix_marketing_sends_working", "uq_marketing_sends_open", "ix_marketing_delivery_chunks_open"}
     ),

@@ -18,6 +18,7 @@ from nexus_marketing.core.contracts import (
     Journal,
     Outcome,
     OutcomeKind,
+    Rendered,
     Submission,
 )
 from nexus_marketing.core.deliveries import SkipReason
@@ -80,6 +81,16 @@ class EmailChannel:
         """Compile the content; connections are opened with the first message."""
         del settings  # the sender is part of the content, the relay is the installation's
         return EmailSession(self._pool(), compile_content(content), content, self._clock)
+
+    def render(self, settings: Mapping[str, Any], content: Content, submission: Submission) -> Rendered:
+        """The whole message, headers and all.
+
+        Raises:
+            ValidationError: it never could be made.
+        """
+        del settings
+        values = {"date": date_value(self._clock.now()), **_values(submission)}
+        return Rendered("message/rfc822", compile_content(content).fill(values))
 
     def close_thread(self) -> None:
         """Let go of this thread's connections."""
@@ -151,20 +162,13 @@ class EmailSession:
                 answers.append(_outcome(reply))
 
     def _envelope(self, submission: Submission, date: str) -> Envelope | Outcome:
-        values = {
-            **submission.values,
-            "to": submission.address,
-            "message_id": submission.message_id,
-            "date": date,
-        }
         try:
-            recipient = ascii_address(submission.address)
-            values["to"] = recipient
+            values = {"date": date, **_values(submission)}
             data = self._skeleton.fill(values)
         except ValidationError as error:
             reason = _skip_reason(error)
             return Outcome(submission.ref, OutcomeKind.REFUSED, reason, error.message[:200])
-        return Envelope(submission.ref, self._return_path(submission), recipient, data, finished=True)
+        return Envelope(submission.ref, self._return_path(submission), values["to"], data, finished=True)
 
     def _return_path(self, submission: Submission) -> str:
         """A sender address of its own per ledger row where bounces have a domain (VERP), else From."""
@@ -174,6 +178,12 @@ class EmailSession:
 
 
 _KINDS = {kind.number: OutcomeKind(kind.value) for kind in ReplyKind}
+
+
+def _values(submission: Submission) -> dict[str, str]:
+    """What fills the gaps of a message: its own values, and its envelope's."""
+    to = ascii_address(submission.address)
+    return {**submission.values, "to": to, "message_id": submission.message_id}
 
 
 def _skip_reason(error: ValidationError) -> str:

@@ -25,6 +25,7 @@ from nexus_marketing.db.models.imports import (
 from nexus_marketing.db.models.leads import Lead, LeadField, LeadKey, LeadRemoval
 from nexus_marketing.db.models.preflights import Preflight
 from nexus_marketing.db.models.privacy import Consent, Suppression
+from nexus_marketing.db.models.renders import RenderBlock
 from nexus_marketing.db.models.scoring import (
     Score,
     ScoreContribution,
@@ -72,6 +73,7 @@ __all__ = [
     "Preflight",
     "PublicEvent",
     "RecipientEngagement",
+    "RenderBlock",
     "Score",
     "ScoreContribution",
     "ScoreCrossing",

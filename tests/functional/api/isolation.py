@@ -239,7 +239,7 @@ def build_estate(runtime: Runtime, tenant_id: int, mark: str) -> Estate:
         ctx.session.add(field)
     refers = {"segment_id": segment, "template_id": template, "owner_id": member}
     campaign = make_campaign(runtime, tenant_id, f"{mark} campaign", **refers, data={"note": mark})
-    make_send(runtime, tenant_id, campaign, template, leads)
+    send = make_send(runtime, tenant_id, campaign, template, leads)
     with runtime.work(tenant_id, SYSTEM, role="app") as ctx:
         about = {"lead_id": leads[0], "campaign_id": campaign, "notes": mark, "attributes": {"note": mark}}
         engagement = Engagement(tracked_at=ctx.now, type="page_visited", verdict="human", **about)
@@ -272,6 +272,7 @@ def build_estate(runtime: Runtime, tenant_id: int, mark: str) -> Estate:
             "lead-imports": (imported.id,),
             "lead-import-profiles": (profile.id,),
             "segments": (segment,),
+            "sends": (send,),
             "segment-changes": (change.id,),
             "scores": (score,),
             "templates": (template,),

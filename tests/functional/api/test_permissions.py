@@ -32,6 +32,7 @@ TABLE = {
     "POST /api/v1/leads/{id}/merge": "leads:write",
     "POST /api/v1/leads/{id}/tags": "leads:write",
     "POST /api/v1/leads/{id}/score": "leads:write",
+    "GET /api/v1/leads/{id}/messages/{send_id}": "leads:read",
     "GET /api/v1/leads/{id}/explanation": "leads:read",
     "GET /api/v1/leads/{id}/engagements": "engagements:read",
     "GET /api/v1/leads/{id}/scores": "leads:read",

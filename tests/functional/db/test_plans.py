@@ -13,6 +13,7 @@ from nexus_marketing.db.queries import (
     lead_work,
     planning,
     preflights,
+    renders,
     scoring,
     segments,
     timers,
@@ -107,6 +108,7 @@ SWEEPERS = [
     lambda session: idempotency.answers_before(session, NOW),
     lambda session: lead_work.lead_work(session, NOW),
     scoring.scoring_work,
+    lambda session: renders.old_blocks(session, NOW, 10),
 ]
 
 
@@ -118,4 +120,4 @@ def test_every_sweep_reads_by_its_own_small_indexes(watched):
 
 
 def test_the_list_of_sweeps_is_short():
-    assert len(SWEEPS) == len(SWEEPERS) <= 18
+    assert len(SWEEPS) == len(SWEEPERS) <= 19

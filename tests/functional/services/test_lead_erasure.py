@@ -48,6 +48,7 @@ KEPT = {
     "marketing_members": "those who act for the tenant",
     "marketing_idempotency_keys": "answers are forgotten after a day",
     "marketing_lead_import_errors": "rows that never became a lead",
+    "marketing_render_blocks": "packed: the lead is taken out of each (delivery.renders, tests of its own)",
     "marketing_public_events": "a queue that is emptied every few seconds",
 }
 
