@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from nexus_marketing.core.errors import ConfigurationError
 
@@ -47,6 +48,8 @@ class Settings:
     secret_keys: tuple[bytes, ...] = field(repr=False)
     #: Empty: no Redis, work is found by polling and an in-process doorbell.
     redis_url: str = field(default="", repr=False)
+    #: What rings workers where it is not the Redis above: another, or RabbitMQ (needs the extra ``rabbitmq``).
+    broker_url: str = field(default="", repr=False)
     #: Where recipients' links lead; no trailing slash.
     public_url: str = "http://127.0.0.1:6543"
     smtp: SmtpSettings = field(default_factory=SmtpSettings)
@@ -110,6 +113,8 @@ class _Reader(NamedTuple):
 
     expected: str
     read: Callable[[str], Any]
+    #: The value as a complaint may show it.
+    shown: Callable[[str], str] = str
 
 
 def _number(expected: str, convert: Callable[[str], Any], low: float, high: float = 1e9) -> _Reader:
@@ -133,6 +138,17 @@ def _url(text: str) -> str:
     return text.rstrip("/")
 
 
+def _broker(text: str) -> str:
+    parts = urlsplit(text)
+    if not text.startswith(_BROKERS) or not parts.hostname or parts.port == 0:
+        raise ValueError(text)
+    return text
+
+
+def _without_login(url: str) -> str:
+    return re.sub(r"(?s)^([a-z0-9+]*://)?.*@", r"\1***@", url.partition("?")[0])
+
+
 def _bucket(text: str) -> str:
     if not re.fullmatch(r"s3://[A-Za-z0-9][A-Za-z0-9.:_-]+(/.*)?", text):
         raise ValueError(text)
@@ -152,6 +168,8 @@ def _seconds(text: str) -> timedelta:
     return found
 
 
+_BROKERS = ("redis://", "rediss://", "amqp://", "amqps://")
+
 _TEXT = _Reader("text", str)
 _FOLDER = _Reader("a path", Path)
 _SIZE = _number("a whole number above 0", int, 1)
@@ -159,6 +177,12 @@ _DURATION = _Reader("a number of seconds, not below 0", _seconds)
 
 _READERS: Mapping[str, _Reader] = {
     "redis_url": _TEXT,
+    "broker_url": _Reader(
+        "the URL of a broker: write redis://HOST:6379/0 for Redis or amqp://USER:PASSWORD@HOST:5672/VHOST for RabbitMQ "
+        "(rediss:// and amqps:// with TLS)",
+        _broker,
+        shown=_without_login,
+    ),
     "public_url": _Reader("a URL that begins with http:// or https://", _url),
     "catcher_dir": _FOLDER,
     "worker_threads": _number("a whole number, not below 0", int, 0),
@@ -232,7 +256,7 @@ class _Parser:
         try:
             return reader.read(text)
         except (ValueError, OverflowError, KeyError):
-            self._faults.append(f"{PREFIX}{name}: {text!r} is not {reader.expected}")
+            self._faults.append(f"{PREFIX}{name}: {reader.shown(text)!r} is not {reader.expected}")
             return None
 
     def _urls(self) -> dict[str, str]:

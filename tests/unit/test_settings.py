@@ -48,6 +48,7 @@ def test_every_key_is_read_in_its_unit():
         EMBEDDED
         | {
             "nexus.redis_url": "redis://127.0.0.1/0",
+            "nexus.broker_url": "amqp://u:p@127.0.0.1:5672/nexus",
             "nexus.public_url": "https://mail.example.org/",
             "nexus.catcher_dir": "var/mail",
             "nexus.worker_threads": "2",
@@ -75,6 +76,7 @@ def test_every_key_is_read_in_its_unit():
         }
     )
     assert settings.redis_url == "redis://127.0.0.1/0"
+    assert settings.broker_url == "amqp://u:p@127.0.0.1:5672/nexus"
     assert settings.public_url == "https://mail.example.org"
     assert (settings.catcher_dir, settings.state_dir) == (Path("var/mail"), Path("/var/lib/nexus"))
     assert (settings.worker_threads, settings.pool_size, settings.chunk_size) == (2, 4, 100)
@@ -150,6 +152,48 @@ def test_another_database_is_refused_without_showing_its_password():
     message = faults(PRODUCTION | {"nexus.database_url": "mysql://root:c4n4ry@db/nexus"})
     assert "mysql is neither sqlite nor postgresql" in message
     assert "c4n4ry" not in message
+
+
+class TestBroker:
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "redis://127.0.0.1:6379/1",
+            "rediss://:secret@redis.example.org",
+            "amqp://rabbit",
+            "amqp://user:pass@rabbit:5672/%2F?heartbeat=60",
+            "amqps://user:pass@[::1]:5671/nexus",
+        ],
+    )
+    def test_redis_and_rabbitmq_are_accepted(self, url):
+        assert Settings.parse(EMBEDDED | {"nexus.broker_url": f" {url} "}).broker_url == url
+
+    @pytest.mark.parametrize(
+        ("url", "shown"),
+        [
+            ("kafka://broker:9092", "kafka://broker:9092"),
+            ("http://user:c4n4ry@broker/", "http://***@broker/"),
+            ("user:c4n4ry@broker:5672", "***@broker:5672"),
+            ("http://user:c4n/4r@y@broker?password=c4n4ry", "http://***@broker"),
+            ("broker:5672", "broker:5672"),
+            ("amqp:/broker", "amqp:/broker"),
+            ("amqp://", "amqp://"),
+            ("amqp:///nexus", "amqp:///nexus"),
+            ("amqp://user:c4n4ry@broker:rabbit/", "amqp://***@broker:rabbit/"),
+            ("amqp://broker:99999/", "amqp://broker:99999/"),
+            ("amqp://broker:0/", "amqp://broker:0/"),
+            ("AMQP://broker", "AMQP://broker"),
+            ("amqp://[::1/", "amqp://[::1/"),
+        ],
+    )
+    def test_anything_else_is_refused_with_the_remedy_and_without_its_password(self, url, shown):
+        message = faults(EMBEDDED | {"nexus.broker_url": url})
+        assert message.startswith(f"nexus.broker_url: {shown!r} is not the URL of a broker: write ")
+        assert "redis://HOST:6379/0 for Redis or amqp://USER:PASSWORD@HOST:5672/VHOST for RabbitMQ" in message
+        assert "c4n" not in message
+
+    def test_its_password_is_not_in_the_repr(self):
+        assert "c4n4ry" not in repr(Settings.parse(EMBEDDED | {"nexus.broker_url": "amqp://u:c4n4ry@rabbit"}))
 
 
 class TestSecretKeys:
