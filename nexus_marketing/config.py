@@ -237,11 +237,22 @@ def _telemetry(settings: Settings) -> Telemetry:
 
 
 def _doorbell(settings: Settings) -> Doorbell:
-    if not settings.redis_url:
+    url = settings.broker_url or settings.redis_url
+    if not url:
         return MemoryDoorbell()
     from nexus_marketing.tasks.broker import DramatiqDoorbell, build_broker  # noqa: PLC0415 - loads Redis
 
-    return DramatiqDoorbell(build_broker(settings.redis_url))
+    try:
+        return DramatiqDoorbell(build_broker(url))
+    except ImportError as error:
+        raise ConfigurationError(
+            f"nexus.broker_url needs {error.name}: pip install 'nexus-marketing[rabbitmq]'."
+        ) from error
+    except ValueError as error:
+        setting = "nexus.broker_url" if settings.broker_url else "nexus.redis_url"
+        raise ConfigurationError(
+            f"{setting}: its options (behind the question mark) cannot be read: {error}."
+        ) from error
 
 
 def _start_workers(runtime: Runtime) -> None:
