@@ -40,7 +40,7 @@ _ESSENTIAL = ("database", "revision", "clock", "send ledger")
 
 
 def doctor(context: typer.Context, *, as_json: AsJson = False) -> None:
-    """Check versions, database, schema, workers, queues, Redis, mail relay and clock; exit 1 if sending cannot work."""
+    """Check versions, database, schema, workers, queues, Redis, broker, mail relay and clock; exit 1 if sending cannot work."""
     with context.obj.runtime() as runtime:
         checks: dict[str, Callable[[Runtime], str]] = {
             "versions": _versions,
@@ -50,6 +50,7 @@ def doctor(context: typer.Context, *, as_json: AsJson = False) -> None:
             "tenants": _tenants,
             "workers": _workers,
             "redis": _redis,
+            "broker": _broker,
             "blobs": _blobs,
             "send ledger": _ledger,
             "queue": _queue,
@@ -114,10 +115,27 @@ def _workers(runtime: Runtime) -> str:
 
 def _redis(runtime: Runtime) -> str:
     if not runtime.settings.redis_url:
-        return "not used: work is found by polling"
-    with Redis.from_url(runtime.settings.redis_url, socket_timeout=2, socket_connect_timeout=2) as client:
-        client.ping()
+        return "not used: nothing is cached beyond a process"
+    _ping_redis(runtime.settings.redis_url)
     return "answers"
+
+
+def _broker(runtime: Runtime) -> str:
+    url = runtime.settings.broker_url
+    if not url:
+        return "rings go through Redis" if runtime.settings.redis_url else "not used: work is found by polling"
+    if url.startswith("redis"):
+        _ping_redis(url)
+    else:
+        from nexus_marketing.tasks.rabbitmq import reach
+
+        reach(url)
+    return "answers"
+
+
+def _ping_redis(url: str) -> None:
+    with Redis.from_url(url, socket_timeout=2, socket_connect_timeout=2) as client:
+        client.ping()
 
 
 def _blobs(runtime: Runtime) -> str:
