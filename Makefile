@@ -46,6 +46,7 @@ chaos: $(DEV) ## kill processes and servers mid-send and count: ARGS="[FAULT …
 	$(BIN)/python -m tests.chaos $(ARGS)
 
 e2e: $(DEV) ## run the end-to-end tests: real processes, real mail, real HTTP; without ARGS also the whole tenant fuzz
+	@$(BIN)/python -m tests.common.servers.packages
 	$(BIN)/python -m pytest tests/e2e $(ARGS)
 	$(if $(strip $(ARGS)),,NEXUS_S01_REQUESTS=$${NEXUS_S01_REQUESTS:-20000} $(BIN)/python -m pytest -n auto --maxprocesses=2 tests/functional/api/test_isolation.py)
 

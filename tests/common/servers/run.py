@@ -134,12 +134,12 @@ def signal_supervisor(folder: Path, number: signal.Signals) -> None:
     os.kill(server_state(folder)["supervisor"], number)
 
 
-def wait_until(condition: Callable[[], bool], complaint: str) -> None:
-    """Wait for something another process does; an error after the start timeout."""
-    deadline = time.monotonic() + START_TIMEOUT_SECONDS
+def wait_until(condition: Callable[[], bool], complaint: str, timeout_seconds: float = START_TIMEOUT_SECONDS) -> None:
+    """Wait for something another process does; an error after the timeout."""
+    deadline = time.monotonic() + timeout_seconds
     while not condition():
         if time.monotonic() > deadline:
-            raise ServerUnavailable(f"{complaint} within {START_TIMEOUT_SECONDS:g} s")
+            raise ServerUnavailable(f"{complaint} within {timeout_seconds:g} s")
         time.sleep(0.01)
 
 
