@@ -113,6 +113,8 @@ class ChunkHandOver:
     claim: ChunkClaim
     rows: Sequence[Recipient]
     admission: Admission
+    #: Done once, before anything leaves.
+    before_first: Callable[[], None] | None = None
     known: list[Settlement] = field(default_factory=list)
     result: ChunkResult = field(default_factory=ChunkResult)
     _open: deque[_Window] = field(default_factory=deque)
@@ -163,6 +165,9 @@ class ChunkHandOver:
 
     def _hand_over(self, rows: Sequence[Recipient]) -> bool:
         """Those who may leave, window by window; ``False`` when they may not any more."""
+        if rows and self.before_first is not None:
+            self._commit(self.before_first)
+            self.before_first = None
         position = 0
         while position < len(rows):
             if position and (self.parts.stopping() or self.result.must_stop):

@@ -1,8 +1,9 @@
 """A worker thread's part in sending: find a send with work, claim a chunk, hand it over."""
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from time import monotonic
 from uuid import uuid4
 
@@ -18,6 +19,7 @@ from nexus_marketing.core.pacing.turns import Lane, Turns, WaitingSend
 from nexus_marketing.db.models import Send
 from nexus_marketing.db.queries.deliveries import (
     ChunkClaim,
+    Recipient,
     chunk_rows,
     claim_chunk,
     sends_with_work,
@@ -129,7 +131,10 @@ class Sender:
         claim, decided = claimed
         parts.journal.begin(claim)
         self.runtime.telemetry.point("delivery.claim.after")
-        result = ChunkHandOver(parts, claim, decided.passing, self._admission(parts, decided)).run()
+        hand_over = ChunkHandOver(parts, claim, decided.passing, self._admission(parts, decided))
+        if self.runtime.settings.keep_renders_days and decided.rates:
+            hand_over.before_first = partial(self._keep, parts, claim, decided.passing)
+        result = hand_over.run()
         if result.must_stop:
             self._hold(tenant_id, send_id, result)
         if result.limited_seconds:
@@ -162,9 +167,14 @@ class Sender:
             decided = parts.gate.decide(session, rows)
             settle(session, send_id, decided.settled)
             parts.composer.at = self.runtime.clock.now().replace(microsecond=0)
-            if self.runtime.settings.keep_renders_days:
+            # Where a rate may leave no room, nothing is kept until somebody leaves.
+            if self.runtime.settings.keep_renders_days and not decided.rates:
                 keep(session, claim, decided.passing, parts.composer)
             return claim, decided
+
+    def _keep(self, parts: Parts, claim: ChunkClaim, rows: Sequence[Recipient]) -> None:
+        with open_session(self.runtime.engines.worker, tenant_id=claim.tenant_id) as session, session.begin():
+            keep(session, claim, rows, parts.composer)
 
     def _parts(self, tenant_id: int, send_id: int) -> Parts | None:
         key = (tenant_id, send_id)

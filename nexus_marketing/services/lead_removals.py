@@ -46,6 +46,8 @@ class _Step:
 
     table: str
     take: Callable[[int], int]
+    #: What a row of it costs, in rows that are only updated.
+    cost: int = 1
 
 
 def begin_removal(ctx: Context, removal: LeadRemoval) -> None:
@@ -65,12 +67,12 @@ def advance(ctx: Context, removal: LeadRemoval) -> bool:
     is_done = True
     for step in _steps(ctx, removal):
         while left > 0:
-            done = step.take(left)
+            asked = max(1, left // step.cost)
+            done = step.take(asked)
             counts[step.table] = counts.get(step.table, 0) + done
-            if done < left:
-                left -= done
+            left -= done * step.cost
+            if done < asked:
                 break
-            left -= done
         else:
             is_done = False
             break
@@ -189,6 +191,6 @@ def _steps(ctx: Context, removal: LeadRemoval) -> Iterator[_Step]:
             yield _Step(keys.name, lambda size, keys=keys: queries.clear_piece(session, keys, ids, size))  # type: ignore[misc]
         return
     yield _Step(_LEDGER, lambda _size: queries.cancel_messages(session, ids, SkipReason.LEAD_ERASED))
-    yield _Step(_RENDERS, lambda size: erase_renders(session, ids, size))
+    yield _Step(_RENDERS, lambda size: erase_renders(session, ids, size), cost=20)
     for table in queries.personal_tables():
         yield _Step(table.name, lambda size, table=table: queries.clear_piece(session, table, ids, size))  # type: ignore[misc]

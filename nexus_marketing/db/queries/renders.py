@@ -15,7 +15,7 @@ from nexus_marketing.db.types import to_text
 
 _KEEP = """
 INSERT INTO marketing_render_blocks (tenant_id, send_id, chunk_no, fence, seq_lo, seq_hi, at, block)
-VALUES (:tenant_id, :send_id, :chunk_no, :fence, :lo, :hi, :at, :block)
+VALUES (:tenant_id, :send_id, :chunk_no, :fence, :lo, :hi, :at, :block) ON CONFLICT DO NOTHING
 """
 _ABOUT = """
 SELECT d.seq, b.send_id, b.chunk_no, b.fence, b.block, b.erased

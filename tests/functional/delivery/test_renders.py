@@ -14,7 +14,7 @@ from sqlalchemy import select, update
 from nexus_marketing.builtins.channels.email import EmailChannel
 from nexus_marketing.core.contracts import OutcomeKind
 from nexus_marketing.core.errors import Conflict, Gone, NotFound
-from nexus_marketing.db.models import Delivery, Lead, RenderBlock
+from nexus_marketing.db.models import Delivery, Lead, RenderBlock, Tenant
 from nexus_marketing.delivery.renders import forget_renders
 from nexus_marketing.keys import Keys
 from nexus_marketing.runtime import Runtime
@@ -130,6 +130,25 @@ def test_what_is_old_is_forgotten_and_may_not_be_kept_at_all(make_scene: MakeSce
         assert {row.chunk_no for row in ctx.session.scalars(select(RenderBlock))} == {2, 3}
     with pytest.raises(NotFound, match="keep_renders_days"):
         again(scene, 1)
+
+
+def test_who_waits_for_a_rate_leaves_no_block_behind(make_scene: MakeScene, database_time: DatabaseTime) -> None:
+    scene = make_scene(6)
+    database_time.set_to(datetime(2026, 3, 2, 12, tzinfo=UTC))
+    with scene.runtime.work(None, role="owner") as ctx:
+        rates = [{"count": 3, "per": "1 day"}]
+        ctx.session.get_one(Tenant, scene.tenant_id).settings = {"send_rates": rates}
+    scene.launch(message_class="transactional")
+    for _ in range(4):
+        database_time.advance(minutes=1)
+        scene.work()
+    assert scene.states() == ["accepted"] * 3 + ["planned"] * 3
+    with scene.runtime.work(scene.tenant_id, mode="read") as ctx:
+        assert len(ctx.session.scalars(select(RenderBlock)).all()) == 1
+    real = replace(
+        scene.runtime, channels={"email": EmailChannel(PoolSettings(host="127.0.0.1", port=25), scene.runtime.clock)}
+    )
+    assert b"First3" in again(scene, 3, real)
 
 
 def test_nothing_is_kept_where_nobody_wants_it(make_scene: MakeScene) -> None:
