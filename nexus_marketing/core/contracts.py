@@ -51,13 +51,14 @@ class Capabilities:
     """What a channel can promise; delivery plans windows, retries and recovery from it.
 
     ``max_in_flight`` is how many messages may be on the wire without an answer: the bound of
-    what a killed worker leaves ``unknown`` where a hand-over journal survives.
+    what a killed worker leaves ``unknown`` where a hand-over journal survives. ``supports_idempotency``: a message with
+    the same ``message_id`` reaches its recipient once however often it is handed over, so that what has no answer
+    is handed over again.
     """
 
     address_kind: AddressKind
     max_in_flight: int
     supports_idempotency: bool = False
-    supports_lookup: bool = False
     cost_minor_per_message: int = 0
     max_message_bytes: int = 10_000_000
 

@@ -25,6 +25,7 @@ from nexus_marketing.db.tenancy import tenant_of
 from nexus_marketing.db.types import read_moment
 from nexus_marketing.delivery.composing import SendContent
 from nexus_marketing.delivery.holding import Holding
+from nexus_marketing.delivery.outcomes import withheld
 from nexus_marketing.keys import Keys
 
 
@@ -68,6 +69,9 @@ class Gate:
             settled += held
             waiting = {settlement.seq for settlement in held}
             passing = [row for row in passing if row.seq not in waiting] if waiting else passing
+        marks = {row.seq: row.mark for row in rows if row.mark is not None}
+        if marks:
+            settled = [withheld(each, marks.get(each.seq)) for each in settled]
         return Decided(passing, settled, self._rates(session, policy))
 
     def _rates(self, session: Session, policy: "_Policy") -> list[RateLimit]:

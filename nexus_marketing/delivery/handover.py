@@ -24,7 +24,7 @@ from nexus_marketing.delivery.admission import Admission
 from nexus_marketing.delivery.composing import Composer
 from nexus_marketing.delivery.gate import Gate
 from nexus_marketing.delivery.journal import HandOverJournal
-from nexus_marketing.delivery.outcomes import RetryPolicy, settlement
+from nexus_marketing.delivery.outcomes import RetryPolicy, settlement, withheld
 from nexus_marketing.runtime import Runtime
 
 Result = TypeVar("Result")
@@ -73,6 +73,7 @@ class Parts:
     journal: HandOverJournal
     pace: Pace
     max_in_flight: int
+    is_repeatable: bool
     stopping: Callable[[], bool]
     breaker: Breaker
 
@@ -216,10 +217,9 @@ class ChunkHandOver:
         batch: list[Submission] = []
         for row, message in zip(window, composed, strict=True):
             if row.seq in suppressed:
-                self._know(Settlement(row.seq, DeliveryState.SKIPPED, SkipReason.SUPPRESSED, attempts=row.attempts))
+                self._withhold(row, SkipReason.SUPPRESSED)
             elif isinstance(message, str):
-                reason = SkipReason.MISSING_VARIABLE
-                self._know(Settlement(row.seq, DeliveryState.SKIPPED, reason, message[:64], row.attempts))
+                self._withhold(row, SkipReason.MISSING_VARIABLE, message[:64])
             else:
                 self._by_ref[message.ref] = row
                 batch.append(message)
@@ -265,7 +265,11 @@ class ChunkHandOver:
         runtime = self.parts.runtime
         settings = runtime.settings
         age = runtime.clock.now() - self.parts.gate.content.launched_at
-        return RetryPolicy(settings.max_attempts, settings.lease, too_old=age > settings.max_retry_age)
+        too_old = age > settings.max_retry_age
+        return RetryPolicy(settings.max_attempts, settings.lease, too_old, self.parts.is_repeatable)
+
+    def _withhold(self, row: Recipient, reason: SkipReason, code: str | None = None) -> None:
+        self._know(withheld(Settlement(row.seq, DeliveryState.SKIPPED, reason, code, row.attempts), row.mark))
 
     def _know(self, settlement: Settlement) -> None:
         self.known.append(settlement)

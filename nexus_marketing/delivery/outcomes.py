@@ -23,6 +23,8 @@ class RetryPolicy:
     lease: timedelta
     #: The send is older than retries are worth: what is not accepted now fails.
     too_old: bool = False
+    #: The channel sends a message with the same id once however often it is asked to.
+    is_repeatable: bool = False
 
 
 def settlement(
@@ -46,35 +48,60 @@ def settlement(
     if kind is OutcomeKind.ACCEPTED:
         return Settlement(seq, DeliveryState.ACCEPTED, mark, code, attempts)
     if kind is OutcomeKind.REFUSED:
-        return Settlement(seq, DeliveryState.SKIPPED, outcome.code, None, attempts)
+        return withheld(Settlement(seq, DeliveryState.SKIPPED, outcome.code, None, attempts), mark)
     if kind is OutcomeKind.PERMANENT_RECIPIENT:
         return Settlement(seq, DeliveryState.FAILED, FailReason.PERMANENT_RECIPIENT, code, attempts + 1)
     if kind is OutcomeKind.UNKNOWN:
-        return unknown(seq, attempts, mark, message_class, policy)
+        return unknown(seq, attempts, mark, message_class, policy, rng)
     if policy.too_old:
-        return Settlement(seq, DeliveryState.FAILED, FailReason.EXHAUSTED, code, attempts)
+        return _exhausted(seq, attempts, mark, code)
     if kind is OutcomeKind.TRANSIENT:
         return _again_later(seq, attempts + 1, mark, code, policy, rng)
     wait = outcome.retry_after_seconds or (_NOT_SENT_SECONDS if kind is OutcomeKind.NOT_SENT else _THROTTLED_SECONDS)
     return Settlement(seq, DeliveryState.PLANNED, mark, code, attempts, due_in_seconds=wait * rng.uniform(1.0, 1.5))
 
 
-def unknown(seq: int, attempts: int, mark: str | None, message_class: MessageClass, policy: RetryPolicy) -> Settlement:
-    """Handed over without an answer: marketing holds, transactional goes out once more, later."""
-    if message_class is MessageClass.TRANSACTIONAL and mark != HoldReason.AMBIGUOUS:
+def unknown(
+    seq: int, attempts: int, mark: str | None, message_class: MessageClass, policy: RetryPolicy, rng: Random
+) -> Settlement:
+    """Handed over without an answer.
+
+    A channel with idempotency keys is asked again until it answers; else marketing holds, and transactional goes
+    out once more, later.
+    """
+    if policy.is_repeatable and not policy.too_old:
+        again = _again_later(seq, attempts + 1, HoldReason.AMBIGUOUS, None, policy, rng)
+        if again.state == DeliveryState.PLANNED:
+            return again
+    elif message_class is MessageClass.TRANSACTIONAL and mark != HoldReason.AMBIGUOUS:
         wait = 2 * policy.lease.total_seconds()
         return Settlement(seq, DeliveryState.PLANNED, HoldReason.AMBIGUOUS, None, attempts, due_in_seconds=wait)
     return Settlement(seq, DeliveryState.UNKNOWN, mark, None, attempts)
+
+
+def withheld(settlement: Settlement, mark: str | None) -> Settlement:
+    """What becomes of somebody who gets nothing now: if an earlier attempt may have left, that is what is said."""
+    if mark is None or settlement.reason == mark:
+        return settlement
+    is_skipped = settlement.state == DeliveryState.SKIPPED
+    return settlement._replace(state=DeliveryState.UNKNOWN if is_skipped else settlement.state, reason=mark)
 
 
 def _again_later(
     seq: int, attempts: int, mark: str | None, code: str | None, policy: RetryPolicy, rng: Random
 ) -> Settlement:
     if attempts >= policy.max_attempts:
-        return Settlement(seq, DeliveryState.FAILED, FailReason.EXHAUSTED, code, attempts)
+        return _exhausted(seq, attempts, mark, code)
     # Exponential with full jitter (AWS Architecture Blog, "Exponential Backoff And Jitter"), never under
     # half of the step, so that a mailbox that asked for patience gets some.
     ceiling = min(_LONGEST_RETRY_SECONDS, _FIRST_RETRY_SECONDS * 4.0 ** (attempts - 1))
     return Settlement(
         seq, DeliveryState.PLANNED, mark, code, attempts, due_in_seconds=rng.uniform(ceiling / 2, ceiling)
     )
+
+
+def _exhausted(seq: int, attempts: int, mark: str | None, code: str | None) -> Settlement:
+    """Given up: failed, unless an attempt without an answer may have reached somebody."""
+    if mark is not None:
+        return Settlement(seq, DeliveryState.UNKNOWN, mark, code, attempts)
+    return Settlement(seq, DeliveryState.FAILED, FailReason.EXHAUSTED, code, attempts)

@@ -1,6 +1,7 @@
 """Taking over from workers that are gone: by lease, or at once where their journal tells (BEHAVIOUR.md 5.2)."""
 
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from sqlalchemy import Row
@@ -50,7 +51,10 @@ def _recover(runtime: Runtime, key: JournalKey, journal: DeadJournal | None) -> 
             return 0
         claim, rows = taken
         send = find(session, Send, key.send_id)
-        policy = _Recovery(runtime, claim, MessageClass(send.message_class), journal)
+        channel = runtime.channels.get(send.channel)
+        is_repeatable = channel is not None and channel.capabilities.supports_idempotency
+        retries = RetryPolicy(runtime.settings.max_attempts, runtime.settings.lease, is_repeatable=is_repeatable)
+        policy = _Recovery(retries, runtime.rng, claim, MessageClass(send.message_class), journal)
         settle(session, key.send_id, [each for row in rows for each in policy.settle(row)])
         release_chunk(session, claim, closed=False)
     runtime.telemetry.count("delivery.recovered", 1, journal="yes" if journal else "no")
@@ -61,11 +65,15 @@ class _Recovery:
     """Decides what became of the recipients of an open intent."""
 
     def __init__(
-        self, runtime: Runtime, claim: ChunkClaim, message_class: MessageClass, journal: DeadJournal | None
+        self,
+        policy: RetryPolicy,
+        rng: Random,
+        claim: ChunkClaim,
+        message_class: MessageClass,
+        journal: DeadJournal | None,
     ) -> None:
-        settings = runtime.settings
-        self._policy = RetryPolicy(settings.max_attempts, settings.lease)
-        self._rng = runtime.rng
+        self._policy = policy
+        self._rng = rng
         self._claim = claim
         self._message_class = message_class
         self._journal = journal
@@ -73,7 +81,7 @@ class _Recovery:
     def settle(self, row: Row[Any]) -> list[Settlement]:
         """Nothing for a recipient that was surely not on the wire: it stays planned and is sent."""
         if self._journal is None:
-            return [unknown(row.seq, row.attempts, row.mark, self._message_class, self._policy)]
+            return [unknown(row.seq, row.attempts, row.mark, self._message_class, self._policy, self._rng)]
         position = self._claim.position(row.seq)
         if not self._journal.was_on_wire(position):
             return []

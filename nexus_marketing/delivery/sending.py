@@ -204,6 +204,7 @@ class Sender:
             journal=self._own_journal(),
             pace=self._pace,
             max_in_flight=_max_in_flight(channel),
+            is_repeatable=channel.capabilities.supports_idempotency,
             stopping=self.stopping,
             breaker=Breaker(content.max_bounced),
         )

@@ -1,4 +1,5 @@
 """SQL of the end of a send: completion is derived from ledger rows, never from a cursor (LESSONS.md 1)."""
+# ruff: noqa: S608 - the pieces put together here are our own words, never input
 
 from collections import Counter
 from collections.abc import Sequence
@@ -7,7 +8,7 @@ from typing import Any
 from sqlalchemy import Row
 from sqlalchemy.orm import Session
 
-from nexus_marketing.db.queries.deliveries import GATHERED, chunk_members
+from nexus_marketing.db.queries.deliveries import GATHERED, WITHHELD, chunk_members
 from nexus_marketing.db.queries.rowsets import as_ids, ids_of, is_postgresql
 from nexus_marketing.db.tenancy import run, run_for_all
 
@@ -89,21 +90,22 @@ WHERE tenant_id = :tenant_id AND send_id = :send_id AND closed_at IS NULL AND le
     WHERE tenant_id = :tenant_id AND send_id = :send_id AND closed_at IS NULL AND lease_until IS NULL)
 RETURNING chunk_no, seq_lo, seq_hi, seqs, fence
 """
-_CANCEL_ROWS = """
+_CANCELLED = WITHHELD.format(reason="'cancelled'")
+_CANCEL_ROWS = f"""
 UPDATE marketing_deliveries
-SET state = 'skipped', reason = 'cancelled', due_at = NULL, settled_at = nexus_now()
+SET {_CANCELLED}
 WHERE tenant_id = :tenant_id AND send_id = :send_id AND seq BETWEEN :lo AND :hi AND state = 'planned'
   AND due_at IS NULL
 """
-_CANCEL_MEMBER = """
+_CANCEL_MEMBER = f"""
 UPDATE marketing_deliveries
-SET state = 'skipped', reason = 'cancelled', due_at = NULL, settled_at = nexus_now()
+SET {_CANCELLED}
 WHERE tenant_id = :tenant_id AND send_id = :send_id AND seq = :seq AND state = 'planned'
   AND due_at = '9999-12-31T00:00:00.000000Z'
 """
-_CANCEL_DUE = """
+_CANCEL_DUE = f"""
 UPDATE marketing_deliveries
-SET state = 'skipped', reason = 'cancelled', due_at = NULL, settled_at = nexus_now()
+SET {_CANCELLED}
 WHERE tenant_id = :tenant_id AND send_id = :send_id AND state = 'planned' AND due_at < :gathered
 """
 

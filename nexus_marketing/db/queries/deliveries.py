@@ -20,6 +20,11 @@ from nexus_marketing.db.types import bigint_array
 GATHERED = "9999-12-31T00:00:00.000000Z"
 
 
+#: Sets an open recipient who gets nothing more: one whose first attempt may have left is not called skipped.
+WITHHELD = """state = CASE WHEN reason = 'ambiguous' THEN 'unknown' ELSE 'skipped' END,
+    reason = CASE WHEN reason = 'ambiguous' THEN reason ELSE {reason} END, due_at = NULL, settled_at = nexus_now()"""
+
+
 @dataclass(frozen=True, slots=True)
 class ChunkClaim:
     """A chunk held under a lease: ``fence`` is what proves it."""

@@ -24,6 +24,7 @@ from nexus_marketing.db.models import (
     ScoreValue,
     SegmentMember,
 )
+from nexus_marketing.db.queries.deliveries import WITHHELD
 from nexus_marketing.db.queries.upkeep import count_moves
 from nexus_marketing.db.tenancy import run
 
@@ -119,8 +120,9 @@ def delete_attachments(session: Session, ids: Sequence[int]) -> int:
 # What may be on the wire is settled by whoever put it there, and by recovery if that one died.
 _ON_WIRE = """EXISTS (SELECT 1 FROM marketing_delivery_chunks c WHERE c.tenant_id = :tenant_id AND c.send_id = d.send_id
     AND c.closed_at IS NULL AND c.lease_until IS NOT NULL AND d.seq BETWEEN c.{lo} AND c.{hi})"""
+_WITHHELD = WITHHELD.format(reason=":reason")
 _CANCEL = """
-UPDATE marketing_deliveries AS d SET state = 'skipped', reason = :reason, due_at = NULL, settled_at = nexus_now()
+UPDATE marketing_deliveries AS d SET {withheld}
 WHERE d.tenant_id = :tenant_id AND d.lead_id IN :leads AND d.state = 'planned' AND NOT {on_wire}
 """
 
@@ -131,7 +133,7 @@ def cancel_messages(session: Session, lead_ids: Sequence[int], reason: str) -> i
     The suppression that keeps them off it must have been committed before: a window that begins
     later sees it, one that began earlier is seen here.
     """
-    statement = _leads(_CANCEL.format(on_wire=_ON_WIRE.format(lo="intent_lo", hi="intent_hi")))
+    statement = _leads(_CANCEL.format(withheld=_WITHHELD, on_wire=_ON_WIRE.format(lo="intent_lo", hi="intent_hi")))
     found = run(session, statement, {"leads": list(lead_ids), "reason": reason}, writes=True)
     return int(found.rowcount)  # type: ignore[attr-defined]
 
@@ -154,7 +156,7 @@ def settle_doubles(session: Session, loser: int) -> int:
 
     Those in the hands of a worker are settled by it: what it has read may leave.
     """
-    statement = _leads(_CANCEL.format(on_wire=_ON_WIRE.format(lo="seq_lo", hi="seq_hi")))
+    statement = _leads(_CANCEL.format(withheld=_WITHHELD, on_wire=_ON_WIRE.format(lo="seq_lo", hi="seq_hi")))
     return int(run(session, statement, {"leads": [loser], "reason": "duplicate_address"}, writes=True).rowcount)  # type: ignore[attr-defined]
 
 

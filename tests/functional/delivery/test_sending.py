@@ -1,6 +1,7 @@
 """From launch to completion, on both databases: who gets it, who does not, and why."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from threading import Thread
 
@@ -15,6 +16,7 @@ from nexus_marketing.db.queries.completion import broken_invariants
 from nexus_marketing.db.queries.segments import add_members
 from nexus_marketing.services.analytics import campaign_analytics
 from nexus_marketing.services.campaigns import create_campaign, move_campaign
+from nexus_marketing.services.lead_erasure import erase_lead
 from nexus_marketing.tasks.loops import WorkerLoop
 from tests.common.databases import DatabaseTime
 from tests.common.factories import make_leads
@@ -407,3 +409,44 @@ def test_a_send_with_too_many_bad_addresses_stops_itself_and_may_be_resumed(make
     scene.work()
     assert scene.states().count("accepted") == 580
     assert scene.send().status == "completed"
+
+
+@pytest.mark.req("REL-007")
+def test_a_channel_that_knows_repetitions_answers_what_became_of_a_message(
+    make_scene: MakeScene, database_time: DatabaseTime
+) -> None:
+    scene = make_scene(3, {"person2@example.org": [OutcomeKind.UNKNOWN, OutcomeKind.UNKNOWN]})
+    scene.channel.capabilities = replace(scene.channel.capabilities, supports_idempotency=True)
+    scene.launch()
+    scene.work()
+    assert scene.states() == ["accepted", "planned(ambiguous)", "accepted"]
+    for _ in range(3):
+        database_time.advance(hours=5)
+        scene.work()
+    assert scene.states() == ["accepted", "accepted(ambiguous)", "accepted"]
+    ids = [each.message_id for each in scene.channel.sent if each.address == scene.address(2)]
+    assert len(ids) == 3
+    assert len(set(ids)) == 1
+
+
+@pytest.mark.req("REL-007", "BR-012")
+@pytest.mark.parametrize("how", ["cancelled", "suppressed", "erased"])
+def test_who_may_have_got_it_is_not_called_skipped(
+    make_scene: MakeScene, database_time: DatabaseTime, how: str
+) -> None:
+    scene = make_scene(2, {"person2@example.org": [OutcomeKind.UNKNOWN]})
+    scene.launch(message_class="transactional")
+    scene.work()
+    assert scene.states() == ["accepted", "planned(ambiguous)"]
+    if how == "suppressed":
+        scene.suppress(2, "all")
+    else:
+        with scene.runtime.work(scene.tenant_id) as ctx:
+            if how == "cancelled":
+                move_campaign(ctx, scene.campaign_id, "cancel")
+            else:
+                erase_lead(ctx, scene.lead_ids[1])
+    database_time.advance(hours=1)
+    scene.work()
+    assert scene.states() == ["accepted", "unknown(ambiguous)"]
+    assert len(scene.channel.sent) == 2
