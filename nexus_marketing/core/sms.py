@@ -1,0 +1,95 @@
+"""What a text message costs on the air: its encoding and the segments it travels in (3GPP TS 23.038, TS 23.040).
+
+A text of the GSM 7-bit alphabet has room for 160 septets in one segment, anything else for 70 UTF-16 code units. A longer
+one is concatenated: each segment then gives six octets to a header, which leaves 153 septets or 67 code units.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+
+class Encoding(StrEnum):
+    """How a text travels."""
+
+    GSM_7 = "gsm_7"
+    UCS_2 = "ucs_2"
+
+
+#: TS 23.038 6.2.1, in the order of its table, without the escape to the extension table.
+BASIC: Final = frozenset(
+    "@£$¥èéùìòÇ\nØø\rÅåΔ_ΦΓΛΩΠΨΣΘΞÆæßÉ !\"#¤%&'()*+,-./0123456789:;<=>?"
+    "¡ABCDEFGHIJKLMNOPQRSTUVWXYZÄÖÑÜ§¿abcdefghijklmnopqrstuvwxyzäöñüà"
+)
+#: TS 23.038 6.2.1.1: an escape and a character, two septets.
+EXTENSION: Final = frozenset("\f^{}\\[~]|€")
+
+_ROOM: Final = {Encoding.GSM_7: (160, 153), Encoding.UCS_2: (70, 67)}
+_E164 = re.compile(r"\+[1-9][0-9]{6,14}").fullmatch
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """``units`` are septets or UTF-16 code units; ``segments`` is what is paid for."""
+
+    encoding: Encoding
+    units: int
+    segments: int
+
+
+def measure(text: str) -> Measure:
+    """How a text is encoded and into how many segments it goes; an empty one into none.
+
+    >>> measure("a" * 160).segments, measure("a" * 161).segments, measure("€" * 80).units
+    (1, 2, 160)
+    >>> measure("Gruß 👋")
+    Measure(encoding=<Encoding.UCS_2: 'ucs_2'>, units=7, segments=1)
+    """
+    if BASIC.issuperset(text):
+        return _measured(Encoding.GSM_7, len(text), ())
+    if all(each in BASIC or each in EXTENSION for each in text):
+        return _measured(Encoding.GSM_7, *_summed(2 if each in EXTENSION else 1 for each in text))
+    return _measured(Encoding.UCS_2, *_summed(2 if ord(each) > 0xFFFF else 1 for each in text))
+
+
+def cost_minor(text: str, per_segment_minor: int) -> int:
+    """What a text costs, in the minor unit that a segment's price is given in.
+
+    >>> cost_minor("a" * 161, 8)
+    16
+    """
+    return measure(text).segments * per_segment_minor
+
+
+def is_e164(number: str) -> bool:
+    """Whether this is a whole telephone number as ITU-T E.164 writes it.
+
+    >>> is_e164("+493012345678"), is_e164("030 12345678")
+    (True, False)
+    """
+    return _E164(number) is not None
+
+
+def _summed(sizes: Iterable[int]) -> tuple[int, tuple[int, ...]]:
+    found = tuple(sizes)
+    return sum(found), found
+
+
+def _measured(encoding: Encoding, units: int, sizes: tuple[int, ...]) -> Measure:
+    """``sizes`` of the characters, empty where each has one unit."""
+    single, part = _ROOM[encoding]
+    if units <= single:
+        return Measure(encoding, units, int(units > 0))
+    return Measure(encoding, units, _packed(sizes, part) if sizes else -(-units // part))
+
+
+def _packed(sizes: tuple[int, ...], room: int) -> int:
+    """A character of two units is not cut by the border of a segment (TS 23.040 9.2.3.24.1): it moves to the next."""
+    segments, left = 1, room
+    for size in sizes:
+        if size > left:
+            segments, left = segments + 1, room
+        left -= size
+    return segments
