@@ -67,6 +67,8 @@ SECRET_KEYS = frozenset(
         "values",
     }
 )
+#: Libraries that would log addresses with their query, and headers with their logins.
+_SECRETIVE = ("httpx", "httpcore")
 #: So do those of keys that end like this.
 _SECRET_ENDINGS = ("_address", "_email", "_key", "_password", "_phone", "_secret", "_token")
 # Every repetition is bounded or ends at a character it cannot contain: hostile text costs linear time.
@@ -147,6 +149,8 @@ def configure_logging(level: str = "INFO", stream: Any = None) -> None:
     root.setLevel(level)
     # It tells of each connection that fails in eight lines; the doorbell tells of it in one.
     logging.getLogger("pika").setLevel(logging.CRITICAL)
+    for name in _SECRETIVE:
+        logging.getLogger(name).setLevel(logging.WARNING)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),

@@ -147,6 +147,12 @@ class Unavailable(NexusError):
         self.retry_after_seconds = retry_after_seconds
 
 
+class HostRefused(NexusError):
+    """We do not connect to this address: it is not public, or not by TLS."""
+
+    code = "host_refused"
+
+
 class QueryTimeout(NexusError):
     """The query took too long and was given up: ask for less at once, with smaller limits or fewer fields."""
 

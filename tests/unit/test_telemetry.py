@@ -164,6 +164,12 @@ def test_lines_below_the_level_are_not_written(lines):
     assert lines() == []
 
 
+def test_the_http_client_says_nothing_of_addresses_and_logins(lines):
+    for name in ("httpx", "httpcore", "httpcore.http11"):
+        assert not logging.getLogger(name).isEnabledFor(logging.INFO)
+    assert lines() == []
+
+
 @given(st.text())
 def test_no_input_starts_a_line_of_its_own(text):
     assert not set(scrub(text)) & set("\x00\n\r\x0b\x0c\x1c\x1d\x1e\x7f\x85\u2028\u2029\x1b")

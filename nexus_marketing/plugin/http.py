@@ -1,0 +1,254 @@
+"""The way out: HTTP to addresses that others name, without letting them into our own network (SECURITY.md S10).
+
+A name is looked up once, every answer is checked, and the connection goes to an address that was checked, so that a
+record that moves in between moves nothing. Redirects are answers, proxies of the environment are not asked, and a whole
+exchange ends in time however slowly the other side drips. The libraries that connect are known to this module
+and to ``http_transport`` alone.
+"""
+
+import re
+import socket
+import ssl
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import certifi
+import httpx
+from ssrfguard import Policy
+from ssrfguard.errors import SSRFGuardError
+from ssrfguard.httpx import Client
+
+from nexus_marketing.core.errors import ConfigurationError, HostRefused, Unavailable
+from nexus_marketing.plugin.http_transport import Deadline, Resolver, Transport, bounded
+
+ALLOW_SETTING: Final = "nexus.http.allow_hosts"
+
+_USUAL_PORTS: Final = frozenset({80, 443, 8443})
+#: What an operator may let us into. Not link-local: no setting opens the metadata services of clouds.
+_PRIVATE: Final = (
+    "127.0.0.0/8",
+    "::1/128",
+    "10.0.0.0/8",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "100.64.0.0/10",
+    "fc00::/7",
+)
+_ONE_HOST = re.compile(r"[^\s@]+").fullmatch
+_ATTEMPTS: Final = 2
+_LONGEST_RETRY_AFTER_SECONDS: Final = 24 * 3600.0
+
+
+class NotReached(Unavailable):
+    """No connection: the request cannot have arrived."""
+
+    code = "not_reached"
+
+
+class NoAnswer(Unavailable):
+    """The request may have arrived, and nobody knows what became of it."""
+
+    code = "no_answer"
+
+
+@dataclass(frozen=True, slots=True)
+class HttpLimits:
+    """How long and how much; ``allow_hosts`` are the operator's exceptions, ``host`` or ``host:port`` each.
+
+    A host of these may be asked in plain HTTP, on the port that is named (else 80, 443, 8443), and lie at a private
+    or loopback address; ``*.example.com`` stands for the names below it.
+    """
+
+    connect_seconds: float = 5.0
+    total_seconds: float = 15.0
+    max_response_bytes: int = 65_536
+    allow_hosts: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request. Headers and body may hold secrets, so that neither is ever shown."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    body: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back: header names in lower case; ``body`` is what of it arrived, in time and below the limit."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def retry_after_seconds(self, now: datetime) -> float | None:
+        """What ``Retry-After`` asks for, in either form of RFC 9110 10.2.3, at most a day; nothing if it is not readable."""
+        text = self.headers.get("retry-after", "").strip()
+        if text.isascii() and text.isdigit():
+            seconds = float(text[:12])
+        else:
+            try:
+                seconds = (parsedate_to_datetime(text) - now).total_seconds()
+            except (ValueError, TypeError, OverflowError):
+                return None
+        return min(max(seconds, 0.0), _LONGEST_RETRY_AFTER_SECONDS)
+
+
+class HttpClient:
+    """Sends requests over pooled connections; any number of threads may use it at once."""
+
+    def __init__(self, limits: HttpLimits = HttpLimits(), *, resolver: Resolver | None = None) -> None:
+        """Prepare; nothing is connected yet.
+
+        Args:
+            limits: the operator's.
+            resolver: in place of ``socket.getaddrinfo``; what it answers is checked all the same.
+
+        Raises:
+            ConfigurationError: an entry of ``allow_hosts`` means nothing.
+        """
+        self._limits = limits
+        self._deadline = Deadline()
+        self._tls = ssl.create_default_context(cafile=certifi.where())
+        look_up = bounded(resolver or socket.getaddrinfo, limits.connect_seconds)
+        policies = [*map(_exception, limits.allow_hosts), _policy()]
+        self._doors = [(policy, self._client(policy, look_up)) for policy in policies]
+
+    def check(self, url: str) -> None:
+        """Say now what can be said of an address without asking anybody.
+
+        Raises:
+            HostRefused: naming what is wrong with it, and the setting that would allow it.
+        """
+        self._door(url)
+
+    def send(self, request: Request, *, on_wire: Callable[[], None] = lambda: None) -> Answer:
+        """One exchange, without a repetition.
+
+        Args:
+            request: where to and what.
+            on_wire: called before the byte that completes the request may leave.
+
+        Raises:
+            HostRefused: the address is not one that we connect to.
+            NotReached: nothing that the other side could act on has left; ``on_wire`` was not called.
+            NoAnswer: it was, and no status came back in time.
+        """
+        client = self._door(request.url)
+        trace = _Trace("send_request_body" if request.body else "send_request_headers", on_wire)
+        self._deadline.until = time.monotonic() + self._limits.total_seconds
+        try:
+            return self._exchange(client, request, trace)
+        except SSRFGuardError as error:
+            raise _refused(request.url, error) from None  # the library's own words hold the whole address
+        except httpx.HTTPError as error:
+            said = f"{type(error).__name__}: {error}"[:200]
+            raise (NoAnswer(said) if trace.reached else NotReached(said)) from error
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        for _, client in self._doors:
+            client.close()
+
+    def _exchange(self, client: Client, request: Request, trace: "_Trace") -> Answer:
+        headers = {"Accept-Encoding": "identity", **request.headers}
+        extensions = {"trace": trace}
+        with client.stream(
+            request.method, request.url, content=request.body, headers=headers, extensions=extensions
+        ) as response:
+            found = {name.lower(): value for name, value in response.headers.items()}
+            return Answer(response.status_code, found, self._body(response))
+
+    def _body(self, response: httpx.Response) -> bytes:
+        """As much as arrives; the status is known, so that a body that breaks off changes nothing about it."""
+        body = b""
+        try:
+            # Raw: a compressed kilobyte may be a gigabyte.
+            for piece in response.iter_raw():
+                body += piece
+                if len(body) >= self._limits.max_response_bytes:
+                    break
+        except httpx.HTTPError:
+            pass
+        return body[: self._limits.max_response_bytes]
+
+    def _door(self, url: str) -> Client:
+        """The client of the first policy that lets the address pass, the operator's exceptions first."""
+        refusal: Exception | None = None
+        for policy, client in self._doors:
+            try:
+                policy.check_url(str(httpx.URL(url)))
+            except (SSRFGuardError, httpx.InvalidURL) as error:
+                refusal = error
+            else:
+                return client
+        raise _refused(url, refusal)
+
+    def _client(self, policy: Policy, resolver: Resolver) -> Client:
+        limits = self._limits
+        transport = Transport(policy, resolver, self._tls, self._deadline)
+        timeout = httpx.Timeout(limits.total_seconds, connect=limits.connect_seconds / _ATTEMPTS)
+        return Client(transport=transport, timeout=timeout, trust_env=False, follow_redirects=False)
+
+
+def _policy(**changes: Any) -> Policy:
+    """Public addresses by TLS, unless something is changed."""
+    usual: dict[str, Any] = {
+        "allowed_schemes": frozenset({"https"}),
+        "allowed_ports": _USUAL_PORTS - {80},
+        "max_connection_attempts": _ATTEMPTS,
+    }
+    return Policy(**{**usual, **changes})
+
+
+def _exception(entry: str) -> Policy:
+    """What the operator lets us into: this host, by either scheme, wherever it lies."""
+    try:
+        parts = urlsplit(f"//{entry}")
+        return _policy(
+            allowed_schemes=frozenset({"http", "https"}),
+            allowed_ports=_USUAL_PORTS if parts.port is None else frozenset({parts.port}),
+            # Anything but host and port makes it no name, which the policy refuses.
+            allowed_hosts=frozenset({(_ONE_HOST(parts.netloc) and parts.netloc == entry and parts.hostname) or ""}),
+            allowed_networks=_PRIVATE,
+        )
+    except ValueError:
+        raise ConfigurationError(
+            f"{ALLOW_SETTING}: {entry!r} is no host: write names or addresses, each with its port if it is not usual, "
+            "such as hooks.internal:8080."
+        ) from None
+
+
+def _refused(url: str, error: Exception | None) -> HostRefused:
+    """Which rule, and what an operator may allow; the path and the query stay unsaid, they may hold secrets."""
+    try:
+        host = httpx.URL(url).host or "the address"
+    except httpx.InvalidURL:
+        host = "the address"
+    reason = getattr(error, "reason", None) or "it is not a URL that can be asked"
+    return HostRefused(
+        f"{host[:80]} is not connected to: only public addresses by https are, and what the operator lists in "
+        f"{ALLOW_SETTING} ({reason})"
+    )
+
+
+class _Trace:
+    """Hears the steps of an exchange, and calls once before the one that completes the request."""
+
+    def __init__(self, step: str, on_wire: Callable[[], None]) -> None:
+        self._name = f"http11.{step}.started"
+        self._on_wire = on_wire
+        self.reached = False
+
+    def __call__(self, name: str, info: Mapping[str, Any]) -> None:
+        del info
+        if name == self._name and not self.reached:
+            self.reached = True
+            self._on_wire()
