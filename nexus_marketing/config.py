@@ -209,7 +209,12 @@ def make_app(global_config: Mapping[str, str], settings: Mapping[str, str]) -> R
 
 
 def _channels(settings: Settings, clock: Clock) -> Mapping[str, Channel]:
-    return {"email": EmailChannel(_relay(settings), clock)}
+    found: dict[str, Channel] = {"email": EmailChannel(_relay(settings), clock)}
+    if settings.sms.url or settings.webhook.secrets:
+        from nexus_marketing.builtins.channels.by_http import http_channels  # noqa: PLC0415 - loads the HTTP client
+
+        found |= http_channels(settings, clock)
+    return found
 
 
 def _relay(settings: Settings) -> PoolSettings:

@@ -36,6 +36,41 @@ class SmtpSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class SmsSettings:
+    """The provider of text messages, by Twilio's HTTP API; without ``url`` there is no such channel."""
+
+    #: What stands before ``/Accounts``: ``https://api.twilio.com/2010-04-01``.
+    url: str = ""
+    #: Of tenants that have no account of their own.
+    account: str = ""
+    token: str = field(default="", repr=False)
+    #: ``from``: whom messages come from where a tenant does not say.
+    sender: str = ""
+    #: What a segment costs, in the minor unit of the currency (cents).
+    price_minor: int = 0
+    connections: int = 8
+    #: Longer messages are not sent.
+    max_segments: int = 10
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookSettings:
+    """How messages are posted to programs; without ``secrets`` there is no such channel."""
+
+    #: ``whsec_…``, newest first: at most two, while they change.
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    connections: int = 8
+
+
+@dataclass(frozen=True, slots=True)
+class HttpSettings:
+    """The way out by HTTP."""
+
+    #: Hosts (``host`` or ``host:port``) that may be asked in plain HTTP and lie at private addresses.
+    allow_hosts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """What a deployment decides."""
 
@@ -53,6 +88,9 @@ class Settings:
     #: Where recipients' links lead; no trailing slash.
     public_url: str = "http://127.0.0.1:6543"
     smtp: SmtpSettings = field(default_factory=SmtpSettings)
+    sms: SmsSettings = field(default_factory=SmsSettings)
+    webhook: WebhookSettings = field(default_factory=WebhookSettings)
+    http: HttpSettings = field(default_factory=HttpSettings)
     #: A folder: start a local catcher that writes every message there as ``.eml``, and send through it.
     catcher_dir: Path | None = None
     #: Worker threads inside the web process; 0 where workers run on their own.
@@ -219,6 +257,26 @@ _SMTP_READERS: Mapping[str, _Reader] = {
     "timeout_seconds": _number("a number of seconds above 0", float, 0.001),
     "local_hostname": _TEXT,
 }
+_SMS_READERS: Mapping[str, _Reader] = {
+    "url": _Reader("a URL that begins with http:// or https://", _url),
+    "account": _TEXT,
+    "token": _TEXT,
+    "from": _TEXT,
+    "price_minor": _number("a whole number, not below 0", int, 0),
+    "connections": _SIZE,
+    "max_segments": _number("a whole number from 1 to 255", int, 1, 255),
+}
+_WORDS = _Reader("words separated by spaces", lambda text: tuple(text.split()))
+#: Settings with a prefix of their own: what they are read into, and how.
+_GROUPS: Mapping[str, tuple[type[Any], Mapping[str, _Reader]]] = {
+    "smtp": (SmtpSettings, _SMTP_READERS),
+    "sms": (SmsSettings, _SMS_READERS),
+    "webhook": (WebhookSettings, {"secrets": _WORDS, "connections": _SIZE}),
+    "http": (HttpSettings, {"allow_hosts": _WORDS}),
+}
+_GROUPED = frozenset(f"{group}.{name}" for group, (_, readers) in _GROUPS.items() for name in readers)
+#: Keys that are no name in Python.
+_FIELDS = {"from": "sender"}
 _OTHERS = frozenset({"database_url", "database_worker_url", "database_owner_url", "secret_key", "includes"})
 
 
@@ -233,15 +291,17 @@ class _Parser:
         values: dict[str, Any] = {
             self._field(name): self._read(name, read) for name, read in _READERS.items() if self._has(name)
         }
-        smtp: dict[str, Any] = {
-            name: self._read(f"smtp.{name}", read) for name, read in _SMTP_READERS.items() if self._has(f"smtp.{name}")
-        }
+        groups = {group: self._group(group, *about) for group, about in _GROUPS.items()}
         urls: dict[str, Any] = self._urls()
         keys = self._secret_keys(values.get("state_dir", Path("var")), urls["database_url"])
         self._reject_unknown()
         if self._faults:
             raise ConfigurationError("; ".join(self._faults))
-        return Settings(**urls, secret_keys=keys, smtp=SmtpSettings(**smtp), **values)
+        return Settings(**urls, secret_keys=keys, **groups, **values)
+
+    def _group(self, group: str, kind: type[Any], readers: Mapping[str, _Reader]) -> Any:
+        given = {name: f"{group}.{name}" for name in readers if self._has(f"{group}.{name}")}
+        return kind(**{_FIELDS.get(name, name): self._read(key, readers[name]) for name, key in given.items()})
 
     def _has(self, name: str) -> bool:
         return bool(self._raw.get(name, "").strip())
@@ -289,7 +349,7 @@ class _Parser:
         return tuple(key.encode()[:64] for key in written)
 
     def _reject_unknown(self) -> None:
-        known = {*_READERS, *(f"smtp.{name}" for name in _SMTP_READERS), *_OTHERS}
+        known = {*_READERS, *_GROUPED, *_OTHERS}
         for name in sorted(set(self._raw) - known):
             self._faults.append(f"{PREFIX}{name} is no setting of this version")
 

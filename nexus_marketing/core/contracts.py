@@ -61,6 +61,8 @@ class Capabilities:
     supports_idempotency: bool = False
     cost_minor_per_message: int = 0
     max_message_bytes: int = 10_000_000
+    #: Names of settings that are passwords: never stored in the clear, never shown.
+    secret_settings: frozenset[str] = frozenset()
 
     @property
     def template_type(self) -> str:
@@ -106,7 +108,10 @@ class Content:
 
 
 class Journal(Protocol):
-    """The hand-over journal of a worker (BEHAVIOUR.md 5.2): survives SIGKILL of the process."""
+    """The hand-over journal of a worker (BEHAVIOUR.md 5.2): survives SIGKILL of the process.
+
+    A channel's own threads may call it, but no more for a message whose outcome was yielded.
+    """
 
     def on_wire(self, ref: int) -> None:
         """Called before the byte that completes the message may leave."""

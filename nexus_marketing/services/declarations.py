@@ -15,7 +15,7 @@ from sqlalchemy import select
 from nexus_marketing.core.actors import SYSTEM, Actor
 from nexus_marketing.core.audience import normalise_email_address
 from nexus_marketing.core.errors import Problem, ValidationError
-from nexus_marketing.core.values import Canonical, canonical_text
+from nexus_marketing.core.values import Canonical, canonical, canonical_text
 from nexus_marketing.db.models import ChannelAccount
 from nexus_marketing.db.queries.tenants import find_tenant
 from nexus_marketing.runtime import Context, Runtime
@@ -24,19 +24,23 @@ from nexus_marketing.services.tenant_settings import check_settings, unknown_key
 from nexus_marketing.services.tenants import change_tenant, create_tenant
 
 DEFAULTS: Final = "_defaults.toml"
-_TOP: Final = dict.fromkeys(("name", "settings", "email"))
+_TOP: Final = dict.fromkeys(("name", "settings", "email", "channels"))
 _EMAIL: Final = dict.fromkeys(("from_email", "from_name", "reply_to", "postal_address", "bounce_domain"))
 _ADDRESSES: Final = ("from_email", "reply_to")
 
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
-    """A tenant as its file says; ``email`` is the sender identity, empty where none is declared."""
+    """A tenant as its file says.
+
+    ``email`` is the sender identity, empty where none is declared; ``channels`` are the settings of the other channels.
+    """
 
     slug: str
     name: str
     settings: Mapping[str, Canonical]
     email: Mapping[str, str]
+    channels: Mapping[str, Mapping[str, Canonical]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,11 @@ def apply_declarations(runtime: Runtime, directory: Path | str, *, actor: Actor 
     Raises:
         ValidationError: every fault of every file, before anything is changed.
     """
-    return [_apply(runtime, declaration, actor) for declaration in read_declarations(Path(directory))]
+    declared = read_declarations(Path(directory))
+    problems = [problem for each in declared for problem in _channel_problems(runtime, each)]
+    if problems:
+        raise ValidationError(problems=problems)
+    return [_apply(runtime, declaration, actor) for declaration in declared]
 
 
 def read_declarations(directory: Path) -> list[Declaration]:
@@ -106,9 +114,14 @@ def _declaration(slug: str, own: Mapping[str, object], defaults: Mapping[str, ob
         email = _checked_email({**_table(defaults, "email"), **_table(own, "email")})
     except ValidationError as error:
         problems += error.problems
+    channels: dict[str, Mapping[str, Canonical]] = {}
+    try:
+        channels = _checked_channels({**_table(defaults, "channels"), **_table(own, "channels")})
+    except ValidationError as error:
+        problems += error.problems
     if problems:
         raise ValidationError(problems=problems)
-    return Declaration(slug, str(own.get("name") or slug), settings, email)
+    return Declaration(slug, str(own.get("name") or slug), settings, email, channels)
 
 
 def _table(document: Mapping[str, object], name: str) -> Mapping[str, object]:
@@ -147,6 +160,36 @@ def _checked_entry(name: str, value: object) -> str:
     return text
 
 
+def _checked_channels(tables: Mapping[str, object]) -> dict[str, Mapping[str, Canonical]]:
+    """Their form; what they mean is each channel's."""
+    if "email" in tables:
+        raise ValidationError.at("channels.email", "unknown_key", "E-mail is declared as [email], not among channels.")
+    return {
+        name: {key: canonical(value, f"channels.{name}.{key}") for key, value in _table(tables, name).items()}
+        for name in tables
+    }
+
+
+def _channel_problems(runtime: Runtime, declared: Declaration) -> list[Problem]:
+    """What the channels themselves say about their settings. Passwords would lie in the database as they are written."""
+    problems: list[Problem] = []
+    for name, settings in declared.channels.items():
+        path = f"{declared.slug}/tenant.toml: channels.{name}"
+        channel = runtime.channels.get(name)
+        if channel is None:
+            said = f"There is no channel {name!r} here: the operator sets it up first, known are {', '.join(runtime.channels)}."
+            problems.append(Problem(path, "unknown_channel", said))
+            continue
+        for key in sorted(settings.keys() & channel.capabilities.secret_settings):
+            said = f"{key} is a secret: the operator keeps it in the ini file (nexus.{name}.{key})."
+            problems.append(Problem(f"{path}.{key}", "secret", said))
+        try:
+            channel.validate(settings)
+        except ValidationError as error:
+            problems += error.under(path).problems
+    return problems
+
+
 def _apply(runtime: Runtime, declared: Declaration, actor: Actor) -> Applied:
     with runtime.work(None, actor, mode="read", role="owner") as ctx:
         known = find_tenant(ctx.session, declared.slug)
@@ -157,23 +200,23 @@ def _apply(runtime: Runtime, declared: Declaration, actor: Actor) -> Applied:
     else:
         is_changed = change_tenant(runtime, declared.slug, declared.name, declared.settings, actor=actor)
         outcome = "changed" if is_changed else "unchanged"
-    if declared.email:
-        with runtime.work(tenant_id, actor) as ctx:
-            is_changed = _apply_email(ctx, dict(declared.email))
-        outcome = "changed" if is_changed and outcome == "unchanged" else outcome
+    accounts = {"email": dict(declared.email)} if declared.email else {}
+    with runtime.work(tenant_id, actor) as ctx:
+        applied = [_apply_account(ctx, *each) for each in {**accounts, **declared.channels}.items()]
+    outcome = "changed" if any(applied) and outcome == "unchanged" else outcome
     return Applied(declared.slug, tenant_id, outcome)
 
 
-def _apply_email(ctx: Context, config: dict[str, str]) -> bool:
-    wanted = (ChannelAccount.type == "email", ChannelAccount.name == "default")
+def _apply_account(ctx: Context, channel: str, config: Mapping[str, Canonical]) -> bool:
+    wanted = (ChannelAccount.type == channel, ChannelAccount.name == "default")
     account = ctx.session.scalars(select(ChannelAccount).where(*wanted)).one_or_none()
     if account is not None and account.config == config:
         return False
     before = None if account is None else account.config
     if account is None:
-        account = ChannelAccount(type="email", name="default", config=config, enabled=True, created_at=ctx.now)
+        account = ChannelAccount(type=channel, name="default", config={}, enabled=True, created_at=ctx.now)
         ctx.session.add(account)
-    account.config, account.updated_at = config, ctx.now
+    account.config, account.updated_at = dict(config), ctx.now
     ctx.session.flush()
     record(ctx, "channel.declared", "channel", account.id, {"config": (before, config)}, personal=("config",))
     return True

@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import ssl
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -62,6 +63,7 @@ class HttpServer:
         self.usual = usual
         self.scripts: dict[str, list[Reply]] = defaultdict(list, {"": list(script)})
         self.heard: list[Heard] = []
+        self.tls: ssl.SSLContext | None = None
         self.connections = 0
         self.at_once = 0
         self.most_at_once = 0
@@ -113,6 +115,11 @@ class HttpServer:
             self._start(self._serve, connection)
 
     def _serve(self, connection: socket.socket) -> None:
+        if self.tls is not None:
+            try:
+                connection = self.tls.wrap_socket(connection, server_side=True)
+            except OSError:
+                return
         with contextlib.suppress(OSError, ValueError, IndexError), connection, connection.makefile("rb") as reader:
             while (line := reader.readline()).strip():
                 if not self._one(connection, reader, line.decode("latin-1").split()):
