@@ -60,6 +60,8 @@ class Capabilities:
     max_in_flight: int
     supports_idempotency: bool = False
     cost_minor_per_message: int = 0
+    #: On top, for each segment that a text takes on the air (:mod:`nexus_marketing.core.sms`).
+    cost_minor_per_segment: int = 0
     max_message_bytes: int = 10_000_000
     #: Names of settings that are passwords: never stored in the clear, never shown.
     secret_settings: frozenset[str] = frozenset()

@@ -383,6 +383,11 @@ def value_key(piece: Variable | Link | OpenPixel) -> str:
     return "open" if isinstance(piece, OpenPixel) else f"var:{piece.slot}"
 
 
+def plain_text(pieces: Iterable[Piece], values: Mapping[str, str]) -> str:
+    """A part with its gaps filled as they are, by a submission's ``values``: for text that is nobody's markup."""
+    return "".join(piece if isinstance(piece, str) else values[value_key(piece)] for piece in pieces)
+
+
 def with_url_prefixes(message: Message, *, click: str, pixel: str, unsubscribe: str) -> Message:
     """The message with the fixed part of our own URLs written out, so that only the token is filled in."""
 

@@ -32,7 +32,8 @@ class PreflightStatus(StrEnum):
 class Tally:
     """What was found of one channel so far. ``held`` are among the ``sendable``: they get it later.
 
-    ``outranked_by`` says for how many of the held ones which send goes first; ``held_seconds`` is the longest wait.
+    ``outranked_by`` says for how many of the held ones which send goes first; ``held_seconds`` is the longest wait;
+    ``segments`` is what the sendable ones take on the air, where that is paid for.
     """
 
     sendable: int = 0
@@ -42,6 +43,7 @@ class Tally:
     held_seconds: float = 0.0
     #: Of the sendable ones, those whose domain has a rate of its own.
     domains: Counter[str] = field(default_factory=Counter)
+    segments: int = 0
 
     @property
     def planned(self) -> int:
@@ -73,6 +75,7 @@ class Tally:
             "outranked_by": dict(self.outranked_by),
             "held_seconds": self.held_seconds,
             "domains": dict(self.domains),
+            "segments": self.segments,
         }
 
     @classmethod
@@ -80,7 +83,8 @@ class Tally:
         """What :meth:`document` wrote."""
         names = ("skipped", "held", "outranked_by", "domains")
         counters = {name: Counter(document.get(name, {})) for name in names}
-        return cls(document["sendable"], held_seconds=document["held_seconds"], **counters)
+        segments = document.get("segments", 0)  # an older version wrote none
+        return cls(document["sendable"], held_seconds=document["held_seconds"], segments=segments, **counters)
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,15 +54,6 @@ def measure(text: str) -> Measure:
     return _measured(Encoding.UCS_2, *_summed(2 if ord(each) > 0xFFFF else 1 for each in text))
 
 
-def cost_minor(text: str, per_segment_minor: int) -> int:
-    """What a text costs, in the minor unit that a segment's price is given in.
-
-    >>> cost_minor("a" * 161, 8)
-    16
-    """
-    return measure(text).segments * per_segment_minor
-
-
 def is_e164(number: str) -> bool:
     """Whether this is a whole telephone number as ITU-T E.164 writes it.
 

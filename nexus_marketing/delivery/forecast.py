@@ -11,8 +11,10 @@ from sqlalchemy.orm import Session
 
 from nexus_marketing.core.deliveries import DeliveryState, HoldReason, SkipReason
 from nexus_marketing.core.fan_out import Leg, legs_of
+from nexus_marketing.core.messages import plain_text
 from nexus_marketing.core.pacing.rates import RateLimit, named_domains
 from nexus_marketing.core.preflight import PreflightStatus, Tally
+from nexus_marketing.core.sms import measure
 from nexus_marketing.db.models import Campaign, Preflight, Send
 from nexus_marketing.db.queries.launching import message_and_sender
 from nexus_marketing.db.queries.preflights import audience_piece, one_of_audience
@@ -83,7 +85,8 @@ class _Forecast:
     ) -> None:
         self.session = session
         self.segment_id = int(campaign.segment_id or 0)
-        self.kind = runtime.channels[leg.channel].capabilities.address_kind
+        about = runtime.channels[leg.channel].capabilities
+        self.kind = about.address_kind
         send = Send(
             tenant_id=campaign.tenant_id,
             id=_LAST,
@@ -101,6 +104,8 @@ class _Forecast:
         content = load_content(session, send, self.kind)
         self.gate = Gate(runtime.keys, content, runtime.rng)
         self.composer = Composer(runtime, content)
+        sent = content.content(runtime.settings.public_url).message
+        self.paid_text = sent.parts["text"] if about.cost_minor_per_segment else None
 
     def look(self, cursor: int, size: int, tally: Tally) -> tuple[int, int]:
         """Count the next piece; answers the last lead and how many there were."""
@@ -113,16 +118,12 @@ class _Forecast:
         for settled in decided.settled:
             if settled.state != DeliveryState.PLANNED:
                 tally.skip(str(settled.reason))
-            elif self._lacks_variable(rows[settled.seq]):
-                tally.skip(SkipReason.MISSING_VARIABLE)
-            else:
+            elif self._composed(rows[settled.seq], tally):
                 first = settled.code if settled.reason == HoldReason.OUTRANKED else None
                 tally.hold(str(settled.reason), settled.due_in_seconds or 0.0, first and first.removeprefix("send "))
                 sendable.append(rows[settled.seq])
         for row in decided.passing:
-            if self._lacks_variable(row):
-                tally.skip(SkipReason.MISSING_VARIABLE)
-            else:
+            if self._composed(row, tally):
                 tally.go(1)
                 sendable.append(row)
         named = named_domains(decided.rates)
@@ -138,6 +139,16 @@ class _Forecast:
         if excluded == SkipReason.DUPLICATE_ADDRESS:
             found.insert(1, Check("shared_address", excluded))
         return [*found, Check("message", SkipReason.MISSING_VARIABLE if lacks else None)]
+
+    def _composed(self, row: Any, tally: Tally) -> bool:
+        """Whether there is a message for somebody; counts what it takes on the air, or why there is none."""
+        composed = self.composer.compose(row, 0)
+        if isinstance(composed, str):
+            tally.skip(SkipReason.MISSING_VARIABLE)
+            return False
+        if self.paid_text is not None:
+            tally.segments += measure(plain_text(self.paid_text, composed.values).strip()).segments
+        return True
 
     def _lacks_variable(self, row: Any) -> bool:
         return isinstance(self.composer.compose(row, 0), str)

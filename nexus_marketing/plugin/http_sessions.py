@@ -50,11 +50,17 @@ class Lanes:
 
     @property
     def executor(self) -> ThreadPoolExecutor:
-        """Those of the calling thread; they end with it."""
+        """Those of the calling thread."""
         found: ThreadPoolExecutor | None = getattr(self._own, "executor", None)
         if found is None:
             found = self._own.executor = ThreadPoolExecutor(self.width, thread_name_prefix="http-channel")
         return found
+
+    def close(self) -> None:
+        """End those of the calling thread, once they have done what they were given."""
+        if hasattr(self._own, "executor"):
+            self.executor.shutdown()
+            del self._own.executor
 
 
 class HttpSession:

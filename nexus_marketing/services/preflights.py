@@ -65,8 +65,9 @@ def preflight_document(ctx: Context, preflight: Preflight) -> dict[str, Any]:
     Returns:
         ``status`` (``waiting``, ``done``, ``failed`` with ``error``), ``problems`` that forbid a launch, ``audience``,
         and by channel: ``planned`` = ``sendable`` + the sum of ``skipped`` by reason; of the sendable ones ``held`` by
-        reason with the longest wait in ``held_seconds``, and ``outranked_by`` (send → how many); ``cost_minor``;
-        ``template_version``; ``expected_seconds`` and ``expected_finish`` by the tenant's limits and what is held.
+        reason with the longest wait in ``held_seconds``, and ``outranked_by`` (send → how many); ``segments`` of texts
+        where those are paid for; ``cost_minor``; ``template_version``; ``expected_seconds`` and ``expected_finish`` by
+        the tenant's limits and what is held.
     """
     campaign = find(ctx.session, Campaign, preflight.campaign_id)
     settings = ctx.session.scalar(select(Tenant.settings).where(Tenant.id == ctx.tenant_id)) or {}
@@ -79,11 +80,14 @@ def preflight_document(ctx: Context, preflight: Preflight) -> dict[str, Any]:
         by_limits = seconds_by_limits(limits, tally, is_marketing=is_marketing)
         seconds = max(by_limits, tally.held_seconds, _warming_up(ctx, settings, sender, tally.sendable))
         channel = ctx.runtime.channels.get(name)
-        price = 0 if channel is None else channel.capabilities.cost_minor_per_message
+        cost = 0
+        if channel is not None:
+            about = channel.capabilities
+            cost = tally.sendable * about.cost_minor_per_message + tally.segments * about.cost_minor_per_segment
         channels[name] = {
             "planned": tally.planned,
             **tally.document(),
-            "cost_minor": tally.sendable * price,
+            "cost_minor": cost,
             "template_version": preflight.templates.get(name),
             "expected_seconds": seconds,
             "expected_finish": ctx.now + timedelta(seconds=seconds),

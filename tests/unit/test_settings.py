@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nexus_marketing.core.errors import ConfigurationError
-from nexus_marketing.settings import Settings, SmtpSettings
+from nexus_marketing.settings import HttpSettings, Settings, SmsSettings, SmtpSettings, WebhookSettings
 
 pytestmark = pytest.mark.req("MAINT-001")
 
@@ -73,6 +73,16 @@ def test_every_key_is_read_in_its_unit():
             "nexus.smtp.connections": "2",
             "nexus.smtp.timeout_seconds": "2.5",
             "nexus.smtp.local_hostname": "here",
+            "nexus.sms.url": "https://sms.example/2010-04-01/",
+            "nexus.sms.account": "AC1",
+            "nexus.sms.token": "t",
+            "nexus.sms.from": "Shop",
+            "nexus.sms.price_minor": "8",
+            "nexus.sms.connections": "4",
+            "nexus.sms.max_segments": "3",
+            "nexus.webhook.secrets": "whsec_new  whsec_old",
+            "nexus.webhook.connections": "5",
+            "nexus.http.allow_hosts": "hooks.internal:8080 127.0.0.1",
         }
     )
     assert settings.redis_url == "redis://127.0.0.1/0"
@@ -87,6 +97,9 @@ def test_every_key_is_read_in_its_unit():
     assert settings.max_retry_age == timedelta(hours=1)
     assert settings.log_level == "DEBUG"
     assert settings.smtp == SmtpSettings("mail", 587, "starttls", "u", "p", 2, 2.5, "here")
+    assert settings.sms == SmsSettings("https://sms.example/2010-04-01", "AC1", "t", "Shop", 8, 4, 3)
+    assert settings.webhook == WebhookSettings(("whsec_new", "whsec_old"), 5)
+    assert settings.http == HttpSettings(("hooks.internal:8080", "127.0.0.1"))
 
 
 def test_other_sections_keys_are_not_ours():
@@ -118,6 +131,11 @@ def test_an_empty_value_means_the_default():
         ("smtp.timeout_seconds", "0", "a number of seconds above 0"),
         ("smtp.timeout_seconds", "nan", "a number of seconds above 0"),
         ("smtp.connections", "0", "a whole number above 0"),
+        ("sms.url", "sms.example", "http:// or https://"),
+        ("sms.price_minor", "-1", "a whole number, not below 0"),
+        ("sms.price_minor", "0.5", "a whole number, not below 0"),
+        ("sms.max_segments", "256", "a whole number from 1 to 255"),
+        ("webhook.connections", "0", "a whole number above 0"),
     ],
 )
 def test_a_value_that_cannot_be_is_named_with_what_would_be(key, value, remedy):
@@ -228,8 +246,12 @@ class TestSecretKeys:
         assert len(found) == 1
 
     def test_nothing_secret_is_in_the_repr(self):
-        shown = repr(
-            Settings.parse(PRODUCTION | {"nexus.smtp.password": "c4n4ry", "nexus.redis_url": "redis://:c4n4ry@h"})
-        )
+        secrets = {
+            "nexus.smtp.password": "c4n4ry",
+            "nexus.redis_url": "redis://:c4n4ry@h",
+            "nexus.sms.token": "c4n4ry",
+            "nexus.webhook.secrets": "whsec_c4n4ry",
+        }
+        shown = repr(Settings.parse(PRODUCTION | secrets))
         assert SECRET not in shown
         assert "c4n4ry" not in shown

@@ -16,7 +16,7 @@ from nexus_marketing.core.clock import Clock
 from nexus_marketing.core.contracts import AddressKind, Capabilities, Content, Outcome, OutcomeKind, Submission
 from nexus_marketing.core.deliveries import SkipReason
 from nexus_marketing.core.errors import Problem, ValidationError
-from nexus_marketing.core.messages import Piece, value_key
+from nexus_marketing.core.messages import Piece, plain_text
 from nexus_marketing.core.sms import is_e164, measure
 from nexus_marketing.plugin.http import Answer, HttpClient, Request
 from nexus_marketing.plugin.http_sessions import HttpSession, Lanes
@@ -79,7 +79,7 @@ class SmsChannel:
         self.capabilities = Capabilities(
             address_kind=AddressKind.PHONE,
             max_in_flight=provider.connections,
-            cost_minor_per_message=provider.price_minor,
+            cost_minor_per_segment=provider.price_minor,
             secret_settings=frozenset({"token"}),
         )
 
@@ -121,6 +121,10 @@ class SmsChannel:
         )
         return HttpSession(self._client, self._lanes, dialect)
 
+    def close_thread(self) -> None:
+        """End this thread's part in sending."""
+        self._lanes.close()
+
     def _account(self, settings: Mapping[str, Any]) -> tuple[str, str, str]:
         """The tenant's account, else the operator's, never halves of both; and the sender."""
         own, provider = settings.get, self._provider
@@ -145,9 +149,7 @@ class _Texts:
         """The form of one message; its text has no more segments than the operator pays for."""
         if not is_e164(submission.address):
             return Outcome(submission.ref, OutcomeKind.REFUSED, SkipReason.UNSUPPORTED_ADDRESS, "not an E.164 number")
-        text = "".join(
-            each if isinstance(each, str) else submission.values[value_key(each)] for each in self.pieces
-        ).strip()
+        text = plain_text(self.pieces, submission.values).strip()
         segments = measure(text).segments
         if not 1 <= segments <= self.max_segments:
             said = f"{segments} segments: from 1 to {self.max_segments} are sent"

@@ -83,6 +83,10 @@ class WebhookChannel:
         posts = _Posts(str(settings["url"]), body, signers, self._origin, self._clock)
         return HttpSession(self._client, self._lanes, posts)
 
+    def close_thread(self) -> None:
+        """End this thread's part in sending."""
+        self._lanes.close()
+
     def _chosen(self, settings: Mapping[str, Any]) -> tuple[str, ...]:
         return tuple(str(settings.get("secrets") or "").split()) or self._secrets
 

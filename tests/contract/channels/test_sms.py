@@ -63,7 +63,7 @@ def test_it_is_a_channel(make_channel, server):
     assert isinstance(channel, Channel)
     about = channel.capabilities
     assert (about.address_kind, about.template_type, about.max_in_flight) == ("phone", "text", 5)
-    assert (about.cost_minor_per_message, about.supports_idempotency) == (8, False)
+    assert (about.cost_minor_per_message, about.cost_minor_per_segment, about.supports_idempotency) == (0, 8, False)
 
 
 def test_a_message_is_a_form_under_the_account(make_channel, server):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nexus_marketing.core import sms
-from nexus_marketing.core.sms import Encoding, cost_minor, is_e164, measure
+from nexus_marketing.core.sms import Encoding, is_e164, measure
 
 pytestmark = pytest.mark.req("D08", "US-018")
 
@@ -139,10 +139,6 @@ def test_a_hundred_thousand_texts():
                 rng.choices(rng.choice(alphabets), k=rng.choice((1, 69, 70, 71, 134, 135, 153, 160, 161, 306, 307)))
             )
         )
-
-
-def test_the_price_is_of_a_segment():
-    assert [cost_minor("x" * length, 8) for length in (0, 1, 160, 161)] == [0, 8, 8, 16]
 
 
 @pytest.mark.parametrize(
