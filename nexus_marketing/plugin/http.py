@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -25,6 +26,7 @@ from ssrfguard.httpx import Client
 
 from nexus_marketing.core.errors import ConfigurationError, HostRefused, Unavailable
 from nexus_marketing.plugin.http_transport import Deadline, Resolver, Transport, bounded
+from nexus_marketing.version import __version__
 
 ALLOW_SETTING: Final = "nexus.http.allow_hosts"
 
@@ -195,7 +197,15 @@ class HttpClient:
         limits = self._limits
         transport = Transport(policy, resolver, self._tls, self._deadline)
         timeout = httpx.Timeout(limits.total_seconds, connect=limits.connect_seconds / _ATTEMPTS)
-        return Client(transport=transport, timeout=timeout, trust_env=False, follow_redirects=False)
+        return Client(
+            transport=transport,
+            timeout=timeout,
+            headers={"User-Agent": f"nexus-marketing/{__version__}"},
+            # None is kept: what one tenant's receiver sets must not reach it again in another's name.
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+            trust_env=False,
+            follow_redirects=False,
+        )
 
 
 def _policy(**changes: Any) -> Policy:

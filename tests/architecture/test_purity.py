@@ -63,6 +63,20 @@ def test_the_core_opens_no_connection(sources):
     assert found == {}
 
 
+@pytest.mark.req("MAINT-002", "S10")
+def test_there_is_one_way_out_by_http(sources):
+    clients = {"aiohttp", "httpcore", "httpx", "requests", "ssrfguard", "urllib3", "http.client", "urllib.request"}
+    found = {
+        source.path
+        for source in sources
+        if source.path.startswith("nexus_marketing/")
+        # Its own tests' channels, and the demo that plays the visitor of its own server.
+        and not source.path.startswith(("nexus_marketing/plugin/testing/", "nexus_marketing/demo/"))
+        and any(name == client or name.startswith(f"{client}.") for name in source.imported for client in clients)
+    }
+    assert found == {"nexus_marketing/plugin/http.py", "nexus_marketing/plugin/http_transport.py"}
+
+
 @pytest.mark.req("MAINT-002", "SR-003")
 def test_raw_sql_is_written_only_under_db(sources):
     found = {

@@ -17,7 +17,6 @@ from nexus_marketing.core.errors import HostRefused, Problem, ValidationError
 from nexus_marketing.core.json_text import JsonText, json_text
 from nexus_marketing.plugin.http import Answer, HttpClient, Request
 from nexus_marketing.plugin.http_sessions import HttpSession, Lanes
-from nexus_marketing.version import __version__
 
 _SETTINGS: Final = ("url", "secrets")
 _MAX_SECRETS: Final = 2
@@ -116,7 +115,6 @@ class _Posts:
         id_, now = self._id(submission.message_id), self.clock.now()
         headers = {
             "Content-Type": "application/json",
-            "User-Agent": f"nexus-marketing/{__version__}",
             "webhook-id": id_,
             "webhook-timestamp": str(int(now.timestamp())),
             "webhook-signature": " ".join(each.sign(id_, now, body) for each in self.signers),

@@ -201,7 +201,8 @@ class TestExceptions:
                 client.check(url)
 
     def test_names_below_a_name(self, make_client):
-        client = make_client("*.svc.internal")
+        client = make_client("*.svc.internal", "[::1]:8081")
+        client.check("http://[::1]:8081/")
         client.check("http://a.svc.internal/")
         for url in ("http://svc.internal/", "http://asvc.internal/", "http://svc.internal.example/"):
             with pytest.raises(HostRefused):
@@ -232,6 +233,15 @@ def test_a_redirect_is_an_answer(connected, make_client):
                 assert (answer.status, len(server.heard)) == (307, 1)
         assert inside.connections == 0
     assert len(connected) == 3
+
+
+def test_no_cookie_is_kept(make_client):
+    with HttpServer(usual=Reply(200, headers={"Set-Cookie": "tenant=a; Path=/"})) as server:
+        client = make_client(server)
+        for _ in range(2):
+            client.send(Request("POST", server.url, body=b"x"))
+    assert [heard.headers.get("cookie") for heard in server.heard] == [None, None]
+    assert server.heard[0].headers["user-agent"].startswith("nexus-marketing/")
 
 
 class TestBounds:

@@ -46,7 +46,7 @@ def test_the_files_together_name_every_setting() -> None:
     from nexus_marketing import settings
 
     known = {f"nexus.{name}" for name in settings._READERS}
-    known |= {f"nexus.smtp.{name}" for name in settings._SMTP_READERS}
+    known |= {f"nexus.{name}" for name in settings._GROUPED}
     assert known <= keys_of("development.ini") | keys_of("production.ini")
 
 
