@@ -16,6 +16,7 @@ from nexus_marketing.core.clock import SystemClock
 from nexus_marketing.core.errors import ConfigurationError, ValidationError
 from nexus_marketing.db.models import ChannelAccount, Delivery, Lead, Preflight, Send, Tenant
 from nexus_marketing.db.tenancy import find
+from nexus_marketing.plugin.testing import RecordingChannel
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.services.campaigns import create_campaign
 from nexus_marketing.services.declarations import apply_declarations
@@ -25,7 +26,7 @@ from nexus_marketing.settings import HttpSettings, SmsSettings, WebhookSettings
 from tests.common.databases import DatabaseTime
 from tests.common.factories import make_leads
 from tests.contract.channels.servers import Heard, HttpServer, Reply
-from tests.functional.delivery.conftest import Stage
+from tests.functional.delivery.conftest import SENDER, Stage
 
 pytestmark = [
     pytest.mark.req("US-018", "FR-P2-009", "FR-P2-004", "BR-008", "R21", "R22"),
@@ -111,6 +112,39 @@ def test_a_campaign_goes_out_by_sms(staged, tenant, provider, database_time: Dat
     with staged.work(tenant, mode="read") as ctx:
         codes = Counter(ctx.session.scalars(select(Delivery.provider_code)))
     assert (codes["SM1"], codes["21211"], codes["21610"]) == (17, 1, 1)
+
+
+def test_a_thousand_leads_by_mail_sms_and_webhook(staged, tenant, provider, receiver, database_time: DatabaseTime):
+    """R21 with the real channels: each goes its own way, the failed ones alone are tried again, the barrier opens once."""
+    staged = replace(staged, channels={"email": RecordingChannel(), **staged.channels})
+    stage = Stage(staged, tenant, make_leads(staged, tenant, 1_000))
+    with staged.work(tenant) as ctx:
+        for number, lead in enumerate(ctx.session.scalars(select(Lead).order_by(Lead.id))):
+            lead.phone = f"+49301234{number:04}"
+    stage.set_up({"email": SENDER, "sms": {"from": "Shop"}, "webhook": {"url": receiver.url}})
+    with staged.work(tenant) as ctx:
+        hook = create_template(ctx, {"name": "hook", "type": "text", "content": {"text": '{"name": "{{ name }}"}'}})
+        channels = {**stage.channels("email", "sms"), "webhook": {"template_id": str(hook.id)}}
+    for number in range(0, 1_000, 50):
+        provider.scripts[f"+49301234{number:04}"] = [Reply(503)]
+    provider.scripts["+493012340007"] = [Reply(hang_up="after")]
+    receiver.scripts["Person 8"] = [Reply(500), Reply(400)]
+    stage.launch(channels=channels)
+    stage.work(60)
+    assert stage.sends() == {"email": "completed", "sms": "running", "webhook": "running"}
+    assert stage.joined == []
+    for _ in range(6):
+        database_time.advance(hours=2)
+        stage.work(60)
+    assert stage.states() == {
+        "email": Counter(accepted=1_000),
+        "sms": Counter(accepted=999, unknown=1),
+        "webhook": Counter(accepted=1_000),
+    }
+    asked = Counter(heard.form["To"] for heard in provider.heard)
+    assert Counter(asked.values()) == Counter({1: 980, 2: 20})
+    assert Counter(Counter(map(name_of, receiver.heard)).values()) == Counter({1: 999, 3: 1})
+    assert (stage.campaign().status, len(stage.joined)) == ("completed", 1)
 
 
 def test_a_preflight_counts_the_segments_that_are_paid_for(staged, tenant, provider):
