@@ -13,7 +13,15 @@ from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 from nexus_marketing.core.clock import Clock
-from nexus_marketing.core.contracts import AddressKind, Capabilities, Content, Outcome, OutcomeKind, Submission
+from nexus_marketing.core.contracts import (
+    AddressKind,
+    Capabilities,
+    Content,
+    Outcome,
+    OutcomeKind,
+    Rendered,
+    Submission,
+)
 from nexus_marketing.core.deliveries import SkipReason
 from nexus_marketing.core.errors import Problem, ValidationError
 from nexus_marketing.core.messages import Piece, plain_text
@@ -121,6 +129,11 @@ class SmsChannel:
         )
         return HttpSession(self._client, self._lanes, dialect)
 
+    def render(self, settings: Mapping[str, Any], content: Content, submission: Submission) -> Rendered:
+        """The text alone: who it is from and to, the provider is told beside it."""
+        del settings
+        return Rendered("text/plain; charset=utf-8", _text(content.message.parts["text"], submission).encode())
+
     def close_thread(self) -> None:
         """End this thread's part in sending."""
         self._lanes.close()
@@ -149,7 +162,7 @@ class _Texts:
         """The form of one message; its text has no more segments than the operator pays for."""
         if not is_e164(submission.address):
             return Outcome(submission.ref, OutcomeKind.REFUSED, SkipReason.UNSUPPORTED_ADDRESS, "not an E.164 number")
-        text = plain_text(self.pieces, submission.values).strip()
+        text = _text(self.pieces, submission)
         segments = measure(text).segments
         if not 1 <= segments <= self.max_segments:
             said = f"{segments} segments: from 1 to {self.max_segments} are sent"
@@ -169,6 +182,10 @@ class _Texts:
         detail = str(document.get("message") or "")[:200]
         kind = OutcomeKind.PERMANENT_SENDER if status in (401, 403) else _CODES.get(code, _by_status(status))
         return Outcome(ref, kind, str(code or status), detail, after)
+
+
+def _text(pieces: Sequence[Piece], submission: Submission) -> str:
+    return plain_text(pieces, submission.values).strip()
 
 
 def _taken(ref: int, status: int, document: Mapping[str, Any]) -> Outcome:

@@ -12,7 +12,15 @@ from typing import Any, Final
 from standardwebhooks import Webhook
 
 from nexus_marketing.core.clock import Clock
-from nexus_marketing.core.contracts import AddressKind, Capabilities, Content, Outcome, OutcomeKind, Submission
+from nexus_marketing.core.contracts import (
+    AddressKind,
+    Capabilities,
+    Content,
+    Outcome,
+    OutcomeKind,
+    Rendered,
+    Submission,
+)
 from nexus_marketing.core.errors import HostRefused, Problem, ValidationError
 from nexus_marketing.core.json_text import JsonText, json_text
 from nexus_marketing.plugin.http import Answer, HttpClient, Request
@@ -81,6 +89,15 @@ class WebhookChannel:
         body = json_text(content.message.parts["text"])
         posts = _Posts(str(settings["url"]), body, signers, self._origin, self._clock)
         return HttpSession(self._client, self._lanes, posts)
+
+    def render(self, settings: Mapping[str, Any], content: Content, submission: Submission) -> Rendered:
+        """The body; its signature is of the moment.
+
+        Raises:
+            ValidationError: the text is no JSON.
+        """
+        del settings
+        return Rendered("application/json", json_text(content.message.parts["text"]).fill(submission.values).encode())
 
     def close_thread(self) -> None:
         """End this thread's part in sending."""

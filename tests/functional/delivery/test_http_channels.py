@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import standardwebhooks
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from nexus_marketing.builtins.channels.by_http import http_channels
 from nexus_marketing.core.clock import SystemClock
@@ -21,6 +21,7 @@ from nexus_marketing.runtime import Runtime
 from nexus_marketing.services.campaigns import create_campaign
 from nexus_marketing.services.declarations import apply_declarations
 from nexus_marketing.services.preflights import preflight_document, request_preflight
+from nexus_marketing.services.sent_messages import sent_message
 from nexus_marketing.services.templates import create_template
 from nexus_marketing.settings import HttpSettings, SmsSettings, WebhookSettings
 from tests.common.databases import DatabaseTime
@@ -145,6 +146,34 @@ def test_a_thousand_leads_by_mail_sms_and_webhook(staged, tenant, provider, rece
     assert Counter(asked.values()) == Counter({1: 980, 2: 20})
     assert Counter(Counter(map(name_of, receiver.heard)).values()) == Counter({1: 999, 3: 1})
     assert (stage.campaign().status, len(stage.joined)) == ("completed", 1)
+
+
+def test_messages_can_be_made_again_as_they_left(staged, tenant, provider, receiver):
+    texts = {
+        "sms": " Hello {{ first_name }} https://shop.example/sale ",
+        "webhook": '{"name": "{{ name }}", "s": {{ score }}}',
+    }
+    configs = {"sms": {"from": "Shop"}, "webhook": {"url": receiver.url}}
+    stage = make_stage(staged, tenant, "sms", configs["sms"], texts["sms"])
+    with staged.work(tenant) as ctx:
+        times = {"created_at": ctx.now, "updated_at": ctx.now}
+        ctx.session.add(ChannelAccount(type="webhook", name="main", config=configs["webhook"], enabled=True, **times))
+        hook = create_template(ctx, {"name": "hook", "type": "text", "content": {"text": texts["webhook"]}}).id
+    stage.launch(channels={**stage.channels("sms"), "webhook": {"template_id": str(hook)}})
+    stage.work()
+    with staged.work(tenant) as ctx:
+        numbers = {lead.phone: lead.id for lead in ctx.session.scalars(select(Lead))}
+        names = {lead.name: lead.id for lead in ctx.session.scalars(select(Lead))}
+        sends = {send.channel: send.id for send in ctx.session.scalars(select(Send))}
+        ctx.session.execute(update(Lead).values(first_name="Changed", name="Changed"))
+    with staged.work(tenant, mode="read") as ctx:
+        for heard in provider.heard:
+            found = sent_message(ctx, numbers[heard.form["To"]], sends["sms"]).rendered
+            assert (found.media_type, found.content.decode()) == ("text/plain; charset=utf-8", heard.form["Body"])
+        for heard in receiver.heard:
+            found = sent_message(ctx, names[name_of(heard)], sends["webhook"]).rendered
+            assert (found.media_type, found.content) == ("application/json", heard.body)
+    assert len(provider.heard) == len(receiver.heard) == 20
 
 
 def test_a_preflight_counts_the_segments_that_are_paid_for(staged, tenant, provider):
