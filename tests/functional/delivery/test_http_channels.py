@@ -231,7 +231,7 @@ def test_a_campaign_goes_out_by_webhook(staged, tenant, receiver, database_time:
         database_time.advance(hours=2)
         restart_patience(staged)
         stage.work()
-    assert stage.states() == {"webhook": Counter(accepted=19, unknown=1)}
+    assert stage.states() == {"webhook": Counter(accepted=20)}
     assert stage.campaign().status == "completed"
     ids: dict[str, set[str]] = {}
     for heard in receiver.heard:
