@@ -46,7 +46,7 @@ def settlement(
     """
     kind, code = outcome.kind, outcome.code[:64] or None
     if kind is OutcomeKind.ACCEPTED:
-        return Settlement(seq, DeliveryState.ACCEPTED, mark, code, attempts)
+        return Settlement(seq, DeliveryState.ACCEPTED, None if policy.is_repeatable else mark, code, attempts)
     if kind is OutcomeKind.REFUSED:
         return withheld(Settlement(seq, DeliveryState.SKIPPED, outcome.code, None, attempts), mark)
     if kind is OutcomeKind.PERMANENT_RECIPIENT:
