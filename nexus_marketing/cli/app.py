@@ -23,9 +23,10 @@ from nexus_marketing.cli import (
     processes,
     scores,
     segments,
+    simulate,
     tenants,
 )
-from nexus_marketing.cli.session import Cli
+from nexus_marketing.cli.session import Cli, InputRefused
 from nexus_marketing.core.errors import NexusError
 from nexus_marketing.telemetry import scrub
 from nexus_marketing.version import __version__
@@ -46,16 +47,18 @@ class ClearErrors(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
+        code = 1
         try:
             return super().invoke(ctx)
         except NexusError as error:
+            code = 2 if isinstance(error, InputRefused) else 1
             problems = [{"path": p.path, "code": p.code, "message": p.message} for p in error.problems]
             _complain(error.code, str(error), problems, as_json=ctx.meta["nexus.json"])
         except DBAPIError as error:
             _complain("database", _database_words(error), [], as_json=ctx.meta["nexus.json"])
         except (OSError, UnicodeDecodeError) as error:
             _complain("operating_system", str(error), [], as_json=ctx.meta["nexus.json"])
-        raise typer.Exit(1)
+        raise typer.Exit(code)
 
 
 def _complain(code: str, message: str, problems: list[dict[str, str]], *, as_json: bool) -> None:
@@ -95,6 +98,7 @@ for group, name in (
 ):
     app.add_typer(group, name=name)
 app.command("explain")(campaigns.explain)
+app.command("simulate")(simulate.simulate)
 app.command("serve")(processes.serve)
 app.command("worker")(processes.worker)
 app.command("demo")(processes.demo)

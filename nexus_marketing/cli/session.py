@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nexus_marketing.core.actors import Actor
-from nexus_marketing.core.errors import ConfigurationError
+from nexus_marketing.core.errors import ConfigurationError, ValidationError
 from nexus_marketing.db.queries.tenants import require_tenant
 from nexus_marketing.runtime import Runtime
 
@@ -30,6 +30,10 @@ OPERATOR = Actor("cli")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Answer as JSON on standard output.")]
 TenantName = Annotated[str, typer.Option("--tenant", "-t", metavar="SLUG", help="The tenant's name.")]
+
+
+class InputRefused(ValidationError):
+    """A file or option that a command was given is not as it should be: the command was written wrongly."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,16 @@
 """The code of the quickstart and of the upgrade tutorial does what the pages say."""
 
+import json
 import re
 import threading
 from pathlib import Path
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import pytest
+from typer.testing import CliRunner
 
 from nexus_marketing import use_storage
+from nexus_marketing.cli.app import app as cli
 from nexus_marketing.db.queries.scoring import scoring_work
 from nexus_marketing.db.tenancy import open_session
 from nexus_marketing.services.import_work import ImportWork
@@ -91,6 +94,18 @@ def test_the_page_on_scores(api, runtime, clock):
             work()
 
     assert run("howto/score-leads.md", api=api, work=work, wait=wait) > 5
+
+
+@pytest.mark.req("FR-P3-011", "MAINT-005")
+def test_the_page_on_simulations(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def simulate(*arguments):
+        result = CliRunner().invoke(cli, ["simulate", *arguments, "--json"])
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)
+
+    assert run("howto/simulate-a-journey.md", simulate=simulate) == 3
 
 
 @pytest.fixture
