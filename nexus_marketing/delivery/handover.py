@@ -46,20 +46,30 @@ class LeaseLost(Exception):
 
 @dataclass(slots=True)
 class Pace:
-    """The hand-over rate a worker sees, messages per second; decides how wide a window is."""
+    """The hand-over rate a worker sees, messages per second; decides how wide a window is.
+
+    ``wire_rate`` leaves out the time that commits were waited for. Windows go by it: with a slow disk they would
+    become narrow, and so there would be more commits to wait for.
+    """
 
     rate: float = 0.0
+    wire_rate: float = 0.0
 
     def window(self, max_in_flight: int, message_class: MessageClass) -> int:
         """W = clamp(connections, 10 ms of messages, 128); transactional mail stays at connections."""
         if message_class is MessageClass.TRANSACTIONAL:
             return max(1, max_in_flight)
-        return max(max_in_flight, min(MAX_WINDOW, int(self.rate * _WINDOW_SECONDS)), 1)
+        return max(max_in_flight, min(MAX_WINDOW, int(self.wire_rate * _WINDOW_SECONDS)), 1)
 
-    def saw(self, messages: int, seconds: float) -> None:
-        """Learn from a window."""
-        if messages and seconds > 0:
-            self.rate = messages / seconds if self.rate == 0 else 0.5 * self.rate + 0.5 * messages / seconds
+    def saw(self, messages: int, seconds: float, waited_seconds: float = 0.0) -> None:
+        """Learn from a window that took so long, the wait for commits included."""
+        if messages and seconds > waited_seconds:
+            self.rate = _smoothed(self.rate, messages / seconds)
+            self.wire_rate = _smoothed(self.wire_rate, messages / (seconds - waited_seconds))
+
+
+def _smoothed(rate: float, seen: float) -> float:
+    return 0.5 * rate + 0.5 * seen if rate else seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +132,8 @@ class ChunkHandOver:
     _by_ref: dict[int, Recipient] = field(default_factory=dict)
     _renewed_at: float = 0.0
     _exhausted_at: float = 0.0
+    #: Of the time since then: how long commits were waited for.
+    _waited_seconds: float = 0.0
 
     def run(self) -> ChunkResult:
         """Hand everything over, settle and give the chunk back.
@@ -243,8 +255,8 @@ class ChunkHandOver:
         self._open.popleft()
         self.result.tripped = breaker.tripped
         now = time.monotonic()
-        self.parts.pace.saw(kinds.total(), now - self._exhausted_at)
-        self._exhausted_at = now
+        self.parts.pace.saw(kinds.total(), now - self._exhausted_at, self._waited_seconds)
+        self._exhausted_at, self._waited_seconds = now, 0.0
         telemetry, channel = self.parts.runtime.telemetry, self.parts.gate.content.channel
         for kind, count in kinds.items():
             telemetry.count("delivery.outcomes", count, channel=channel, outcome=kind)
@@ -292,10 +304,12 @@ class ChunkHandOver:
         return PendingWindow(runtime.engines.worker, self.claim, window)
 
     def _answered(self, pending: PendingWindow) -> WindowAnswer:
+        asked_at = time.monotonic()
         answer = self._commit(pending.answer)
         if answer is None:
             raise LeaseLost
         self._renewed_at = time.monotonic()
+        self._waited_seconds += self._renewed_at - asked_at
         return answer
 
     def _open_range(self) -> Range:
