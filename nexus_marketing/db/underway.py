@@ -68,6 +68,13 @@ class DurableStatement:
             with suppress(psycopg.Error):
                 self.rows()
 
+    @property
+    def is_answered(self) -> bool:
+        """Whether something came back, so that :meth:`rows` need hardly wait."""
+        poll = select.poll()
+        poll.register(self._pgconn.socket, select.POLLIN)
+        return bool(poll.poll(0))
+
     def rows(self) -> Sequence[tuple[Any, ...]]:
         """Wait for the commit; what the statement returned.
 

@@ -95,6 +95,7 @@ class _Window:
     lo: int
     hi: int
     outcomes: Iterator[Outcome | None]
+    heard: Counter[OutcomeKind] = field(default_factory=Counter)
 
 
 @dataclass(slots=True)
@@ -199,7 +200,7 @@ class ChunkHandOver:
     def _commit_window(self, window: Sequence[Recipient]) -> bool:
         """Settle, intend and re-check in one transaction; then submit. ``False``: not running any more.
 
-        Messages are composed while the transaction is committed; none leaves before.
+        Messages are composed while the transaction is committed, and the window before goes on; none leaves before.
         """
         telemetry = self.parts.runtime.telemetry
         lo = self._open[0].lo if self._open else window[0].seq
@@ -208,6 +209,7 @@ class ChunkHandOver:
         telemetry.point("delivery.intent.before")
         with self._intending((lo, hi), self._open_range(), list(hashes.values())) as pending:
             composed = self._composed(window)
+            self._hear_meanwhile(pending)
             answer = self._answered(pending)
         telemetry.point("delivery.intent.after")
         if not answer.running:
@@ -237,23 +239,27 @@ class ChunkHandOver:
                 batch.append(message)
         return batch
 
+    def _hear_meanwhile(self, pending: PendingWindow) -> None:
+        """Take in answers while a commit is under way, as long as every connection has a message to go on with."""
+        enough = 2 * self.parts.max_in_flight
+        policy = self._retry_policy()
+        while len(self._by_ref) > enough and pending.is_waiting:
+            outcome = next(self._open[0].outcomes, None)
+            # No answer for long: the lease is no concern while it is being renewed.
+            if outcome is None:
+                return
+            self._hear(outcome, policy)
+
     def _exhaust_oldest(self) -> None:
         """Hear every answer of the oldest window; it stays open until then, so that nothing of it is forgotten."""
-        kinds = Counter[OutcomeKind]()
-        policy, breaker = self._retry_policy(), self.parts.breaker
+        policy = self._retry_policy()
         for outcome in self._open[0].outcomes:
             if outcome is None:
                 self._keep_lease()
-                continue
-            kinds[outcome.kind] += 1
-            row = self._by_ref.pop(outcome.ref)
-            self._know(self._settlement(outcome, row, policy))
-            self.admission.heard(row, outcome)
-            breaker.saw(_COUNTED.get(outcome.kind, Verdict.GOOD))
-            if outcome.kind is OutcomeKind.PERMANENT_SENDER:
-                self.result.sender_failed = outcome.code or outcome.detail or "sender refused"
-        self._open.popleft()
-        self.result.tripped = breaker.tripped
+            else:
+                self._hear(outcome, policy)
+        kinds = self._open.popleft().heard
+        self.result.tripped = self.parts.breaker.tripped
         now = time.monotonic()
         self.parts.pace.saw(kinds.total(), now - self._exhausted_at, self._waited_seconds)
         self._exhausted_at, self._waited_seconds = now, 0.0
@@ -261,6 +267,16 @@ class ChunkHandOver:
         for kind, count in kinds.items():
             telemetry.count("delivery.outcomes", count, channel=channel, outcome=kind)
         telemetry.point("delivery.wire")
+
+    def _hear(self, outcome: Outcome, policy: RetryPolicy) -> None:
+        """One answer of the oldest window."""
+        self._open[0].heard[outcome.kind] += 1
+        row = self._by_ref.pop(outcome.ref)
+        self._know(self._settlement(outcome, row, policy))
+        self.admission.heard(row, outcome)
+        self.parts.breaker.saw(_COUNTED.get(outcome.kind, Verdict.GOOD))
+        if outcome.kind is OutcomeKind.PERMANENT_SENDER:
+            self.result.sender_failed = outcome.code or outcome.detail or "sender refused"
 
     def _settlement(self, outcome: Outcome, row: Recipient, policy: RetryPolicy) -> Settlement:
         return settlement(

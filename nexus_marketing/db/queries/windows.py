@@ -98,6 +98,11 @@ class PendingWindow:
         if self._statement is not None:
             self._statement.__exit__(kind, error, trace)
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the commit is under way still, so that there is time for something else."""
+        return self._statement is not None and not self._statement.is_answered
+
     def answer(self) -> WindowAnswer | None:
         """As of ``commit_window``; asked again after an error it commits once more, which changes nothing twice."""
         statement, self._statement = self._statement, None

@@ -7,11 +7,13 @@ import pytest
 from sqlalchemy import text
 
 from nexus_marketing.core.campaigns import MessageClass
+from nexus_marketing.core.contracts import OutcomeKind
 from nexus_marketing.core.deliveries import DeliveryState
 from nexus_marketing.db.models import DeliveryChunk
 from nexus_marketing.db.queries.deliveries import ChunkClaim, Settlement, claim_chunk
 from nexus_marketing.db.queries.windows import PendingWindow, Window, WindowAnswer, commit_close
 from nexus_marketing.db.tenancy import open_session
+from nexus_marketing.delivery.handover import ChunkHandOver, Pace
 from nexus_marketing.delivery.planning import SendRef, plan_send
 from nexus_marketing.delivery.recovery import recover_expired
 from nexus_marketing.services.campaigns import move_campaign
@@ -148,3 +150,29 @@ def test_a_connection_that_is_lost_before_the_commit_is_replaced(make_scene: Mak
     assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
     assert intent(scene) == (1, 4)
     assert scene.states() == ["accepted", "accepted", *["planned"] * 4]
+
+
+def test_answers_are_heard_while_the_next_window_is_committed(
+    make_scene: MakeScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = {f"person{number}@example.org": [OutcomeKind.PERMANENT_RECIPIENT] for number in (5, 25)}
+    scene = make_scene(60, script, chunk_size=30)
+    heard: list[int] = []
+    answer = PendingWindow.answer
+
+    def counting(window: PendingWindow) -> WindowAnswer | None:
+        heard.append(sum(handover.result.settled for handover in running))
+        return answer(window)
+
+    running: list[ChunkHandOver] = []
+    monkeypatch.setattr(ChunkHandOver, "run", lambda self, run=ChunkHandOver.run: running.append(self) or run(self))
+    monkeypatch.setattr(Pace, "window", lambda *_: 15)
+    monkeypatch.setattr(PendingWindow, "is_waiting", True)
+    monkeypatch.setattr(PendingWindow, "answer", counting)
+    scene.launch()
+    scene.work()
+    # Of each fifteen all but those that keep the connections busy were heard before the second commit was answered.
+    enough = 2 * scene.channel.max_in_flight
+    assert heard == [0, 15 - enough, 30, 30 + 15 - enough]
+    assert [number for number, state in enumerate(scene.states(), 1) if state != "accepted"] == [5, 25]
+    assert len({each.address for each in scene.channel.sent}) == len(scene.channel.sent) == 58
