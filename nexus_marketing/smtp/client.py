@@ -82,6 +82,11 @@ class Pool:
         """Envelopes no connection has taken yet."""
         return len(self._queue)
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether any connection is open."""
+        return any(seat.connection is not None for seat in self._seats)
+
     def submit(
         self, envelopes: Sequence[Envelope], *, on_wire: OnWire | None = None, on_reply: OnReply | None = None
     ) -> None:
@@ -316,15 +321,12 @@ class Pool:
         seat.failures += 1
         seat.not_before = self.now + self._backoff_seconds(seat.failures)
         self._setup_error = error
-        if error.kind is ReplyKind.PERMANENT_SENDER and not self._any_alive():
+        if error.kind is ReplyKind.PERMANENT_SENDER and not self.is_connected:
             self._answer_queue(error.kind, error.code, error.text)
-
-    def _any_alive(self) -> bool:
-        return any(seat.connection is not None for seat in self._seats)
 
     def _give_up(self) -> None:
         """Answer what is queued if no connection could be opened for too long: the caller decides when to try again."""
-        if self._any_alive():
+        if self.is_connected:
             self._last_alive = self.now
         elif self.now - self._last_alive >= self._settings.give_up_seconds:
             error = self._setup_error

@@ -38,6 +38,9 @@ _CONTEXTS = {
 }
 #: How many messages are rendered between two looks at the sockets.
 _SLICE = 8
+#: So many finished messages wait for a connection, for each of them: what is written soon after it was rendered is
+#: still in the processor's cache.
+_AHEAD = 2
 _IDLE_SECONDS = 1.0
 _SETTINGS = ("from_email", "from_name", "reply_to", "postal_address", "bounce_domain")
 
@@ -80,7 +83,7 @@ class EmailChannel:
     def open(self, settings: Mapping[str, Any], content: Content) -> "EmailSession":
         """Compile the content; connections are opened with the first message."""
         del settings  # the sender is part of the content, the relay is the installation's
-        return EmailSession(self._pool(), compile_content(content), content, self._clock)
+        return EmailSession(self._pool(), compile_content(content), content, self._clock, self._relay.connections)
 
     def render(self, settings: Mapping[str, Any], content: Content, submission: Submission) -> Rendered:
         """The whole message, headers and all.
@@ -106,41 +109,48 @@ class EmailChannel:
         return pool
 
 
+class _Batch:
+    """What of one ``submit`` is not rendered yet, and the answers that are known."""
+
+    __slots__ = ("answers", "date", "journal", "rest")
+
+    def __init__(self, batch: Sequence[Submission], date: str, journal: Journal) -> None:
+        self.rest = deque(batch)
+        self.date = date
+        self.journal = journal
+        self.answers: deque[Outcome] = deque()
+
+    def on_reply(self, ref: int, number: int) -> None:
+        """Tell the journal."""
+        self.journal.on_outcome(ref, _KINDS[number])
+
+
 class EmailSession:
     """One send's content over this thread's connections."""
 
-    def __init__(self, pool: Pool, skeleton: Skeleton, content: Content, clock: Clock) -> None:
+    def __init__(self, pool: Pool, skeleton: Skeleton, content: Content, clock: Clock, connections: int) -> None:
         self._pool = pool
         self._skeleton = skeleton
         self._clock = clock
+        self._ahead = _AHEAD * connections
+        self._open: deque[_Batch] = deque()
         self._from = content.sender["from_email"]
         self._bounce_domain = content.sender.get("bounce_domain") or ""
         self._batches: dict[int, deque[Outcome]] = {}
 
     def submit(self, batch: Sequence[Submission], journal: Journal) -> Iterator[Outcome | None]:
         """Render and hand over, a few at a time, looking after the sockets in between."""
-        answers: deque[Outcome] = deque()
-        date = date_value(self._clock.now())
-
-        def on_reply(ref: int, number: int) -> None:
-            journal.on_outcome(ref, _KINDS[number])
-
-        for start in range(0, len(batch), _SLICE):
-            envelopes = []
-            for submission in batch[start : start + _SLICE]:
-                envelope = self._envelope(submission, date)
-                if isinstance(envelope, Outcome):
-                    answers.append(envelope)
-                else:
-                    self._batches[submission.ref] = answers
-                    envelopes.append(envelope)
-            self._pool.submit(envelopes, on_wire=journal.on_wire, on_reply=on_reply)
-            self._distribute(self._pool.poll(0.0))
-        return self._outcomes(answers, len(batch))
+        opened = _Batch(batch, date_value(self._clock.now()), journal)
+        self._open.append(opened)
+        self._render()
+        return self._outcomes(opened.answers, len(batch))
 
     def withdraw(self) -> None:
         """Take back what no connection has begun; each gets its ``not_sent``."""
         self._pool.withdraw()
+        for batch in self._open:
+            batch.answers += [Outcome(each.ref, OutcomeKind.NOT_SENT) for each in batch.rest]
+        self._open.clear()
 
     def close(self) -> None:
         """Nothing to let go of: the pool is the thread's."""
@@ -149,11 +159,34 @@ class EmailSession:
         while expected:
             if not answers:
                 self._distribute(self._pool.poll(_IDLE_SECONDS))
+                self._render()
             if not answers:
                 yield None
                 continue
             expected -= 1
             yield answers.popleft()
+
+    def _render(self) -> None:
+        """Finish messages until enough of them wait for a connection.
+
+        Without any connection all of them wait in the pool, so that it can answer for all of them alike.
+        """
+        pool = self._pool
+        while self._open and (pool.queued < self._ahead or not pool.is_connected):
+            batch = self._open[0]
+            envelopes = []
+            for _ in range(min(_SLICE, len(batch.rest))):
+                submission = batch.rest.popleft()
+                envelope = self._envelope(submission, batch.date)
+                if isinstance(envelope, Outcome):
+                    batch.answers.append(envelope)
+                else:
+                    self._batches[submission.ref] = batch.answers
+                    envelopes.append(envelope)
+            if not batch.rest:
+                self._open.popleft()
+            pool.submit(envelopes, on_wire=batch.journal.on_wire, on_reply=batch.on_reply)
+            self._distribute(pool.poll(0.0))
 
     def _distribute(self, replies: Sequence[Reply]) -> None:
         for reply in replies:
