@@ -245,10 +245,10 @@ def _doorbell(settings: Settings) -> Doorbell:
     url = settings.broker_url or settings.redis_url
     if not url:
         return MemoryDoorbell()
-    from nexus_marketing.tasks.broker import DramatiqDoorbell, build_broker  # noqa: PLC0415 - loads Redis
+    from nexus_marketing.tasks.broker import DramatiqDoorbell  # noqa: PLC0415 - loads Redis
 
     try:
-        return DramatiqDoorbell(build_broker(url))
+        return DramatiqDoorbell(url)
     except ImportError as error:
         raise ConfigurationError(
             f"nexus.broker_url needs {error.name}: pip install 'nexus-marketing[rabbitmq]'."
