@@ -5,7 +5,8 @@ lease; so it fires once, whoever else believed to hold it, and a crash leaves it
 wants another turn sets the timer again.
 """
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -24,7 +25,6 @@ log = get_logger(__name__)
 #: What a due timer does, by its type; runs in the transaction that removed it.
 TimerHandlers = Mapping[str, Callable[[Context, TimerFact], None]]
 
-_LEASE_SECONDS: Final = 60.0
 _MOST_PER_TENANT: Final = 50
 _MOST: Final = 1_000
 
@@ -69,18 +69,33 @@ def cancel_timer(ctx: Context, type_: str, key: str) -> bool:
 def fire_due(runtime: Runtime, handlers: TimerHandlers) -> int:
     """Claim what is due, a few of each tenant, and fire it; answers how many were claimed."""
     token = runtime.rng.getrandbits(62)
+    lease_seconds = runtime.settings.lease.total_seconds()
+    until = time.monotonic() + lease_seconds / 2
     with open_session(runtime.engines.worker, tenant_id=None) as session, session.begin():
         claimed = queries.claim_timers(
             session,
             runtime.clock.now(),
             token,
-            lease_seconds=_LEASE_SECONDS,
+            lease_seconds=lease_seconds,
             each=_MOST_PER_TENANT,
             most=_MOST,
         )
-    for timer in claimed:
+    for place, timer in enumerate(claimed):
+        if time.monotonic() > until:
+            # Before the lease is over: whoever takes the rest up then must not believe that somebody died over it.
+            _let_go(runtime, claimed[place:])
+            break
         _fire(runtime, handlers, timer)
     return len(claimed)
+
+
+def _let_go(runtime: Runtime, timers: Sequence[TimerFact]) -> None:
+    by_tenant: dict[int, list[TimerFact]] = {}
+    for each in timers:
+        by_tenant.setdefault(each.tenant_id, []).append(each)
+    for tenant_id, found in by_tenant.items():
+        with open_session(runtime.engines.worker, tenant_id=tenant_id) as session, session.begin():
+            queries.let_go(session, found)
 
 
 def _fire(runtime: Runtime, handlers: TimerHandlers, timer: TimerFact) -> None:

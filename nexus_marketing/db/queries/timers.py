@@ -9,6 +9,7 @@ from sqlalchemy import Row, bindparam, text
 from sqlalchemy.orm import Session
 
 from nexus_marketing.core.timers import TimerFact
+from nexus_marketing.db.queries.rowsets import as_ids, ids_of
 from nexus_marketing.db.tenancy import run, run_for_all
 from nexus_marketing.db.types import BigInt, Json, UtcDateTime, from_text
 
@@ -93,6 +94,18 @@ def give_back(session: Session, timer: TimerFact, *, status: str, at: datetime, 
     """Let go of a timer that failed: to be tried again at ``at``, or dead."""
     values = {"id": timer.id, "token": timer.token, "status": status, "at": at, "error": error[:500]}
     run(session, _GIVE_BACK, values, writes=True)
+
+
+_LET_GO = """
+UPDATE marketing_timers SET lease_until = NULL, lease_token = NULL, attempts = attempts - 1
+WHERE tenant_id = :tenant_id AND id IN ({ids}) AND lease_token = :token
+"""
+
+
+def let_go(session: Session, timers: Sequence[TimerFact]) -> None:
+    """Give timers of the tenant and of one claim back that nobody has tried to fire: they are due as before."""
+    values = {"ids": as_ids([each.id for each in timers]), "token": timers[0].token}
+    run(session, _LET_GO.format(ids=ids_of(session)), values, writes=True)
 
 
 def dead_timers(session: Session, limit: int) -> Sequence[Row[Any]]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import count
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from nexus_marketing.db.queries.timers import claim_timers, dead_timers, take_ti
 from nexus_marketing.db.tenancy import open_session
 from nexus_marketing.runtime import Context, Runtime
 from nexus_marketing.services.timers import cancel_timer, fire_due, set_timer
+from tests.common.databases import DatabaseTime
 from tests.common.factories import make_campaign, make_tenant
 
 pytestmark = pytest.mark.req("FR-P3-006", "SCL-005")
@@ -189,3 +191,39 @@ def test_a_timer_goes_with_its_campaign(runtime: Runtime, tenant: int) -> None:
     campaign_id = make_campaign(runtime, tenant)
     put(runtime, tenant, "a", campaign_id=campaign_id)
     assert rows(runtime, tenant)[0].campaign_id == campaign_id
+
+
+def test_what_does_not_fit_into_a_lease_is_left_to_others_and_counts_as_no_crash(
+    runtime: Runtime, tenant: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = count(step=runtime.settings.lease.total_seconds() / 3)
+    monkeypatch.setattr("nexus_marketing.services.timers.time.monotonic", lambda: float(next(seconds)))
+    fired = Fired()
+    put(runtime, tenant, "a", "b", "c")
+    fire_due(runtime, {"test": fired})
+    assert fired == [(tenant, "a")]
+    left = rows(runtime, tenant)
+    assert [(each.key, each.attempts, each.crashes, each.lease_token) for each in left] == [
+        ("b", 0, 0, None),
+        ("c", 0, 0, None),
+    ]
+    fire_due(runtime, {"test": fired})
+    fire_due(runtime, {"test": fired})
+    assert fired == [(tenant, "a"), (tenant, "b"), (tenant, "c")]
+
+
+def test_those_of_a_worker_that_died_wait_as_long_as_a_lease(
+    runtime: Runtime, tenant: int, database_time: DatabaseTime
+) -> None:
+    fired = Fired()
+
+    def die(ctx: Context, timer: TimerFact) -> None:
+        raise KeyboardInterrupt
+
+    put(runtime, tenant, "a")
+    with pytest.raises(KeyboardInterrupt):
+        fire_due(runtime, {"test": die})
+    assert fire_due(runtime, {"test": fired}) == 0
+    database_time.advance(seconds=runtime.settings.lease.total_seconds() + 1)
+    assert fire_due(runtime, {"test": fired}) == 1
+    assert fired == [(tenant, "a")]
