@@ -18,11 +18,30 @@ from nexus_marketing.services.import_jobs import look_at, request_start, upload
 from nexus_marketing.services.import_writing import ids_of
 from nexus_marketing.services.imports import COUNTS, import_leads
 from tests.chaos.stage import Stage, open_stage
+from tests.chaos.verdicts import Plan, Servers, Verdict
 from tests.common.servers import PostgresCluster
 
 _SECONDS_AT_MOST: Final = 600.0
 _OPTIONS: Final = ImportOptions.read({"policies": {"tags": "append_unique", "score": "max"}})
 _KNOWN: Final = 500
+
+
+def import_kill(servers: Servers, plan: Plan) -> Verdict:
+    """SIGKILL the worker in the middle of a file of leads, on both databases; it ends as if nobody had died."""
+    verdict = Verdict("import_kill")
+    for target, size in ((servers.cluster, 2_000), (None, 1_000)):
+        rows = (2 * plan.faults + 5) * size
+        killed, lost, different, complaints = play(target, plan.faults, rows, plan.seed)
+        verdict.injected += killed
+        verdict.planned += rows
+        verdict.lost += lost
+        verdict.duplicated += different
+        verdict.complaints += complaints
+        if killed < plan.faults:
+            verdict.complaints.append(f"only {killed} of {plan.faults} kills fell into the file")
+    if verdict.lost or verdict.duplicated:
+        verdict.complaints.append(f"{verdict.lost} leads are missing, {verdict.duplicated} are not as they should be")
+    return verdict
 
 
 def play(cluster: PostgresCluster | None, kills: int, rows: int, seed: int) -> tuple[int, int, int, list[str]]:

@@ -2,11 +2,12 @@
 
 import argparse
 import json
+import re
 import sqlite3
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 
@@ -53,43 +54,69 @@ def broken(dsn: str) -> list[str]:
     return [name for name, statement in INVARIANTS.items() if query(dsn, statement)]
 
 
-def judge(dsn: str, log: Path, audience: int) -> dict[str, Any]:
-    """Compare what arrived with what the ledger says.
+class Arrival(NamedTuple):
+    """A message that the sink took: of which send, for whom, when (seconds since 1970)."""
 
-    ``lost``: an eligible lead that neither arrived nor has a final state; also one the ledger calls
+    send_id: int
+    recipient: str
+    message_id: str
+    at: float
+
+
+def arrival(line: str) -> Arrival:
+    """A line of the sink's log; our Message-IDs name the send."""
+    recipient, message_id, _, at = line.split("\t")
+    found = _SEND.search(message_id)
+    return Arrival(int(found[1]) if found else 0, recipient, message_id, float(at))
+
+
+_SEND = re.compile(r"\.s(\d+)\.t")
+_FINAL = frozenset({"accepted", "skipped", "failed", "unknown"})
+_LEDGER = """
+SELECT d.send_id, l.email, d.state FROM marketing_deliveries d
+JOIN marketing_leads l ON l.tenant_id = d.tenant_id AND l.id = d.lead_id
+"""
+#: Who is to get what: the members of the segment of each send that was not missed.
+_WANTED = """
+SELECT s.id, l.email FROM marketing_sends s
+JOIN marketing_segment_members m ON m.tenant_id = s.tenant_id AND m.segment_id = s.segment_id
+JOIN marketing_leads l ON l.tenant_id = m.tenant_id AND l.id = m.lead_id WHERE s.status <> 'missed'
+"""
+
+
+def judge(dsn: str, log: Path, audience: int) -> dict[str, Any]:
+    """Compare what arrived with what the ledger says, send by send.
+
+    ``lost``: a recipient that neither arrived nor has a final state; also one the ledger calls
     accepted that never arrived. ``duplicated``: second arrivals. ``unknown_undelivered``: unknown and
     never arrived.
     """
     lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
-    arrived = Counter(line.split("\t")[0] for line in lines)
-    message_ids: dict[str, set[str]] = {}
-    for line in lines:
-        recipient, message_id, *_rest = line.split("\t")
-        message_ids.setdefault(recipient, set()).add(message_id)
-    ledger = query(
-        dsn,
-        "SELECT l.email, d.state FROM marketing_deliveries d"
-        " JOIN marketing_leads l ON l.tenant_id = d.tenant_id AND l.id = d.lead_id",
-    )
-    states: dict[str, str] = dict(ledger)
-    leads = [email for (email,) in query(dsn, "SELECT email FROM marketing_leads")]
-    final = {"accepted", "skipped", "failed", "unknown"}
+    came = [arrival(line) for line in lines]
+    arrived = Counter((each.send_id, each.recipient) for each in came)
+    message_ids: dict[tuple[int, str], set[str]] = {}
+    for each in came:
+        message_ids.setdefault((each.send_id, each.recipient), set()).add(each.message_id)
+    states: dict[tuple[int, str], str] = {(send_id, email): state for send_id, email, state in query(dsn, _LEDGER)}
+    wanted = {(send_id, email) for send_id, email in query(dsn, _WANTED)}
     lost = [
-        email
-        for email in leads
-        if (arrived[email] == 0 and states.get(email) not in final - {"accepted"}) or states.get(email) not in final
+        key
+        for key in wanted | states.keys()
+        if states.get(key) not in _FINAL or (arrived[key] == 0 and states[key] == "accepted")
     ]
-    unknown = [email for email, state in states.items() if state == "unknown"]
+    unknown = [key for key, state in states.items() if state == "unknown"]
     return {
         "audience": audience,
         "planned": len(states),
         "accepted": sum(state == "accepted" for state in states.values()),
+        "skipped": sum(state == "skipped" for state in states.values()),
         "arrived": sum(arrived.values()),
         "lost": len(lost),
         "duplicated": sum(count - 1 for count in arrived.values()),
+        "unasked": len(arrived.keys() - states.keys()),
         "changed_message_id": sum(len(ids) > 1 for ids in message_ids.values()),
         "unknown": len(unknown),
-        "unknown_undelivered": sum(arrived[email] == 0 for email in unknown),
+        "unknown_undelivered": sum(arrived[key] == 0 for key in unknown),
         "open": sum(state == "planned" for state in states.values()),
         "broken": broken(dsn),
     }

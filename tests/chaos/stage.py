@@ -20,6 +20,7 @@ from nexus_marketing.plugin.testing import RecordingChannel
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.services.campaigns import create_campaign, move_campaign
 from nexus_marketing.services.templates import create_template
+from tests.chaos.judge import Arrival, arrival
 from tests.common.databases import SECRET_KEY, build_runtime, opened, postgres_copy, postgres_settings, sqlite_settings
 from tests.common.servers import PostgresCluster, free_port
 
@@ -45,23 +46,48 @@ class Stage:
     send_id: int = 0
     audience: int = 0
     connections: int = 8
+    template_id: int = 0
+    server_port: int = 0
+    redis_url: str = ""
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
-    def start_server(self) -> subprocess.Popen[bytes]:
-        """The embedded mode as people run it: ``pserve`` with a worker thread inside."""
-        settings = {**self.settings, "nexus.worker_threads": "1"}
+    @property
+    def dsn(self) -> str:
+        """The database, for whoever may see all of it."""
+        return self.runtime.settings.database_owner_url
+
+    def start_server(self, worker_threads: int = 1) -> subprocess.Popen[bytes]:
+        """``pserve`` as people run it: with a worker thread inside, or the API alone."""
+        settings = {**self.settings, "nexus.worker_threads": str(worker_threads)}
         lines = "\n".join(f"{name} = {value}" for name, value in settings.items())
-        server = f"[server:main]\nuse = egg:waitress#main\nlisten = 127.0.0.1:{free_port()}\n"
+        self.server_port = free_port()
+        server = f"[server:main]\nuse = egg:waitress#main\nlisten = 127.0.0.1:{self.server_port}\n"
         path = self.folder / "chaos.ini"
         path.write_text(f"[app:main]\nuse = egg:nexus-marketing\n{lines}\n{server}", encoding="utf-8")
         return self._start([str(Path(sys.executable).with_name("pserve")), str(path)])
 
-    def start_worker(self, probe: str | None = None) -> subprocess.Popen[bytes]:
-        """A worker process; ``probe`` (``name:nth``) makes it kill itself there."""
-        command = [sys.executable, "-m", "tests.chaos.worker", json.dumps(dict(self.settings))]
+    def start_worker(
+        self, probe: str | None = None, *, clock: Path | None = None, **settings: str
+    ) -> subprocess.Popen[bytes]:
+        """A worker process.
+
+        Args:
+            probe: where it kills itself (``name:nth``).
+            clock: a file that says by how many seconds its clock is wrong.
+            settings: its own, instead of the stage's.
+        """
+        own = {f"nexus.{name.replace('__', '.')}": value for name, value in settings.items()}
+        command = [sys.executable, "-m", "tests.chaos.worker", json.dumps({**self.settings, **own})]
         if probe is not None:
             command += ["--probe", probe]
+        if clock is not None:
+            command += ["--clock", str(clock)]
         return self._start(command)
+
+    def arrivals(self) -> list[Arrival]:
+        """What the sink took so far, in that order."""
+        lines = self.sink_log.read_text(encoding="utf-8").splitlines() if self.sink_log.exists() else []
+        return [arrival(line) for line in lines]
 
     def _start(self, command: list[str]) -> subprocess.Popen[bytes]:
         with (self.folder / "worker.log").open("a") as log:
@@ -87,6 +113,10 @@ class Stage:
             if process.poll() is None:
                 process.kill()
             process.wait()
+
+    def living(self) -> list[subprocess.Popen[bytes]]:
+        """Workers that run."""
+        return [each for each in self.workers if each.poll() is None]
 
 
 @contextmanager
@@ -197,14 +227,32 @@ def _lead(tenant_id: int, number: int, now: Any) -> dict[str, Any]:
     }
 
 
-def launch(stage: Stage, message_class: MessageClass = MessageClass.MARKETING) -> None:
-    """Create a template and a campaign for everybody, and launch it."""
+def make_segment(stage: Stage, size: int) -> int:
+    """A static segment of the first leads."""
     with stage.runtime.work(stage.tenant_id) as ctx:
-        content = {"subject": SUBJECT, "html": HTML}
-        template = create_template(ctx, {"name": "t", "type": "email", "content": content, "variables": {}})
-        campaign = create_campaign(
-            ctx, {"name": "c", "segment_id": 1, "template_id": template.id, "message_class": str(message_class)}
-        )
+        now = ctx.now
+        segment = Segment(name=f"first {size}", kind="static", created_at=now, updated_at=now)
+        ctx.session.add(segment)
+        ctx.session.flush()
+        row = {"tenant_id": stage.tenant_id, "segment_id": segment.id, "entered_at": now, "generation": 1}
+        ctx.session.execute(insert(SegmentMember), [{**row, "lead_id": n} for n in range(1, size + 1)])
+        return segment.id
+
+
+def begin_campaign(stage: Stage, name: str, segment_id: int = 1, **values: Any) -> int:
+    """Launch a campaign of the stage's one template, one of many to the same leads; which one."""
+    with stage.runtime.work(stage.tenant_id) as ctx:
+        if not stage.template_id:
+            content = {"subject": SUBJECT, "html": HTML}
+            values_of = {"name": "t", "type": "email", "content": content, "variables": {}}
+            stage.template_id = create_template(ctx, values_of).id
+        fields = {"name": name, "segment_id": segment_id, "template_id": stage.template_id, "obeys_caps": False}
+        campaign = create_campaign(ctx, {**fields, **values})
         move_campaign(ctx, campaign.id, "launch")
-        stage.campaign_id = campaign.id
-        stage.send_id = 1
+        return campaign.id
+
+
+def launch(stage: Stage, message_class: MessageClass = MessageClass.MARKETING) -> None:
+    """The stage's own campaign, for everybody."""
+    stage.campaign_id = begin_campaign(stage, "c", message_class=str(message_class))
+    stage.send_id = 1

@@ -6,6 +6,8 @@ import os
 import signal
 import sys
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from nexus_marketing.config import make_runtime
 from nexus_marketing.core.contracts import OutcomeKind
@@ -29,6 +31,17 @@ class Probe(NullTelemetry):
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
+class WrongClock:
+    """Wrong by as many seconds as a file says, as if somebody set the machine's clock while it runs."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def now(self) -> datetime:
+        """The present moment as this worker believes it to be (UTC)."""
+        return datetime.now(UTC) + timedelta(seconds=float(self._path.read_text() or 0))
+
+
 def _probe_the_wire(probe: Probe) -> None:
     """The two moments around a message's last byte are marked in the journal: die there too."""
     on_wire, on_outcome = HandOverJournal.on_wire, HandOverJournal.on_outcome
@@ -50,6 +63,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("settings")
     parser.add_argument("--probe", help="point:nth")
+    parser.add_argument("--clock", type=Path, help="a file with the seconds by which the clock is wrong")
     options = parser.parse_args()
     configure_logging("WARNING", sys.stderr)
     runtime = make_runtime(json.loads(options.settings))
@@ -58,6 +72,8 @@ def main() -> None:
         probe = Probe(name, int(nth))
         _probe_the_wire(probe)
         runtime = replace(runtime, telemetry=probe)
+    if options.clock:
+        runtime = replace(runtime, clock=WrongClock(options.clock))
     run(runtime)
 
 
