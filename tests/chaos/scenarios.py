@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from tests.chaos import imports, kills, outages
+from tests.chaos import doorbell, imports, kills, outages
 from tests.chaos.verdicts import Plan, Servers, Verdict
 
 FAULTS: Mapping[str, Callable[[Servers, Plan], Verdict]] = {
@@ -12,6 +12,9 @@ FAULTS: Mapping[str, Callable[[Servers, Plan], Verdict]] = {
     "pserve_kill": kills.pserve_kill,
     "database_restart": outages.database_restart,
     "backends_terminated": outages.backends_terminated,
+    "redis_flush": doorbell.redis_flush,
+    "redis_stopped": doorbell.redis_stopped,
+    "poison": doorbell.poison,
     "probes": kills.probes,
     "import_kill": imports.import_kill,
 }
