@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from tests.chaos import doorbell, imports, kills, outages
+from tests.chaos import doorbell, drops, imports, kills, outages
 from tests.chaos.verdicts import Plan, Servers, Verdict
 
 FAULTS: Mapping[str, Callable[[Servers, Plan], Verdict]] = {
@@ -15,6 +15,7 @@ FAULTS: Mapping[str, Callable[[Servers, Plan], Verdict]] = {
     "redis_flush": doorbell.redis_flush,
     "redis_stopped": doorbell.redis_stopped,
     "poison": doorbell.poison,
+    "smtp_network": drops.smtp_network,
     "probes": kills.probes,
     "import_kill": imports.import_kill,
 }
