@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from tests.chaos import doorbell, drops, imports, kills, outages
+from tests.chaos import doorbell, drops, imports, kills, outages, unsubscribing
 from tests.chaos.verdicts import Plan, Servers, Verdict
 
 FAULTS: Mapping[str, Callable[[Servers, Plan], Verdict]] = {
@@ -16,6 +16,7 @@ FAULTS: Mapping[str, Callable[[Servers, Plan], Verdict]] = {
     "redis_stopped": doorbell.redis_stopped,
     "poison": doorbell.poison,
     "smtp_network": drops.smtp_network,
+    "unsubscribe_race": unsubscribing.unsubscribe_race,
     "probes": kills.probes,
     "import_kill": imports.import_kill,
 }
