@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from tests.chaos import doorbell, drops, imports, kills, outages, unsubscribing
+from tests.chaos import doorbell, drops, imports, kills, outages, schedules, unsubscribing
 from tests.chaos.verdicts import Plan, Servers, Verdict
 
 FAULTS: Mapping[str, Callable[[Servers, Plan], Verdict]] = {
@@ -17,6 +17,7 @@ FAULTS: Mapping[str, Callable[[Servers, Plan], Verdict]] = {
     "poison": doorbell.poison,
     "smtp_network": drops.smtp_network,
     "unsubscribe_race": unsubscribing.unsubscribe_race,
+    "two_schedulers": schedules.two_schedulers,
     "probes": kills.probes,
     "import_kill": imports.import_kill,
 }

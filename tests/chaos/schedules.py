@@ -1,0 +1,107 @@
+"""Many due timers, several workers, some of them killed: each fires once; what is much too late is missed (R04, R13)."""
+
+import random
+import signal
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from nexus_marketing.services.runs import move_next_run
+from tests.chaos.judge import query
+from tests.chaos.stage import Stage, begin_campaign, launch, make_segment, open_stage
+from tests.chaos.verdicts import Plan, Servers, Verdict, Watch, pass_judgement, play_to_the_end, wait_until
+
+_WORKERS: Final = 3
+_FEW: Final = 3
+_GRACE_SECONDS: Final = 1.0
+#: The rule itself is due next year; each run is moved to the moment that is wanted.
+_YEARLY: Final = {"cron": "0 0 1 1 *"}
+_SENDS_OF = "SELECT campaign_id, count(*) FROM marketing_sends WHERE campaign_id IN ({ids}) GROUP BY campaign_id"
+
+
+def two_schedulers(servers: Servers, plan: Plan) -> Verdict:
+    """Recurring campaigns that are all due at once, for workers that are killed while they fire them.
+
+    Each begins one send, and each of its few leads gets one message. Then others become due while nobody works, for
+    longer than the grace: they are ``missed``, and nobody gets anything.
+    """
+    rng = random.Random(plan.seed)
+    runs = 40 if plan.small else 50 * plan.faults
+    kills = 2 if plan.small else 2 * (plan.faults // 2)
+    with open_stage(servers.cluster, audience=_FEW, reply_delay_seconds=0.0) as stage:
+        launch(stage)
+        watch = Watch(stage.runtime)
+        segment_id = make_segment(stage, _FEW)
+        campaigns = [_recurring(stage, f"run {number}", segment_id) for number in range(runs)]
+        too_late = [_recurring(stage, f"late {number}", segment_id) for number in range(10)]
+        for _ in range(_WORKERS):
+            stage.start_worker()
+        play_to_the_end(stage)  # all of them are up
+        due = _due_in(stage, campaigns, 1.0)
+        killed = 0
+        while killed < kills:
+            share = (killed + 1) * runs // (kills + 2)
+            wait_until(lambda share=share: _begun(stage, campaigns) > share)  # type: ignore[misc]
+            for victim in rng.sample(stage.living(), _WORKERS - 1):
+                victim.send_signal(signal.SIGKILL)
+                victim.wait()
+                stage.start_worker()
+                killed += 1
+        wait_until(lambda: _begun(stage, campaigns) == runs)
+        slowest = time.time() - due
+        play_to_the_end(stage)
+        stage.stop_workers()
+        _due_in(stage, too_late, 0.5)
+        time.sleep(0.5 + 2 * _GRACE_SECONDS)
+        stage.start_worker(grace_seconds=str(_GRACE_SECONDS))
+        wait_until(lambda: _begun(stage, too_late) == len(too_late) and not _planning(stage), 30.0)
+        stage.audience = _FEW * (1 + runs)
+        verdict = pass_judgement(
+            stage,
+            "two_schedulers",
+            killed,
+            recovered=slowest,
+            violations=watch.finish(),
+            bound=killed * stage.connections,
+        )
+        for campaigns_of, wanted in ((campaigns, "completed"), (too_late, "missed")):
+            _require_once(stage, verdict, campaigns_of, wanted)
+        return verdict
+
+
+def _recurring(stage: Stage, name: str, segment_id: int) -> int:
+    return begin_campaign(stage, name, segment_id, recurrence=_YEARLY)
+
+
+def _due_in(stage: Stage, campaigns: list[int], seconds: float) -> float:
+    """Let all of them be due at one moment; which (seconds since 1970)."""
+    # What it takes to move them is part of the wait.
+    at = datetime.now(UTC) + timedelta(seconds=seconds + 0.05 * len(campaigns))
+    with stage.runtime.work(stage.tenant_id) as ctx:
+        for campaign_id in campaigns:
+            move_next_run(ctx, campaign_id, at)
+    time.sleep(max(0.0, (at - datetime.now(UTC)).total_seconds()))
+    return at.timestamp()
+
+
+def _begun(stage: Stage, campaigns: list[int]) -> int:
+    """How many of the campaigns have a send."""
+    return len(query(stage.dsn, _SENDS_OF.format(ids=", ".join(map(str, campaigns)))))
+
+
+def _planning(stage: Stage) -> bool:
+    return bool(query(stage.dsn, "SELECT 1 FROM marketing_sends WHERE status = 'planning'"))
+
+
+def _require_once(stage: Stage, verdict: Verdict, campaigns: list[int], wanted: str) -> None:
+    ids = ", ".join(map(str, campaigns))
+    counts = dict(query(stage.dsn, _SENDS_OF.format(ids=ids)))
+    never = len(campaigns) - len(counts)
+    twice = sum(count > 1 for count in counts.values())
+    verdict.require(not never, f"{never} of {len(campaigns)} timers never fired")
+    verdict.require(not twice, f"{twice} timers fired more than once")
+    others = query(
+        stage.dsn,
+        f"SELECT status, count(*) FROM marketing_sends WHERE campaign_id IN ({ids}) AND status <> '{wanted}' GROUP BY status",
+    )
+    verdict.require(not others, f"sends that should be {wanted} are {others}")
