@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from tests.chaos import doorbell, drops, imports, kills, outages, schedules, unsubscribing
+from tests.chaos import clocks, doorbell, drops, imports, kills, outages, schedules, unsubscribing
 from tests.chaos.verdicts import Plan, Servers, Verdict
 
 FAULTS: Mapping[str, Callable[[Servers, Plan], Verdict]] = {
@@ -18,6 +18,7 @@ FAULTS: Mapping[str, Callable[[Servers, Plan], Verdict]] = {
     "smtp_network": drops.smtp_network,
     "unsubscribe_race": unsubscribing.unsubscribe_race,
     "two_schedulers": schedules.two_schedulers,
+    "clock_jumps": clocks.clock_jumps,
     "probes": kills.probes,
     "import_kill": imports.import_kill,
 }

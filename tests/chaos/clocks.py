@@ -1,0 +1,94 @@
+"""A worker whose clock is set two hours forward and back while it sends: leases go by the database's time (R14)."""
+
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Final
+
+from tests.chaos.judge import query
+from tests.chaos.stage import Stage, launch, open_stage
+from tests.chaos.verdicts import Plan, Servers, Verdict, Watch, pass_judgement, play_to_the_end, wait_until
+
+_JUMPS: Final = (7_200, -7_200, 0)
+_LEASE_SECONDS: Final = 2.0
+_SLACK_SECONDS: Final = 3.0
+_HELD = "SELECT 1 FROM marketing_delivery_chunks WHERE closed_at IS NULL AND lease_until IS NOT NULL AND worker = '{}'"
+
+
+def clock_jumps(servers: Servers, plan: Plan) -> Verdict:
+    """Two workers send; the clock of each jumps while the other one's is right or wrong the other way.
+
+    Nobody takes over what a living worker holds, so nothing is ``unknown``. Then one is killed whose journal the other
+    cannot see: with its clock two hours slow, the other takes over when the lease is over by the database's time.
+    """
+    rng = random.Random(plan.seed)
+    jumps = 2 * len(_JUMPS) if plan.small else max(2 * len(_JUMPS), 2 * plan.faults)
+    audience = min(plan.audience, 2_000) if plan.small else plan.audience
+    delay = 16 * (jumps * 0.25 + _LEASE_SECONDS) * 1.3 / audience
+    with open_stage(servers.cluster, audience=audience, reply_delay_seconds=delay) as stage:
+        stage.settings = {**stage.settings, "nexus.chunk_size": "50", "nexus.lease_seconds": str(_LEASE_SECONDS)}
+        clocks = [stage.folder / f"clock{number}" for number in range(2)]
+        launch(stage)
+        watch = Watch(stage.runtime)
+        for clock in clocks:
+            _set(clock, 0)
+        workers = [stage.start_worker(clock=clock, state_dir=str(clock.with_suffix(".state"))) for clock in clocks]
+        wait_until(lambda: len(_leased(stage)) == len(workers))
+        injected = 0
+        while injected < jumps and stage.send_status() == "running":
+            _set(rng.choice(clocks), _JUMPS[injected % len(_JUMPS)])
+            injected += 1
+            time.sleep(rng.uniform(0.1, 0.4))
+        _set(clocks[0], 0)
+        _set(clocks[1], min(_JUMPS))
+        early = query(stage.dsn, "SELECT count(*) FROM marketing_deliveries WHERE state = 'unknown'")[0][0]
+        recovered = _kill(stage, workers[0])
+        play_to_the_end(stage)
+        # Without its journal, a killed worker leaves what its two open windows hold.
+        verdict = pass_judgement(
+            stage,
+            "clock_jumps",
+            injected,
+            recovered=recovered or 0.0,
+            violations=watch.finish(),
+            bound=2 * stage.connections,
+        )
+        verdict.require(injected == jumps, f"only {injected} of {jumps} jumps fell into the send")
+        verdict.require(early == 0, f"{early} unknown before anybody was killed: a living worker was taken over")
+        if recovered is not None:
+            allowed = _LEASE_SECONDS + _SLACK_SECONDS
+            verdict.require(
+                recovered <= allowed, f"taken over after {recovered:.1f} s, the lease is {_LEASE_SECONDS} s"
+            )
+            verdict.require(recovered > 0.5, "taken over at once: its lease was not waited for")
+        verdict.require(recovered is not None, "the worker held nothing when it was killed: no evidence")
+        return verdict
+
+
+def _set(clock: Path, seconds: int) -> None:
+    """In one step: somebody reads it all the time."""
+    fresh = clock.with_suffix(".new")
+    fresh.write_text(str(seconds))
+    fresh.replace(clock)
+
+
+def _leased(stage: Stage) -> list[tuple[str]]:
+    return query(
+        stage.dsn,
+        "SELECT DISTINCT worker FROM marketing_delivery_chunks WHERE closed_at IS NULL AND lease_until IS NOT NULL",
+    )
+
+
+def _kill(stage: Stage, worker: subprocess.Popen[bytes]) -> float | None:
+    """How long until what it held is taken over; ``None`` where it held nothing."""
+    names = [name for (name,) in query(stage.dsn, f"SELECT id FROM marketing_workers WHERE pid = {worker.pid:d}")]
+    worker.send_signal(signal.SIGKILL)
+    worker.wait()
+    begun = time.monotonic()
+    held = [name for name in names if query(stage.dsn, _HELD.format(name))]
+    if not held:
+        return None
+    wait_until(lambda: not query(stage.dsn, _HELD.format(held[0])), 30.0)
+    return time.monotonic() - begun
