@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from tests.chaos import clocks, doorbell, drops, imports, kills, outages, schedules, unsubscribing
+from tests.chaos import clocks, doorbell, drops, imports, kills, outages, schedules, shortages, unsubscribing
 from tests.chaos.verdicts import Plan, Servers, Verdict
 
 FAULTS: Mapping[str, Callable[[Servers, Plan], Verdict]] = {
@@ -19,6 +19,7 @@ FAULTS: Mapping[str, Callable[[Servers, Plan], Verdict]] = {
     "unsubscribe_race": unsubscribing.unsubscribe_race,
     "two_schedulers": schedules.two_schedulers,
     "clock_jumps": clocks.clock_jumps,
+    "out_of_files": shortages.out_of_files,
     "probes": kills.probes,
     "import_kill": imports.import_kill,
 }

@@ -1,0 +1,109 @@
+"""A worker that may open no more files, or take no more memory: it says so, and nothing is lost or doubled (R25)."""
+
+import os
+import resource
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from tests.chaos.outages import terminate_backends
+from tests.chaos.stage import Stage, launch, open_stage
+from tests.chaos.verdicts import (
+    Plan,
+    Servers,
+    Verdict,
+    Watch,
+    pass_judgement,
+    play_to_the_end,
+    seconds_to_progress,
+    settled,
+    status_of,
+    wait_until,
+)
+
+_FILES: Final = 64
+_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+_CONNECTIONS: Final = 4
+_STANDS_STILL_SECONDS: Final = 2.0
+#: What a worker's log holds when it stands still.
+_SAID: Final = (
+    "Too many open files",
+    "MemoryError",
+    "worker_turn_failed",
+    "worker_step_failed",
+    "send_failed",
+    "Error",
+)
+
+
+def out_of_files(servers: Servers, plan: Plan) -> Verdict:
+    """Limits drawn around working workers; afterwards a healthy one is started, and everybody gets their message.
+
+    One has 64 files and wants twice as many connections. One may open no further file, one take no further memory, just
+    when the database parts from them. A worker may go on with what it has, wait, or end; if it stands still it says why.
+    """
+    rounds = 1 if plan.small else max(2, plan.faults // 3)
+    audience = min(plan.audience, 1_200) if plan.small else plan.audience
+    with open_stage(servers.cluster, audience=audience, reply_delay_seconds=0.1) as stage:
+        launch(stage)
+        watch = Watch(stage.runtime)
+        injected, silent = 0, []
+        for _ in range(rounds):
+            for limit in (_few_files, _no_file, _no_memory):
+                silent += [] if _strike(servers, stage, limit) else [limit.__name__]
+                injected += 1
+        was_open = status_of(stage)
+        begun = time.monotonic()
+        stage.start_worker()
+        seconds_to_progress(stage)
+        recovered = time.monotonic() - begun
+        play_to_the_end(stage)
+        # Whoever cannot reach the database any more leaves what its two open windows hold; whoever drains leaves nothing.
+        bound = 2 * rounds * 2 * _CONNECTIONS
+        verdict = pass_judgement(
+            stage, "out_of_files", injected, recovered=recovered, violations=watch.finish(), bound=bound
+        )
+        verdict.require(not silent, f"stood still without saying why: {silent}")
+        verdict.require(was_open == "running", f"the send was {was_open} when the healthy worker came")
+        return verdict
+
+
+def _strike(servers: Servers, stage: Stage, limit: Callable[[int], None]) -> bool:
+    """Whether a worker under this limit goes on, or says why it does not; it is asked to end afterwards."""
+    wide = limit is _few_files
+    victim = stage.start_worker(smtp__connections=str(2 * _FILES if wide else _CONNECTIONS))
+    before = settled(stage)
+    if wide:
+        limit(victim.pid)
+    wait_until(lambda: settled(stage) > before)
+    before, said = settled(stage), len(stage.worker_log())
+    if not wide:
+        limit(victim.pid)
+        terminate_backends(servers, stage)
+    wait_until(lambda: bool(_reasons(stage.worker_log()[said:])), _STANDS_STILL_SECONDS)
+    fine = settled(stage) > before or bool(_reasons(stage.worker_log()[said:]))
+    victim.send_signal(signal.SIGTERM)
+    if not wait_until(lambda: victim.poll() is not None, 10.0):
+        victim.kill()
+    victim.wait()
+    return fine
+
+
+def _few_files(pid: int) -> None:
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (_FILES, _FILES))
+
+
+def _no_file(pid: int) -> None:
+    count = len(list(Path(f"/proc/{pid}/fd").iterdir()))
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (count - 8, count - 8))
+
+
+def _no_memory(pid: int) -> None:
+    size = int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * _PAGE
+    resource.prlimit(pid, resource.RLIMIT_AS, (size, size))
+
+
+def _reasons(lines: list[str]) -> list[str]:
+    return [line for line in lines if any(word in line for word in _SAID)]
