@@ -67,7 +67,7 @@ def cancel_timer(ctx: Context, type_: str, key: str) -> bool:
 
 
 def fire_due(runtime: Runtime, handlers: TimerHandlers) -> int:
-    """Claim what is due, a few of each tenant, and fire it; answers how many were claimed."""
+    """Claim what is due, a few of each tenant, and fire it; answers how many it took on."""
     token = runtime.rng.getrandbits(62)
     lease_seconds = runtime.settings.lease.total_seconds()
     until = time.monotonic() + lease_seconds / 2
@@ -80,13 +80,23 @@ def fire_due(runtime: Runtime, handlers: TimerHandlers) -> int:
             each=_MOST_PER_TENANT,
             most=_MOST,
         )
-    for place, timer in enumerate(claimed):
+    taken = _one_if_doubtful(runtime, claimed)
+    for place, timer in enumerate(taken):
         if time.monotonic() > until:
             # Before the lease is over: whoever takes the rest up then must not believe that somebody died over it.
-            _let_go(runtime, claimed[place:])
+            _let_go(runtime, taken[place:])
             break
         _fire(runtime, handlers, timer)
-    return len(claimed)
+    return len(taken)
+
+
+def _one_if_doubtful(runtime: Runtime, claimed: Sequence[TimerFact]) -> Sequence[TimerFact]:
+    """A timer whose worker ended is fired alone: those that were only claimed with it must not be blamed again."""
+    doubtful = next((each for each in claimed if each.crashes), None)
+    if doubtful is None:
+        return claimed
+    _let_go(runtime, [each for each in claimed if each is not doubtful])
+    return [doubtful]
 
 
 def _let_go(runtime: Runtime, timers: Sequence[TimerFact]) -> None:

@@ -212,6 +212,27 @@ def test_what_does_not_fit_into_a_lease_is_left_to_others_and_counts_as_no_crash
     assert fired == [(tenant, "a"), (tenant, "b"), (tenant, "c")]
 
 
+def test_those_claimed_together_with_one_that_kills_its_workers_are_not_blamed(
+    runtime: Runtime, tenant: int, database_time: DatabaseTime
+) -> None:
+    fired = Fired()
+
+    def handler(ctx: Context, timer: TimerFact) -> None:
+        if timer.key == "bad":
+            raise KeyboardInterrupt
+        fired(ctx, timer)
+
+    put(runtime, tenant, "bad", "a", "b")
+    for _ in range(20):
+        try:
+            fire_due(runtime, {"test": handler})
+        except KeyboardInterrupt:
+            database_time.advance(seconds=runtime.settings.lease.total_seconds() + 1)
+    assert sorted(fired) == [(tenant, "a"), (tenant, "b")]
+    (left,) = rows(runtime, tenant)
+    assert (left.key, left.status) == ("bad", "dead")
+
+
 def test_those_of_a_worker_that_died_wait_as_long_as_a_lease(
     runtime: Runtime, tenant: int, database_time: DatabaseTime
 ) -> None:
