@@ -26,7 +26,7 @@ from nexus_marketing.runtime import Runtime
 from nexus_marketing.services.campaigns import move_campaign
 from nexus_marketing.services.templates import create_template
 from nexus_marketing.smtp.client import PoolSettings, TlsPolicy
-from nexus_marketing.tasks.broker import DramatiqDoorbell, build_broker
+from nexus_marketing.tasks.broker import DramatiqDoorbell
 from nexus_marketing.tasks.loops import WorkerLoop
 from tests.common.databases import SECRET_KEY, postgres_runtime
 from tests.common.factories import make_segment
@@ -75,7 +75,7 @@ def _site(options: Options) -> Iterator[_Site]:
         port = stack.enter_context(delivery._sink())
         relay = PoolSettings(host="127.0.0.1", port=port, connections=_CONNECTIONS, tls=TlsPolicy.NONE)
         channels = {"email": EmailChannel(relay, SystemClock())}
-        bell = DramatiqDoorbell(build_broker(options.redis.url))
+        bell = DramatiqDoorbell(options.redis.url)
         runtime = stack.enter_context(
             postgres_runtime(options.cluster, options.folder, clock=SystemClock(), channels=channels, doorbell=bell)
         )
@@ -226,7 +226,7 @@ def queue_overhead(options: Options) -> Result:
     with _site(options) as site:
         audience = delivery._audience(site.runtime, count)
         template_id = delivery._template(site.runtime, audience[0])
-        listener = _Counting(build_broker(options.redis.url))
+        listener = _Counting(options.redis.url)
         stop = listener.listen()
         seconds = paired(
             lambda: _ring(site.runtime, listener, rings) / rings,

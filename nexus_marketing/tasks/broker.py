@@ -136,9 +136,14 @@ class DramatiqDoorbell:
 
         def stop() -> None:
             worker.stop(timeout=5_000)
-            self._hearing.close()
+            self.close()
 
         return stop
+
+    def close(self) -> None:
+        """Part from the broker; the next ring connects again."""
+        self._hearing.close()
+        self._ringing.close()
 
     def _answer(self, tenant_id: int, queue: str) -> None:
         del tenant_id, queue

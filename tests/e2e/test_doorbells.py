@@ -17,7 +17,7 @@ from nexus_marketing.cli import probes
 from nexus_marketing.config import make_runtime
 from nexus_marketing.db.models import Segment
 from nexus_marketing.services.segments import create_segment
-from nexus_marketing.tasks.broker import QUEUE, DramatiqDoorbell, build_broker
+from nexus_marketing.tasks.broker import QUEUE, DramatiqDoorbell
 from nexus_marketing.tasks.rabbitmq import RingBroker, reach
 from tests.common import databases, servers
 from tests.common.factories import make_leads, make_tenant
@@ -45,9 +45,9 @@ def server(request: pytest.FixtureRequest) -> servers.RedisServer | RabbitmqServ
 
 @contextmanager
 def doorbell(url: str) -> Iterator[DramatiqDoorbell]:
-    broker = build_broker(url)
-    yield DramatiqDoorbell(broker)
-    broker.close()
+    bell = DramatiqDoorbell(url)
+    yield bell
+    bell.close()
 
 
 @contextmanager
@@ -97,7 +97,7 @@ def test_a_ring_wakes_a_worker_in_another_process(
                 segment_id = create_segment(ctx, {"name": f"S{number}", "conditions": "score >= 0"}).id
             until_computed(runtime, tenant, segment_id)
     assert probes._broker(runtime) == "answers"
-    runtime.doorbell._broker.close()
+    runtime.doorbell.close()
     runtime.close()
 
 

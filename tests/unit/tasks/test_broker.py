@@ -25,7 +25,7 @@ def doorbell(**settings: str):
 
 
 def broker(**settings: str):
-    return doorbell(**settings)._broker
+    return doorbell(**settings)._hearing
 
 
 def test_without_a_broker_work_is_found_by_polling():
@@ -91,4 +91,4 @@ def test_a_broker_that_was_never_there_delays_nobody(free_port):
     bell = doorbell(broker_url=f"amqp://127.0.0.1:{free_port}/")
     bell.ring(7, "sends")
     assert bell.wait(0)
-    bell._broker.close()
+    bell._hearing.close()
