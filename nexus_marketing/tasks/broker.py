@@ -44,6 +44,11 @@ class RedisRings(RedisBroker):
             log.warning("doorbell_rubbish", queue=queue_name, messages=len(found) - len(rings))
         return rings
 
+    def close(self) -> None:
+        """Part from Redis; the next message connects again."""
+        super().close()
+        self.client.connection_pool.disconnect()
+
 
 def build_broker(url: str, timeout_seconds: float = _HEARING_SECONDS) -> Broker:
     """The broker behind a ``redis://`` or ``amqp://`` URL; nothing is connected yet.

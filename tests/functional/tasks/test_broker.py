@@ -26,7 +26,9 @@ def heard(redis_url: str) -> Iterator[DramatiqDoorbell]:
 
 
 def rings(redis_url: str, heard: DramatiqDoorbell) -> bool:
-    DramatiqDoorbell(redis_url).ring(1, "sends")
+    bell = DramatiqDoorbell(redis_url)
+    bell.ring(1, "sends")
+    bell.close()
     return heard.wait(2.0)
 
 
@@ -99,3 +101,4 @@ def test_nobody_waits_for_a_redis_that_is_frozen(frozen: tuple[str, Callable[[],
     bell.ring(1, "sends")
     with Redis.from_url(url) as client:
         assert client.llen(f"dramatiq:{QUEUE}") >= 1
+    bell.close()
