@@ -23,6 +23,7 @@ from nexus_marketing.db.models.imports import (
     LeadImportProfile,
 )
 from nexus_marketing.db.models.leads import Lead, LeadField, LeadKey, LeadRemoval
+from nexus_marketing.db.models.plugins import TenantPlugin
 from nexus_marketing.db.models.preflights import Preflight
 from nexus_marketing.db.models.privacy import Consent, Suppression
 from nexus_marketing.db.models.renders import RenderBlock
@@ -92,6 +93,7 @@ __all__ = [
     "Template",
     "TemplateVersion",
     "Tenant",
+    "TenantPlugin",
     "Timer",
     "Worker",
 ]
