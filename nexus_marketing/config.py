@@ -16,28 +16,34 @@ from functools import partial
 
 import plaster
 from pyramid.config import Configurator
+from pyramid.exceptions import ConfigurationConflictError
 from pyramid.router import Router
 
 from nexus_marketing.builtins.blobs.files import FileBlobs
 from nexus_marketing.builtins.caches.memory import MemoryCache
-from nexus_marketing.builtins.channels.email import EmailChannel
-from nexus_marketing.core.clock import Clock, SystemClock
-from nexus_marketing.core.contracts import BlobStore, Cache, Channel
+from nexus_marketing.core.clock import SystemClock
+from nexus_marketing.core.contracts import BlobStore, Cache
 from nexus_marketing.core.errors import ConfigurationError
+from nexus_marketing.core.home import use_storage
 from nexus_marketing.db.engines import DatabaseSettings, build_engines, check_versions
 from nexus_marketing.db.queries.tenants import require_tenant
 from nexus_marketing.db.upgrade import lock_file, require_current
 from nexus_marketing.keys import Keys
 from nexus_marketing.metrics import PrometheusTelemetry
+from nexus_marketing.plugin.registry import PluginRegistry
 from nexus_marketing.runtime import Doorbell, MemoryDoorbell, Runtime
 from nexus_marketing.services.storage import SqlStorage
-from nexus_marketing.settings import Settings, SmtpSettings
-from nexus_marketing.smtp.catcher import Catcher
-from nexus_marketing.smtp.handshake import PoolSettings, TlsPolicy
+from nexus_marketing.settings import Settings
 from nexus_marketing.telemetry import NullTelemetry, Telemetry, configure_logging, get_logger
 
 log = get_logger(__name__)
 
+#: Our own plugins: without its line a part is not there, and the rest works.
+BUILTINS = (
+    "nexus_marketing.builtins.channels.email",
+    "nexus_marketing.builtins.channels.by_http:sms",
+    "nexus_marketing.builtins.channels.by_http:webhook",
+)
 #: In order: later ones rest on earlier ones.
 INCLUDES = (
     "pyramid_retry",
@@ -47,12 +53,6 @@ INCLUDES = (
     "nexus_marketing.graphql",
 )
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-_TLS = {
-    "none": TlsPolicy.NONE,
-    "opportunistic": TlsPolicy.OPPORTUNISTIC,
-    "starttls": TlsPolicy.REQUIRED,
-    "tls": TlsPolicy.IMPLICIT,
-}
 _PYRAMID = {
     "tm.manager_hook": "pyramid_tm.explicit_manager",
     # The key is checked by the view's entrance; asking again here would cost a request its speed.
@@ -67,27 +67,68 @@ def build(
     *,
     runtime: Runtime | None = None,
     now_seconds: Callable[[], float] = time.monotonic,
+    web: bool = True,
 ) -> Configurator:
-    """Everything a process is made of, committed by the caller (``make_wsgi_app``).
+    """Everything a process is made of: web, worker and command line get the same plugins.
 
     Args:
         settings: an ini section.
-        runtime: one built already; from the settings otherwise.
+        runtime: one built already, with its plugins; from the settings otherwise.
         now_seconds: a clock that never goes back, for limits and short memories.
+        web: with the application; workers and commands need none.
 
     Raises:
-        ConfigurationError: a setting is missing or wrong, each named.
+        ConfigurationError: a setting is missing or wrong, each named; or the plugins do not go together.
     """
     config = Configurator(settings={**settings, **_PYRAMID})
-    config.registry["nexus.runtime"] = runtime or make_runtime(settings)
+    registry = config.registry["nexus.plugins"] = PluginRegistry()
+    config.registry["nexus.runtime"] = built = runtime or _parts(settings, registry)
     config.registry["nexus.now_seconds"] = now_seconds
-    for name in (*INCLUDES, *settings.get("nexus.includes", "").split()):
-        config.include(name)
+    config.include("nexus_marketing.plugin.directives")
+    try:
+        for name in _includes(settings, web=web, plugins=runtime is None):
+            config.include(name)
+        if runtime is None:
+            settle_plugins(config)
+    except BaseException:
+        if runtime is None:
+            built.close()
+        raise
     return config
 
 
+def _includes(settings: Mapping[str, str], *, web: bool, plugins: bool) -> list[str]:
+    deployment = settings.get("nexus.includes", "").split()
+    return [*(BUILTINS if plugins else ()), *(INCLUDES if web else ()), *deployment]
+
+
+def settle_plugins(config: Configurator) -> None:
+    """Commit what was included and freeze the registry.
+
+    Raises:
+        ConfigurationError: two claim one name, each named; or something was added that its plugin does not announce.
+    """
+    registry: PluginRegistry = config.registry["nexus.plugins"]
+    try:
+        config.commit()
+    except ConfigurationConflictError as error:
+        ours = [key for key in error._conflicts if isinstance(key, tuple) and key[0] == "marketing"]  # noqa: SLF001 - its text names lines, not plugins
+        if not ours:
+            raise
+        raise ConfigurationError(" ".join(registry.conflict(*key[1:]) for key in ours)) from error
+    registry.freeze()
+    if registry.storage is not None:
+        registry.at_end(use_storage(registry.storage))
+
+
 def make_runtime(settings: Mapping[str, str]) -> Runtime:
-    """The parts of a process; no connection is made yet, except to a catcher that it starts itself."""
+    """The parts of a process that is no web server: those of :func:`build` without the application."""
+    runtime: Runtime = build(settings, web=False).registry["nexus.runtime"]
+    return runtime
+
+
+def _parts(settings: Mapping[str, str], registry: PluginRegistry) -> Runtime:
+    """The parts of a process; no connection is made yet. The registry is filled by the includes."""
     parsed = Settings.parse(with_environment(settings, os.environ))
     clock = SystemClock()
     # A process without the owner's login gets the least of the others: what needs the owner is then refused there.
@@ -97,7 +138,8 @@ def make_runtime(settings: Mapping[str, str]) -> Runtime:
         settings=parsed,
         engines=build_engines(database, clock.now),
         keys=Keys(parsed.secret_keys),
-        channels=_channels(parsed, clock),
+        channels=registry.channels,
+        plugins=registry,
         clock=clock,
         telemetry=_telemetry(parsed),
         doorbell=_doorbell(parsed),
@@ -206,35 +248,6 @@ def make_app(global_config: Mapping[str, str], settings: Mapping[str, str]) -> R
         _start_workers(runtime)
     log.info("application_ready", database=version, worker_threads=runtime.settings.worker_threads)
     return app
-
-
-def _channels(settings: Settings, clock: Clock) -> Mapping[str, Channel]:
-    found: dict[str, Channel] = {"email": EmailChannel(_relay(settings), clock)}
-    if settings.sms.url or settings.webhook.secrets:
-        from nexus_marketing.builtins.channels.by_http import http_channels  # noqa: PLC0415 - loads the HTTP client
-
-        found |= http_channels(settings, clock)
-    return found
-
-
-def _relay(settings: Settings) -> PoolSettings:
-    smtp = settings.smtp
-    if settings.catcher_dir is not None:
-        catcher = Catcher(settings.catcher_dir).start()
-        atexit.register(catcher.stop)
-        smtp = SmtpSettings(host=catcher.settings.host, port=catcher.port, connections=smtp.connections)
-    if smtp.security not in _TLS:
-        raise ConfigurationError(f"nexus.smtp.security: {smtp.security!r} is none of {', '.join(_TLS)}.")
-    return PoolSettings(
-        host=smtp.host,
-        port=smtp.port,
-        connections=smtp.connections,
-        tls=_TLS[smtp.security],
-        username=smtp.username,
-        password=smtp.password,
-        reply_timeout_seconds=smtp.timeout_seconds,
-        local_hostname=smtp.local_hostname,
-    )
 
 
 def _telemetry(settings: Settings) -> Telemetry:

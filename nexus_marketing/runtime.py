@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, Protocol
 from uuid import uuid4
 
 import transaction
+from sqlalchemy.orm import Session
 from transaction.interfaces import ITransactionManager
 
 from nexus_marketing.core.actors import SYSTEM, Actor
@@ -24,8 +25,11 @@ from nexus_marketing.core.contracts import BlobStore, Cache, Channel
 from nexus_marketing.core.events import Event
 from nexus_marketing.core.hub import HUB, EventHub
 from nexus_marketing.db.engines import Engines
+from nexus_marketing.db.switches import Switches
 from nexus_marketing.db.tenancy import TenantSession, open_session
 from nexus_marketing.keys import Keys
+from nexus_marketing.plugin.manifests import Capability
+from nexus_marketing.plugin.registry import Plugin, PluginRegistry
 from nexus_marketing.settings import Settings
 from nexus_marketing.telemetry import NullTelemetry, Telemetry, get_logger
 
@@ -142,6 +146,23 @@ class Runtime:
     blobs: BlobStore = field(default_factory=MemoryBlobs)
     cache: Cache = field(default_factory=NoCache)
     hub: EventHub = HUB
+    #: What the plugins of this process added; those who are asked for by name are above.
+    plugins: PluginRegistry = field(default_factory=PluginRegistry)
+    switches: Switches = field(default_factory=Switches)
+
+    def channel_settings(self, session: Session, channel: str) -> Mapping[str, Any] | None:
+        """What the session's tenant set for the plugin of a channel, at most a second old.
+
+        Returns:
+            Empty for what is built in; nothing where the tenant has the plugin not on.
+        """
+        plugin = self.plugin_of(channel)
+        return {} if plugin is None else self.switches.of(session).get(plugin.name)
+
+    def plugin_of(self, channel: str) -> Plugin | None:
+        """The plugin that a tenant has to have on for a channel; nothing for what is built in."""
+        plugin = self.plugins.owner_of(Capability.CHANNEL, channel)
+        return None if plugin is None or plugin.is_builtin else plugin
 
     @contextmanager
     def work(
@@ -171,8 +192,9 @@ class Runtime:
             context.close()
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Let go of connections, and undo what plugins did to the process."""
         self.engines.dispose()
+        self.plugins.close()
 
 
 class Context:

@@ -1,4 +1,4 @@
-"""The public API for plugins and for programs that listen: contracts, events, ``subscribe``.
+"""The public API for plugins and for programs that listen: contracts, manifests, events, ``subscribe``.
 
 Usable without Pyramid and without a database (Phase 1):
 
@@ -23,6 +23,7 @@ from nexus_marketing.core.campaigns import (
     read_state,
     state_document,
 )
+from nexus_marketing.core.clock import Clock, SystemClock
 from nexus_marketing.core.contracts import (
     AddressKind,
     AdoptingStorage,
@@ -35,9 +36,12 @@ from nexus_marketing.core.contracts import (
     Journal,
     Outcome,
     OutcomeKind,
+    Rendered,
+    RenderingChannel,
     Storage,
     Submission,
 )
+from nexus_marketing.core.deliveries import SkipReason
 from nexus_marketing.core.errors import (
     ConfigurationError,
     Conflict,
@@ -64,12 +68,50 @@ from nexus_marketing.core.events import (
     ChannelsJoined,
     Event,
 )
+from nexus_marketing.core.extensions import (
+    Action,
+    ActionCall,
+    ActionOutcome,
+    ActionResult,
+    Approval,
+    Approvals,
+    ApprovalStrategy,
+    Eraser,
+    Erasure,
+    Figures,
+    Firing,
+    Heartbeat,
+    MetricCalculator,
+    Occasion,
+    OccasionKind,
+    Trigger,
+)
 from nexus_marketing.core.hub import subscribe
 from nexus_marketing.core.memory import MemoryStorage
+from nexus_marketing.core.messages import (
+    Link,
+    Message,
+    OpenPixel,
+    Piece,
+    Place,
+    Variable,
+    parse_message,
+    plain_text,
+    value_key,
+)
+from nexus_marketing.plugin.manifests import API_VERSION, Capability, Manifest
 
 __all__ = [
+    "API_VERSION",
+    "Action",
+    "ActionCall",
+    "ActionOutcome",
+    "ActionResult",
     "AddressKind",
     "AdoptingStorage",
+    "Approval",
+    "ApprovalStrategy",
+    "Approvals",
     "CampaignCancelled",
     "CampaignCompleted",
     "CampaignCreated",
@@ -85,35 +127,60 @@ __all__ = [
     "CampaignState",
     "CampaignStatus",
     "Capabilities",
+    "Capability",
     "Channel",
     "ChannelSession",
     "ChannelsJoined",
+    "Clock",
     "ConfigurationError",
     "Conflict",
     "Content",
     "Decision",
     "DeferringStorage",
     "DefinitionSource",
+    "Eraser",
+    "Erasure",
     "Event",
+    "Figures",
+    "Firing",
+    "Heartbeat",
     "HistoryEntry",
     "HistoryPage",
     "Journal",
+    "Link",
+    "Manifest",
     "MemoryStorage",
+    "Message",
+    "MetricCalculator",
     "NexusError",
     "NotFound",
+    "Occasion",
+    "OccasionKind",
+    "OpenPixel",
     "Outcome",
     "OutcomeKind",
+    "Piece",
+    "Place",
     "Problem",
+    "Rendered",
+    "RenderingChannel",
+    "SkipReason",
     "StaleVersion",
     "Storage",
     "StorageUnsupported",
     "Submission",
+    "SystemClock",
     "TransitionRefused",
+    "Trigger",
     "Unavailable",
     "ValidationError",
+    "Variable",
     "entry_document",
+    "parse_message",
+    "plain_text",
     "read_entry",
     "read_state",
     "state_document",
     "subscribe",
+    "value_key",
 ]

@@ -1,40 +1,57 @@
-"""The built-in channels that go out by HTTP, as far as the operator set them up."""
+"""The built-in channels that go out by HTTP, each included as far as the operator set it up; else nothing of it is loaded."""
 
-from collections.abc import Mapping
+from pyramid.config import Configurator
 
-from nexus_marketing.builtins.channels.sms import SmsChannel, SmsProvider
-from nexus_marketing.builtins.channels.webhook import WebhookChannel
-from nexus_marketing.core.clock import Clock
-from nexus_marketing.core.contracts import Channel
 from nexus_marketing.core.errors import ConfigurationError, HostRefused, ValidationError
-from nexus_marketing.plugin.http import HttpClient, HttpLimits
-from nexus_marketing.settings import Settings
+from nexus_marketing.plugin.manifests import API_VERSION, Capability, Manifest
+from nexus_marketing.version import __version__
 
 
-def http_channels(settings: Settings, clock: Clock) -> Mapping[str, Channel]:
-    """The channels by name, over one client.
+def sms(config: Configurator) -> None:
+    """Text messages, where ``nexus.sms.url`` names a provider.
 
     Raises:
         ConfigurationError: names the setting that is wrong.
     """
-    client = HttpClient(HttpLimits(allow_hosts=settings.http.allow_hosts))
-    found: dict[str, Channel] = {}
+    runtime = config.registry["nexus.runtime"]
+    mine = runtime.settings.sms
+    if not mine.url:
+        return
+    from nexus_marketing.builtins.channels.sms import SmsChannel, SmsProvider  # noqa: PLC0415 - loads the HTTP client
+    from nexus_marketing.plugin.http import HttpClient, HttpLimits  # noqa: PLC0415 - see above
+
+    provider = SmsProvider(
+        mine.url, mine.account, mine.token, mine.sender, mine.price_minor, mine.connections, mine.max_segments
+    )
+    client = HttpClient(HttpLimits(allow_hosts=runtime.settings.http.allow_hosts))
+    _announce(config, "sms")
     try:
-        if settings.sms.url:
-            found["sms"] = SmsChannel(_provider(settings), client, clock)
+        config.add_marketing_channel(SmsChannel(provider, client, runtime.clock))
     except HostRefused as error:
         raise ConfigurationError(f"nexus.sms.url: {error.message}.") from error
-    hook = settings.webhook
+
+
+def webhook(config: Configurator) -> None:
+    """Messages posted to programs, where ``nexus.webhook.secrets`` sign them.
+
+    Raises:
+        ConfigurationError: names the setting that is wrong.
+    """
+    runtime = config.registry["nexus.runtime"]
+    mine = runtime.settings.webhook
+    if not mine.secrets:
+        return
+    from nexus_marketing.builtins.channels.webhook import WebhookChannel  # noqa: PLC0415 - loads the HTTP client
+    from nexus_marketing.plugin.http import HttpClient, HttpLimits  # noqa: PLC0415 - see above
+
+    client = HttpClient(HttpLimits(allow_hosts=runtime.settings.http.allow_hosts))
+    given = {"secrets": mine.secrets, "connections": mine.connections, "origin": runtime.settings.public_url}
+    _announce(config, "webhook")
     try:
-        if hook.secrets:
-            found["webhook"] = WebhookChannel(
-                client, clock, secrets=hook.secrets, connections=hook.connections, origin=settings.public_url
-            )
+        config.add_marketing_channel(WebhookChannel(client, runtime.clock, **given))
     except ValidationError as error:
         raise ConfigurationError(f"nexus.webhook.{error.message}") from error
-    return found
 
 
-def _provider(settings: Settings) -> SmsProvider:
-    sms = settings.sms
-    return SmsProvider(sms.url, sms.account, sms.token, sms.sender, sms.price_minor, sms.connections, sms.max_segments)
+def _announce(config: Configurator, name: str) -> None:
+    config.add_marketing_plugin(Manifest(name, __version__, API_VERSION, frozenset({Capability.CHANNEL})))

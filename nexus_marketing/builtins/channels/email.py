@@ -5,10 +5,13 @@ so that no second thread fights for the interpreter. The pool of connections bel
 outlives a session, because many small sends in a row go through the same relay.
 """
 
+import atexit
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+from pyramid.config import Configurator
 
 from nexus_marketing.core.clock import Clock
 from nexus_marketing.core.contracts import (
@@ -22,12 +25,17 @@ from nexus_marketing.core.contracts import (
     Submission,
 )
 from nexus_marketing.core.deliveries import SkipReason
-from nexus_marketing.core.errors import Problem, ValidationError
+from nexus_marketing.core.errors import ConfigurationError, Problem, ValidationError
 from nexus_marketing.core.messages import Link, OpenPixel, Piece, Place, Variable, value_key
+from nexus_marketing.plugin.manifests import API_VERSION, Capability, Manifest
+from nexus_marketing.settings import Settings, SmtpSettings
 from nexus_marketing.smtp.addresses import ascii_address
+from nexus_marketing.smtp.catcher import Catcher
 from nexus_marketing.smtp.client import Envelope, Pool, PoolSettings, Reply, ReplyKind
+from nexus_marketing.smtp.handshake import TlsPolicy
 from nexus_marketing.smtp.headers import check_header_value, date_value
 from nexus_marketing.smtp.skeleton import AddressHeader, Context, Header, Skeleton, Slot, compile_message
+from nexus_marketing.version import __version__
 
 _CONTEXTS = {
     Place.TEXT: Context.TEXT,
@@ -42,7 +50,41 @@ _SLICE = 8
 #: still in the processor's cache.
 _AHEAD = 2
 _IDLE_SECONDS = 1.0
+_TLS = {
+    "none": TlsPolicy.NONE,
+    "opportunistic": TlsPolicy.OPPORTUNISTIC,
+    "starttls": TlsPolicy.REQUIRED,
+    "tls": TlsPolicy.IMPLICIT,
+}
 _SETTINGS = ("from_email", "from_name", "reply_to", "postal_address", "bounce_domain")
+
+
+def includeme(config: Configurator) -> None:
+    """The channel over the relay of ``nexus.smtp.*``, or over a catcher of its own where ``nexus.catcher_dir`` is set."""
+    runtime = config.registry["nexus.runtime"]
+    config.add_marketing_plugin(Manifest("email", __version__, API_VERSION, frozenset({Capability.CHANNEL})))
+    config.add_marketing_channel(EmailChannel(relay_of(runtime.settings), runtime.clock))
+
+
+def relay_of(settings: Settings) -> PoolSettings:
+    """How the relay of an installation is reached; starts the catcher where there is to be one."""
+    smtp = settings.smtp
+    if settings.catcher_dir is not None:
+        catcher = Catcher(settings.catcher_dir).start()
+        atexit.register(catcher.stop)
+        smtp = SmtpSettings(host=catcher.settings.host, port=catcher.port, connections=smtp.connections)
+    if smtp.security not in _TLS:
+        raise ConfigurationError(f"nexus.smtp.security: {smtp.security!r} is none of {', '.join(_TLS)}.")
+    return PoolSettings(
+        host=smtp.host,
+        port=smtp.port,
+        connections=smtp.connections,
+        tls=_TLS[smtp.security],
+        username=smtp.username,
+        password=smtp.password,
+        reply_timeout_seconds=smtp.timeout_seconds,
+        local_hostname=smtp.local_hostname,
+    )
 
 
 class EmailChannel:

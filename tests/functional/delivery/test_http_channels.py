@@ -3,16 +3,19 @@
 import json
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import standardwebhooks
 from sqlalchemy import select, update
 
-from nexus_marketing.builtins.channels.by_http import http_channels
-from nexus_marketing.core.clock import SystemClock
+from nexus_marketing.builtins.channels import by_http
+from nexus_marketing.config import rehearse
+from nexus_marketing.core.clock import Clock, SystemClock
+from nexus_marketing.core.contracts import Channel
 from nexus_marketing.core.errors import ConfigurationError, ValidationError
 from nexus_marketing.db.models import ChannelAccount, Delivery, Lead, Preflight, Send, Tenant
 from nexus_marketing.db.tenancy import find
@@ -23,7 +26,7 @@ from nexus_marketing.services.declarations import apply_declarations
 from nexus_marketing.services.preflights import preflight_document, request_preflight
 from nexus_marketing.services.sent_messages import sent_message
 from nexus_marketing.services.templates import create_template
-from nexus_marketing.settings import HttpSettings, SmsSettings, WebhookSettings
+from nexus_marketing.settings import HttpSettings, Settings, SmsSettings, WebhookSettings
 from tests.common.databases import DatabaseTime
 from tests.common.factories import make_leads
 from tests.contract.channels.servers import Heard, HttpServer, Reply
@@ -57,6 +60,15 @@ def provider() -> Iterator[HttpServer]:
 def receiver() -> Iterator[HttpServer]:
     with HttpServer(usual=Reply(204), choose=name_of) as server:
         yield server
+
+
+def http_channels(settings: Settings, clock: Clock) -> Mapping[str, Channel]:
+    """The channels as a process with these settings includes them."""
+
+    def process(config: Any) -> None:
+        config.registry["nexus.runtime"] = SimpleNamespace(settings=settings, clock=clock)
+
+    return rehearse({}, process, by_http.sms, by_http.webhook).channels
 
 
 @pytest.fixture
@@ -328,7 +340,10 @@ class TestOperator:
         [
             ({"sms": SmsSettings(url="http://10.0.0.1/x")}, r"nexus\.sms\.url: 10\.0\.0\.1 is not connected to"),
             ({"webhook": WebhookSettings(secrets=("c4n4ry",))}, r"nexus\.webhook\.secrets: A secret is whsec_"),
-            ({"http": HttpSettings(allow_hosts=("a/b",))}, r"nexus\.http\.allow_hosts: 'a/b' is no host"),
+            (
+                {"webhook": WebhookSettings(secrets=(SECRET,)), "http": HttpSettings(allow_hosts=("a/b",))},
+                r"nexus\.http\.allow_hosts: 'a/b' is no host",
+            ),
         ],
     )
     def test_a_setting_that_cannot_be_stops_the_start(self, runtime, changes, words):

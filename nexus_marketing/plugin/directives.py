@@ -1,0 +1,144 @@
+"""The directives by which plugins add to the product, ours and a stranger's alike (DESIGN.md §6).
+
+Each takes an object, a class that needs no arguments, or the dotted name of either; holds it against its contract; and
+registers an action of Pyramid, so that two plugins that claim one name stop the boot.
+"""
+
+import inspect
+from typing import Any
+
+from pyramid.config import Configurator
+
+from nexus_marketing.core.contracts import Channel, Storage
+from nexus_marketing.core.errors import ConfigurationError
+from nexus_marketing.core.extensions import Action, ApprovalStrategy, Eraser, Heartbeat, MetricCalculator, Trigger
+from nexus_marketing.plugin.conformity import missing_parts
+from nexus_marketing.plugin.manifests import Capability, Manifest, check_manifest
+from nexus_marketing.plugin.registry import Entry, PluginRegistry
+
+CONTRACTS = {
+    Capability.CHANNEL: Channel,
+    Capability.ACTION: Action,
+    Capability.TRIGGER: Trigger,
+    Capability.METRIC: MetricCalculator,
+    Capability.APPROVAL_STRATEGY: ApprovalStrategy,
+    Capability.STORAGE: Storage,
+    Capability.ERASER: Eraser,
+    Capability.HEARTBEAT: Heartbeat,
+}
+
+
+def includeme(config: Configurator) -> None:
+    """Make the directives known; ``nexus.plugins`` of the registry takes what they add."""
+    for directive in (
+        add_marketing_plugin,
+        add_marketing_channel,
+        add_marketing_action,
+        add_marketing_trigger,
+        add_marketing_metric,
+        add_marketing_approval_strategy,
+        set_marketing_storage,
+        add_marketing_eraser,
+        add_marketing_heartbeat,
+    ):
+        config.add_directive(directive.__name__, directive)
+
+
+def add_marketing_plugin(config: Configurator, manifest: Manifest | str) -> None:
+    """Say who the plugin is; everything else that its include adds is the plugin's."""
+    found: Manifest = _resolved(config, manifest)
+    check_manifest(found)
+    _registry(config).admit(found, tuple(config.includepath))
+    shown = config.introspectable("marketing plugins", found.name, f"{found.name} {found.version}", "marketing plugin")
+    shown["manifest"] = found
+    config.action(("marketing", "plugin", found.name), introspectables=(shown,))
+
+
+def add_marketing_channel(config: Configurator, channel: Channel | type[Channel] | str) -> None:
+    """Add a way to reach people."""
+    _add(config, Capability.CHANNEL, channel)
+
+
+def add_marketing_action(config: Configurator, action: Action | type[Action] | str) -> None:
+    """Add something that is done by its name."""
+    _add(config, Capability.ACTION, action)
+
+
+def add_marketing_trigger(config: Configurator, trigger: Trigger | type[Trigger] | str) -> None:
+    """Add something that sets actions off."""
+    _add(config, Capability.TRIGGER, trigger)
+
+
+def add_marketing_metric(config: Configurator, metric: MetricCalculator | type[MetricCalculator] | str) -> None:
+    """Add a number of one's own."""
+    _add(config, Capability.METRIC, metric)
+
+
+def add_marketing_approval_strategy(
+    config: Configurator, strategy: ApprovalStrategy | type[ApprovalStrategy] | str
+) -> None:
+    """Add a way to decide when enough people agreed."""
+    _add(config, Capability.APPROVAL_STRATEGY, strategy)
+
+
+def set_marketing_storage(config: Configurator, storage: Storage | type[Storage] | str) -> None:
+    """Keep the campaigns of ``HasMarketing`` objects of this process there, as ``nexus_marketing.use_storage`` does."""
+    _add(config, Capability.STORAGE, storage)
+
+
+def add_marketing_eraser(config: Configurator, eraser: Eraser | type[Eraser] | str) -> None:
+    """Be told of leads that are erased; an erasure is finished when every eraser is."""
+    _add(config, Capability.ERASER, eraser)
+
+
+def add_marketing_heartbeat(config: Configurator, heartbeat: Heartbeat | type[Heartbeat] | str) -> None:
+    """Be asked by ``/__heartbeat__``."""
+    _add(config, Capability.HEARTBEAT, heartbeat)
+
+
+def _add(config: Configurator, kind: Capability, given: object) -> None:
+    thing = _made(_resolved(config, given), kind)
+    name = "storage" if kind is Capability.STORAGE else str(getattr(thing, "name", ""))
+    label = _label(thing)
+    missing = missing_parts(CONTRACTS[kind], thing)
+    if missing:
+        raise ConfigurationError(f"{label} is no {kind.replace('_', ' ')}: it lacks {', '.join(missing)}.")
+    if not _is_name(name):
+        raise ConfigurationError(f"{label} is named {name!a:.60}: write up to 40 of a-z, 0-9 and _, a letter first.")
+    entry = Entry(kind, name, thing, tuple(config.includepath))
+    registry = _registry(config)
+    registry.claim(entry)
+    shown = config.introspectable(f"marketing {kind}s", name, label, f"marketing {kind}")
+    shown["thing"] = thing
+    config.action(("marketing", str(kind), name), registry.put, (entry,), introspectables=(shown,))
+
+
+def _is_name(name: str) -> bool:
+    return name.isascii() and name.isidentifier() and name.islower() and len(name) <= 40
+
+
+def _registry(config: Configurator) -> PluginRegistry:
+    registry: PluginRegistry = config.registry["nexus.plugins"]
+    return registry
+
+
+def _resolved(config: Configurator, given: object) -> Any:
+    try:
+        return config.maybe_dotted(given)
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(f"{given!a:.100} cannot be loaded: {error}.") from error
+
+
+def _made(given: Any, kind: Capability) -> object:
+    if not inspect.isclass(given):
+        return given
+    try:
+        return given()
+    except TypeError as error:
+        said = f"add an object of it instead ({error})."
+        raise ConfigurationError(f"{_label(given)} is no {kind} that can be made without arguments: {said}") from error
+
+
+def _label(thing: object) -> str:
+    kind = thing if inspect.isclass(thing) else type(thing)
+    return f"{kind.__module__}.{kind.__qualname__}"
