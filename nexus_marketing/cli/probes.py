@@ -33,7 +33,8 @@ _REMEDIES = {
     "sender_refused": "Sender refused: mend login, quota or policy with the provider, then resume the campaign.",
     "too_many_bounces": "Too many bounces: see where these addresses come from before you resume the campaign.",
     "too_many_errors": "Too many errors: see what the receiving servers answer (dead letters), then resume the campaign.",
-    "plugin_missing": "Plugin missing: install the channel and name it in nexus.includes of every worker, then resume.",
+    "plugin_missing": "Plugin missing: name the channel's plugin in nexus.includes of every worker, or switch it on for the "
+    "tenant (plugins enable), then resume.",
     "cannot be planned": "Cannot be planned: mend the segment's rule, then resume the campaign.",
 }
 _ESSENTIAL = ("database", "revision", "clock", "send ledger")

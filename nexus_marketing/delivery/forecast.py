@@ -22,6 +22,7 @@ from nexus_marketing.db.tenancy import find, open_session
 from nexus_marketing.delivery.admission import domain_of
 from nexus_marketing.delivery.composing import Composer, load_content
 from nexus_marketing.delivery.gate import Check, Gate
+from nexus_marketing.delivery.senders import sender_of
 from nexus_marketing.runtime import Runtime
 
 #: Members per transaction: as long as it lasts a tenant's senders wait for its caps, and on SQLite everybody who writes.
@@ -87,6 +88,7 @@ class _Forecast:
         self.segment_id = int(campaign.segment_id or 0)
         about = runtime.channels[leg.channel].capabilities
         self.kind = about.address_kind
+        account = message_and_sender(session, leg.template_id, leg.channel).sender
         send = Send(
             tenant_id=campaign.tenant_id,
             id=_LAST,
@@ -95,7 +97,7 @@ class _Forecast:
             channel=leg.channel,
             template_id=leg.template_id,
             template_version=templates[leg.channel],
-            sender=message_and_sender(session, leg.template_id, leg.channel).sender or {},
+            sender=sender_of(runtime, session, leg.channel, account) or {},
             local_start=campaign.local_start,
             priority=campaign.priority,
             obeys_caps=campaign.obeys_caps,

@@ -86,7 +86,8 @@ def make_again(runtime: Runtime, session: Session, send: Send, seq: int) -> Agai
     """
     kept = _kept(session, send, seq)
     channel = runtime.channels.get(send.channel)
-    if channel is None or not isinstance(channel, RenderingChannel):
+    settings = runtime.channel_settings(session, send.channel)
+    if channel is None or settings is None or not isinstance(channel, RenderingChannel):
         raise NotFound(f"Nothing here can make messages of {send.channel} again.")
     content = load_content(session, send, channel.capabilities.address_kind)
     try:
@@ -98,7 +99,7 @@ def make_again(runtime: Runtime, session: Session, send: Send, seq: int) -> Agai
     submission = composer.compose(row, 0)
     if isinstance(submission, str):
         raise NotFound(f"The message cannot be made again: {submission} is missing.")
-    rendered = channel.render(content.sender, content.content(kept.public_url), submission)
+    rendered = channel.render({**content.sender, **settings}, content.content(kept.public_url), submission)
     return Again(rendered, kept.at, __version__, kept.version)
 
 

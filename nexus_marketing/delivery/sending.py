@@ -1,10 +1,11 @@
 """A worker thread's part in sending: find a send with work, claim a chunk, hand it over."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
+from typing import Any
 from uuid import uuid4
 
 from sqlalchemy.exc import DBAPIError
@@ -54,7 +55,8 @@ class Sender:
     stopping: Callable[[], bool]
     worker_id: str = field(default_factory=lambda: uuid4().hex)
     _journal: HandOverJournal | None = None
-    _prepared: "OrderedDict[tuple[int, int], Parts]" = field(default_factory=OrderedDict)
+    #: By send, each with the settings of the channel's plugin that it was opened with.
+    _prepared: "OrderedDict[tuple[int, int], tuple[Parts, Mapping[str, Any]]]" = field(default_factory=OrderedDict)
     _pace: Pace = field(default_factory=Pace)
     _turns: Turns = field(default_factory=Turns)
     _patience: Patience = field(default_factory=Patience)
@@ -85,7 +87,7 @@ class Sender:
 
     def close(self) -> None:
         """End of the thread: the journal is removed, because nothing of ours is open."""
-        for parts in self._prepared.values():
+        for parts, _ in self._prepared.values():
             parts.session.close()
         if self._journal is not None:
             self._journal.close()
@@ -121,7 +123,7 @@ class Sender:
 
     def _serve(self, send: WaitingSend) -> bool:
         tenant_id, send_id = send.key
-        parts = self._parts(tenant_id, send_id)
+        parts = self._parts(tenant_id, send_id, send.channel)
         if parts is None:
             return False
         self.runtime.telemetry.point("delivery.claim.before")
@@ -176,19 +178,27 @@ class Sender:
         with open_session(self.runtime.engines.worker, tenant_id=claim.tenant_id) as session, session.begin():
             keep(session, claim, rows, parts.composer)
 
-    def _parts(self, tenant_id: int, send_id: int) -> Parts | None:
+    def _parts(self, tenant_id: int, send_id: int, channel: str) -> Parts | None:
+        """What was prepared for a send, if the tenant's switch and settings are still those it was prepared with."""
         key = (tenant_id, send_id)
+        with open_session(self.runtime.engines.worker, tenant_id=tenant_id, mode="read") as session:
+            settings = self.runtime.channel_settings(session, channel)
+        if key in self._prepared and self._prepared[key][1] != settings:
+            self._prepared.pop(key)[0].session.close()
+        if settings is None:
+            self._set_status(tenant_id, send_id, SendStatus.PAUSED, "plugin_missing")
+            return None
         if key not in self._prepared:
-            parts = self._prepare(tenant_id, send_id)
+            parts = self._prepare(tenant_id, send_id, settings)
             if parts is None:
                 return None
-            self._prepared[key] = parts
+            self._prepared[key] = parts, settings
             while len(self._prepared) > _PREPARED_SENDS:
-                self._prepared.popitem(last=False)[1].session.close()
+                self._prepared.popitem(last=False)[1][0].session.close()
         self._prepared.move_to_end(key)
-        return self._prepared[key]
+        return self._prepared[key][0]
 
-    def _prepare(self, tenant_id: int, send_id: int) -> Parts | None:
+    def _prepare(self, tenant_id: int, send_id: int, settings: Mapping[str, Any]) -> Parts | None:
         with open_session(self.runtime.engines.worker, tenant_id=tenant_id, mode="read") as session:
             send = find(session, Send, send_id)
             channel = self.runtime.channels.get(send.channel)
@@ -200,7 +210,7 @@ class Sender:
             runtime=self.runtime,
             gate=Gate(self.runtime.keys, content, self.runtime.rng),
             composer=Composer(self.runtime, content),
-            session=channel.open(content.sender, content.content(self.runtime.settings.public_url)),
+            session=channel.open({**content.sender, **settings}, content.content(self.runtime.settings.public_url)),
             journal=self._own_journal(),
             pace=self._pace,
             max_in_flight=_max_in_flight(channel),
@@ -223,7 +233,7 @@ class Sender:
         reason = result.tripped if result.sender_failed is None else f"sender_refused: {result.sender_failed}"
         log.error("send_stopped_itself", tenant_id=tenant_id, send_id=send_id, reason=reason)
         self.runtime.telemetry.count("delivery.send_stopped_itself")
-        self._prepared.pop((tenant_id, send_id)).session.close()
+        self._prepared.pop((tenant_id, send_id))[0].session.close()
         self._set_status(tenant_id, send_id, SendStatus.PAUSED, (reason or "")[:200])
 
     def _set_status(self, tenant_id: int, send_id: int, status: SendStatus, reason: str) -> None:

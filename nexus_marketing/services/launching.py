@@ -1,10 +1,10 @@
 """What a launch needs on the database: an audience, a message, a sender and the law's lines; and the send it makes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Row
+from sqlalchemy import Row, select
 
 from nexus_marketing.core.campaigns import MessageClass
 from nexus_marketing.core.deliveries import SendStatus
@@ -12,10 +12,19 @@ from nexus_marketing.core.errors import Problem
 from nexus_marketing.core.fan_out import Leg, legs_of, needed
 from nexus_marketing.core.messages import EMAIL, parse_message
 from nexus_marketing.core.values import canonical_datetime
-from nexus_marketing.db.models import Campaign, Send
+from nexus_marketing.db.models import Campaign, Send, Tenant
 from nexus_marketing.db.queries.launching import message_and_sender
 from nexus_marketing.db.tenancy import append
+from nexus_marketing.delivery.senders import channel_problems, sender_of
+from nexus_marketing.plugin.registry import Plugin
 from nexus_marketing.runtime import Context
+
+
+class _Ready(NamedTuple):
+    """What one channel of a launch goes out with: the template's columns, and the sender where there is one."""
+
+    message: Row[Any]
+    sender: Mapping[str, Any] | None
 
 
 def begin_sends(ctx: Context, campaign: Campaign, planned: datetime | None = None) -> list[Problem]:
@@ -27,12 +36,12 @@ def begin_sends(ctx: Context, campaign: Campaign, planned: datetime | None = Non
         planned: of a recurring campaign, when this run was due; what begins much later is missed.
     """
     legs = legs_of(campaign.channel, campaign.template_id, campaign.channels)
-    found = [message_and_sender(ctx.session, leg.template_id, leg.channel) for leg in legs]
+    found = _ready(ctx, legs)
     problems = _missing(ctx, campaign, legs, found)
     if problems:
         return problems
     launch_id = None
-    for leg, message in zip(legs, found, strict=True):
+    for leg, (message, sender) in zip(legs, found, strict=True):
         send_id = append(
             ctx.session,
             Send,
@@ -52,7 +61,7 @@ def begin_sends(ctx: Context, campaign: Campaign, planned: datetime | None = Non
             segment_id=campaign.segment_id,
             template_id=message.id,
             template_version=message.version,
-            sender=message.sender,
+            sender=sender,
             send_not_after=(planned or ctx.now) + ctx.runtime.settings.grace,
             created_at=ctx.now,
         )
@@ -64,45 +73,61 @@ def begin_sends(ctx: Context, campaign: Campaign, planned: datetime | None = Non
 def missing_for_send(ctx: Context, campaign: Campaign) -> list[Problem]:
     """Every reason why a campaign could not be sent now."""
     legs = legs_of(campaign.channel, campaign.template_id, campaign.channels)
-    return _missing(
-        ctx, campaign, legs, [message_and_sender(ctx.session, leg.template_id, leg.channel) for leg in legs]
-    )
+    return _missing(ctx, campaign, legs, _ready(ctx, legs))
 
 
-def _missing(ctx: Context, campaign: Campaign, legs: Sequence[Leg], found: Sequence[Row[Any]]) -> list[Problem]:
+def _ready(ctx: Context, legs: Sequence[Leg]) -> list[_Ready]:
+    rows = [(leg.channel, message_and_sender(ctx.session, leg.template_id, leg.channel)) for leg in legs]
+    return [_Ready(row, sender_of(ctx.runtime, ctx.session, channel, row.sender)) for channel, row in rows]
+
+
+def _missing(ctx: Context, campaign: Campaign, legs: Sequence[Leg], found: Sequence[_Ready]) -> list[Problem]:
     problems: list[Problem] = []
     if campaign.segment_id is None:
         problems.append(
             Problem("segment_id", "no_audience", "The campaign has no audience: set segment_id to a segment first.")
         )
-    for leg, message in zip(legs, found, strict=True):
-        problems += _missing_of(ctx, campaign, leg, message)
+    for leg, ready in zip(legs, found, strict=True):
+        problems += _missing_of(ctx, campaign, leg, ready)
     return problems
 
 
-def _missing_of(ctx: Context, campaign: Campaign, leg: Leg, found: Row[Any]) -> list[Problem]:
+def _missing_of(ctx: Context, campaign: Campaign, leg: Leg, ready: _Ready) -> list[Problem]:
     problems: list[Problem] = []
+    found, sender = ready
     field, place = leg.path("template_id"), leg.at or "channel"
     if found.id is None:
         said = f"The campaign has no message: set {field} to a template first."
         problems.append(Problem(field, "no_template", said))
-    if found.sender is None:
-        said = f"No {leg.channel} sender is set up: add a channel account first."
-        problems.append(Problem(place, "no_sender", said))
+    plugin = ctx.runtime.plugin_of(leg.channel)
+    if sender is None:
+        problems.append(_no_sender(leg.channel, place) if plugin is None else _plugin_off(ctx, plugin, leg, place))
     channel = ctx.runtime.channels.get(leg.channel)
     if channel is None:
         problems.append(Problem(place, "unknown_channel", f"There is no channel {leg.channel!r} here."))
         return problems
+    if plugin is not None and sender is not None:
+        problems += channel_problems(channel, sender, place)
     takes = channel.capabilities.template_type
     if found.id is not None and found.type != takes:
         said = f"The template is of type {found.type}, {leg.channel} takes {takes}: choose another one."
         problems.append(Problem(field, "wrong_type", said))
-    elif campaign.message_class == MessageClass.MARKETING and found.id is not None and found.sender is not None:
-        problems += _marketing_problems(found) if takes == EMAIL else []
+    elif campaign.message_class == MessageClass.MARKETING and found.id is not None and sender is not None:
+        problems += _marketing_problems(found, sender) if takes == EMAIL else []
     return problems
 
 
-def _marketing_problems(found: Row[Any]) -> list[Problem]:
+def _no_sender(channel: str, place: str) -> Problem:
+    return Problem(place, "no_sender", f"No {channel} sender is set up: add a channel account first.")
+
+
+def _plugin_off(ctx: Context, plugin: Plugin, leg: Leg, place: str) -> Problem:
+    slug = ctx.session.scalar(select(Tenant.slug).where(Tenant.id == ctx.tenant_id))
+    remedy = f"nexus-marketing plugins enable {plugin.name} --tenant {slug}"
+    return Problem(place, "plugin_off", f"{leg.channel} belongs to the plugin {plugin.name}, which is off: {remedy}.")
+
+
+def _marketing_problems(found: Row[Any], sender: Mapping[str, Any]) -> list[Problem]:
     """What the law asks of marketing mail (CAN-SPAM 15 USC 7704; CASL; RFC 8058)."""
     problems = []
     message = parse_message(found.content, found.variables, found.type)
@@ -115,7 +140,7 @@ def _marketing_problems(found: Row[Any]) -> list[Problem]:
                     "Marketing mail needs a visible way out: put {{ unsubscribe_url }} in this part.",
                 )
             )
-    if not str(found.sender.get("postal_address", "")).strip():
+    if not str(sender.get("postal_address", "")).strip():
         problems.append(
             Problem("channel.postal_address", "no_postal_address", "Marketing mail needs the sender's postal address.")
         )

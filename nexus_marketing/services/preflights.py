@@ -17,6 +17,7 @@ from nexus_marketing.db.queries.launching import message_and_sender
 from nexus_marketing.db.queries.warm_ups import standings_of
 from nexus_marketing.db.tenancy import append, find
 from nexus_marketing.delivery.forecast import seconds_by_limits
+from nexus_marketing.delivery.senders import sender_of
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.launching import missing_for_send
 
@@ -146,7 +147,8 @@ def check_preflight(ctx: Context, campaign_id: int, preflight_id: int | None, to
 
 
 def _sender(ctx: Context, channel: str) -> str | None:
-    settings = message_and_sender(ctx.session, None, channel).sender or {}
+    account = message_and_sender(ctx.session, None, channel).sender
+    settings = sender_of(ctx.runtime, ctx.session, channel, account) or {}
     return as_sender(settings.get("from_email"))
 
 
