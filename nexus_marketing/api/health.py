@@ -10,6 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from nexus_marketing.api.replies import dump, json_response
 from nexus_marketing.core.errors import Unavailable
+from nexus_marketing.core.extensions import Heartbeat
 from nexus_marketing.db.queries.workers import seconds_since_worker
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.security.routes import PUBLIC
@@ -39,6 +40,7 @@ def heartbeat(request: Request) -> Response:
     if runtime.settings.redis_url:
         checks["redis"] = _has_redis
     results = {name: _ask(name, check, runtime) for name, check in checks.items()}
+    results |= {name: _ask_plugin(each) for name, each in runtime.plugins.heartbeats.items()}
     return json_response(dump(results), 200 if all(results.values()) else 503)
 
 
@@ -47,6 +49,14 @@ def _ask(name: str, check: Callable[[Runtime], bool], runtime: Runtime) -> bool:
         return check(runtime)
     except (SQLAlchemyError, RedisError, Unavailable) as error:
         log.warning("heartbeat_failed", part=name, error=type(error).__name__)
+        return False
+
+
+def _ask_plugin(heartbeat: Heartbeat) -> bool:
+    try:
+        return bool(heartbeat.answers())
+    except Exception as error:  # noqa: BLE001 - isolation boundary: whatever it raises, the part does not answer
+        log.warning("heartbeat_failed", part=heartbeat.name, error=type(error).__name__)
         return False
 
 

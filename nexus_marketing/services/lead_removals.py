@@ -13,6 +13,7 @@ from sqlalchemy import select
 from nexus_marketing.core.actors import SYSTEM
 from nexus_marketing.core.audience import RemovalKind
 from nexus_marketing.core.deliveries import SkipReason
+from nexus_marketing.core.extensions import Erasure
 from nexus_marketing.core.values import Canonical
 from nexus_marketing.db.models import Lead, LeadKey, LeadRemoval, ScoreValue
 from nexus_marketing.db.queries import removals as queries
@@ -22,6 +23,7 @@ from nexus_marketing.db.tenancy import find, open_session
 from nexus_marketing.delivery.renders import erase_renders
 from nexus_marketing.runtime import Context, Runtime
 from nexus_marketing.services.lead_lookup import all_ids
+from nexus_marketing.services.plugin_erasers import ask_erasers, erasers_left
 from nexus_marketing.services.score_marks import follow_points
 from nexus_marketing.services.segment_marks import mark_leads
 from nexus_marketing.telemetry import get_logger
@@ -80,6 +82,7 @@ def advance(ctx: Context, removal: LeadRemoval) -> bool:
         # What is on the wire is settled by whoever put it there: look again.
         ids = _ids(ctx, removal)
         is_done = not queries.has_open_messages(ctx.session, ids) and not queries.attachments_of(ctx.session, ids, 1)
+        is_done = is_done and not erasers_left(ctx.runtime, removal)
     removal.counts = queries.add_counts(removal.counts, {name: count for name, count in counts.items() if count})
     if is_done:
         removal.finished_at = ctx.now
@@ -100,7 +103,7 @@ def finish_removal(runtime: Runtime, tenant_id: int, removal_id: int) -> int:
             is_done = advance(ctx, removal)
             has_moved = is_done or removal.counts != before
         pieces += has_moved
-        if is_done or not has_moved:
+        if is_done or not (has_moved or _ask_plugins(runtime, tenant_id, removal_id)):
             return pieces
 
 
@@ -123,6 +126,21 @@ def _remove_files(runtime: Runtime, tenant_id: int, removal_id: int) -> int:
             gone = queries.delete_attachments(ctx.session, [row.id for row in found])
             removal.counts = queries.add_counts(removal.counts, {_ATTACHMENTS: gone})
     return bool(found)
+
+
+def _ask_plugins(runtime: Runtime, tenant_id: int, removal_id: int) -> bool:
+    """Let plugins clear what they keep, once nothing that they could be told is under way; whether any did."""
+    with runtime.work(tenant_id, SYSTEM, mode="read") as ctx:
+        removal = find(ctx.session, LeadRemoval, removal_id)
+        ids, left = _ids(ctx, removal), erasers_left(runtime, removal)
+        if not left or queries.has_open_messages(ctx.session, ids):
+            return False
+    cleared = ask_erasers(runtime, left, Erasure(tenant_id, tuple(ids)))
+    if cleared:
+        with runtime.work(tenant_id, SYSTEM) as ctx:
+            removal = find(ctx.session, LeadRemoval, removal_id, lock=True)
+            removal.counts = queries.add_counts(removal.counts, cleared)
+    return bool(cleared)
 
 
 def finish_removals(runtime: Runtime) -> int:
