@@ -100,6 +100,7 @@ from nexus_marketing.core.messages import (
     value_key,
 )
 from nexus_marketing.plugin.manifests import API_VERSION, Capability, Manifest
+from nexus_marketing.plugin.sessions import SerialSession
 
 __all__ = [
     "API_VERSION",
@@ -164,6 +165,7 @@ __all__ = [
     "Problem",
     "Rendered",
     "RenderingChannel",
+    "SerialSession",
     "SkipReason",
     "StaleVersion",
     "Storage",

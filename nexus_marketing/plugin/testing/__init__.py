@@ -3,13 +3,38 @@
 import pytest
 
 # Before the suites are imported, so that a failure shows the values that were compared.
-pytest.register_assert_rewrite(f"{__name__}.storages")
+pytest.register_assert_rewrite(*(f"{__name__}.{suite}" for suite in ("channel_suite", "extension_suites", "storages")))
 
+from nexus_marketing.plugin.testing.channel_suite import (  # noqa: E402 - see above
+    ChannelConformance,
+    WatchingJournal,
+    sample_batch,
+    sample_content,
+)
 from nexus_marketing.plugin.testing.channels import (  # noqa: E402 - see above
     RecordingChannel,
     RecordingServer,
     SocketChannel,
 )
+from nexus_marketing.plugin.testing.extension_suites import (  # noqa: E402 - see above
+    ActionConformance,
+    ApprovalStrategyConformance,
+    MetricConformance,
+    TriggerConformance,
+)
 from nexus_marketing.plugin.testing.storages import StorageConformance  # noqa: E402 - see above
 
-__all__ = ["RecordingChannel", "RecordingServer", "SocketChannel", "StorageConformance"]
+__all__ = [
+    "ActionConformance",
+    "ApprovalStrategyConformance",
+    "ChannelConformance",
+    "MetricConformance",
+    "RecordingChannel",
+    "RecordingServer",
+    "SocketChannel",
+    "StorageConformance",
+    "TriggerConformance",
+    "WatchingJournal",
+    "sample_batch",
+    "sample_content",
+]
