@@ -20,11 +20,12 @@ from nexus_marketing.db.models import ChannelAccount
 from nexus_marketing.db.queries.tenants import find_tenant
 from nexus_marketing.runtime import Context, Runtime
 from nexus_marketing.services.audit import record
+from nexus_marketing.services.plugin_declarations import Declared, apply_plugins, plugin_problems, read_plugins
 from nexus_marketing.services.tenant_settings import check_settings, unknown_keys
 from nexus_marketing.services.tenants import change_tenant, create_tenant
 
 DEFAULTS: Final = "_defaults.toml"
-_TOP: Final = dict.fromkeys(("name", "settings", "email", "channels"))
+_TOP: Final = dict.fromkeys(("name", "settings", "email", "channels", "plugins"))
 _EMAIL: Final = dict.fromkeys(("from_email", "from_name", "reply_to", "postal_address", "bounce_domain"))
 _ADDRESSES: Final = ("from_email", "reply_to")
 
@@ -41,6 +42,7 @@ class Declaration:
     settings: Mapping[str, Canonical]
     email: Mapping[str, str]
     channels: Mapping[str, Mapping[str, Canonical]]
+    plugins: Declared
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,7 @@ def apply_declarations(runtime: Runtime, directory: Path | str, *, actor: Actor 
     """
     declared = read_declarations(Path(directory))
     problems = [problem for each in declared for problem in _channel_problems(runtime, each)]
+    problems += [problem for each in declared for problem in plugin_problems(runtime, each.slug, each.plugins)]
     if problems:
         raise ValidationError(problems=problems)
     return [_apply(runtime, declaration, actor) for declaration in declared]
@@ -119,9 +122,14 @@ def _declaration(slug: str, own: Mapping[str, object], defaults: Mapping[str, ob
         channels = _checked_channels({**_table(defaults, "channels"), **_table(own, "channels")})
     except ValidationError as error:
         problems += error.problems
+    plugins: Declared = {}
+    try:
+        plugins = read_plugins({**_table(defaults, "plugins"), **_table(own, "plugins")})
+    except ValidationError as error:
+        problems += error.problems
     if problems:
         raise ValidationError(problems=problems)
-    return Declaration(slug, str(own.get("name") or slug), settings, email, channels)
+    return Declaration(slug, str(own.get("name") or slug), settings, email, channels, plugins)
 
 
 def _table(document: Mapping[str, object], name: str) -> Mapping[str, object]:
@@ -203,6 +211,7 @@ def _apply(runtime: Runtime, declared: Declaration, actor: Actor) -> Applied:
     accounts = {"email": dict(declared.email)} if declared.email else {}
     with runtime.work(tenant_id, actor) as ctx:
         applied = [_apply_account(ctx, *each) for each in {**accounts, **declared.channels}.items()]
+        applied.append(apply_plugins(ctx, declared.plugins))
     outcome = "changed" if any(applied) and outcome == "unchanged" else outcome
     return Applied(declared.slug, tenant_id, outcome)
 
