@@ -89,7 +89,8 @@ def build(
         for name in _includes(settings, web=web, plugins=runtime is None):
             config.include(name)
         if runtime is None:
-            settle_plugins(config)
+            _settle(config)
+            _keep_campaigns(registry)
     except BaseException:
         if runtime is None:
             built.close()
@@ -102,12 +103,28 @@ def _includes(settings: Mapping[str, str], *, web: bool, plugins: bool) -> list[
     return [*(BUILTINS if plugins else ()), *(INCLUDES if web else ()), *deployment]
 
 
-def settle_plugins(config: Configurator) -> None:
-    """Commit what was included and freeze the registry.
+def rehearse(settings: Mapping[str, str], *modules: str | Callable[[Configurator], None]) -> PluginRegistry:
+    """What these plugins would add, without ours; the process stays as it is.
 
     Raises:
-        ConfigurationError: two claim one name, each named; or something was added that its plugin does not announce.
+        ConfigurationError: they would stop the boot.
     """
+    config = Configurator(settings=dict(settings))
+    registry = config.registry["nexus.plugins"] = PluginRegistry()
+    config.include("nexus_marketing.plugin.directives")
+    for module in modules:
+        config.include(module)
+    _settle(config)
+    return registry
+
+
+def _keep_campaigns(registry: PluginRegistry) -> None:
+    if registry.storage is not None:
+        registry.at_end(use_storage(registry.storage))
+
+
+def _settle(config: Configurator) -> None:
+    """Commit what was included and freeze the registry."""
     registry: PluginRegistry = config.registry["nexus.plugins"]
     try:
         config.commit()
@@ -117,8 +134,6 @@ def settle_plugins(config: Configurator) -> None:
             raise
         raise ConfigurationError(" ".join(registry.conflict(*key[1:]) for key in ours)) from error
     registry.freeze()
-    if registry.storage is not None:
-        registry.at_end(use_storage(registry.storage))
 
 
 def make_runtime(settings: Mapping[str, str]) -> Runtime:

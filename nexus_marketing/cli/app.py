@@ -19,6 +19,7 @@ from nexus_marketing.cli import (
     engagements,
     keys,
     leads,
+    plugins,
     probes,
     processes,
     scores,
@@ -95,6 +96,7 @@ for group, name in (
     (scores.app, "scores"),
     (engagements.app, "engagements"),
     (campaigns.app, "campaigns"),
+    (plugins.app, "plugins"),
 ):
     app.add_typer(group, name=name)
 app.command("explain")(campaigns.explain)

@@ -72,6 +72,7 @@ def commands() -> list[list[str]]:
         "keys": ["create", "list", "revoke"],
         "leads": ["import", "export"],
         "segments": ["recalculate"],
+        "plugins": ["list", "check", "enable", "disable", "new"],
         "campaigns": ["launch", "preflight", "promote", "dead-letters", "replay", "accept-unknown"],
     }
     return found + [[group, name] for group, names in groups.items() for name in names]
@@ -96,6 +97,12 @@ def test_every_command_explains_itself(command):
         (["campaigns", "launch", "99", "-t", "acme"], "There is no campaign 99"),
         (["explain", "-t", "acme", "--lead", "1", "--campaign", "99"], "There is no campaign 99"),
         (["tenants", "apply", "nowhere"], "no <name>/tenant.toml"),
+        (["plugins", "check", "nix"], "No plugin 'nix' is installed"),
+        (["plugins", "enable", "nix", "-t", "acme"], "There is no plugin 'nix' here"),
+        (["plugins", "enable", "email", "-t", "acme"], "email is built in"),
+        (["plugins", "disable", "nix", "-t", "acme"], "There is no plugin 'nix' here"),
+        (["plugins", "new", "Nix"], "'Nix' is no name"),
+        (["plugins", "new", "nix", "--kind", "storage"], "There is no beginning for 'storage'"),
     ],
 )
 def test_a_refusal_is_one_clear_line_and_exit_code_1(cli, tenant, arguments, said):
