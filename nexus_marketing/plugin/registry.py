@@ -97,10 +97,11 @@ class PluginRegistry:
 
     def conflict(self, kind: str, name: str) -> str:
         """Who claims one name, for people."""
-        claimants = [self._who(path) for path in self._claims[kind, name]]
-        if len(set(claimants)) == 1:
+        paths = self._claims[kind, name]
+        claimants = [self._who(path) for path in paths]
+        if len(set(paths)) == 1:
             return f"{claimants[0]} adds the {_said(kind, name)} twice: take one of them out."
-        both = " and ".join(dict.fromkeys(claimants))
+        both = " and ".join(claimants)
         return f"{both} both claim the {_said(kind, name)}: take one of them out of nexus.includes."
 
     @property
@@ -164,8 +165,8 @@ class PluginRegistry:
 
 
 def module_of(path: Path) -> str:
-    """The module whose include this is."""
-    return path[-1].partition(":")[0] if path else "The application"
+    """Whose include this is, as ``nexus.includes`` names it."""
+    return path[-1].removesuffix(":includeme") if path else "The application"
 
 
 def _plugin(manifest: Manifest, path: Path) -> Plugin:

@@ -1,0 +1,110 @@
+"""Plugins as strangers write them, for tests of the host."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from nexus_marketing.config import rehearse
+from nexus_marketing.core.contracts import AddressKind
+from nexus_marketing.core.errors import ValidationError
+from nexus_marketing.core.memory import MemoryStorage
+from nexus_marketing.db.switches import Switches
+from nexus_marketing.plugin import API_VERSION, Capability, Erasure, Manifest
+from nexus_marketing.plugin.testing import RecordingChannel
+from nexus_marketing.runtime import Runtime
+
+SETTINGS = {"station": {"type": "string", "maxlength": 20}, "pages": {"type": "integer", "min": 1}}
+
+
+@dataclass(slots=True)
+class FaxChannel(RecordingChannel):
+    """Remembers also what it was opened with; a station named ``closed`` is refused, one named ``broken`` breaks it."""
+
+    name: str = "fax"
+    address_kind: AddressKind = AddressKind.NONE
+    opened: list[dict[str, Any]] = field(default_factory=list)
+
+    def validate(self, settings: Any) -> None:
+        """Look at the station."""
+        if settings.get("station") == "broken":
+            raise RuntimeError("a bug of its author")
+        if settings.get("station") == "closed":
+            raise ValidationError.at("station", "closed", "This station is closed: name another.")
+
+    def open(self, settings: Any, content: Any) -> Any:
+        """Remember the settings."""
+        self.opened.append(dict(settings))
+        return RecordingChannel.open(self, settings, content)
+
+
+@dataclass(slots=True)
+class Shredder:
+    """Clears what it is told of, after failing so many times."""
+
+    name: str = "fax_papers"
+    failures: int = 0
+    asked: list[Erasure] = field(default_factory=list)
+
+    def erase(self, erasure: Erasure) -> int:
+        """Clear."""
+        self.asked.append(erasure)
+        if self.failures:
+            self.failures -= 1
+            raise OSError("the archive is closed")
+        return 3
+
+
+@dataclass(slots=True)
+class Pulse:
+    """Alive until told otherwise."""
+
+    name: str = "fax_line"
+    state: bool | Exception = True
+
+    def answers(self) -> bool:
+        """The state."""
+        if isinstance(self.state, Exception):
+            raise self.state
+        return self.state
+
+
+def manifest(name: str, *capabilities: Capability, **values: Any) -> Manifest:
+    """A manifest for this version."""
+    return Manifest(name, "1.0", API_VERSION, frozenset(capabilities), **values)
+
+
+def includeme(config: Any) -> None:
+    """The plugin as a deployment includes it."""
+    fax_plugin(FaxChannel())(config)
+
+
+def with_storage(config: Any) -> None:
+    """A plugin that keeps campaigns."""
+    config.add_marketing_plugin(manifest("keeper", Capability.STORAGE))
+    config.set_marketing_storage(MemoryStorage)
+
+
+def as_email(config: Any) -> None:
+    """A plugin that wants a name that is taken."""
+    config.add_marketing_plugin(manifest("pretender", Capability.CHANNEL))
+    config.add_marketing_channel(RecordingChannel)
+
+
+def fax_plugin(channel: Any, *others: Any) -> Callable[[Any], None]:
+    """A plugin with this channel, and with erasers and heartbeats."""
+
+    def include(config: Any) -> None:
+        kinds = (Capability.CHANNEL, Capability.ERASER, Capability.HEARTBEAT)
+        config.add_marketing_plugin(manifest("nexus-fax", *kinds, settings=SETTINGS))
+        config.add_marketing_channel(channel)
+        for other in others:
+            add = config.add_marketing_eraser if isinstance(other, Shredder) else config.add_marketing_heartbeat
+            add(other)
+
+    return include
+
+
+def with_plugins(runtime: Runtime, *includes: Any, settings: Mapping[str, str] | None = None) -> Runtime:
+    """A process that has these plugins, on the databases of a runtime."""
+    registry = rehearse(settings or {}, *includes)
+    return replace(runtime, plugins=registry, channels={**runtime.channels, **registry.channels}, switches=Switches())
