@@ -28,16 +28,16 @@ def list_(context: typer.Context, *, as_json: AsJson = False) -> None:
     """Show what is installed, what is active (nexus.includes), whether it fits, and for which tenants it is on."""
     with context.obj.runtime() as runtime, runtime.work(None, OPERATOR, mode="read", role="owner") as ctx:
         rows = plugin_rows(ctx)
-    columns = ("name", "version", "api", "installed", "active", "compatible", "adds", "tenants", "fault")
-    shown = [[_shown(row[name]) for name in columns] for row in rows]
-    answer({"data": rows}, table("Plugins", columns, shown), as_json=as_json)
+    columns = ("plugin", "api", "state", "tenants", "finding")
+    answer({"data": rows}, table("Plugins", columns, [_shown(row) for row in rows]), as_json=as_json)
 
 
-def _shown(value: Any) -> object:
-    words = {True: "yes", False: "no"}
-    if isinstance(value, bool):
-        return words[value]
-    return ", ".join(value) if isinstance(value, list) else value
+def _shown(row: dict[str, Any]) -> list[object]:
+    states = {"active": row["active"], "unusable": row["installed"] and row["fault"], "installed": row["installed"]}
+    state = next((name for name, holds in states.items() if holds), "gone")
+    tenants = row["tenants"] if isinstance(row["tenants"], str) else ", ".join(row["tenants"])
+    label = f"{row['name']} {row['version'] or ''}".strip()
+    return [label, row["api"], state, tenants, row["fault"] or f"adds {', '.join(row['adds'])}"]
 
 
 @app.command()

@@ -1,0 +1,63 @@
+"""The channel of the how-to page is one: its own suite, as the page writes it, is collected here."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nexus_marketing.config import rehearse
+from nexus_marketing.core.errors import ValidationError
+from nexus_marketing.plugin import Capability
+from nexus_marketing.plugin.testing import RecordingServer, WatchingJournal, sample_batch, sample_content
+
+PAGE = Path(__file__).parents[3] / "docs" / "howto" / "write-a-channel.md"
+
+pytestmark = pytest.mark.req("FR-EXT-001", "US-018", "MAINT-005")
+
+
+def code_of_the_page() -> dict[str, Any]:
+    names: dict[str, Any] = {"__name__": __name__}
+    blocks = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    for number, block in enumerate(blocks, 1):
+        exec(compile(block, f"{PAGE.name}, block {number}", "exec"), names)
+    return names
+
+
+NAMES = code_of_the_page()
+TestPushChannel = NAMES["TestPushChannel"]
+
+
+def outcomes(*statuses: int) -> list[str]:
+    with RecordingServer() as server:
+        channel = NAMES["PushChannel"]("127.0.0.1", server.port)
+        content = sample_content(channel)
+        batch = sample_batch(channel, content, len(statuses))
+        for submission, status in zip(batch, statuses, strict=True):
+            server.answers[submission.address] = [status]
+        session = channel.open({"app": "shop"}, content)
+        found = [outcome.kind for outcome in session.submit(batch, WatchingJournal())]
+        session.close()
+        return found
+
+
+def test_what_the_provider_says_is_understood() -> None:
+    assert outcomes(202, 503, 429, 400, 401) == [
+        "accepted",
+        "transient",
+        "throttled",
+        "permanent_recipient",
+        "permanent_sender",
+    ]
+
+
+def test_a_provider_that_hangs_up_leaves_a_message_unknown_and_the_next_goes_out() -> None:
+    assert outcomes(202, 0, 202) == ["accepted", "unknown", "accepted"]
+
+
+def test_the_plugin_of_the_page_can_be_included() -> None:
+    registry = rehearse({"push.port": "1"}, NAMES["includeme"])
+    assert list(registry.channels) == ["push"]
+    assert registry.of(Capability.CHANNEL)["push"].port == 1
+    with pytest.raises(ValidationError, match="Name the app"):
+        registry.channels["push"].validate({})
