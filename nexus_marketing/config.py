@@ -24,7 +24,7 @@ from nexus_marketing.builtins.caches.memory import MemoryCache
 from nexus_marketing.core.clock import SystemClock
 from nexus_marketing.core.contracts import BlobStore, Cache
 from nexus_marketing.core.errors import ConfigurationError
-from nexus_marketing.core.home import use_storage
+from nexus_marketing.core.home import HOME, use_storage
 from nexus_marketing.db.engines import DatabaseSettings, build_engines, check_versions
 from nexus_marketing.db.queries.tenants import require_tenant
 from nexus_marketing.db.upgrade import lock_file, require_current
@@ -119,7 +119,8 @@ def rehearse(settings: Mapping[str, str], *modules: str | Callable[[Configurator
 
 
 def _keep_campaigns(registry: PluginRegistry) -> None:
-    if registry.storage is not None:
+    # A program that is just opening the database by connect() has said where its campaigns are.
+    if registry.storage is not None and HOME.opener is None:
         registry.at_end(use_storage(registry.storage))
 
 

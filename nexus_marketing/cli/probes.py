@@ -18,6 +18,7 @@ from nexus_marketing.db.engines import check_versions
 from nexus_marketing.db.queries.backlog import abandoned_chunks, overdue_retries, stopped_sends, waiting_chunks
 from nexus_marketing.db.queries.clock import database_now
 from nexus_marketing.db.queries.completion import broken_invariants
+from nexus_marketing.db.queries.plugins import tenants_by_plugin
 from nexus_marketing.db.queries.tenants import list_tenants
 from nexus_marketing.db.queries.timers import dead_timers
 from nexus_marketing.db.queries.workers import seconds_since_worker
@@ -59,6 +60,7 @@ def doctor(context: typer.Context, *, as_json: AsJson = False) -> None:
             "leases": _leases,
             "sends": _stopped,
             "timers": _timers,
+            "plugins": _plugins,
             "mail": partial(_mail, context.obj.settings().get("nexus.catcher_dir", "")),
         }
         rows = [_examined(name, check, runtime) for name, check in checks.items()]
@@ -207,6 +209,16 @@ def _timers(runtime: Runtime) -> str:
     first = dead[0]
     said = f"the first is {first.type} {first.key} of tenant {first.tenant_id}: {first.error}"
     raise OSError(f"{len(dead)} were given up after many tries; {said}. Mend that; what they were for is not done")
+
+
+def _plugins(runtime: Runtime) -> str:
+    with runtime.work(None, OPERATOR, mode="read", role="owner") as ctx:
+        wanted = tenants_by_plugin(ctx.session)
+    gone = sorted(wanted.keys() - runtime.plugins.plugins.keys())
+    if gone:
+        named = "; ".join(f"{name} (on for {', '.join(wanted[name][:3])})" for name in gone)
+        raise OSError(f"not active: {named}. Name them in nexus.includes, or switch them off: plugins disable")
+    return ", ".join(sorted(runtime.plugins.plugins)) or "none is active"
 
 
 def _span(seconds: float) -> str:

@@ -161,6 +161,9 @@ def test_what_is_on_and_gone_is_listed(run: Run, install: Any, ini: Path, tenant
     (ini.parent / "site" / "list_gone-1.2.dist-info" / "entry_points.txt").unlink()
     assert rows(run)["list-gone"]["fault"] == "It is neither installed nor active."
     assert rows(run)["list-gone"]["tenants"] == ["acme"]
+    checks = {row["part"]: row for row in json.loads(run("doctor", "--json")[1])["checks"]}
+    assert checks["plugins"]["status"] == "warning"
+    assert "not active: list-gone (on for acme)" in checks["plugins"]["finding"]
 
 
 def test_a_plugin_is_checked_before_it_is_active(run: Run, install: Any) -> None:

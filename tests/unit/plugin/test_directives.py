@@ -261,6 +261,13 @@ class TestTheProcess:
         runtime.close()
         assert HOME.storage is before
 
+    def test_a_program_that_opens_the_database_keeps_its_campaigns_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(HOME, "opener", MemoryStorage)
+        before = HOME.storage
+        runtime = make_runtime({**EMBEDDED, "nexus.includes": "tests.common.plugins:with_storage"})
+        assert HOME.storage is before
+        runtime.close()
+
     def test_a_name_that_is_built_in_is_not_taken_over(self) -> None:
         with pytest.raises(ConfigurationError) as caught:
             make_runtime({**EMBEDDED, "nexus.includes": "tests.common.plugins:as_email"})
