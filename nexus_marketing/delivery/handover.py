@@ -32,6 +32,8 @@ Result = TypeVar("Result")
 MAX_WINDOW = 128
 _WINDOW_SECONDS = 0.010
 _DATABASE_RETRY_SECONDS = 0.2
+#: So long a worker waits for a database that is away, with what it has on the wire.
+_OUTAGE_SECONDS = 120.0
 #: What is neither of them says nothing of the audience: a server that is away or asks for patience, a message of ours.
 _COUNTED = {
     OutcomeKind.PERMANENT_RECIPIENT: Verdict.BOUNCED,
@@ -357,16 +359,17 @@ class ChunkHandOver:
         self._by_ref.clear()
 
     def _commit(self, step: Callable[[], Result]) -> Result:
-        """Do a step that commits; a database that restarts is waited for as long as the lease would hold.
+        """Do a step that commits; a database that restarts is waited for.
 
-        Every step may be repeated: it writes absolute values under the fence.
+        Every step may be repeated: it writes absolute values under the fence, which holds for longer than the lease
+        where nobody took the chunk over.
         """
-        deadline = self._renewed_at + self.parts.runtime.settings.lease.total_seconds()
+        deadline = self._renewed_at + max(self.parts.runtime.settings.lease.total_seconds(), _OUTAGE_SECONDS)
         while True:
             try:
                 result = step()
             except DBAPIError as error:
-                if not is_transient(error) or time.monotonic() > deadline:
+                if not is_transient(error) or time.monotonic() > deadline or self.parts.stopping():
                     raise
                 self.parts.runtime.telemetry.count("delivery.database_retry")
                 time.sleep(_DATABASE_RETRY_SECONDS)
