@@ -15,7 +15,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from nexus_marketing.db.models import AuditEntry, AuditValue
-from nexus_marketing.db.tenancy import append
+from nexus_marketing.db.tenancy import append, append_unseen
 from nexus_marketing.runtime import Context
 
 _SALT_BYTES = 16
@@ -50,20 +50,21 @@ def record(
         else:
             body[name] = {"before": _plain(before), "after": _plain(after)}
     at = ctx.now
-    audit_id = append(
-        ctx.session,
-        AuditEntry,
-        at=at,
-        actor=ctx.actor.label,
-        action=action,
-        subject_type=subject_type,
-        subject_id=str(subject_id),
-        request_id=ctx.request_id,
-        body=body,
-        body_hash=_digest(body),
-    )
-    if values:
-        ctx.session.add(AuditValue(at=at, audit_id=audit_id, lead_id=lead_id, values=values))
+    entry = {
+        "at": at,
+        "actor": ctx.actor.label,
+        "action": action,
+        "subject_type": subject_type,
+        "subject_id": str(subject_id),
+        "request_id": ctx.request_id,
+        "body": body,
+        "body_hash": _digest(body),
+    }
+    if not values:
+        append_unseen(ctx.session, AuditEntry, **entry)
+        return
+    audit_id = append(ctx.session, AuditEntry, **entry)
+    ctx.session.add(AuditValue(at=at, audit_id=audit_id, lead_id=lead_id, values=values))
 
 
 def record_bulk(

@@ -5,27 +5,30 @@ and everything that waits for people to do something, hear of each of them in th
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from hashlib import sha256
 from typing import Any, NamedTuple
 
 import orjson
 
 from nexus_marketing.core.engagements import Verdict, read_event
-from nexus_marketing.core.engagements.reported import OLDEST, ReportedEvent, receipt_days
+from nexus_marketing.core.engagements.reported import OLDEST, ReportedEvent, event_id_of, receipt_days
 from nexus_marketing.core.errors import NexusError, Problem
 from nexus_marketing.core.events import EngagementsTracked
+from nexus_marketing.db.ahead import sent_ahead
 from nexus_marketing.db.queries.event_batches import (
     append_deltas,
-    claim_event_ids,
+    claiming_event_ids,
     forget_event_days,
     insert_engagement,
     insert_engagements,
     known_campaigns,
     leads_by,
     living_leads,
+    release_event_ids,
 )
 from nexus_marketing.db.tenancy import open_session
 from nexus_marketing.runtime import Context, Runtime
@@ -35,6 +38,8 @@ from nexus_marketing.services.segment_marks import mark_leads
 
 #: Rows of one call, which is one transaction; longer input is taken in by several.
 MAX_BATCH = 1000
+#: From so many rows on, the database claims event ids while they are read.
+_LARGE = 100
 Answer = dict[str, Any]
 
 _ACCEPTED: Answer = {"status": "accepted"}
@@ -62,6 +67,10 @@ class _Batch:
     answers: list[Answer]
     events: dict[int, ReportedEvent] = field(default_factory=dict)
 
+    def event_ids(self) -> set[str]:
+        """Of the rows that are in the running."""
+        return {event.event_id for event in self.events.values() if event.event_id is not None}
+
     def reject(self, number: int, problems: Iterable[Problem]) -> None:
         self.events.pop(number, None)
         listed = [{"path": each.path, "code": each.code, "message": each.message} for each in problems]
@@ -86,57 +95,66 @@ def record_engagements(ctx: Context, rows: Sequence[Any], judged: Sequence[Judge
         single row that is accepted has its ``id``.
     """
     batch = _Batch([_ACCEPTED] * len(rows))
-    _read(ctx, batch, rows)
-    _resolve(ctx, batch)
-    _claim(ctx, batch)
+    if len(rows) < _LARGE:
+        _read(ctx, batch, rows)
+        _resolve(ctx, batch)
+        new = _claimed(ctx, batch.event_ids())
+    else:
+        new = _read_claiming(ctx, batch, rows)
+    _leave_out_known(batch, new)
     for number, event in batch.events.items():
         if judged:
             event.values.update(judged[number]._asdict())
     if batch.events:
         written = [event.values for event in batch.events.values()]
-        id_ = write_engagements(ctx, written)
-        record_bulk(ctx, "engagements.recorded", "engagement", "batch", len(written), _manifest(batch.events.values()))
+        id_ = write_engagements(ctx, written, also=partial(_record, ctx, written))
         if len(rows) == 1:
             batch.answers[0] = {"status": "accepted", "id": str(id_)}
     return batch.answers
 
 
-def write_engagements(ctx: Context, rows: list[dict[str, Any]], *, recipients: int = 0) -> int | None:
+def write_engagements(
+    ctx: Context, rows: list[dict[str, Any]], *, recipients: int = 0, also: Callable[[], None] | None = None
+) -> int | None:
     """Write engagements with their counters and tell what they touch; answers the id of a single one.
 
     Args:
         rows: values by column; ``tracked_at`` is canonical text.
         recipients: how many recipients of messages each row is the first of its type of.
+        also: writes something else together with them, and wants no answer to it.
     """
     if not rows:
         return None
-    id_ = None
-    if len(rows) == 1:
-        id_ = insert_engagement(ctx.session, rows[0])
-    else:
-        insert_engagements(ctx.session, rows)
+    id_ = insert_engagement(ctx.session, rows[0]) if len(rows) == 1 else None
+    with sent_ahead(ctx.session):
+        if len(rows) > 1:
+            insert_engagements(ctx.session, rows)
+        append_deltas(ctx.session, _counted(rows, recipients))
+        touched = touched_by(rows)
+        mark_leads(ctx, sorted(touched.lead_ids), [f"event:{name}" for name in touched.names])
+        if also is not None:
+            also()
+    mark_engaged(ctx, rows)
+    ctx.emit(EngagementsTracked(ctx.tenant_id, ctx.now, touched.lead_ids, touched.names))
+    return id_
+
+
+def _counted(rows: Iterable[dict[str, Any]], recipients: int) -> list[dict[str, Any]]:
+    """What the rows change of counters."""
     counted = Counter(
         (row.get("campaign_id") or 0, row["tracked_at"][:10], row["type"], row["verdict"]) for row in rows
     )
-    append_deltas(
-        ctx.session,
-        [
-            {
-                "campaign_id": campaign,
-                "day": day,
-                "type": type_,
-                "verdict": verdict,
-                "hits": hits,
-                "recipients": hits * recipients,
-            }
-            for (campaign, day, type_, verdict), hits in sorted(counted.items())
-        ],
-    )
-    mark_engaged(ctx, rows)
-    touched = touched_by(rows)
-    mark_leads(ctx, sorted(touched.lead_ids), [f"event:{name}" for name in touched.names])
-    ctx.emit(EngagementsTracked(ctx.tenant_id, ctx.now, touched.lead_ids, touched.names))
-    return id_
+    return [
+        {
+            "campaign_id": campaign,
+            "day": day,
+            "type": type_,
+            "verdict": verdict,
+            "hits": hits,
+            "recipients": hits * recipients,
+        }
+        for (campaign, day, type_, verdict), hits in sorted(counted.items())
+    ]
 
 
 def forget_event_ids(runtime: Runtime) -> None:
@@ -183,20 +201,41 @@ def _resolve(ctx: Context, batch: _Batch) -> None:
         batch.reject(number, problems)
 
 
-def _claim(ctx: Context, batch: _Batch) -> None:
+def _read_claiming(ctx: Context, batch: _Batch, rows: Sequence[Any]) -> set[str]:
+    """The same of many rows, which are read while the database claims their event ids; answers those that are new.
+
+    Ids of rows that turn out to be rejected are given back.
+    """
+    days = receipt_days(ctx.now)
+    given = {event_id_of(row) for row in rows} - {None}
+    with claiming_event_ids(ctx.session, given, days) as new:
+        _read(ctx, batch, rows)
+    _resolve(ctx, batch)
+    found = new()
+    release_event_ids(ctx.session, found.difference(batch.event_ids()), days)
+    return found
+
+
+def _claimed(ctx: Context, event_ids: Collection[str]) -> set[str]:
+    with claiming_event_ids(ctx.session, event_ids, receipt_days(ctx.now)) as new:
+        pass
+    return new()
+
+
+def _leave_out_known(batch: _Batch, new: set[str]) -> None:
     """Leave out what was taken in before, by an earlier batch or by an earlier row of this one."""
-    first: dict[str, int] = {}
-    for number, event in batch.events.items():
-        if event.event_id is not None:
-            first.setdefault(event.event_id, number)
-    new = claim_event_ids(ctx.session, first, receipt_days(ctx.now))
     for number, event in list(batch.events.items()):
         id_ = event.event_id
-        if id_ is not None and (id_ not in new or first[id_] != number):
-            del batch.events[number]
-            batch.answers[number] = {"status": "duplicate", "event_id": id_}
+        if id_ is None:
+            continue
+        if id_ in new:
+            new.discard(id_)
+            continue
+        del batch.events[number]
+        batch.answers[number] = {"status": "duplicate", "event_id": id_}
 
 
-def _manifest(events: Iterable[ReportedEvent]) -> bytes:
-    lines = [(event.values["type"], event.values["lead_id"], event.values["tracked_at"]) for event in events]
-    return sha256(orjson.dumps(lines)).digest()
+def _record(ctx: Context, rows: Sequence[dict[str, Any]]) -> None:
+    lines = [(row["type"], row["lead_id"], row["tracked_at"]) for row in rows]
+    manifest = sha256(orjson.dumps(lines)).digest()
+    record_bulk(ctx, "engagements.recorded", "engagement", "batch", len(rows), manifest)

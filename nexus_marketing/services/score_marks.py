@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from nexus_marketing.core.scoring import DEFAULT_SCORE
 from nexus_marketing.db.models import Score
-from nexus_marketing.db.queries.scoring import append_marks, move_contributions, move_given_points
+from nexus_marketing.db.queries.scoring import append_marks, asked_by_rules, move_contributions, move_given_points
 from nexus_marketing.runtime import Context
 
 _ASKED: Final = "nexus_scores_asked"
@@ -90,9 +90,7 @@ def _append(ctx: Context, rows: list[dict[str, Any]]) -> None:
 def _asked(ctx: Context) -> _Asked:
     known: _Asked | None = ctx.session.info.get(_ASKED)
     if known is None:
-        rows = ctx.session.execute(
-            select(Score.events, Score.reads).where(Score.published.is_not(None), Score.removed_at.is_(None))
-        ).all()
+        rows = asked_by_rules(ctx.session)
         events = frozenset(str(name) for row in rows for name in row.events)
         known = _Asked(events, frozenset(str(name) for row in rows for name in row.reads))
         ctx.session.info[_ASKED] = known  # for this unit of work

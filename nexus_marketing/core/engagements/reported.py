@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from nexus_marketing.core.engagements.agents import machine_hint
@@ -24,8 +25,10 @@ _NAME = re.compile(r"[a-z][a-z0-9_.]{0,63}")
 #: One event's properties: a row of a table of millions.
 _LIMITS = Limits(depth=6, items=256, text_characters=8_192, total_characters=16_384)
 _MAX_NOTES = 10_000
-#: Canonical text but for its fraction, which may be left out or have milliseconds.
-_SHAPE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{3}|\.[0-9]{6})?Z")
+#: Canonical text but for its fraction, which may be left out or have milliseconds; its day may be none.
+_SHAPE = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{3}|\.[0-9]{6})?Z"
+)
 _SECONDS, _CANONICAL = 20, 27
 
 EVENT_SCHEMA: Schema = {
@@ -46,6 +49,7 @@ EVENT_SCHEMA: Schema = {
 SERVER_FIELDS = frozenset({"id", "tenant_id", "verdict", "machine_hint", "send_id", "seq", "link", "words"})
 _FORM = Form(EVENT_SCHEMA)
 _TYPES = frozenset(EngagementType)
+_CUSTOM = str(EngagementType.CUSTOM)
 _LENGTHS = {"external_id": (1, 255), "event_id": (1, 128), "channel": (0, 64), "tracked_at": (0, 40)}
 _IDS = frozenset({"lead_id", "campaign_id"})
 _LEADS = ("lead_id", "external_id", "email")
@@ -115,6 +119,17 @@ def read_event(row: Any, now: datetime) -> ReportedEvent:
     )
 
 
+def event_id_of(row: Any) -> str | None:
+    """The event id of a row as :func:`read_event` reads it; nothing where it has none or is refused for it."""
+    given = row.get("event_id") if type(row) is dict else None
+    if type(given) is not str or not 1 <= len(given) <= _LENGTHS["event_id"][1]:
+        return None
+    try:
+        return canonical_text(given)
+    except ValidationError:
+        return None
+
+
 def receipt_days(now: datetime) -> list[date]:
     """Under which days an event id is taken: around midnight the coming one too.
 
@@ -153,7 +168,7 @@ def _is_plain(row: Any) -> bool:
 
 
 def _name(type_: str, name: str | None) -> str | None:
-    if type_ != EngagementType.CUSTOM:
+    if type_ != _CUSTOM:
         if name is not None:
             raise ValidationError.at("name", "not_allowed", f'Only type "custom" has a name: {type_} is one itself.')
         return None
@@ -165,7 +180,7 @@ def _name(type_: str, name: str | None) -> str | None:
 
 
 def _attributes(row: Mapping[str, Any], type_: str) -> dict[str, Any]:
-    field, other = ("properties", "metadata") if type_ == EngagementType.CUSTOM else ("metadata", "properties")
+    field, other = ("properties", "metadata") if type_ == _CUSTOM else ("metadata", "properties")
     if row.get(other) is not None:
         raise ValidationError.at(other, "not_allowed", f"{type_} events have {field}: rename the field.")
     attributes: dict[str, Any] = row.get(field) or {}
@@ -192,6 +207,8 @@ def _is_canonical(attributes: Mapping[str, Any]) -> bool:
 
 
 def _lead(row: Mapping[str, Any]) -> tuple[str, str | int]:
+    if "external_id" not in row and "email" not in row and row.get("lead_id") is not None:  # by far the most
+        return "lead_id", int(row["lead_id"])
     given = [field for field in _LEADS if row.get(field) is not None]
     if len(given) != 1:
         fault = "required" if not given else "not_allowed"
@@ -205,26 +222,35 @@ def _lead(row: Mapping[str, Any]) -> tuple[str, str | int]:
 
 def _moment(text: str | None, now: datetime) -> str:
     """Canonical text of a moment within the bounds."""
-    is_canonical = False
-    if text is None:
-        moment = now.astimezone(UTC)
-    elif _SHAPE.fullmatch(text):
-        moment, is_canonical = _fast_moment(text), True
+    if text is not None and _SHAPE.fullmatch(text) and _is_day(text[:10]):
+        length = len(text)
+        canonical = text if length == _CANONICAL else f"{text[:-1]}{'.000000Z' if length == _SECONDS else '000Z'}"
     else:
-        moment = parse_datetime(text, "tracked_at")
-    if not now - OLDEST <= moment <= now + _FUTURE:
+        canonical = _written(now if text is None else parse_datetime(text, "tracked_at"))
+    earliest, latest = _bounds(now)
+    if not earliest <= canonical <= latest:
         raise ValidationError.at(
             "tracked_at",
             "out_of_bounds",
             f"{text} must lie within the last {OLDEST.days} days: repeats of what is older cannot be told apart.",
         )
-    if text is not None and is_canonical:
-        return text if len(text) == _CANONICAL else f"{text[:-1]}{'.000000Z' if len(text) == _SECONDS else '000Z'}"
-    return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+    return canonical
 
 
-def _fast_moment(text: str) -> datetime:
+@lru_cache(maxsize=16)
+def _bounds(now: datetime) -> tuple[str, str]:
+    """Of what is canonical text the order is that of the moments."""
+    return _written(now - OLDEST), _written(now + _FUTURE)
+
+
+@lru_cache(maxsize=1000)
+def _is_day(text: str) -> bool:
     try:
-        return datetime.fromisoformat(text)
+        date.fromisoformat(text)
     except ValueError:
-        return parse_datetime(text, "tracked_at")  # says what is wrong with it
+        return False
+    return True
+
+
+def _written(moment: datetime) -> str:
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"

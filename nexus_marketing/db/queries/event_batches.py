@@ -1,13 +1,17 @@
 """SQL of reported events: a batch is checked, claimed and written by one statement each."""
 # ruff: noqa: S608 - the pieces put together here are our own column names, never input
 
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import date
 from typing import Any
 
+import orjson
 from sqlalchemy.orm import Session
 
-from nexus_marketing.db.queries.rowsets import Values, as_rows, is_postgresql, rowset
+from nexus_marketing.db.ahead import under_way
+from nexus_marketing.db.queries.rowsets import Values, as_ids, as_rows, ids_of, is_postgresql, rowset
 from nexus_marketing.db.tenancy import run, run_for_all
 
 _ENGAGEMENT = {
@@ -41,12 +45,12 @@ def known_campaigns(session: Session, ids: Collection[int]) -> set[int]:
     """Which of these ids are of campaigns that the tenant has."""
     if not ids:
         return set()
+    # Only what is not as one expects comes back, here and below: mostly nothing.
     statement = (
-        f"SELECT k.id FROM {rowset(session, {'id': 'bigint'})} CROSS JOIN marketing_campaigns k"
-        " WHERE k.tenant_id = :tenant_id AND k.id = s.id"
+        f"SELECT s.id FROM ({ids_of(session)}) s"
+        " LEFT JOIN marketing_campaigns k ON k.tenant_id = :tenant_id AND k.id = s.id WHERE k.id IS NULL"
     )
-    found = run(session, statement, {"rows": as_rows([{"id": each} for each in ids])}, writes=False)
-    return set(found.scalars())
+    return set(ids).difference(run(session, statement, {"ids": as_ids(ids)}, writes=False).scalars())
 
 
 def living_leads(session: Session, ids: Collection[int]) -> dict[int, int]:
@@ -54,12 +58,17 @@ def living_leads(session: Session, ids: Collection[int]) -> dict[int, int]:
     if not ids:
         return {}
     statement = (
-        f"SELECT k.id, coalesce(k.merged_into, k.id) AS now FROM {rowset(session, {'id': 'bigint'})}"
-        " CROSS JOIN marketing_leads k WHERE k.tenant_id = :tenant_id AND k.id = s.id"
-        " AND (k.gone_at IS NULL OR k.merged_into IS NOT NULL)"
+        f"SELECT s.id, k.merged_into AS now FROM ({ids_of(session)}) s"
+        " LEFT JOIN marketing_leads k ON k.tenant_id = :tenant_id AND k.id = s.id"
+        " WHERE k.id IS NULL OR k.gone_at IS NOT NULL OR k.merged_into IS NOT NULL"
     )
-    found = run(session, statement, {"rows": as_rows([{"id": each} for each in ids])}, writes=False)
-    return {row.id: row.now for row in found}
+    found = {id_: id_ for id_ in ids}
+    for row in run(session, statement, {"ids": as_ids(ids)}, writes=False):
+        if row.now is None:
+            del found[row.id]
+        else:
+            found[row.id] = row.now
+    return found
 
 
 def leads_by(session: Session, column: str, values: Collection[str]) -> dict[str, int]:
@@ -74,37 +83,74 @@ def leads_by(session: Session, column: str, values: Collection[str]) -> dict[str
     return {row.known: row.id for row in found}
 
 
-def claim_event_ids(session: Session, event_ids: Collection[str], days: Sequence[date]) -> set[str]:
-    """Take event ids for these days of receipt; answers those that nobody had taken.
+@contextmanager
+def claiming_event_ids(
+    session: Session, event_ids: Collection[str], days: Sequence[date]
+) -> Iterator[Callable[[], set[str]]]:
+    """Take event ids for these days of receipt; what is yielded answers, after the block, those nobody had taken.
 
     All days that are kept are asked. A copy that arrives at the same moment waits for this transaction
     at the key of its day; ``days`` are two around midnight, so that there it does so too.
     """
     if not event_ids:
-        return set()
+        yield set
+        return
+    statement = _CLAIM.format(source=_source_of_ids(session))
     # In key order: two batches that share ids wait for each other and do not deadlock.
-    rows = [{"event_id": each, "day": day.isoformat()} for each in sorted(event_ids) for day in days]
-    source = rowset(session, {"event_id": "text", "day": "date"})
-    # The key of the table answers for the days that are claimed, so that only those before are asked.
-    claim = (
-        "INSERT INTO marketing_event_seen (tenant_id, event_id, received_on)"
-        f" SELECT :tenant_id, s.event_id, s.day FROM {source}"
-        " WHERE NOT EXISTS (SELECT 1 FROM marketing_event_seen k"
-        " WHERE k.tenant_id = :tenant_id AND k.event_id = s.event_id AND k.received_on < :first)"
-        " ON CONFLICT DO NOTHING RETURNING event_id, received_on"
-    )
-    bound: dict[str, Any] = {"rows": as_rows(rows), "first": days[0] if is_postgresql(session) else days[0].isoformat()}
+    bound: dict[str, Any] = {**_ids_on(sorted(event_ids), days), "first": days[0].isoformat()}
     if is_postgresql(session):
-        # Only what somebody had taken comes back: mostly nothing.
-        missed = (
-            f"WITH claimed AS ({claim}) SELECT s.event_id FROM {source}"
-            " LEFT JOIN claimed c ON c.event_id = s.event_id AND c.received_on = s.day WHERE c.event_id IS NULL"
+        statement = _TAKEN.format(claim=statement)
+        bound.update(first=days[0], all=len(event_ids) * len(days))
+    with under_way(session, statement, bound) as answer:
+        yield lambda: _taken_for_all(event_ids, len(days), answer())
+
+
+def _taken_for_all(event_ids: Collection[str], days: int, answer: Sequence[Sequence[Any]]) -> set[str]:
+    """PostgreSQL answers how many rows are new, and which only where not all are; SQLite answers which."""
+    found = [row[-1] for row in answer]
+    if answer and len(answer[0]) > 1:
+        if answer[0][0] == len(event_ids) * days:
+            return set(event_ids)
+        found = answer[0][1]
+    return {event_id for event_id, count in Counter(found).items() if count == days}
+
+
+def _ids_on(event_ids: Sequence[str], days: Sequence[date]) -> dict[str, str]:
+    return {"ids": orjson.dumps(event_ids).decode(), "days": orjson.dumps(days).decode()}
+
+
+def release_event_ids(session: Session, event_ids: Collection[str], days: Sequence[date]) -> None:
+    """Give back ids that this transaction has taken for what it does not write after all."""
+    if not event_ids:
+        return
+    statement = (
+        "DELETE FROM marketing_event_seen WHERE tenant_id = :tenant_id AND (event_id, received_on) IN"
+        f" (SELECT s.event_id, s.day FROM {_source_of_ids(session)})"
+    )
+    run(session, statement, _ids_on(sorted(event_ids), days), writes=True)
+
+
+# The key of the table answers for the days that are claimed, so that only those before are asked.
+_CLAIM = """
+INSERT INTO marketing_event_seen (tenant_id, event_id, received_on) SELECT :tenant_id, s.event_id, s.day FROM {source}
+WHERE NOT EXISTS (SELECT 1 FROM marketing_event_seen k
+    WHERE k.tenant_id = :tenant_id AND k.event_id = s.event_id AND k.received_on < :first)
+ON CONFLICT DO NOTHING RETURNING event_id
+"""
+_TAKEN = """
+WITH claimed AS ({claim}) SELECT count(*), CASE WHEN count(*) < :all THEN array_agg(event_id) END FROM claimed
+"""
+
+
+def _source_of_ids(session: Session) -> str:
+    """Each of ``:ids`` with each of ``:days``, in their order."""
+    if is_postgresql(session):
+        return (
+            "(SELECT i.value AS event_id, CAST(d.value AS date) AS day"
+            " FROM json_array_elements_text(CAST(:ids AS json)) i"
+            " CROSS JOIN json_array_elements_text(CAST(:days AS json)) d) s"
         )
-        return set(event_ids) - set(run(session, missed, bound, writes=True).scalars())
-    taken: dict[str, int] = {}
-    for event_id in run(session, claim, bound, writes=True).scalars():
-        taken[event_id] = taken.get(event_id, 0) + 1
-    return {event_id for event_id, count in taken.items() if count == len(days)}
+    return "(SELECT i.value AS event_id, d.value AS day FROM json_each(:ids) i CROSS JOIN json_each(:days) d) s"
 
 
 def insert_engagements(session: Session, rows: Sequence[Values]) -> None:

@@ -86,6 +86,8 @@ _COLUMNS: Mapping[str, TypeEngine[Any]] = {
     "metadata": Json,
     "marks": Json,
     "rules": Json,
+    "events": Json,
+    "reads": Json,
 }
 
 
@@ -179,6 +181,17 @@ WHERE s.tenant_id = :tenant_id AND s.removed_at IS NULL ORDER BY s.id
 def rules_in_force(session: Session) -> list[Row[Any]]:
     """(id, name, number, rules, published_at, fire_on_recompute) of every score whose rules are published."""
     return list(run(session, _typed(_IN_FORCE), writes=False))
+
+
+_ASKED = """
+SELECT events, reads FROM marketing_scores
+WHERE tenant_id = :tenant_id AND published IS NOT NULL AND removed_at IS NULL
+"""
+
+
+def asked_by_rules(session: Session) -> list[Row[Any]]:
+    """(events, reads) of every score whose rules are published: what they ask about."""
+    return list(run(session, _typed(_ASKED), writes=False))
 
 
 _CONTRIBUTION = {
