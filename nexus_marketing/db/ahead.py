@@ -6,12 +6,15 @@ one by one as ever. A transaction of its own that is under way is ``db.underway`
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from datetime import UTC
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 import zope.sqlalchemy
+from psycopg.rows import namedtuple_row
+from sqlalchemy import Executable
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
@@ -19,6 +22,7 @@ from sqlalchemy.orm import Session
 from nexus_marketing.db.tenancy import run, tenant_clause, tenant_of
 
 _DIALECT = PGDialect_psycopg()
+_TIMESTAMPTZ = psycopg.postgres.types["timestamptz"].oid
 
 
 @contextmanager
@@ -59,11 +63,71 @@ def under_way(
         return
     if session.info["managed"]:
         zope.sqlalchemy.mark_changed(session)
+    cursor, sql, values = _made_ready(session, connection, statement, parameters)
     try:
         with connection.pipeline():
-            yield connection.execute(_spelled(statement), {**parameters, "tenant_id": tenant_of(session)}).fetchall
+            yield cursor.execute(sql.encode(), values).fetchall
     except psycopg.Error as error:
         raise _told(error, statement) from error
+
+
+class Question(NamedTuple):
+    """A hand-written statement with its parameters; one that writes says so."""
+
+    statement: str | Executable
+    parameters: Mapping[str, Any]
+    writes: bool = False
+
+
+def answers(session: Session, *questions: Question) -> list[list[Any]]:
+    """The rows of several statements, which are executed one behind the other, with one wait for all of them.
+
+    The rules are those of :func:`nexus_marketing.db.tenancy.run`. On PostgreSQL the driver answers itself, which costs
+    a third; ``columns`` of a statement hold for SQLite, and moments are UTC on both.
+
+    Raises:
+        DBAPIError: one of them failed.
+    """
+    connection = _driver_of(session)
+    if connection is None:
+        return [list(run(session, each.statement, each.parameters, writes=each.writes)) for each in questions]
+    if session.info["managed"] and any(each.writes for each in questions):
+        zope.sqlalchemy.mark_changed(session)
+    asked = [_made_ready(session, connection, each.statement, each.parameters) for each in questions]
+    try:
+        with connection.pipeline() if len(questions) > 1 else nullcontext():
+            cursors = [cursor.execute(sql.encode(), values) for cursor, sql, values in asked]
+        return [cursor.fetchall() for cursor in cursors]
+    except psycopg.Error as error:
+        raise _told(error, "; ".join(sql for _, sql, _ in asked)) from error
+
+
+def _made_ready(
+    session: Session, connection: psycopg.Connection[Any], statement: str | Executable, parameters: Mapping[str, Any]
+) -> tuple[psycopg.Cursor[Any], str, dict[str, Any]]:
+    """What the driver is to execute; whoever listens to the engine's statements hears of it, as of any other."""
+    cursor, sql = connection.cursor(row_factory=_row_of), _spelled(statement)
+    values = {**parameters, "tenant_id": tenant_of(session)}
+    lent = session.connection()
+    for heard in lent.dispatch.before_cursor_execute:
+        heard(lent, cursor, sql, values, None, False)
+    return cursor, sql, values
+
+
+def _row_of(cursor: Any) -> Callable[[Sequence[Any]], Any]:
+    make, result = namedtuple_row(cursor), cursor.pgresult
+    moments = [] if result is None else [n for n in range(result.nfields) if result.ftype(n) == _TIMESTAMPTZ]
+    if not moments:
+        return make
+
+    def of(values: Sequence[Any]) -> Any:
+        fields = list(values)
+        for n in moments:
+            if fields[n] is not None:
+                fields[n] = fields[n].astimezone(UTC)
+        return make(fields)
+
+    return of
 
 
 def _driver_of(session: Session) -> psycopg.Connection[Any] | None:
@@ -72,10 +136,13 @@ def _driver_of(session: Session) -> psycopg.Connection[Any] | None:
 
 
 def _told(error: psycopg.Error, statement: str) -> BaseException:
-    """The error as SQLAlchemy tells it, so that ``db.retry`` knows it."""
+    """The error as SQLAlchemy tells it, so that ``db.retry`` knows it: that of the statement which failed first."""
+    while isinstance(error, psycopg.errors.PipelineAborted) and isinstance(error.__context__, psycopg.Error):
+        error = error.__context__
     return DBAPIError.instance(statement, None, error, psycopg.Error, dialect=_DIALECT)
 
 
-@lru_cache(maxsize=100)
-def _spelled(statement: str) -> bytes:
-    return str(tenant_clause(statement).compile(dialect=_DIALECT)).encode()
+@lru_cache(maxsize=1000)
+def _spelled(statement: str | Executable) -> str:
+    clause: Any = tenant_clause(statement)
+    return str(clause.compile(dialect=_DIALECT))

@@ -213,13 +213,13 @@ def append(session: Session, model: type[TenantScoped], **values: Any) -> int:
     For rows that are written once and not looked at again in their transaction: a third of what the unit of
     work costs. The row is there at once; what is pending in the session is not flushed first.
     """
-    row_id: int = _append(session, _insert_of(model, is_told=True), values).scalar_one()
+    row_id: int = _append(session, _insert_of(model, is_told=True), values).scalar_one()  # type: ignore[arg-type]
     return row_id
 
 
 def append_unseen(session: Session, model: type[TenantScoped], **values: Any) -> None:
     """The same where nobody asks for the id: nothing comes back, so that it may be sent ahead (``db.ahead``)."""
-    _append(session, _insert_of(model), values)
+    _append(session, _insert_of(model), values)  # type: ignore[arg-type]  # classes are hashable
 
 
 def _append(session: Session, statement: Executable, values: Mapping[str, Any]) -> Result[Any]:

@@ -207,7 +207,7 @@ def _read_claiming(ctx: Context, batch: _Batch, rows: Sequence[Any]) -> set[str]
     Ids of rows that turn out to be rejected are given back.
     """
     days = receipt_days(ctx.now)
-    given = {event_id_of(row) for row in rows} - {None}
+    given = {id_ for id_ in map(event_id_of, rows) if id_ is not None}
     with claiming_event_ids(ctx.session, given, days) as new:
         _read(ctx, batch, rows)
     _resolve(ctx, batch)

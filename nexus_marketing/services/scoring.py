@@ -6,10 +6,10 @@ nothing half done, and the mark that called it stays for the next.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import sha256
 from typing import Any, Final
 
@@ -32,9 +32,11 @@ from nexus_marketing.core.scoring import (
     update,
 )
 from nexus_marketing.core.scoring.folding import MAX_CONTRIBUTIONS
+from nexus_marketing.core.scoring.thresholds import Crossing
 from nexus_marketing.core.segments import names_changed, score_name
 from nexus_marketing.core.timers import TimerFact
 from nexus_marketing.core.values import canonical_datetime
+from nexus_marketing.db.ahead import answers, sent_ahead
 from nexus_marketing.db.queries import scoring as queries
 from nexus_marketing.db.queries.locks import try_alone
 from nexus_marketing.db.types import to_text
@@ -123,10 +125,14 @@ class Batch:
 
 def published_sheets(ctx: Context, score_id: int | None = None) -> list[Sheet]:
     """The scores with rules in force, in the order of their ids."""
+    found = _sheets(answers(ctx.session, queries.rules_in_force())[0])
+    return [sheet for sheet in found if score_id in (None, sheet.score_id)]
+
+
+def _sheets(rows: Iterable[Any]) -> list[Sheet]:
     return [
         Sheet(row.id, row.name, row.number, scorer_of(row.rules), row.published_at, bool(row.fire_on_recompute))
-        for row in queries.rules_in_force(ctx.session)
-        if score_id in (None, row.id)
+        for row in rows
     ]
 
 
@@ -143,9 +149,9 @@ def _understood(rules: bytes) -> Scorer:
 def score_marked(runtime: Runtime, tenant_id: int, most: int = BATCH) -> int:
     """Look at leads that were touched, by at most so many marks in one transaction; answers how many were taken."""
     with runtime.work(tenant_id, SYSTEM) as ctx:
-        marks = queries.take_marks(ctx.session, most)
+        marks, rules = answers(ctx.session, queries.marks_to_take(ctx.session, most), queries.rules_in_force())
         if marks:
-            score_leads(ctx, published_sheets(ctx), _batch_of(marks))
+            score_leads(ctx, _sheets(rules), _batch_of(marks))
         return len(marks)
 
 
@@ -179,21 +185,22 @@ def score_leads(ctx: Context, sheets: Sequence[Sheet], batch: Batch) -> list[Cha
     if not records:
         return []
     changes = look_at(ctx, sheets, records, batch)
-    store_changes(ctx, changes)
     others = [change for change in changes if change.is_other]
-    if others:
-        lines = [f"{each.lead_id}:{each.sheet.name}:{each.update.value!r}" for each in others]
-        digest = sha256("\n".join(sorted(lines)).encode()).digest()
-        record_bulk(ctx, "scores.updated", "lead", "batch", len(others), digest)
+    store_changes(ctx, changes, also=partial(_record, ctx, others) if others else None)
     return others
+
+
+def _record(ctx: Context, changes: Sequence[Change]) -> None:
+    lines = [f"{each.lead_id}:{each.sheet.name}:{each.update.value!r}" for each in changes]
+    digest = sha256("\n".join(sorted(lines)).encode()).digest()
+    record_bulk(ctx, "scores.updated", "lead", "batch", len(changes), digest)
 
 
 def look_at(ctx: Context, sheets: Sequence[Sheet], records: Sequence[RowMapping], batch: Batch) -> list[Change]:
     """What the scores of these leads come to, without storing it."""
     ids = [record["id"] for record in records]
-    known = _Stored.read(ctx, sheets, ids)
-    events = frozenset(event for sheet in sheets for event in sheet.scorer.rules.events)
-    done = _events(ctx, batch.spans, events, ids)
+    known, engagements = _Stored.read(ctx, sheets, ids, _spans_of(batch))
+    done = _events(ctx, engagements, batch, ids)
     history = _history(ctx, sheets, records, known, batch)
     found = []
     for record in records:
@@ -217,15 +224,30 @@ def look_at(ctx: Context, sheets: Sequence[Sheet], records: Sequence[RowMapping]
 
 def known_of(ctx: Context, sheet: Sheet, lead_id: int) -> tuple[Known, bool]:
     """What is stored of a lead's score, and whether there is a row of it."""
-    stored = _Stored.read(ctx, [sheet], [lead_id])
+    stored, _ = _Stored.read(ctx, [sheet], [lead_id])
     return stored.of(sheet, lead_id), stored.has(sheet, lead_id)
 
 
-def store_changes(ctx: Context, changes: Iterable[Change]) -> None:
-    """Write what has changed, and tell of it."""
+def store_changes(ctx: Context, changes: Iterable[Change], *, also: Callable[[], None] | None = None) -> None:
+    """Write what has changed, and tell of it.
+
+    Args:
+        ctx: the unit of work that has the leads locked.
+        changes: what it came to; those that need no writing are left out.
+        also: writes something else together with them, and wants no answer to it.
+    """
     written = [change for change in changes if change.needs_writing]
     if not written:
         return
+    with sent_ahead(ctx.session):
+        _write(ctx, written)
+        _mark(ctx, written)
+        if also is not None:
+            also()
+    _tell(ctx, written)
+
+
+def _write(ctx: Context, written: Sequence[Change]) -> None:
     session, now = ctx.session, to_text(ctx.now)
     contributions = [_contribution_row(change, each) for change in written for each in change.update.appended]
     contributions.sort(key=lambda row: (row["score_id"], row["rule"], row["version"], row["cause"], row["turn"]))
@@ -233,30 +255,15 @@ def store_changes(ctx: Context, changes: Iterable[Change]) -> None:
     queries.write_values(session, [_value_row(change, now) for change in written])
     own = [change for change in written if change.sheet.is_own and change.is_other]
     queries.write_own_scores(session, [{"lead_id": each.lead_id, "value": each.update.value} for each in own])
-    crossings = [(change, each) for change in written for each in change.update.crossings]
-    queries.append_crossings(
-        session,
-        [
-            {
-                "score_id": change.sheet.score_id,
-                "lead_id": change.lead_id,
-                "threshold": each.threshold,
-                "direction": each.direction,
-                "before": each.before,
-                "after": each.after,
-                "at": now,
-            }
-            for change, each in crossings
-        ],
-    )
+    crossings = [_crossing_row(change, each, now) for change in written for each in change.update.crossings]
+    queries.append_crossings(session, crossings)
     due = min((each.sooner for each in written if each.sooner is not None), default=None)
     if due is not None:
         set_timer(ctx, TIMER, "", due, earliest=True)
-    _tell(ctx, written)
 
 
-def _tell(ctx: Context, changes: Sequence[Change]) -> None:
-    """The one place from which a changed score goes on (BR-013): segments hear of it here, then subscribers."""
+def _mark(ctx: Context, changes: Sequence[Change]) -> None:
+    """Have segments hear of changed scores (BR-013)."""
     own = [change.lead_id for change in changes if change.sheet.is_own and change.is_other]
     mark_leads(ctx, own, names_changed(["score"]))
     named: dict[str, list[int]] = {}
@@ -265,6 +272,10 @@ def _tell(ctx: Context, changes: Sequence[Change]) -> None:
             named.setdefault(change.sheet.name, []).append(change.lead_id)
     for score, lead_ids in sorted(named.items()):
         mark_leads(ctx, lead_ids, [score_name(score)])
+
+
+def _tell(ctx: Context, changes: Sequence[Change]) -> None:
+    """The one place from which a changed score goes on to subscribers; segments have their marks already."""
     for change in changes:
         name, new = change.sheet.name, change.update
         if change.is_other:
@@ -282,14 +293,25 @@ class _Stored:
     contributions: dict[tuple[int, int], list[Contribution]]
 
     @classmethod
-    def read(cls, ctx: Context, sheets: Sequence[Sheet], lead_ids: Collection[int]) -> "_Stored":
-        """Of these scores and leads: two statements."""
+    def read(
+        cls, ctx: Context, sheets: Sequence[Sheet], lead_ids: Collection[int], spans: Sequence[Mapping[str, Any]] = ()
+    ) -> tuple["_Stored", list[Any]]:
+        """Of these scores and leads, and the engagements in spans of time that their rules ask about: one wait."""
+        session = ctx.session
         keys = [key for sheet in sheets for key in sheet.rule_keys()]
+        events = {event for sheet in sheets for event in sheet.scorer.rules.events}
+        asked = [
+            queries.values_of(session, lead_ids, [sheet.score_id for sheet in sheets]),
+            queries.contributions_of(session, lead_ids, keys, MAX_CONTRIBUTIONS),
+        ]
+        if spans and events:
+            asked.append(queries.engagements_of(session, spans, events, MAX_CONTRIBUTIONS))
+        values, points, *engagements = answers(session, *asked)
         contributions: dict[tuple[int, int], list[Contribution]] = defaultdict(list)
-        for row in queries.contributions_of(ctx.session, lead_ids, keys, MAX_CONTRIBUTIONS):
+        for row in points:
             contributions[(row.score_id, row.lead_id)].append(_contribution(row))
-        values = {(row.score_id, row.lead_id): row for row in queries.values_of(ctx.session, lead_ids)}
-        return cls(values, contributions)
+        found = cls({(row.score_id, row.lead_id): row for row in values}, contributions)
+        return found, engagements[0] if engagements else []
 
     def has(self, sheet: Sheet, lead_id: int) -> bool:
         return (sheet.score_id, lead_id) in self.values
@@ -323,18 +345,18 @@ def _batch_of(marks: Sequence[Row[Any]]) -> Batch:
     return batch
 
 
+def _spans_of(batch: Batch) -> list[dict[str, Any]]:
+    return [queries.span(lead_id, *each) for lead_id, given in batch.spans.items() for each in sorted(set(given))]
+
+
 def _events(
-    ctx: Context,
-    spans: Mapping[int, Sequence[tuple[datetime, datetime]]],
-    events: Collection[str],
-    lead_ids: Collection[int],
+    ctx: Context, rows: Iterable[Row[Any]], batch: Batch, lead_ids: Collection[int]
 ) -> dict[int, list[EventFact]]:
     """What leads did in spans of time, in order; of leads that were merged under the one they are now."""
-    rows = [queries.span(lead_id, *each) for lead_id, given in spans.items() for each in sorted(set(given))]
     found: dict[int, dict[int, EventFact]] = defaultdict(dict)
-    strangers = {row["lead_id"] for row in rows} - set(lead_ids)
+    strangers = {lead_id for lead_id, given in batch.spans.items() if given}.difference(lead_ids)
     merged = current_ids(ctx, strangers) if strangers else {}
-    for row in queries.engagements_of(ctx.session, rows, events, MAX_CONTRIBUTIONS):
+    for row in rows:
         found[merged.get(row.lead_id, row.lead_id)][row.id] = _fact(row)
     return defaultdict(list, {lead_id: _in_order(facts.values()) for lead_id, facts in found.items()})
 
@@ -355,7 +377,8 @@ def _history(
     if not events:
         return found
     spans = [queries.span(lead_id, *EVER) for lead_id in sorted(behind)]
-    rows = queries.engagements_of(ctx.session, spans, events, MAX_CONTRIBUTIONS, only_human=True)
+    asked = queries.engagements_of(ctx.session, spans, events, MAX_CONTRIBUTIONS, only_human=True)
+    rows = answers(ctx.session, asked)[0]
     if not rows:
         return found
     # Asked after the engagements: what they show of a transaction, the marks show too.
@@ -414,6 +437,18 @@ def _contribution_row(change: Change, each: Contribution) -> dict[str, Any]:
         "at": to_text(each.at),
         "actor": each.actor,
         "reason": each.reason,
+    }
+
+
+def _crossing_row(change: Change, each: Crossing, now: str) -> dict[str, Any]:
+    return {
+        "score_id": change.sheet.score_id,
+        "lead_id": change.lead_id,
+        "threshold": each.threshold,
+        "direction": each.direction,
+        "before": each.before,
+        "after": each.after,
+        "at": now,
     }
 
 

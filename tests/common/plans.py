@@ -157,15 +157,18 @@ class PlanWatch:
 def explain(connection: psycopg.Connection[Any], statement: str, values: Any) -> dict[str, Any]:
     """The plan as PostgreSQL would run it on large tables: with an index wherever one fits.
 
-    Inside a savepoint, so that neither the setting nor a statement that fails is felt afterwards.
+    Inside a savepoint, so that neither the setting nor a statement that fails is felt afterwards. One command at a
+    time, because the connection may be in pipeline mode.
     """
     with connection.cursor() as cursor:
-        cursor.execute("SAVEPOINT nexus_plan; SET LOCAL enable_seqscan = off", prepare=False)
+        cursor.execute("SAVEPOINT nexus_plan", prepare=False)
+        cursor.execute("SET LOCAL enable_seqscan = off", prepare=False)
         try:
             cursor.execute(f"EXPLAIN (FORMAT JSON) {statement}", values, prepare=False)
             row = cursor.fetchone()
         finally:
-            cursor.execute("ROLLBACK TO nexus_plan; RELEASE nexus_plan", prepare=False)
+            cursor.execute("ROLLBACK TO nexus_plan", prepare=False)
+            cursor.execute("RELEASE nexus_plan", prepare=False)
     assert row is not None
     found = json.loads(row[0]) if isinstance(row[0], str) else row[0]
     plan: dict[str, Any] = found[0]["Plan"]

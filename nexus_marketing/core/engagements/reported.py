@@ -26,9 +26,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_.]{0,63}")
 _LIMITS = Limits(depth=6, items=256, text_characters=8_192, total_characters=16_384)
 _MAX_NOTES = 10_000
 #: Canonical text but for its fraction, which may be left out or have milliseconds; its day may be none.
-_SHAPE = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{3}|\.[0-9]{6})?Z"
-)
+_SHAPE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{3}|\.[0-9]{6})?Z")
 _SECONDS, _CANONICAL = 20, 27
 
 EVENT_SCHEMA: Schema = {

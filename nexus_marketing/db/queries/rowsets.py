@@ -1,10 +1,12 @@
 """Many rows as one JSON parameter, read alike by both databases (see ``db.queries.imports`` for what it costs)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import orjson
 from sqlalchemy.orm import Session
+
+from nexus_marketing.db.types import bigint_array
 
 Values = Mapping[str, Any]
 
@@ -47,9 +49,21 @@ def as_rows(rows: Sequence[Values]) -> str:
     return orjson.dumps(rows).decode()
 
 
-def as_ids(ids: Sequence[int]) -> str:
+def as_ids(ids: Collection[int]) -> str:
     """Many ids as one parameter, for :func:`ids_of`."""
     return orjson.dumps(list(ids)).decode()
+
+
+def among(session: Session, parameter: str) -> str:
+    """What stands behind a column of ids that are to be among those of the named parameter, see :func:`as_among`."""
+    if is_postgresql(session):
+        return f"= ANY(CAST(:{parameter} AS bigint[]))"
+    return f"IN (SELECT value FROM json_each(:{parameter}))"  # noqa: S608 - a name of ours
+
+
+def as_among(session: Session, ids: Collection[int]) -> str:
+    """The value of the parameter of :func:`among`."""
+    return bigint_array(sorted(ids)) if is_postgresql(session) else as_ids(sorted(ids))
 
 
 def ids_of(session: Session) -> str:

@@ -7,13 +7,15 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any, cast
 
+import orjson
 from sqlalchemy import Executable, Row, RowMapping, Table, bindparam, select, text
 from sqlalchemy.orm import Session
 from sqlalchemy.types import TypeEngine
 
+from nexus_marketing.db.ahead import Question, answers
 from nexus_marketing.db.models import Lead, ScoreValue
 from nexus_marketing.db.queries.queues import taking
-from nexus_marketing.db.queries.rowsets import Values, as_rows, is_postgresql, of_tenant, rowset
+from nexus_marketing.db.queries.rowsets import Values, among, as_among, as_rows, is_postgresql, of_tenant, rowset
 from nexus_marketing.db.tenancy import run, run_for_all
 from nexus_marketing.db.types import BigInt, Json, UtcDateTime, to_text
 
@@ -59,8 +61,13 @@ def append_marks(session: Session, rows: Sequence[Values]) -> None:
 
 def take_marks(session: Session, size: int) -> list[Row[Any]]:
     """Take up to so many marks out of the queue; they are gone when the transaction commits."""
+    return answers(session, marks_to_take(session, size))[0]
+
+
+def marks_to_take(session: Session, size: int) -> Question:
+    """The same as a question."""
     statement = _typed(taking(session, "marketing_score_marks", "lead_id, since, until"))
-    return list(run(session, statement, {"piece": size}, writes=True))
+    return Question(statement, {"piece": size}, writes=True)
 
 
 _MARKS = """
@@ -124,50 +131,54 @@ SELECT id, tracked_at, lead_id, type, name, verdict, metadata, channel, campaign
            row_number() OVER (PARTITION BY e.lead_id ORDER BY e.tracked_at DESC, e.id DESC) AS place
     FROM {spans} CROSS JOIN marketing_engagements e
     WHERE e.tenant_id = :tenant_id AND e.lead_id = s.lead_id AND e.tracked_at >= s.since AND e.tracked_at <= s.until
-    AND (e.type IN :events OR e.name IN :events){only}) d
+    AND (e.type {events} OR e.name {events}){only}) d
 WHERE place <= :most
 """
 
 
 def engagements_of(
     session: Session, spans: Sequence[Values], events: Collection[str], most: int, *, only_human: bool = False
-) -> list[Row[Any]]:
+) -> Question:
     """What leads did in spans of time (``lead_id``, ``since``, ``until`` as canonical text): the newest of each."""
-    if not spans or not events:
-        return []
-    only = " AND e.verdict = 'human'" if only_human else ""
-    statement = _typed(_ENGAGEMENTS.format(spans=rowset(session, _MARK), only=only), "events")
-    bound = {"rows": as_rows(spans), "events": sorted(events), "most": most}
-    return list(run(session, statement, bound, writes=False))
+    is_one = is_postgresql(session)
+    statement = _ENGAGEMENTS.format(
+        spans=rowset(session, _MARK),
+        only=" AND e.verdict = 'human'" if only_human else "",
+        events="= ANY(CAST(:events AS text[]))" if is_one else "IN (SELECT value FROM json_each(:events))",
+    )
+    named = sorted(events)
+    bound = {"rows": as_rows(spans), "events": named if is_one else orjson.dumps(named).decode(), "most": most}
+    return Question(_typed(statement), bound)
 
 
 _KEY = {"score_id": "bigint", "rule": "text", "version": "bigint"}
 _CONTRIBUTIONS = """
 SELECT score_id, lead_id, kind, rule, version, cause, turn, points, at, actor, reason FROM (
     SELECT c.*, row_number() OVER (PARTITION BY c.lead_id, c.score_id ORDER BY c.at DESC) AS place
-    FROM marketing_score_contributions c WHERE c.tenant_id = :tenant_id AND c.lead_id IN :leads
+    FROM marketing_score_contributions c WHERE c.tenant_id = :tenant_id AND c.lead_id {leads}
     AND (c.version = 0 OR EXISTS (SELECT 1 FROM {rules}
         WHERE s.score_id = c.score_id AND s.rule = c.rule AND s.version = c.version))) d
 WHERE place <= :most ORDER BY at
 """
 
 
-def contributions_of(session: Session, lead_ids: Collection[int], rules: Sequence[Values], most: int) -> list[Row[Any]]:
+def contributions_of(session: Session, lead_ids: Collection[int], rules: Sequence[Values], most: int) -> Question:
     """Contributions to these leads' scores: of no rule, and of rules (``score_id``, ``rule``, ``version``) in force."""
-    statement = _typed(_CONTRIBUTIONS.format(rules=rowset(session, _KEY)), "leads")
-    bound = {"leads": sorted(lead_ids), "rows": as_rows(rules), "most": most}
-    return list(run(session, statement, bound, writes=False))
+    statement = _CONTRIBUTIONS.format(rules=rowset(session, _KEY), leads=among(session, "leads"))
+    return Question(_typed(statement), {"leads": as_among(session, lead_ids), "rows": as_rows(rules), "most": most})
 
 
 _STORED = """
 SELECT score_id, lead_id, value, version, marks, next_change_at FROM marketing_score_values
-WHERE tenant_id = :tenant_id AND lead_id IN :leads
+WHERE tenant_id = :tenant_id AND score_id {scores} AND lead_id {leads}
 """
 
 
-def values_of(session: Session, lead_ids: Collection[int]) -> list[Row[Any]]:
+def values_of(session: Session, lead_ids: Collection[int], score_ids: Collection[int]) -> Question:
     """The stored scores of these leads."""
-    return list(run(session, _typed(_STORED, "leads"), {"leads": sorted(lead_ids)}, writes=False))
+    statement = _STORED.format(scores=among(session, "scores"), leads=among(session, "leads"))
+    bound = {"leads": as_among(session, lead_ids), "scores": as_among(session, score_ids)}
+    return Question(_typed(statement), bound)
 
 
 _IN_FORCE = """
@@ -178,9 +189,9 @@ WHERE s.tenant_id = :tenant_id AND s.removed_at IS NULL ORDER BY s.id
 """
 
 
-def rules_in_force(session: Session) -> list[Row[Any]]:
+def rules_in_force() -> Question:
     """(id, name, number, rules, published_at, fire_on_recompute) of every score whose rules are published."""
-    return list(run(session, _typed(_IN_FORCE), writes=False))
+    return Question(_typed(_IN_FORCE), {})
 
 
 _ASKED = """
@@ -191,7 +202,7 @@ WHERE tenant_id = :tenant_id AND published IS NOT NULL AND removed_at IS NULL
 
 def asked_by_rules(session: Session) -> list[Row[Any]]:
     """(events, reads) of every score whose rules are published: what they ask about."""
-    return list(run(session, _typed(_ASKED), writes=False))
+    return answers(session, Question(_typed(_ASKED), {}))[0]
 
 
 _CONTRIBUTION = {
