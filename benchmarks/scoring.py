@@ -1,8 +1,9 @@
 """``scoring.update``: a lead that did something, looked at by 20 rules, against the same reads and writes by hand."""
 
 import json
+import math
 import time
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -58,8 +59,12 @@ def update(options: Options) -> Result:
     """From a mark to a stored score, a transaction per lead, each with 50 earlier contributions.
 
     The reference knows the two rules that meet the event. It takes a mark, locks the lead, reads the engagement, the
-    contributions and the value, adds up what is left of each by its age, and writes two contributions, the value,
-    the lead and an audit row.
+    contributions and the value, adds up what is left of each by its age, and writes what ours writes: two
+    contributions (as one batch), the value with the moment of its next change, the lead, the timer of that moment,
+    the mark for segments and an audit row.
+
+    Until 2026-11 it left the moment, the timer and the mark out, which are no less part of a changed score
+    (BEHAVIOUR.md 5.4, BR-013), wrote its contributions one by one and looked values up without the score's id.
     """
     count = options.size(300, 40)
     with databases.postgres_runtime(options.cluster, options.folder, clock=FakeClock(NOW)) as runtime:
@@ -167,8 +172,8 @@ def _by_hand(connection: psycopg.Connection[Any], tenant_id: int) -> None:
         (tenant_id, lead_id, score_id),
     ).fetchall()
     cursor.execute(
-        "SELECT value, version, marks FROM marketing_score_values WHERE tenant_id = %s AND lead_id = %s",
-        (tenant_id, lead_id),
+        "SELECT value, version, marks FROM marketing_score_values WHERE tenant_id = %s AND score_id = %s AND lead_id = %s",
+        (tenant_id, score_id, lead_id),
     ).fetchone()
     assert country == "US"
     assert len(rules["rules"]) == 20
@@ -179,18 +184,29 @@ def _by_hand(connection: psycopg.Connection[Any], tenant_id: int) -> None:
         for rule, points in (("prices", _POINTS), ("visit", 1.0))
         if metadata["url"] == "/prices" and (rule, event_id) not in known
     ]
-    for rule, cause, turn, points, at in new:
-        cursor.execute(
-            """INSERT INTO marketing_score_contributions (tenant_id, score_id, rule, version, cause, turn, lead_id, kind,
-               points, at) VALUES (%s, %s, %s, 1, %s, %s, %s, 'event', %s, %s)""",
-            (tenant_id, score_id, rule, cause, turn, lead_id, points, at),
-        )
-    value = _added_up([*rows, *new])
+    cursor.executemany(
+        """INSERT INTO marketing_score_contributions (tenant_id, score_id, rule, version, cause, turn, lead_id, kind,
+           points, at) VALUES (%s, %s, %s, 1, %s, %s, %s, 'event', %s, %s)""",
+        [(tenant_id, score_id, rule, cause, turn, lead_id, points, at) for rule, cause, turn, points, at in new],
+    )
+    value, change_at = _added_up([*rows, *new])
     cursor.execute(
-        """INSERT INTO marketing_score_values (tenant_id, score_id, lead_id, value, version, computed_at)
-           VALUES (%s, %s, %s, %s, 1, %s) ON CONFLICT (tenant_id, score_id, lead_id)
-           DO UPDATE SET value = excluded.value, computed_at = excluded.computed_at""",
-        (tenant_id, score_id, lead_id, value, NOW),
+        """INSERT INTO marketing_score_values (tenant_id, score_id, lead_id, value, version, next_change_at, computed_at)
+           VALUES (%s, %s, %s, %s, 1, %s, %s) ON CONFLICT (tenant_id, score_id, lead_id)
+           DO UPDATE SET value = excluded.value, next_change_at = excluded.next_change_at,
+           computed_at = excluded.computed_at""",
+        (tenant_id, score_id, lead_id, value, change_at, NOW),
+    )
+    cursor.execute(
+        """INSERT INTO marketing_timers (tenant_id, type, key, trigger_at, payload, created_at)
+           VALUES (%s, 'scores.due', '', %s, '{}', %s) ON CONFLICT (tenant_id, type, key)
+           DO UPDATE SET trigger_at = excluded.trigger_at WHERE marketing_timers.trigger_at > excluded.trigger_at""",
+        (tenant_id, change_at, NOW),
+    )
+    cursor.execute(
+        """INSERT INTO marketing_segment_marks (tenant_id, names, lead_ids, marked_at)
+           VALUES (%s, '["score"]', %s, %s)""",
+        (tenant_id, json.dumps([lead_id]), NOW),
     )
     cursor.execute(
         "UPDATE marketing_leads SET score = %s WHERE tenant_id = %s AND id = %s", (value, tenant_id, lead_id)
@@ -203,20 +219,23 @@ def _by_hand(connection: psycopg.Connection[Any], tenant_id: int) -> None:
     )
 
 
-def _added_up(rows: list[tuple[str, int, int, float, datetime]]) -> float:
-    """Attributes give 10; visits of a day at most 10 points, at most 40 in all."""
-    total, web = 10.0, 0.0
+def _added_up(rows: list[tuple[str, int, int, float, datetime]]) -> tuple[float, datetime]:
+    """The score, and when it is another: attributes give 10; visits of a day at most 10 points, at most 40 in all."""
+    fading, web = 0.0, 0.0
     by_day: dict[int, float] = {}
     for rule, _, _, points, at in rows:
         weight = 0.5 ** ((NOW - at).total_seconds() / 86_400 / _HALF_LIFE_DAYS)
         if rule == "prices":
-            total += points * weight
+            fading += points * weight
         elif rule == "visit":
             day = int(at.timestamp() // 86_400)
             counted = min(points, 10.0 - by_day.get(day, 0.0))
             by_day[day] = by_day.get(day, 0.0) + counted
             web += counted * weight
-    return float(round(total + min(web, 40.0)))
+    fading += min(web, 40.0)
+    value = float(round(10.0 + fading))
+    days = _HALF_LIFE_DAYS * math.log2(fading / max(value - 0.5 - 10.0, 0.01))
+    return value, NOW + timedelta(days=max(days, 0.001))
 
 
 def _total(runtime: Runtime) -> float:
