@@ -14,8 +14,9 @@ import orjson
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from nexus_marketing.db.ahead import append_ahead
 from nexus_marketing.db.models import AuditEntry, AuditValue
-from nexus_marketing.db.tenancy import append, append_unseen
+from nexus_marketing.db.tenancy import append
 from nexus_marketing.runtime import Context
 
 _SALT_BYTES = 16
@@ -61,7 +62,7 @@ def record(
         "body_hash": _digest(body),
     }
     if not values:
-        append_unseen(ctx.session, AuditEntry, **entry)
+        append_ahead(ctx.session, AuditEntry, **entry)
         return
     audit_id = append(ctx.session, AuditEntry, **entry)
     ctx.session.add(AuditValue(at=at, audit_id=audit_id, lead_id=lead_id, values=values))

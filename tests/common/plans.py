@@ -129,6 +129,8 @@ class PlanWatch:
         try:
             plan = explain(cursor.connection, statement, values)
         except psycopg.Error:
+            if cursor.connection.pgconn.pipeline_status:
+                raise  # perhaps that of a statement before it, which is told only once
             return  # the statement itself is wrong and will say so
         self.findings.extend(self.judge(plan, statement, key[1]))
 

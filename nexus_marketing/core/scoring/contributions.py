@@ -5,7 +5,6 @@ one takes them back, so that a cause which is judged again and again has its eff
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
@@ -36,8 +35,7 @@ class Cause(NamedTuple):
     cause: int
 
 
-@dataclass(frozen=True, slots=True)
-class Contribution:
+class Contribution(NamedTuple):
     """A row of the ledger. ``at`` is the moment from which the points age (UTC); odd turns take back."""
 
     kind: str
@@ -63,9 +61,10 @@ class Ledger:
         self._last: dict[Cause, Contribution] = {}
         self.appended: list[Contribution] = []
         for each in contributions:
-            last = self._last.get(each.key)
+            key = each.key
+            last = self._last.get(key)
             if last is None or each.turn > last.turn:
-                self._last[each.key] = each
+                self._last[key] = each
 
     def standing(self) -> list[Contribution]:
         """What counts, in the order of its moments."""

@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
 from nexus_marketing.core.scoring.contributions import RULED, Contribution
 from nexus_marketing.core.scoring.decay import Decay
@@ -25,8 +25,7 @@ _NO_GROUP: Final = Group()
 _MANUAL: Final = Rule("", 0, 0.0)
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """What one contribution is worth: ``counted`` after caps, ``weight`` by its age."""
 
     contribution: Contribution
@@ -105,6 +104,8 @@ class _Counter:
                 return 0.0
             self.met.add(rule.key)
         group = self.rules.groups.get(rule.group, _NO_GROUP)
+        if rule.cap is None and group.cap is None:
+            return contribution.points
         slots = [
             ((name, key, _period(cap, contribution.at)), cap.points)
             for name, key, cap in (("rule", rule.key, rule.cap), ("group", rule.group, group.cap))

@@ -12,7 +12,7 @@ from sqlalchemy import Executable, Row, RowMapping, Table, bindparam, select, te
 from sqlalchemy.orm import Session
 from sqlalchemy.types import TypeEngine
 
-from nexus_marketing.db.ahead import Question, answers
+from nexus_marketing.db.ahead import Question, answers, send
 from nexus_marketing.db.models import Lead, ScoreValue
 from nexus_marketing.db.queries.queues import taking
 from nexus_marketing.db.queries.rowsets import Values, among, as_among, as_rows, is_postgresql, of_tenant, rowset
@@ -131,6 +131,7 @@ SELECT id, tracked_at, lead_id, type, name, verdict, metadata, channel, campaign
            row_number() OVER (PARTITION BY e.lead_id ORDER BY e.tracked_at DESC, e.id DESC) AS place
     FROM {spans} CROSS JOIN marketing_engagements e
     WHERE e.tenant_id = :tenant_id AND e.lead_id = s.lead_id AND e.tracked_at >= s.since AND e.tracked_at <= s.until
+    AND e.tracked_at >= {first} AND e.tracked_at <= {last}{leads}
     AND (e.type {events} OR e.name {events}){only}) d
 WHERE place <= :most
 """
@@ -140,14 +141,27 @@ def engagements_of(
     session: Session, spans: Sequence[Values], events: Collection[str], most: int, *, only_human: bool = False
 ) -> Question:
     """What leads did in spans of time (``lead_id``, ``since``, ``until`` as canonical text): the newest of each."""
-    is_one = is_postgresql(session)
+    # All spans lie between two moments, by which partitions are chosen; PostgreSQL, which believes that there are a
+    # hundred spans, is to go by leads all the same.
+    moment = "CAST(:{} AS timestamptz)" if is_postgresql(session) else ":{}"
+    is_server = is_postgresql(session)
     statement = _ENGAGEMENTS.format(
         spans=rowset(session, _MARK),
+        leads=f" AND e.lead_id {among(session, 'leads')}" if is_server else "",
+        first=moment.format("first"),
+        last=moment.format("last"),
         only=" AND e.verdict = 'human'" if only_human else "",
-        events="= ANY(CAST(:events AS text[]))" if is_one else "IN (SELECT value FROM json_each(:events))",
+        events="= ANY(CAST(:events AS text[]))" if is_server else "IN (SELECT value FROM json_each(:events))",
     )
     named = sorted(events)
-    bound = {"rows": as_rows(spans), "events": named if is_one else orjson.dumps(named).decode(), "most": most}
+    bound = {
+        "rows": as_rows(spans),
+        "leads": as_among(session, {span["lead_id"] for span in spans}),
+        "first": min(span["since"] for span in spans),
+        "last": max(span["until"] for span in spans),
+        "events": named if is_server else orjson.dumps(named).decode(),
+        "most": most,
+    }
     return Question(_typed(statement), bound)
 
 
@@ -156,8 +170,7 @@ _CONTRIBUTIONS = """
 SELECT score_id, lead_id, kind, rule, version, cause, turn, points, at, actor, reason FROM (
     SELECT c.*, row_number() OVER (PARTITION BY c.lead_id, c.score_id ORDER BY c.at DESC) AS place
     FROM marketing_score_contributions c WHERE c.tenant_id = :tenant_id AND c.lead_id {leads}
-    AND (c.version = 0 OR EXISTS (SELECT 1 FROM {rules}
-        WHERE s.score_id = c.score_id AND s.rule = c.rule AND s.version = c.version))) d
+    AND (c.version = 0 OR (c.score_id, c.rule, c.version) IN (SELECT s.score_id, s.rule, s.version FROM {rules}))) d
 WHERE place <= :most ORDER BY at
 """
 
@@ -263,7 +276,7 @@ def _insert(session: Session, table: str, columns: Mapping[str, str], rows: Sequ
         f"INSERT INTO {table} (tenant_id, {', '.join(columns)})"
         f" SELECT :tenant_id, {picked} FROM {rowset(session, columns)} WHERE true{more}"
     )
-    run(session, statement, {"rows": as_rows(rows)}, writes=True)
+    send(session, statement, {"rows": as_rows(rows)})
 
 
 def write_own_scores(session: Session, rows: Sequence[Values]) -> None:
@@ -275,7 +288,7 @@ def write_own_scores(session: Session, rows: Sequence[Values]) -> None:
         f"UPDATE marketing_leads AS l SET score = s.value FROM {rowset(session, columns)}"
         f" WHERE {of_tenant(session, 'l')} AND l.id = s.lead_id"
     )
-    run(session, statement, {"rows": as_rows(rows)}, writes=True)
+    send(session, statement, {"rows": as_rows(rows)})
 
 
 def due_leads(session: Session, now: datetime, size: int) -> list[int]:

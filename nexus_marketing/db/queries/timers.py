@@ -9,6 +9,7 @@ from sqlalchemy import Row, bindparam, text
 from sqlalchemy.orm import Session
 
 from nexus_marketing.core.timers import TimerFact
+from nexus_marketing.db.ahead import send
 from nexus_marketing.db.queries.rowsets import as_ids, ids_of
 from nexus_marketing.db.tenancy import run, run_for_all
 from nexus_marketing.db.types import BigInt, Json, UtcDateTime, from_text
@@ -32,7 +33,7 @@ _ADVANCE = text(
 
 def set_timer(session: Session, values: Mapping[str, Any], *, earliest: bool) -> None:
     """Write a timer, or move the one of this type and key; ``earliest`` never moves it to a later moment."""
-    run(session, _ADVANCE if earliest else _MOVE, values, writes=True)
+    send(session, _ADVANCE if earliest else _MOVE, values)
 
 
 def cancel_timer(session: Session, type_: str, key: str) -> bool:

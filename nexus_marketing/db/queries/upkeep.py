@@ -10,11 +10,12 @@ from sqlalchemy import ColumnElement, Row, Table, bindparam, literal, select
 from sqlalchemy.orm import Session
 
 from nexus_marketing.core.segments import SegmentMove
+from nexus_marketing.db.ahead import append_ahead
 from nexus_marketing.db.conditions import event_named
 from nexus_marketing.db.models import Consent, Engagement, SegmentMark
 from nexus_marketing.db.queries.rowsets import as_ids, ids_of
 from nexus_marketing.db.queries.segments import LEADS
-from nexus_marketing.db.tenancy import append_unseen, run, run_for_all
+from nexus_marketing.db.tenancy import run, run_for_all
 from nexus_marketing.db.types import BigInt, UtcDateTime
 
 EVENTS = cast("Table", Engagement.__table__)
@@ -26,7 +27,7 @@ _MARKS = 2_000
 
 def add_mark(session: Session, names: Sequence[str], lead_ids: Sequence[int], now: datetime) -> None:
     """Note in the caller's transaction that leads changed."""
-    append_unseen(session, SegmentMark, names=list(names), lead_ids=list(lead_ids), marked_at=now)
+    append_ahead(session, SegmentMark, names=list(names), lead_ids=list(lead_ids), marked_at=now)
 
 
 def tenants_with_marks(session: Session) -> list[int]:
