@@ -10,8 +10,8 @@ from typing import Any
 import orjson
 from sqlalchemy.orm import Session
 
-from nexus_marketing.db.ahead import under_way
-from nexus_marketing.db.queries.rowsets import Values, as_ids, as_rows, ids_of, is_postgresql, rowset
+from nexus_marketing.db.ahead import send, under_way
+from nexus_marketing.db.queries.rowsets import Values, as_ids, as_rows, columns_of, ids_of, is_postgresql, rowset
 from nexus_marketing.db.tenancy import run, run_for_all
 
 _ENGAGEMENT = {
@@ -155,22 +155,24 @@ def _source_of_ids(session: Session) -> str:
 
 def insert_engagements(session: Session, rows: Sequence[Values]) -> None:
     """Write engagements: keys are those of the table, moments are canonical text, what is missing is NULL."""
-    run(session, _insert(session, rows), {"rows": as_rows(rows)}, writes=True)
+    send(session, *_insert(session, rows))
 
 
 def insert_engagement(session: Session, row: Values) -> int:
     """Write one and answer its id."""
-    statement = f"{_insert(session, [row])} RETURNING id"
-    return int(run(session, statement, {"rows": as_rows([row])}, writes=True).scalar_one())
+    statement, bound = _insert(session, [row])
+    return int(run(session, f"{statement} RETURNING id", bound, writes=True).scalar_one())
 
 
-def _insert(session: Session, rows: Sequence[Values]) -> str:
+def _insert(session: Session, rows: Sequence[Values]) -> tuple[str, dict[str, str]]:
     used = set().union(*rows)
     columns = {name: kind for name, kind in _ENGAGEMENT.items() if name in used}
-    return (
+    source, bound = columns_of(session, columns, rows)
+    statement = (
         f"INSERT INTO marketing_engagements (tenant_id, {', '.join(columns)})"
-        f" SELECT :tenant_id, {', '.join(f's.{name}' for name in columns)} FROM {rowset(session, columns)}"
+        f" SELECT :tenant_id, {', '.join(f's.{name}' for name in columns)} FROM {source}"
     )
+    return statement, bound
 
 
 def append_deltas(session: Session, rows: Sequence[Values]) -> None:

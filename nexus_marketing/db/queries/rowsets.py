@@ -36,6 +36,19 @@ def rowset(session: Session, columns: Mapping[str, str], parameter: str = "rows"
     return f"(SELECT {picked} FROM json_each(:{parameter})) AS s"  # noqa: S608 - column names of ours
 
 
+def columns_of(session: Session, columns: Mapping[str, str], rows: Sequence[Values]) -> tuple[str, dict[str, str]]:
+    """As :func:`rowset` for hundreds of rows and more, with its parameters; JSON columns hold objects or nothing.
+
+    A parameter for each column: PostgreSQL reads lists in half the time in which it reads objects.
+    """
+    if not is_postgresql(session):
+        return rowset(session, columns), {"rows": as_rows(rows)}
+    picked = ", ".join(f"CAST(r.{name} AS {kind}) AS {name}" for name, kind in columns.items())
+    lists = ", ".join(f"json_array_elements_text(CAST(:{name} AS json))" for name in columns)
+    source = f"(SELECT {picked} FROM ROWS FROM ({lists}) AS r({', '.join(columns)})) AS s"  # noqa: S608 - as above
+    return source, {name: orjson.dumps([row.get(name) for row in rows]).decode() for name in columns}
+
+
 def of_tenant(session: Session, table: str) -> str:
     """The condition on the tenant of a table that a rowset changes by ``id``.
 
