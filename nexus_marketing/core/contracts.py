@@ -6,8 +6,8 @@ nor Pyramid; everything that crosses the border is a frozen dataclass, or a name
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol, runtime_checkable
@@ -178,6 +178,63 @@ class RenderingChannel(Protocol):
 
     def render(self, settings: Mapping[str, Any], content: Content, submission: Submission) -> Rendered:
         """The message that the submission leaves as."""
+        ...
+
+
+class ProviderEventKind(StrEnum):
+    """What a provider tells of a message, or of a person, after it has taken the message."""
+
+    DELIVERED = "delivered"
+    #: Given up, though the address may work again.
+    BOUNCED_SOFT = "bounced_soft"
+    BOUNCED_HARD = "bounced_hard"
+    COMPLAINED = "complained"
+    UNSUBSCRIBED = "unsubscribed"
+    #: Not yet: the provider goes on trying.
+    DEFERRED = "deferred"
+    #: Somebody wrote to us; ``detail`` is the text.
+    INBOUND_MESSAGE = "inbound_message"
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderEvent:
+    """One thing that a provider tells, in our words.
+
+    ``event_id`` is the same however often it is told. ``message_id`` is that of the submission, as it came back;
+    ``code`` the one the provider gave with its outcome. ``at`` is when it happened (aware; nothing: just now).
+    """
+
+    kind: ProviderEventKind
+    event_id: str
+    message_id: str = ""
+    code: str = ""
+    address: str = ""
+    at: datetime | None = None
+    detail: str = field(default="", repr=False)
+
+
+@runtime_checkable
+class HearingChannel(Protocol):
+    """A channel whose providers report back to ``POST /hooks/{tenant}/{channel}[/{provider}]``.
+
+    Header names are in lower case. Two of them are no headers: ``:url`` is the address that was asked, as the provider
+    knows it, and ``:provider`` the last part of its path, empty where there is none.
+    """
+
+    def verify(self, settings: Mapping[str, Any], headers: Mapping[str, str], body: bytes) -> bool:
+        """Whether this comes from the provider. Nobody else has looked at it yet: it may be anything.
+
+        ``settings`` are the tenant's for this channel, empty where the channel has no ``secret_settings``.
+
+        Raises:
+            Unavailable: that cannot be found out now; the provider is asked to come again.
+        """
+        ...
+
+    def parse_events(
+        self, settings: Mapping[str, Any], headers: Mapping[str, str], body: bytes
+    ) -> Sequence[ProviderEvent]:
+        """What it says. What is not understood is left out: a provider that repeats it helps nobody."""
         ...
 
 

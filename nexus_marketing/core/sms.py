@@ -5,6 +5,7 @@ one is concatenated: each segment then gives six octets to a header, which leave
 """
 
 import re
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -61,6 +62,56 @@ def is_e164(number: str) -> bool:
     (True, False)
     """
     return _E164(number) is not None
+
+
+class Keyword(StrEnum):
+    """What somebody asks for with a single word (CTIA Messaging Principles 5.1.3; 47 CFR 64.1200(a)(10))."""
+
+    STOP = "stop"
+    START = "start"
+    HELP = "help"
+
+
+#: The words of the CTIA and of Twilio, and what people write in other languages.
+_STOP: Final = frozenset(
+    "stop stopall unsubscribe unsub cancel end quit optout revoke stopp arret alto baja parar abmelden".split()
+)
+_START: Final = frozenset({"start", "yes", "unstop"})
+_HELP: Final = frozenset({"help", "info"})
+#: What else is written with a word and changes nothing.
+_FILLERS: Final = frozenset({"please", "pls", "plz", "now", "all", "bitte", "thanks", "thx", "it", "this", "messages", "texts"})
+#: With these a message may go on as it likes: the law takes any reasonable wording for a wish.
+_AT_ONCE: Final = frozenset({"stop", "stopall", "unsubscribe", "unsub", "optout"})
+_OPT_OUT = re.compile(r"\bopt[ -]*out\b")
+
+
+def keyword_of(text: str) -> Keyword | None:
+    """What a message from somebody's telephone asks for; nothing where it is just a message.
+
+    Case, punctuation, invisible characters, accents and look-alikes of full width make no difference.
+
+    >>> keyword_of("Stop, please!"), keyword_of("ＳＴＯＰ"), keyword_of("HELP"), keyword_of("when does it end?")
+    (<Keyword.STOP: 'stop'>, <Keyword.STOP: 'stop'>, <Keyword.HELP: 'help'>, None)
+    """
+    words = _OPT_OUT.sub("optout", _plain(text[:1600])).replace("-", " ").split()
+    if not words:
+        return None
+    first, others = words[0], set(words[1:])
+    if first in _AT_ONCE:
+        return Keyword.STOP
+    meant = [word for word in words if word not in _FILLERS]
+    if len(meant) == 1 and meant[0] in _STOP:
+        return Keyword.STOP
+    if others - _FILLERS:
+        return None
+    return Keyword.START if first in _START else Keyword.HELP if first in _HELP else None
+
+
+def _plain(text: str) -> str:
+    """Lower-case letters and digits without accents, hyphens, and single spaces for all else that is visible."""
+    decomposed = unicodedata.normalize("NFKD", text).casefold()
+    kept = (each for each in decomposed if unicodedata.category(each) not in ("Mn", "Cf"))
+    return "".join(each if each.isalnum() or each == "-" else " " for each in kept)
 
 
 def _summed(sizes: Iterable[int]) -> tuple[int, tuple[int, ...]]:
