@@ -3,7 +3,15 @@
 from nexus_marketing.db.models.audit import AuditEntry, AuditValue
 from nexus_marketing.db.models.campaigns import Campaign, History
 from nexus_marketing.db.models.definitions import CampaignDefinition, DefinitionVersion
-from nexus_marketing.db.models.deliveries import Delivery, DeliveryChunk, Send, SenderWarmUp, SendGrant
+from nexus_marketing.db.models.deliveries import (
+    Delivery,
+    DeliveryChunk,
+    ProviderReport,
+    Send,
+    SenderWarmUp,
+    SendFeedback,
+    SendGrant,
+)
 from nexus_marketing.db.models.engagements import (
     Engagement,
     EngagementAttachment,
@@ -72,6 +80,7 @@ __all__ = [
     "LeadRemoval",
     "Member",
     "Preflight",
+    "ProviderReport",
     "PublicEvent",
     "RecipientEngagement",
     "RenderBlock",
@@ -87,6 +96,7 @@ __all__ = [
     "SegmentMark",
     "SegmentMember",
     "Send",
+    "SendFeedback",
     "SendGrant",
     "SenderWarmUp",
     "Suppression",

@@ -240,3 +240,38 @@ class SenderWarmUp(TenantScoped, Base):
     sender: Mapped[str] = plain(primary_key=True)
     step: Mapped[int] = plain(SmallInteger)
     day: Mapped[date] = plain()
+
+
+class SendFeedback(TenantScoped, Base):
+    """What providers told of a send: ``moves`` counts rows that went on, the others rows that stand there now.
+
+    ``forgiven_…`` are the numbers at which the send last stopped itself: whoever resumed it gave it a new chance.
+    """
+
+    __tablename__ = "marketing_send_feedback"
+    __table_args__ = (tenant_fk("send_id", "marketing_sends"),)
+
+    send_id: Mapped[int] = plain(primary_key=True, autoincrement=False)
+    moves: Mapped[int] = plain(server_default=text("0"))
+    bounced: Mapped[int] = plain(server_default=text("0"))
+    complained: Mapped[int] = plain(server_default=text("0"))
+    forgiven_taken: Mapped[int] = plain(server_default=text("0"))
+    forgiven_bounced: Mapped[int] = plain(server_default=text("0"))
+    forgiven_complained: Mapped[int] = plain(server_default=text("0"))
+
+
+class ProviderReport(TenantKeyed, Base):
+    """Something that a provider told, as the web process took it in; a worker acts on it and takes it out.
+
+    ``tries`` counts how often it was put back because its message was not settled yet.
+    """
+
+    __tablename__ = "marketing_provider_reports"
+    __table_args__ = (Index("ix_marketing_provider_reports_due", "tenant_id", "due_at"),)
+
+    received_at: Mapped[datetime] = plain()
+    due_at: Mapped[datetime] = plain()
+    tries: Mapped[int] = plain(SmallInteger, server_default=text("0"))
+    channel: Mapped[str] = plain()
+    provider: Mapped[str] = plain()
+    body: Mapped[dict[str, Any]] = personal()

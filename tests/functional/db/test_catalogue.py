@@ -14,6 +14,7 @@ pytestmark = pytest.mark.req("SR-003", "S02", "S20")
 #: Functions that run with their owner's rights, and who may call them.
 DEFINERS = {
     "nexus_find_api_key": {APP, WORKER},
+    "nexus_find_tenant": {APP, WORKER},
     "nexus_create_partitions": {WORKER},
     "nexus_drop_event_days": {WORKER},
 }

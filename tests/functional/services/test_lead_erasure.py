@@ -49,6 +49,7 @@ KEPT = {
     "marketing_idempotency_keys": "answers are forgotten after a day",
     "marketing_lead_import_errors": "rows that never became a lead",
     "marketing_render_blocks": "packed: the lead is taken out of each (delivery.renders, tests of its own)",
+    "marketing_provider_reports": "a queue that is emptied every few seconds",
     "marketing_public_events": "a queue that is emptied every few seconds",
 }
 
