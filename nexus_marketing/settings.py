@@ -36,6 +36,20 @@ class SmtpSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class EmailHookSettings:
+    """Providers of mail that report back; one without its keys is refused. Two keys while they change."""
+
+    #: ARNs of the SNS topics to which Amazon SES reports.
+    ses_topics: tuple[str, ...] = ()
+    #: Verification keys of SendGrid's signed event webhook.
+    sendgrid_keys: tuple[str, ...] = ()
+    #: Mailgun's webhook signing keys.
+    mailgun_keys: tuple[str, ...] = field(default=(), repr=False)
+    #: Of our own making, in the address or a header of Postmark's webhooks.
+    postmark_tokens: tuple[str, ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class SmsSettings:
     """The provider of text messages, by Twilio's HTTP API; without ``url`` there is no such channel."""
 
@@ -51,6 +65,8 @@ class SmsSettings:
     connections: int = 8
     #: Longer messages are not sent.
     max_segments: int = 10
+    #: Whether the provider is asked to say what became of each message (needs a ``public_url`` that it reaches).
+    callbacks: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +104,7 @@ class Settings:
     #: Where recipients' links lead; no trailing slash.
     public_url: str = "http://127.0.0.1:6543"
     smtp: SmtpSettings = field(default_factory=SmtpSettings)
+    email_hooks: EmailHookSettings = field(default_factory=EmailHookSettings)
     sms: SmsSettings = field(default_factory=SmsSettings)
     webhook: WebhookSettings = field(default_factory=WebhookSettings)
     http: HttpSettings = field(default_factory=HttpSettings)
@@ -125,6 +142,8 @@ class Settings:
     import_undo_days: int = 30
     #: How long what messages were made of is kept, to make them again; 0: not at all.
     keep_renders_days: int = 90
+    #: So many sends in a row that bounce softly within 30 days suppress an address.
+    soft_bounces: int = 3
     max_attempts: int = 8
     max_retry_age: timedelta = timedelta(hours=72)
     log_level: str = "INFO"
@@ -211,6 +230,7 @@ _BROKERS = ("redis://", "rediss://", "amqp://", "amqps://")
 _TEXT = _Reader("text", str)
 _FOLDER = _Reader("a path", Path)
 _SIZE = _number("a whole number above 0", int, 1)
+_SWITCH = _Reader("true or false", lambda text: {"true": True, "false": False}[text.lower()])
 _DURATION = _Reader("a number of seconds, not below 0", _seconds)
 
 _READERS: Mapping[str, _Reader] = {
@@ -229,7 +249,7 @@ _READERS: Mapping[str, _Reader] = {
     "blob_url": _Reader("s3://bucket or s3://bucket/prefix", _bucket),
     "blob_endpoint_url": _Reader("a URL that begins with http:// or https://", _url),
     "pool_size": _SIZE,
-    "prepared_statements": _Reader("true or false", lambda text: {"true": True, "false": False}[text.lower()]),
+    "prepared_statements": _SWITCH,
     "chunk_size": _SIZE,
     "lease_seconds": _DURATION,
     "poll_seconds": _DURATION,
@@ -242,6 +262,7 @@ _READERS: Mapping[str, _Reader] = {
     "max_import_bytes": _SIZE,
     "import_undo_days": _number("a whole number of days from 1 to 3650", int, 1, 3650),
     "keep_renders_days": _number("a whole number of days from 0 to 3650", int, 0, 3650),
+    "soft_bounces": _number("a whole number from 1 to 100", int, 1, 100),
     "max_attempts": _SIZE,
     "max_retry_age_seconds": _DURATION,
     "metrics_token": _Reader("16 to 200 printable characters without spaces", _token),
@@ -265,11 +286,24 @@ _SMS_READERS: Mapping[str, _Reader] = {
     "price_minor": _number("a whole number, not below 0", int, 0),
     "connections": _SIZE,
     "max_segments": _number("a whole number from 1 to 255", int, 1, 255),
+    "callbacks": _SWITCH,
 }
 _WORDS = _Reader("words separated by spaces", lambda text: tuple(text.split()))
+_TOKENS = _Reader(
+    "words of at least 16 printable characters",
+    lambda text: tuple(map(_token, text.split())),
+    shown=lambda _: "what is set",
+)
+_EMAIL_HOOK_READERS: Mapping[str, _Reader] = {
+    "ses_topics": _WORDS,
+    "sendgrid_keys": _WORDS,
+    "mailgun_keys": _TOKENS,
+    "postmark_tokens": _TOKENS,
+}
 #: Settings with a prefix of their own: what they are read into, and how.
 _GROUPS: Mapping[str, tuple[type[Any], Mapping[str, _Reader]]] = {
     "smtp": (SmtpSettings, _SMTP_READERS),
+    "email.hooks": (EmailHookSettings, _EMAIL_HOOK_READERS),
     "sms": (SmsSettings, _SMS_READERS),
     "webhook": (WebhookSettings, {"secrets": _WORDS, "connections": _SIZE}),
     "http": (HttpSettings, {"allow_hosts": _WORDS}),
@@ -291,7 +325,7 @@ class _Parser:
         values: dict[str, Any] = {
             self._field(name): self._read(name, read) for name, read in _READERS.items() if self._has(name)
         }
-        groups = {group: self._group(group, *about) for group, about in _GROUPS.items()}
+        groups = {group.replace(".", "_"): self._group(group, *about) for group, about in _GROUPS.items()}
         urls: dict[str, Any] = self._urls()
         keys = self._secret_keys(values.get("state_dir", Path("var")), urls["database_url"])
         self._reject_unknown()

@@ -74,12 +74,30 @@ class Keyword(StrEnum):
 
 #: The words of the CTIA and of Twilio, and what people write in other languages.
 _STOP: Final = frozenset(
-    "stop stopall unsubscribe unsub cancel end quit optout revoke stopp arret alto baja parar abmelden".split()
+    {
+        "stop",
+        "stopall",
+        "unsubscribe",
+        "unsub",
+        "cancel",
+        "end",
+        "quit",
+        "optout",
+        "revoke",
+        "stopp",
+        "arret",
+        "alto",
+        "baja",
+        "parar",
+        "abmelden",
+    }
 )
 _START: Final = frozenset({"start", "yes", "unstop"})
 _HELP: Final = frozenset({"help", "info"})
 #: What else is written with a word and changes nothing.
-_FILLERS: Final = frozenset({"please", "pls", "plz", "now", "all", "bitte", "thanks", "thx", "it", "this", "messages", "texts"})
+_FILLERS: Final = frozenset(
+    {"please", "pls", "plz", "now", "all", "bitte", "thanks", "thx", "it", "this", "messages", "texts"}
+)
 #: With these a message may go on as it likes: the law takes any reasonable wording for a wish.
 _AT_ONCE: Final = frozenset({"stop", "stopall", "unsubscribe", "unsub", "optout"})
 _OPT_OUT = re.compile(r"\bopt[ -]*out\b")

@@ -7,11 +7,12 @@ from typing import Any, Final
 
 from sqlalchemy import select
 
-from nexus_marketing.core.deliveries import OPEN_SENDS, DeliveryState
+from nexus_marketing.core.deliveries import OPEN_SENDS, TAKEN, DeliveryState
 from nexus_marketing.core.engagements import EngagementType, Verdict
 from nexus_marketing.db.models import Campaign, Send
 from nexus_marketing.db.queries.counters import campaign_counts
 from nexus_marketing.db.queries.engagements import ledger_counts
+from nexus_marketing.db.queries.provider_reports import moves_of
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.remembering import key_of, remembered
@@ -40,7 +41,7 @@ def campaign_analytics(ctx: Context, campaign_id: int) -> dict[str, Any]:
         "status": campaign.status,
         "planned": sum(states.values()),
         "open": states[DeliveryState.PLANNED],
-        "accepted": states[DeliveryState.ACCEPTED] + states[DeliveryState.DELIVERED],
+        "accepted": sum(states[state] for state in TAKEN),
         "delivered": states[DeliveryState.DELIVERED],
         "bounced": states[DeliveryState.BOUNCED_SOFT] + states[DeliveryState.BOUNCED_HARD],
         "complained": states[DeliveryState.COMPLAINED],
@@ -76,7 +77,7 @@ def _send_counts(ctx: Context, send: Send) -> list[tuple[str, str | None, int]]:
     """The ledger of a million recipients takes a tenth of a second to count: once is enough where all are settled.
 
     Workers change the state of planned rows only, people that of unknown ones; whoever takes up failed ones opens the send
-    again, which ends at another time then.
+    again, which ends at another time then. What providers tell later is counted as moves.
     """
 
     def count() -> list[tuple[str, str | None, int]]:
@@ -86,7 +87,11 @@ def _send_counts(ctx: Context, send: Send) -> list[tuple[str, str | None, int]]:
         return count()
     is_settled = lambda rows: not any(state in _MOVABLE for state, _, _ in rows)  # noqa: E731
     found: list[tuple[str, str | None, int]] = remembered(
-        ctx, key_of("ledger", send.id, send.finished_at), LEDGER_LIFETIME, count, keep=is_settled
+        ctx,
+        key_of("ledger", send.id, send.finished_at, moves_of(ctx.session, send.id)),
+        LEDGER_LIFETIME,
+        count,
+        keep=is_settled,
     )
     return found
 

@@ -19,7 +19,7 @@ from nexus_marketing.core.campaigns import (
     MessageClass,
 )
 from nexus_marketing.core.definitions import STANDARD, Definition
-from nexus_marketing.core.deliveries import OPEN_SENDS, DeliveryState, SendStatus
+from nexus_marketing.core.deliveries import OPEN_SENDS, TAKEN, SendStatus
 from nexus_marketing.core.engine import lifecycle
 from nexus_marketing.core.engine.lifecycle import Move
 from nexus_marketing.core.errors import Conflict, Problem, TransitionRefused, ValidationError
@@ -43,7 +43,6 @@ from nexus_marketing.services.versions import find_to_change
 
 _REFERENCES: Mapping[str, type[Base]] = {"segment_id": Segment, "template_id": Template, "owner_id": Member}
 _EDITABLE = frozenset({CampaignStatus.DRAFT, CampaignStatus.QUEUED, CampaignStatus.PAUSED})
-_HANDED_OVER = frozenset({DeliveryState.ACCEPTED, DeliveryState.DELIVERED})
 #: When a move that a guard refused is tried again.
 _LOOK_AGAIN = timedelta(minutes=1)
 _REASON = 1_000
@@ -257,7 +256,7 @@ def _measured(ctx: Context, campaign: Campaign) -> CampaignState:
     sends = ctx.session.execute(select(Send.id, Send.channel).where(Send.campaign_id == campaign.id)).all()
     for send in sends:
         found = ledger_counts(ctx.session, send.id)
-        counters[f"{send.channel}_sent"] += sum(row.n for row in found if row.state in _HANDED_OVER)
+        counters[f"{send.channel}_sent"] += sum(row.n for row in found if row.state in TAKEN)
     return replace(state, counters=counters)
 
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from ipaddress import ip_address as parse_ip
 
+from sqlalchemy import select
+
 from nexus_marketing.core.campaigns import MessageClass
 from nexus_marketing.core.engagements import EngagementType, Verdict
 from nexus_marketing.core.errors import ValidationError
@@ -161,7 +163,7 @@ def unsubscribe(
     lead = follow_lead(ctx, lead_id, lock=True)
     send = None if send_id is None else ctx.session.get(Send, (lead.tenant_id, send_id))
     channel = channel or (send.channel if send is not None else "email")
-    suppressed = [_suppress_once(ctx, address, channel, source) for address in _addresses(ctx, lead, channel)]
+    suppressed = [suppress_once(ctx, address, channel, source) for address in _addresses(ctx, lead, channel)]
     changed = any(suppressed)
     states = consent_states(ctx.session, [lead.id], channel, _MARKETING)
     if states.get(lead.id) is not ConsentState.REVOKED:
@@ -181,7 +183,8 @@ def _addresses(ctx: Context, lead: Lead, channel: str) -> list[str]:
     return [address for each, address in addresses_of(ctx, lead) if each == kind]
 
 
-def _suppress_once(ctx: Context, address: str, channel: str, source: str) -> bool:
+def suppress_once(ctx: Context, address: str, channel: str, source: str) -> bool:
+    """Write no more marketing to an address whose owner said so; whether that was not so before."""
     hashed = address_hash(ctx, address)
     lock_address(ctx.session, hashed)
     if hashed in suppressed_hashes(ctx.session, [hashed], channel, MessageClass.MARKETING):
@@ -233,6 +236,18 @@ def _append_suppression(
     changes = {"channel": (None, channel), "type": (None, type_), "reason": (None, why[0]), "source": (None, why[1])}
     record(ctx, "suppression.lifted" if is_lifted else "suppression.added", "suppression", row.id, changes)
     return row
+
+
+def newest_suppression(ctx: Context, address: str, channel: str) -> Suppression | None:
+    """The last act about marketing to an address on a channel; acts about one address follow each other from here on."""
+    hashed = address_hash(ctx, address)
+    lock_address(ctx.session, hashed)
+    wanted = (
+        Suppression.address_hash == hashed,
+        Suppression.channel == channel,
+        Suppression.type == SuppressionType.MARKETING,
+    )
+    return ctx.session.scalars(select(Suppression).where(*wanted).order_by(Suppression.id.desc()).limit(1)).first()
 
 
 def address_hash(ctx: Context, address: str) -> bytes:

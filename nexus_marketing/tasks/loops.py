@@ -43,6 +43,7 @@ from nexus_marketing.services.hits import judge_hits
 from nexus_marketing.services.idempotency import forget_answers
 from nexus_marketing.services.import_work import ImportWork, forget_imports
 from nexus_marketing.services.lead_removals import finish_removals
+from nexus_marketing.services.provider_reports import take_in_reports
 from nexus_marketing.services.public_events import take_in_public_events
 from nexus_marketing.services.recurring import TYPE as RUN_DUE
 from nexus_marketing.services.runs import run_due
@@ -243,12 +244,13 @@ def _isolated(step: Callable[[], int]) -> int:
 _TENDING: Mapping[str, Callable[[Runtime, int], int]] = {
     "hits": judge_hits,
     "public": take_in_public_events,
+    "reports": take_in_reports,
     "deltas": fold_counters,
 }
 
 
 def tend_engagements(runtime: Runtime) -> int:
-    """Judge hits, find out whose public events are, fold counters: a piece of each for every tenant that has some."""
+    """Judge hits, find out whose public events are, act on reports of providers, fold counters: a piece of each for every tenant that has some."""
     with open_session(runtime.engines.worker, tenant_id=None, mode="read") as session:
         waiting = engagement_work(session, runtime.settings.settling.total_seconds())
     return sum(_isolated(lambda row=row: _TENDING[row.kind](runtime, row.tenant_id)) for row in waiting)  # type: ignore[misc]

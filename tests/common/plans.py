@@ -50,6 +50,7 @@ SWEEPS: Mapping[str, frozenset[str]] = {
         {
             "ix_marketing_hits_tenant_id_at",
             "pk_marketing_public_events",
+            "ix_marketing_provider_reports_due",
             "pk_marketing_engagement_deltas",
             "ix_marketing_engagement_deltas_campaign",
         }

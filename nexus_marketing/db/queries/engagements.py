@@ -16,12 +16,15 @@ from nexus_marketing.db.types import Json, to_text
 _WAITING = """
 SELECT DISTINCT tenant_id, 'hits' AS kind FROM marketing_hits WHERE at < nexus_after(:age)
 UNION ALL SELECT DISTINCT tenant_id, 'public' FROM marketing_public_events
+UNION ALL SELECT DISTINCT tenant_id, 'reports' FROM marketing_provider_reports WHERE due_at <= nexus_now()
 UNION ALL SELECT DISTINCT tenant_id, 'deltas' FROM marketing_engagement_deltas
 """
 
 
 def engagement_work(session: Session, settling_seconds: float) -> list[Row[Any]]:
-    """(tenant_id, kind) of what waits: ``hits`` old enough to be judged, ``public`` events, ``deltas`` to be folded."""
+    """(tenant_id, kind) of what waits: ``hits`` old enough to be judged, ``public`` events, ``reports`` of providers,
+    ``deltas`` to be folded.
+    """
     return list(run_for_all(session, _WAITING, {"age": -settling_seconds}, writes=False).all())
 
 
