@@ -13,6 +13,8 @@ from typing import Any
 
 from pyramid.config import Configurator
 
+from nexus_marketing.builtins.hooks.postmark import METADATA_HEADER
+from nexus_marketing.builtins.hooks.reading import ProviderHook
 from nexus_marketing.core.clock import Clock
 from nexus_marketing.core.contracts import (
     AddressKind,
@@ -21,6 +23,7 @@ from nexus_marketing.core.contracts import (
     Journal,
     Outcome,
     OutcomeKind,
+    ProviderEvent,
     Rendered,
     Submission,
 )
@@ -28,7 +31,7 @@ from nexus_marketing.core.deliveries import SkipReason
 from nexus_marketing.core.errors import ConfigurationError, Problem, ValidationError
 from nexus_marketing.core.messages import Link, OpenPixel, Piece, Place, Variable, value_key
 from nexus_marketing.plugin.manifests import API_VERSION, Capability, Manifest
-from nexus_marketing.settings import Settings, SmtpSettings
+from nexus_marketing.settings import EmailHookSettings, Settings, SmtpSettings
 from nexus_marketing.smtp.addresses import ascii_address
 from nexus_marketing.smtp.catcher import Catcher
 from nexus_marketing.smtp.client import Envelope, Pool, PoolSettings, Reply, ReplyKind
@@ -63,7 +66,17 @@ def includeme(config: Configurator) -> None:
     """The channel over the relay of ``nexus.smtp.*``, or over a catcher of its own where ``nexus.catcher_dir`` is set."""
     runtime = config.registry["nexus.runtime"]
     config.add_marketing_plugin(Manifest("email", __version__, API_VERSION, frozenset({Capability.CHANNEL})))
-    config.add_marketing_channel(EmailChannel(relay_of(runtime.settings), runtime.clock))
+    hooks = hooks_of(runtime.settings, runtime.clock)
+    config.add_marketing_channel(EmailChannel(relay_of(runtime.settings), runtime.clock, hooks))
+
+
+def hooks_of(settings: Settings, clock: Clock) -> Mapping[str, ProviderHook]:
+    """The providers of ``nexus.email.hooks.*`` that report back."""
+    if settings.email_hooks == EmailHookSettings():
+        return {}
+    from nexus_marketing.builtins.hooks.building import email_hooks  # noqa: PLC0415 - loads cryptography and HTTP
+
+    return email_hooks(settings, clock)
 
 
 def relay_of(settings: Settings) -> PoolSettings:
@@ -88,13 +101,20 @@ def relay_of(settings: Settings) -> PoolSettings:
 
 
 class EmailChannel:
-    """Reaches people by e-mail through one relay."""
+    """Reaches people by e-mail through one relay.
+
+    Args:
+        hooks: the providers that report back, by the last part of their addresses.
+    """
 
     name = "email"
 
-    def __init__(self, relay: PoolSettings, clock: Clock) -> None:
+    def __init__(self, relay: PoolSettings, clock: Clock, hooks: Mapping[str, ProviderHook] = {}) -> None:
         self._relay = relay
         self._clock = clock
+        self._hooks = hooks
+        #: Postmark keeps no Message-ID: it tells back what a header of its own says.
+        self._is_traced = "postmark" in hooks
         self._pools = threading.local()
         self.capabilities = Capabilities(address_kind=AddressKind.EMAIL, max_in_flight=relay.connections)
 
@@ -125,7 +145,9 @@ class EmailChannel:
     def open(self, settings: Mapping[str, Any], content: Content) -> "EmailSession":
         """Compile the content; connections are opened with the first message."""
         del settings  # the sender is part of the content, the relay is the installation's
-        return EmailSession(self._pool(), compile_content(content), content, self._clock, self._relay.connections)
+        skeleton = compile_content(content, is_traced=self._is_traced)
+        connections = self._relay.connections
+        return EmailSession(self._pool(), skeleton, content, self._clock, connections, is_traced=self._is_traced)
 
     def render(self, settings: Mapping[str, Any], content: Content, submission: Submission) -> Rendered:
         """The whole message, headers and all.
@@ -134,8 +156,21 @@ class EmailChannel:
             ValidationError: it never could be made.
         """
         del settings
-        values = {"date": date_value(self._clock.now()), **_values(submission)}
-        return Rendered("message/rfc822", compile_content(content).fill(values))
+        values = {"date": date_value(self._clock.now()), **_values(submission, is_traced=self._is_traced)}
+        return Rendered("message/rfc822", compile_content(content, is_traced=self._is_traced).fill(values))
+
+    def verify(self, settings: Mapping[str, Any], headers: Mapping[str, str], body: bytes) -> bool:
+        """Whether this comes from the provider whose address was asked, if that one is set up."""
+        del settings  # keys are the installation's, as the relay is
+        hook = self._hooks.get(headers[":provider"])
+        return hook is not None and hook.verify(headers, body)
+
+    def parse_events(
+        self, settings: Mapping[str, Any], headers: Mapping[str, str], body: bytes
+    ) -> Sequence[ProviderEvent]:
+        """What it says of messages."""
+        del settings
+        return self._hooks[headers[":provider"]].parse_events(headers, body)
 
     def close_thread(self) -> None:
         """Let go of this thread's connections."""
@@ -170,10 +205,20 @@ class _Batch:
 class EmailSession:
     """One send's content over this thread's connections."""
 
-    def __init__(self, pool: Pool, skeleton: Skeleton, content: Content, clock: Clock, connections: int) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        skeleton: Skeleton,
+        content: Content,
+        clock: Clock,
+        connections: int,
+        *,
+        is_traced: bool = False,
+    ) -> None:
         self._pool = pool
         self._skeleton = skeleton
         self._clock = clock
+        self._is_traced = is_traced
         self._ahead = _AHEAD * connections
         self._open: deque[_Batch] = deque()
         self._from = content.sender["from_email"]
@@ -238,7 +283,7 @@ class EmailSession:
 
     def _envelope(self, submission: Submission, date: str) -> Envelope | Outcome:
         try:
-            values = {"date": date, **_values(submission)}
+            values = {"date": date, **_values(submission, is_traced=self._is_traced)}
             data = self._skeleton.fill(values)
         except ValidationError as error:
             reason = _skip_reason(error)
@@ -249,16 +294,24 @@ class EmailSession:
         """A sender address of its own per ledger row where bounces have a domain (VERP), else From."""
         if not self._bounce_domain:
             return self._from
-        return f"bounce-{submission.message_id[1:].partition('@')[0]}@{self._bounce_domain}"
+        return f"bounce-{_trace(submission.message_id)}@{self._bounce_domain}"
 
 
 _KINDS = {kind.number: OutcomeKind(kind.value) for kind in ReplyKind}
 
 
-def _values(submission: Submission) -> dict[str, str]:
+def _values(submission: Submission, *, is_traced: bool) -> dict[str, str]:
     """What fills the gaps of a message: its own values, and its envelope's."""
     to = ascii_address(submission.address)
-    return {**submission.values, "to": to, "message_id": submission.message_id}
+    values = {**submission.values, "to": to, "message_id": submission.message_id}
+    if is_traced:
+        values["trace"] = _trace(submission.message_id)
+    return values
+
+
+def _trace(message_id: str) -> str:
+    """What tells a message from all others, without the domain: metadata has little room."""
+    return message_id[1:].partition("@")[0]
 
 
 def _skip_reason(error: ValidationError) -> str:
@@ -274,7 +327,7 @@ def _outcome(reply: Reply) -> Outcome:
     return Outcome(ref, _KINDS[kind.number], answer, text[:200])
 
 
-def compile_content(content: Content) -> Skeleton:
+def compile_content(content: Content, *, is_traced: bool = False) -> Skeleton:
     """The byte skeleton of a template version with its headers (RFC 5322, RFC 8058).
 
     Raises:
@@ -282,13 +335,13 @@ def compile_content(content: Content) -> Skeleton:
     """
     parts = content.message.parts
     return compile_message(
-        _headers(content),
+        _headers(content, is_traced=is_traced),
         text=_pieces(parts["text"]) if "text" in parts else None,
         html=_pieces(parts["html"]) if "html" in parts else None,
     )
 
 
-def _headers(content: Content) -> list[Header | AddressHeader]:
+def _headers(content: Content, *, is_traced: bool) -> list[Header | AddressHeader]:
     sender = content.sender
     headers: list[Header | AddressHeader] = [
         Header("Date", [Slot("date", Context.HEADER)], structured=True),
@@ -299,6 +352,8 @@ def _headers(content: Content) -> list[Header | AddressHeader]:
     ]
     if sender.get("reply_to"):
         headers.append(AddressHeader("Reply-To", [""], [sender["reply_to"]]))
+    if is_traced:
+        headers.append(Header(METADATA_HEADER, [Slot("trace", Context.HEADER)], structured=True))
     if content.bulk:
         headers += [
             Header("List-ID", [content.list_id], structured=True),

@@ -1,0 +1,1 @@
+"""How providers of mail and text messages say what became of a message: signatures, and their words in ours."""
