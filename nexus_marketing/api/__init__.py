@@ -24,6 +24,7 @@ _RESOURCES = (
     "conversations",
     "members",
     "tracking",
+    "hooks",
     "health",
     "metrics",
 )
