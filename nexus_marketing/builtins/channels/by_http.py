@@ -21,7 +21,14 @@ def sms(config: Configurator) -> None:
     from nexus_marketing.plugin.http import HttpClient, HttpLimits  # noqa: PLC0415 - see above
 
     provider = SmsProvider(
-        mine.url, mine.account, mine.token, mine.sender, mine.price_minor, mine.connections, mine.max_segments
+        mine.url,
+        mine.account,
+        mine.token,
+        mine.sender,
+        mine.price_minor,
+        mine.connections,
+        mine.max_segments,
+        f"{runtime.settings.public_url}/hooks/-/sms" if mine.callbacks else "",
     )
     client = HttpClient(HttpLimits(allow_hosts=runtime.settings.http.allow_hosts))
     _announce(config, "sms")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
+from nexus_marketing.builtins.hooks.twilio import MESSAGE, events_of, is_signed
 from nexus_marketing.core.clock import Clock
 from nexus_marketing.core.contracts import (
     AddressKind,
@@ -19,6 +20,7 @@ from nexus_marketing.core.contracts import (
     Content,
     Outcome,
     OutcomeKind,
+    ProviderEvent,
     Rendered,
     Submission,
 )
@@ -61,7 +63,8 @@ _DEAD: Final = ("failed", "undelivered", "canceled")
 class SmsProvider:
     """The operator's provider; ``url`` is what stands before ``/Accounts`` in its API.
 
-    ``price_minor`` is what a segment costs, in the minor unit of the budget's currency.
+    ``price_minor`` is what a segment costs, in the minor unit of the budget's currency. ``callback_url`` is where the provider
+    says what became of a message; empty: it is not asked to.
     """
 
     url: str
@@ -71,6 +74,7 @@ class SmsProvider:
     price_minor: int = 0
     connections: int = 8
     max_segments: int = 10
+    callback_url: str = ""
 
 
 class SmsChannel:
@@ -126,6 +130,8 @@ class SmsChannel:
             content.message.parts["text"],
             self._provider.max_segments,
             self._clock,
+            # Callbacks of all tenants come to one address, where they are proved by the operator's token alone.
+            self._provider.callback_url if account == self._provider.account else "",
         )
         return HttpSession(self._client, self._lanes, dialect)
 
@@ -133,6 +139,17 @@ class SmsChannel:
         """The text alone: who it is from and to, the provider is told beside it."""
         del settings
         return Rendered("text/plain; charset=utf-8", _text(content.message.parts["text"], submission).encode())
+
+    def verify(self, settings: Mapping[str, Any], headers: Mapping[str, str], body: bytes) -> bool:
+        """Whether the token of the tenant's account, else of the operator's, signed this."""
+        return is_signed(self._account(settings)[1], headers, body)
+
+    def parse_events(
+        self, settings: Mapping[str, Any], headers: Mapping[str, str], body: bytes
+    ) -> Sequence[ProviderEvent]:
+        """What became of a message, or what somebody wrote."""
+        del settings
+        return events_of(headers, body)
 
     def close_thread(self) -> None:
         """End this thread's part in sending."""
@@ -157,6 +174,7 @@ class _Texts:
     pieces: Sequence[Piece]
     max_segments: int
     clock: Clock
+    callback_url: str = ""
 
     def request(self, submission: Submission) -> Request | Outcome:
         """The form of one message; its text has no more segments than the operator pays for."""
@@ -169,6 +187,9 @@ class _Texts:
             return Outcome(submission.ref, OutcomeKind.REFUSED, SkipReason.RENDER_ERROR, said)
         source = "MessagingServiceSid" if _POOL(self.sender) else "From"
         form = {"To": submission.address, source: self.sender, "Body": text}
+        if self.callback_url:
+            ours = submission.message_id.strip("<>").partition("@")[0]
+            form["StatusCallback"] = f"{self.callback_url}?{urlencode({MESSAGE: ours})}"
         headers = {"Authorization": self.login, "Content-Type": "application/x-www-form-urlencoded"}
         return Request("POST", self.url, headers, urlencode(form).encode())
 

@@ -291,3 +291,17 @@ class TestSettings:
     def test_the_token_is_never_shown(self, make_channel, server):
         assert "t0ken" not in repr(SmsProvider("https://x", "AC1", "t0ken"))
         assert make_channel(server).capabilities.secret_settings == {"token"}
+
+
+class TestCallbacks:
+    def test_the_provider_is_asked_to_say_what_became_of_each_message(self, make_channel, server):
+        callback = "https://mail.example.com/hooks/-/sms"
+        one(make_channel(server, callback_url=callback))
+        (heard,) = server.heard
+        assert heard.form["StatusCallback"].startswith(f"{callback}?message=")
+        assert "%" not in heard.form["StatusCallback"]
+
+    def test_an_account_of_the_tenants_own_is_not(self, make_channel, server):
+        settings = {**SENDER, "account": "AC2", "token": "other"}
+        one(make_channel(server, callback_url="https://mail.example.com/hooks/-/sms"), settings=settings)
+        assert "StatusCallback" not in server.heard[0].form
