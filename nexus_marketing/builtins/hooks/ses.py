@@ -42,7 +42,7 @@ _DIGESTS: Final[Mapping[str, hashes.HashAlgorithm]] = {"1": hashes.SHA1(), "2": 
 _TOPIC = re.compile(r"arn:aws[a-z-]{0,10}:sns:([a-z0-9-]{3,30}):[0-9]{12}:[A-Za-z0-9_.-]{1,256}", re.ASCII).fullmatch
 _CERTIFICATE = re.compile(r"/SimpleNotificationService-[0-9A-Za-z]{1,64}\.pem", re.ASCII).fullmatch
 _KEPT: Final = timedelta(hours=6)
-_FAILED_KEPT: Final = timedelta(minutes=1)
+_REFUSED_KEPT: Final = timedelta(minutes=1)
 _MOST_KEPT: Final = 32
 
 
@@ -114,39 +114,28 @@ class SesHook:
         log.info("subscription_confirmed", topic=topic)
 
     def _key(self, url: str) -> RSAPublicKey | None:
-        """The key of a certificate, asked for once in a while by one request at a time.
+        """The key of a certificate, asked for once in a while by one request at a time; nothing where there is none.
 
         Raises:
             Unavailable: it is being asked for, or Amazon does not answer.
         """
         kept, now = self._keys.get(url), self._clock.now()
         if kept is not None and now < kept.until:
-            if kept.key is None:
-                raise Unavailable("The certificate of the signature could not be read.", retry_after_seconds=60.0)
             return kept.key
         if not self._asking.acquire(blocking=False):
             raise Unavailable("The certificate of the signature is being asked for.")
         try:
-            key = self._fetched(url, now)
+            answer = self._ask(url)
+            if answer is None or answer.status >= 500:
+                # SNS gives up what was refused, and repeats what was not taken.
+                raise Unavailable("The certificate of the signature could not be read.", retry_after_seconds=20.0)
+            key = _key_of(answer, now)
             while len(self._keys) >= _MOST_KEPT:
                 del self._keys[next(iter(self._keys))]
-            self._keys[url] = _Kept(now + (_FAILED_KEPT if key is None else _KEPT), key)
+            self._keys[url] = _Kept(now + (_REFUSED_KEPT if key is None else _KEPT), key)
         finally:
             self._asking.release()
         return key
-
-    def _fetched(self, url: str, now: datetime) -> RSAPublicKey | None:
-        answer = self._ask(url)
-        if answer is None or answer.status != 200:
-            return None
-        try:
-            certificate = load_pem_x509_certificate(answer.body)
-            key = certificate.public_key()
-        except Exception as error:  # noqa: BLE001 - the library has many words for what is no certificate
-            log.warning("certificate_not_readable", error=type(error).__name__)
-            return None
-        is_valid = certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc
-        return key if is_valid and isinstance(key, RSAPublicKey) else None
 
     def _ask(self, url: str) -> Answer | None:
         try:
@@ -154,6 +143,19 @@ class SesHook:
         except (HostRefused, Unavailable) as error:
             log.warning("amazon_not_reached", error=type(error).__name__)
             return None
+
+
+def _key_of(answer: Answer, now: datetime) -> RSAPublicKey | None:
+    if answer.status != 200:
+        return None
+    try:
+        certificate = load_pem_x509_certificate(answer.body)
+        key = certificate.public_key()
+    except Exception as error:  # noqa: BLE001 - the library has many words for what is no certificate
+        log.warning("certificate_not_readable", error=type(error).__name__)
+        return None
+    is_valid = certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc
+    return key if is_valid and isinstance(key, RSAPublicKey) else None
 
 
 def _is_at_amazon(url: str, topic: str) -> bool:
