@@ -131,6 +131,8 @@ TABLE = {
     "GET /t/c/{token}": PUBLIC,
     "GET /u/{token}": PUBLIC,
     "POST /u/{token}": PUBLIC,
+    "POST /hooks/{tenant}/{channel}": PUBLIC,
+    "POST /hooks/{tenant}/{channel}/{provider}": PUBLIC,
     "GET /__lbheartbeat__": PUBLIC,
     "GET /__heartbeat__": PUBLIC,
     "GET /metrics": PUBLIC,
