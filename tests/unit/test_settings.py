@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from nexus_marketing.core.errors import ConfigurationError
-from nexus_marketing.settings import HttpSettings, Settings, SmsSettings, SmtpSettings, WebhookSettings
+from nexus_marketing.settings import (
+    EmailHookSettings,
+    HttpSettings,
+    Settings,
+    SmsSettings,
+    SmtpSettings,
+    WebhookSettings,
+)
 
 pytestmark = pytest.mark.req("MAINT-001")
 
@@ -80,6 +87,12 @@ def test_every_key_is_read_in_its_unit():
             "nexus.sms.price_minor": "8",
             "nexus.sms.connections": "4",
             "nexus.sms.max_segments": "3",
+            "nexus.sms.callbacks": "true",
+            "nexus.email.hooks.ses_topics": "arn:aws:sns:eu-west-1:1:a arn:aws:sns:eu-west-1:1:b",
+            "nexus.email.hooks.sendgrid_keys": "MFk=",
+            "nexus.email.hooks.mailgun_keys": "0123456789abcdef",
+            "nexus.email.hooks.postmark_tokens": "fedcba9876543210",
+            "nexus.soft_bounces": "5",
             "nexus.webhook.secrets": "whsec_new  whsec_old",
             "nexus.webhook.connections": "5",
             "nexus.http.allow_hosts": "hooks.internal:8080 127.0.0.1",
@@ -97,7 +110,10 @@ def test_every_key_is_read_in_its_unit():
     assert settings.max_retry_age == timedelta(hours=1)
     assert settings.log_level == "DEBUG"
     assert settings.smtp == SmtpSettings("mail", 587, "starttls", "u", "p", 2, 2.5, "here")
-    assert settings.sms == SmsSettings("https://sms.example/2010-04-01", "AC1", "t", "Shop", 8, 4, 3)
+    assert settings.sms == SmsSettings("https://sms.example/2010-04-01", "AC1", "t", "Shop", 8, 4, 3, callbacks=True)
+    topics = ("arn:aws:sns:eu-west-1:1:a", "arn:aws:sns:eu-west-1:1:b")
+    assert settings.email_hooks == EmailHookSettings(topics, ("MFk=",), ("0123456789abcdef",), ("fedcba9876543210",))
+    assert settings.soft_bounces == 5
     assert settings.webhook == WebhookSettings(("whsec_new", "whsec_old"), 5)
     assert settings.http == HttpSettings(("hooks.internal:8080", "127.0.0.1"))
 
@@ -114,6 +130,8 @@ def test_an_empty_value_means_the_default():
     ("key", "value", "remedy"),
     [
         ("pool_size", "many", "a whole number above 0"),
+        ("sms.callbacks", "yes", "true or false"),
+        ("soft_bounces", "0", "a whole number from 1 to 100"),
         ("pool_size", "0", "a whole number above 0"),
         ("worker_threads", "-1", "a whole number, not below 0"),
         ("lease_seconds", "soon", "a number of seconds"),
@@ -255,3 +273,9 @@ class TestSecretKeys:
         shown = repr(Settings.parse(PRODUCTION | secrets))
         assert SECRET not in shown
         assert "c4n4ry" not in shown
+
+
+def test_tokens_of_providers_are_not_shown():
+    said = faults(EMBEDDED | {"nexus.email.hooks.mailgun_keys": "c4n4ry"})
+    assert "c4n4ry" not in said
+    assert "c4n4ry" not in repr(Settings.parse(EMBEDDED | {"nexus.email.hooks.mailgun_keys": "c4n4ry" * 4}))
