@@ -292,7 +292,7 @@ _WORDS = _Reader("words separated by spaces", lambda text: tuple(text.split()))
 _TOKENS = _Reader(
     "words of at least 16 printable characters",
     lambda text: tuple(map(_token, text.split())),
-    shown=lambda _: "what is set",
+    shown=lambda _: "***",
 )
 _EMAIL_HOOK_READERS: Mapping[str, _Reader] = {
     "ses_topics": _WORDS,

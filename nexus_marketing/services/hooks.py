@@ -3,9 +3,10 @@
 The request reads nothing of leads or messages and writes one row an event, so that it is over at once whatever it says.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from itertools import islice
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import select
@@ -65,9 +66,8 @@ def receive_call(runtime: Runtime, call: HookCall) -> int:
         tenant_id = _tenant_id(runtime, call.tenant)
         if tenant_id is None:
             raise NotFound(f"There is no tenant {call.tenant[:63]!r}: the address has its name behind /hooks/.")
-    nothing: Sequence[ProviderEvent] = ()
-    events = _ask(runtime, call, lambda: channel.parse_events(settings, call.headers, call.body), otherwise=nothing)
-    return _keep(runtime, call, tenant_id, events[:_MOST_EVENTS])
+    told = lambda: _checked(channel.parse_events(settings, call.headers, call.body))  # noqa: E731
+    return _keep(runtime, call, tenant_id, _ask(runtime, call, told, otherwise=[]))
 
 
 def _ask(runtime: Runtime, call: HookCall, question: Callable[[], Found], *, otherwise: Found) -> Found:
@@ -82,6 +82,16 @@ def _ask(runtime: Runtime, call: HookCall, question: Callable[[], Found], *, oth
         log.exception("hook_failed", channel=call.channel, provider=call.provider[:63])
     runtime.telemetry.count("hooks.failed", channel=call.channel)
     return otherwise
+
+
+def _checked(events: Iterable[ProviderEvent]) -> list[ProviderEvent]:
+    """What a plugin answered, as far as it is what it must be."""
+    found = list(islice(events, _MOST_EVENTS))
+    return [replace(event, kind=ProviderEventKind(event.kind), at=_aware(event.at)) for event in found]
+
+
+def _aware(at: datetime | None) -> datetime | None:
+    return at.astimezone(UTC) if at is not None and at.tzinfo is not None else None
 
 
 def _tenants_own(runtime: Runtime, call: HookCall) -> tuple[int | None, dict[str, Any]]:
@@ -135,7 +145,7 @@ def _report(ctx: Context, call: HookCall, event: ProviderEvent) -> dict[str, Any
 
 def _moment(at: datetime | None, now: datetime) -> datetime:
     """When it happened; a clock of theirs that is ahead of ours does not make it the future."""
-    return now if at is None or at.tzinfo is None or at > now else at
+    return now if at is None or at > now else at
 
 
 def _clean(text: str, longest: int) -> str:

@@ -8,18 +8,17 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from functools import partial
 from hashlib import sha256
 from typing import Any, Final
 
 from sqlalchemy import Row, select
+from sqlalchemy.exc import DBAPIError
 
 from nexus_marketing.core.actors import SYSTEM
 from nexus_marketing.core.contracts import AddressKind, ProviderEventKind
 from nexus_marketing.core.deliveries import (
     DeliveryState,
     MessageKey,
-    SendStatus,
     read_message_id,
     soft_bounces_in_row,
     state_after,
@@ -27,22 +26,20 @@ from nexus_marketing.core.deliveries import (
 from nexus_marketing.core.engagements import EngagementType, Verdict
 from nexus_marketing.core.engagements.reported import OLDEST, receipt_days
 from nexus_marketing.core.errors import NotFound
-from nexus_marketing.core.pacing.breaker import MAX_BOUNCED
-from nexus_marketing.core.pacing.feedback import alarm_of, sample_needed
 from nexus_marketing.core.privacy import SuppressionReason, SuppressionType
 from nexus_marketing.core.values import email_norm
-from nexus_marketing.db.models import Delivery, Lead, Send, Tenant
+from nexus_marketing.db.models import Delivery, Lead
 from nexus_marketing.db.queries import provider_reports as queries
 from nexus_marketing.db.queries.event_batches import claim_event_ids
 from nexus_marketing.db.queries.locks import try_alone
-from nexus_marketing.db.queries.planning import set_send_status
-from nexus_marketing.db.tenancy import find
+from nexus_marketing.db.retry import is_transient
 from nexus_marketing.db.types import from_text
 from nexus_marketing.runtime import Context, Runtime
 from nexus_marketing.services.engagements import write_engagements
 from nexus_marketing.services.keywords import answer_keyword
 from nexus_marketing.services.lead_lookup import follow_lead
 from nexus_marketing.services.privacy import address_hash, suppress_hash, suppress_once, unsubscribe
+from nexus_marketing.services.send_alarms import judge_send
 from nexus_marketing.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -94,14 +91,35 @@ class _Piece:
 
 
 def take_in_reports(runtime: Runtime, tenant_id: int) -> int:
-    """Act on a piece of what was reported to a tenant; answers how many there were.
+    """Act on a piece of what was reported to a tenant; answers how many there were."""
+    try:
+        return _take_in(runtime, tenant_id, _PIECE)
+    except Exception as error:
+        if isinstance(error, DBAPIError) and is_transient(error):
+            raise
+        log.exception("reports_failed", tenant_id=tenant_id)
+    return _take_in_first(runtime, tenant_id)
 
-    One worker at a time, because what follows depends on what was reported before.
-    """
+
+def _take_in_first(runtime: Runtime, tenant_id: int) -> int:
+    """The oldest alone; if it is what nobody can act on, it is dropped, so that those behind it have their turn."""
+    try:
+        return _take_in(runtime, tenant_id, 1)
+    except Exception as error:
+        if isinstance(error, DBAPIError) and is_transient(error):
+            raise
+        log.exception("report_dropped", tenant_id=tenant_id)
+        runtime.telemetry.count("hooks.dropped", channel="", why="failed")
+    with runtime.work(tenant_id, SYSTEM) as ctx:
+        return len(queries.take_reports(ctx.session, 1))
+
+
+def _take_in(runtime: Runtime, tenant_id: int, size: int) -> int:
+    """One worker at a time, because what follows depends on what was reported before."""
     with runtime.work(tenant_id, SYSTEM) as ctx:
         if not try_alone(ctx.session, "reports"):
             return 0
-        taken = queries.take_reports(ctx.session, _PIECE)
+        taken = queries.take_reports(ctx.session, size)
         piece = _Piece()
         if taken:
             _act_on(ctx, _unknown(ctx, [_Event.of(row) for row in taken], piece), piece)
@@ -109,7 +127,7 @@ def take_in_reports(runtime: Runtime, tenant_id: int) -> int:
     for told, count in piece.told.items():
         runtime.telemetry.count("hooks.events", count, kind=told)
     for send_id in sorted(piece.counts):
-        _judge(runtime, tenant_id, send_id)
+        judge_send(runtime, tenant_id, send_id)
     return len(taken)
 
 
@@ -290,20 +308,3 @@ def _is_there(ctx: Context, row: dict[str, Any]) -> bool:
     except NotFound:
         return False
     return True
-
-
-def _judge(runtime: Runtime, tenant_id: int, send_id: int) -> None:
-    """Stop a send whose recipients complain or do not exist, in a transaction of its own: others wait for its row."""
-    with runtime.work(tenant_id, SYSTEM) as ctx:
-        settings = ctx.session.scalar(select(Tenant.settings).where(Tenant.id == tenant_id)) or {}
-        most = float(settings.get("max_bounced", MAX_BOUNCED))
-        heard = queries.feedback_of(ctx.session, send_id, partial(sample_needed, max_bounced=most))
-        alarm = None if heard is None else alarm_of(heard.now.since(heard.forgiven), most)
-        if heard is None or alarm is None:
-            return
-        log.warning("recipients_object", tenant_id=tenant_id, send_id=send_id, reason=alarm.reason)
-        runtime.telemetry.count("hooks.alarms", paused=str(alarm.must_pause).lower())
-        if alarm.must_pause and find(ctx.session, Send, send_id, lock=True).status == SendStatus.RUNNING:
-            set_send_status(ctx.session, send_id, SendStatus.PAUSED, alarm.reason[:200])
-            queries.forgive(ctx.session, send_id, heard.now)
-            runtime.telemetry.count("delivery.send_stopped_itself")

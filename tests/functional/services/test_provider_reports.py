@@ -157,6 +157,17 @@ def test_an_event_of_long_ago_cannot_be_told_from_a_repeat(
     assert suppressed(runtime, tenant) == []
 
 
+def test_what_nobody_can_act_on_keeps_nobody_waiting(runtime: Runtime, tenant: int, campaign: int, tell: Tell) -> None:
+    send = send_to(runtime, tenant, campaign, make_leads(runtime, tenant))
+    with runtime.work(tenant) as ctx:
+        for body in ({}, {"kind": "x", "message_id": "", "at": ""}):
+            common = {"received_at": ctx.now, "due_at": ctx.now, "channel": "email", "provider": ""}
+            ctx.session.add(ProviderReport(body=body, **common))
+    tell(event(K.DELIVERED, send, tenant))
+    assert states(runtime, tenant) == ["delivered"]
+    assert rows(runtime, tenant, ProviderReport, "tries") == []
+
+
 class TestEarly:
     """A provider may be faster than the worker that writes down what it answered."""
 
