@@ -13,8 +13,9 @@ from nexus_marketing.builtins.hooks.mailgun import MailgunHook
 from nexus_marketing.builtins.hooks.postmark import PostmarkHook
 from nexus_marketing.builtins.hooks.sendgrid import SendGridHook
 from nexus_marketing.builtins.hooks.ses import SesHook
-from nexus_marketing.core.contracts import HearingChannel, ProviderEventKind
+from nexus_marketing.core.contracts import Content, HearingChannel, ProviderEventKind, Submission
 from nexus_marketing.core.errors import ConfigurationError, Unavailable
+from nexus_marketing.core.messages import parse_message
 from nexus_marketing.plugin.http import Answer
 from nexus_marketing.settings import EmailHookSettings, Settings
 from nexus_marketing.smtp.client import PoolSettings
@@ -371,3 +372,16 @@ def test_settings_say_who_is_heard(clock):
     assert list(named()) == []
     with pytest.raises(ConfigurationError, match=r"nexus\.email\.hooks\.ses_topics"):
         named(ses_topics=("arn:aws:sqs:eu-west-1:1:x",))
+
+
+@pytest.mark.parametrize("is_set_up", [True, False])
+def test_a_message_says_its_name_where_postmark_tells_it_back(hooks, clock, is_set_up):
+    channel = EmailChannel(
+        PoolSettings(host="127.0.0.1", port=25), clock, {"postmark": hooks["postmark"]} if is_set_up else {}
+    )
+    message = parse_message({"subject": "Hi", "text": "Hello"}, {}, "email")
+    content = Content(message, {"from_email": "news@example.com"}, "<c1.t1.example.com>", bulk=False)
+    submission = Submission(0, "jane@example.org", OURS, {"to_name": "", "date": "Mon, 02 Mar 2026 10:00:00 +0000"})
+    lines = channel.render({}, content, submission).content.decode().split("\r\n")
+    assert ("X-PM-Metadata-message: r7.s3.t1" in lines) == is_set_up
+    assert f"Message-ID: {OURS}" in lines
