@@ -164,9 +164,10 @@ class TestSes:
             assert not is_theirs("ses", reports.sns(reports.ses("Bounce")))
         assert len(amazon.asked) == 1
 
-    @pytest.mark.parametrize("answers", [{}, {reports.CERTIFICATE_URL: Answer(503, {}, b"")}])
-    def test_while_amazon_does_not_answer_it_has_to_come_again(self, is_theirs, amazon, answers):
-        amazon.answers = answers
+    @pytest.mark.parametrize("is_away", [True, False])
+    def test_while_amazon_does_not_answer_it_has_to_come_again(self, is_theirs, amazon, is_away):
+        amazon.is_away = is_away
+        amazon.answers[reports.CERTIFICATE_URL] = Answer(503, {}, b"")
         with pytest.raises(Unavailable):
             is_theirs("ses", reports.sns(reports.ses("Bounce")))
 
