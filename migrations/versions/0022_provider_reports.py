@@ -7,7 +7,7 @@ from nexus_marketing.db.types import BigInt, Json, Text, UtcDateTime
 from nexus_marketing.migrations.support import fence, function, is_postgresql
 
 revision = "0022"
-down_revision = "0020"
+down_revision = "0021"
 branch_labels = None
 depends_on = None
 

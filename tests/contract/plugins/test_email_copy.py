@@ -59,7 +59,8 @@ class TestTheCopy(ChannelConformance):
 
 def test_it_imports_the_plugin_api_and_what_it_sends_with() -> None:
     imported = set(re.findall(r"^from (nexus_marketing\S*) import", source_of_the_copy(), re.MULTILINE))
-    assert {name for name in imported if not name.startswith("nexus_marketing.smtp.")} == {"nexus_marketing.plugin"}
+    tools = ("nexus_marketing.smtp.", "nexus_marketing.builtins.hooks.")
+    assert {name for name in imported if not name.startswith(tools)} == {"nexus_marketing.plugin"}
 
 
 def test_it_makes_the_same_messages(clock: FakeClock) -> None:
