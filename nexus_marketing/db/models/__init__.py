@@ -30,6 +30,14 @@ from nexus_marketing.db.models.imports import (
     LeadImportPiece,
     LeadImportProfile,
 )
+from nexus_marketing.db.models.journeys import (
+    Journey,
+    JourneyArrival,
+    JourneyListener,
+    JourneyRun,
+    JourneyStep,
+    JourneyVersion,
+)
 from nexus_marketing.db.models.leads import Lead, LeadField, LeadKey, LeadRemoval
 from nexus_marketing.db.models.plugins import TenantPlugin
 from nexus_marketing.db.models.preflights import Preflight
@@ -69,6 +77,12 @@ __all__ = [
     "History",
     "Hit",
     "IdempotencyKey",
+    "Journey",
+    "JourneyArrival",
+    "JourneyListener",
+    "JourneyRun",
+    "JourneyStep",
+    "JourneyVersion",
     "Lead",
     "LeadField",
     "LeadImport",

@@ -17,6 +17,7 @@ _FINISHED = text("finished_at IS NOT NULL")
 _UNREPORTED = text("reported_at IS NULL AND status IN ('missed', 'failed', 'paused', 'completed')")
 _JOINING = text("legs > 1 AND joined_at IS NULL")
 _UNSETTLED = text("status = 'cancelled' AND finished_at IS NULL")
+_UNTOLD = text("step <> '' AND settled_at IS NOT NULL AND told_at IS NULL")
 _OPEN = text("status IN ({})".format(", ".join(f"'{status}'" for status in OPEN_SENDS)))
 
 
@@ -90,6 +91,9 @@ class Send(TenantKeyed, Base):
     )
 
     campaign_id: Mapped[int] = plain()
+    #: Of a journey's message: which journey. Its recipients come one by one, so that it is never through by itself;
+    #: ``campaign_version`` is then the journey's version, and ``occurrence_key`` the node.
+    journey_id: Mapped[int | None] = plain()
     campaign_version: Mapped[int] = plain()
     occurrence_key: Mapped[str] = plain()
     #: The first send of a launch over several channels; nothing for itself.
@@ -160,6 +164,15 @@ class Delivery(TenantScoped, Base):
         ),
         # With the send: the gate asks what a lead got of late, and sends that are over for long need not be read.
         Index("ix_marketing_deliveries_lead", "tenant_id", "lead_id", "send_id"),
+        # For the sweep that tells runs of journeys what became of their messages: its size is what was not told yet.
+        Index(
+            "ix_marketing_deliveries_untold",
+            "tenant_id",
+            "send_id",
+            "seq",
+            postgresql_where=_UNTOLD,
+            sqlite_where=_UNTOLD,
+        ),
     )
 
     send_id: Mapped[int] = plain(primary_key=True, autoincrement=False)
@@ -175,6 +188,8 @@ class Delivery(TenantScoped, Base):
     due_at: Mapped[datetime | None] = plain()
     settled_at: Mapped[datetime | None] = plain()
     provider_code: Mapped[str | None] = plain()
+    #: When the run of the journey that wrote it was told.
+    told_at: Mapped[datetime | None] = plain()
 
 
 class DeliveryChunk(TenantScoped, Base):
