@@ -33,6 +33,7 @@ from nexus_marketing.db.queries.event_batches import (
 from nexus_marketing.db.tenancy import open_session
 from nexus_marketing.runtime import Context, Runtime
 from nexus_marketing.services.audit import record_bulk
+from nexus_marketing.services.journey_hearing import hear_events
 from nexus_marketing.services.score_marks import mark_engaged
 from nexus_marketing.services.segment_marks import mark_leads
 
@@ -135,6 +136,7 @@ def write_engagements(
         if also is not None:
             also()
     mark_engaged(ctx, rows)
+    hear_events(ctx, rows)
     ctx.emit(EngagementsTracked(ctx.tenant_id, ctx.now, touched.lead_ids, touched.names))
     return id_
 

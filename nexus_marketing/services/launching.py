@@ -20,7 +20,7 @@ from nexus_marketing.plugin.registry import Plugin
 from nexus_marketing.runtime import Context
 
 
-class _Ready(NamedTuple):
+class Ready(NamedTuple):
     """What one channel of a launch goes out with: the template's columns, and the sender where there is one."""
 
     message: Row[Any]
@@ -36,7 +36,7 @@ def begin_sends(ctx: Context, campaign: Campaign, planned: datetime | None = Non
         planned: of a recurring campaign, when this run was due; what begins much later is missed.
     """
     legs = legs_of(campaign.channel, campaign.template_id, campaign.channels)
-    found = _ready(ctx, legs)
+    found = ready_for(ctx, legs)
     problems = _missing(ctx, campaign, legs, found)
     if problems:
         return problems
@@ -73,26 +73,35 @@ def begin_sends(ctx: Context, campaign: Campaign, planned: datetime | None = Non
 def missing_for_send(ctx: Context, campaign: Campaign) -> list[Problem]:
     """Every reason why a campaign could not be sent now."""
     legs = legs_of(campaign.channel, campaign.template_id, campaign.channels)
-    return _missing(ctx, campaign, legs, _ready(ctx, legs))
+    return _missing(ctx, campaign, legs, ready_for(ctx, legs))
 
 
-def _ready(ctx: Context, legs: Sequence[Leg]) -> list[_Ready]:
+def ready_for(ctx: Context, legs: Sequence[Leg]) -> list[Ready]:
+    """For each channel its template and the settings of its sender, where there are any."""
     rows = [(leg.channel, message_and_sender(ctx.session, leg.template_id, leg.channel)) for leg in legs]
-    return [_Ready(row, sender_of(ctx.runtime, ctx.session, channel, row.sender)) for channel, row in rows]
+    return [Ready(row, sender_of(ctx.runtime, ctx.session, channel, row.sender)) for channel, row in rows]
 
 
-def _missing(ctx: Context, campaign: Campaign, legs: Sequence[Leg], found: Sequence[_Ready]) -> list[Problem]:
+def _missing(ctx: Context, campaign: Campaign, legs: Sequence[Leg], found: Sequence[Ready]) -> list[Problem]:
     problems: list[Problem] = []
     if campaign.segment_id is None:
         problems.append(
             Problem("segment_id", "no_audience", "The campaign has no audience: set segment_id to a segment first.")
         )
     for leg, ready in zip(legs, found, strict=True):
-        problems += _missing_of(ctx, campaign, leg, ready)
+        problems += leg_problems(ctx, MessageClass(campaign.message_class), leg, ready)
     return problems
 
 
-def _missing_of(ctx: Context, campaign: Campaign, leg: Leg, ready: _Ready) -> list[Problem]:
+def leg_problems(ctx: Context, message_class: MessageClass, leg: Leg, ready: Ready) -> list[Problem]:
+    """Every reason why a message cannot go out by one channel.
+
+    Args:
+        ctx: the unit of work.
+        message_class: the law asks more of marketing.
+        leg: which channel, and where it stands in its document.
+        ready: as :func:`ready_for` finds it.
+    """
     problems: list[Problem] = []
     found, sender = ready
     field, place = leg.path("template_id"), leg.at or "channel"
@@ -112,7 +121,7 @@ def _missing_of(ctx: Context, campaign: Campaign, leg: Leg, ready: _Ready) -> li
     if found.id is not None and found.type != takes:
         said = f"The template is of type {found.type}, {leg.channel} takes {takes}: choose another one."
         problems.append(Problem(field, "wrong_type", said))
-    elif campaign.message_class == MessageClass.MARKETING and found.id is not None and sender is not None:
+    elif message_class is MessageClass.MARKETING and found.id is not None and sender is not None:
         problems += _marketing_problems(found, sender) if takes == EMAIL else []
     return problems
 

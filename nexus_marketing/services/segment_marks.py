@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from nexus_marketing.core.segments import EVERYTHING, names_changed
 from nexus_marketing.db.queries.upkeep import add_mark
 from nexus_marketing.runtime import Context
+from nexus_marketing.services.journey_hearing import hear_changes
 
 
 def mark_leads(ctx: Context, lead_ids: Sequence[int], names: Collection[str] = (EVERYTHING,)) -> None:
@@ -17,6 +18,7 @@ def mark_leads(ctx: Context, lead_ids: Sequence[int], names: Collection[str] = (
     """
     if lead_ids:
         add_mark(ctx.session, sorted(names), list(lead_ids), ctx.now)
+        hear_changes(ctx, lead_ids)
         ctx.ring("segments")
 
 

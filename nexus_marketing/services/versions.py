@@ -7,6 +7,7 @@ from nexus_marketing.core.errors import StaleVersion
 from nexus_marketing.db.models import (
     Campaign,
     CampaignDefinition,
+    Journey,
     Lead,
     LeadField,
     LeadImportProfile,
@@ -19,7 +20,9 @@ from nexus_marketing.runtime import Context
 from nexus_marketing.services.lead_lookup import refuse_gone
 
 _WORD = re.compile(r"(?<=[a-z])(?=[A-Z])")
-Row = TypeVar("Row", Campaign, CampaignDefinition, Lead, LeadField, LeadImportProfile, Score, Segment, Template)
+Row = TypeVar(
+    "Row", Campaign, CampaignDefinition, Journey, Lead, LeadField, LeadImportProfile, Score, Segment, Template
+)
 
 
 def find_to_change(

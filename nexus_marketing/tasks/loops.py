@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from nexus_marketing.core.actors import SYSTEM
 from nexus_marketing.core.deliveries import SendStatus
 from nexus_marketing.core.errors import NexusError
+from nexus_marketing.db.queries import journeys
 from nexus_marketing.db.queries.campaigns import campaigns_to_tick
 from nexus_marketing.db.queries.completion import launches_to_join, sends_to_report
 from nexus_marketing.db.queries.engagements import engagement_work
@@ -42,6 +43,9 @@ from nexus_marketing.services.engagements import forget_event_ids
 from nexus_marketing.services.hits import judge_hits
 from nexus_marketing.services.idempotency import forget_answers
 from nexus_marketing.services.import_work import ImportWork, forget_imports
+from nexus_marketing.services.journey_entries import BACKFILL, backfill_due, event_due, segment_moved
+from nexus_marketing.services.journey_runs import HELD, STOP, event_held, lead_changed, stop_due, tell_runs
+from nexus_marketing.services.journey_runs import run_due as journey_run_due
 from nexus_marketing.services.lead_removals import finish_removals
 from nexus_marketing.services.provider_reports import take_in_reports
 from nexus_marketing.services.public_events import take_in_public_events
@@ -68,6 +72,13 @@ TIMERS: TimerHandlers = {
     SCORES_DUE: score_due,
     segment_clock.TYPE: segment_clock.clock_moved,
     RUN_DUE: run_due,
+    journeys.RUN_DUE: journey_run_due,
+    journeys.MOVED: segment_moved,
+    journeys.HAPPENED: event_due,
+    journeys.CHANGED: lead_changed,
+    HELD: event_held,
+    BACKFILL: backfill_due,
+    STOP: stop_due,
 }
 
 
@@ -109,6 +120,7 @@ class WorkerLoop:
         steps: tuple[Callable[[], int], ...] = (
             lambda: recover_dead(runtime, runtime.settings.state_dir / "journal"),
             lambda: recover_expired(runtime),
+            lambda: tell_runs(runtime),
             lambda: fire_due(runtime, TIMERS),
             lambda: keep_segments(runtime),
             lambda: recalculate_requested(runtime),

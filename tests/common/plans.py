@@ -31,6 +31,7 @@ SWEEPS: Mapping[str, frozenset[str]] = {
         {"ix_marketing_sends_unreported", "ix_marketing_sends_working", "uq_marketing_sends_open"}
     ),
     "launches_to_join": frozenset({"ix_marketing_sends_joining"}),
+    "messages_to_tell": frozenset({"ix_marketing_deliveries_untold"}),
     "preflights_waiting": frozenset({"ix_marketing_preflights_waiting"}),
     "campaigns_to_tick": frozenset({"ix_marketing_campaigns_tick"}),
     "claim_timers": frozenset({"ix_marketing_timers_due", "pk_marketing_timers"}),

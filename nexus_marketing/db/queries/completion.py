@@ -13,7 +13,7 @@ from nexus_marketing.db.queries.rowsets import as_ids, ids_of, is_postgresql
 from nexus_marketing.db.tenancy import run, run_for_all
 
 _NOTHING_LEFT = """
-SELECT s.tenant_id, s.id FROM marketing_sends s WHERE s.status = 'running'
+SELECT s.tenant_id, s.id FROM marketing_sends s WHERE s.status = 'running' AND s.journey_id IS NULL
   AND NOT EXISTS (SELECT 1 FROM marketing_delivery_chunks c
                   WHERE c.tenant_id = s.tenant_id AND c.send_id = s.id AND c.closed_at IS NULL)
   AND NOT EXISTS (SELECT 1 FROM marketing_deliveries d
@@ -23,7 +23,7 @@ ORDER BY s.id LIMIT 100
 
 
 def sends_without_work(session: Session) -> list[Row[Any]]:
-    """(tenant_id, id) of running sends with no open chunk and nothing in the retry lane."""
+    """(tenant_id, id) of running sends with no open chunk and nothing in the retry lane; journeys bring theirs more."""
     return list(run_for_all(session, _NOTHING_LEFT, writes=False))
 
 
@@ -199,7 +199,7 @@ def mark_reported(session: Session, campaign_id: int) -> None:
     run(session, statement, {"campaign_id": campaign_id}, writes=True)
 
 
-#: Invariants of the ledger: each answers no rows as long as all is well (R29).
+#: Invariants of the ledger, and of the runs that wait for it: each answers no rows as long as all is well (R29).
 INVARIANTS = {
     "open_row_without_wakeup": """
         SELECT d.tenant_id, d.send_id, count(*) AS n FROM marketing_deliveries d
@@ -220,6 +220,14 @@ INVARIANTS = {
     "skip_without_reason": """
         SELECT tenant_id, send_id, count(*) AS n FROM marketing_deliveries
         WHERE state = 'skipped' AND reason IS NULL GROUP BY tenant_id, send_id""",
+    "run_without_wakeup": """
+        SELECT r.tenant_id, r.journey_id AS send_id, count(*) AS n FROM marketing_journey_runs r
+        WHERE r.state IN ('ready', 'waiting', 'sending')
+          AND NOT EXISTS (SELECT 1 FROM marketing_timers t WHERE t.tenant_id = r.tenant_id AND t.type = 'journey.run'
+              AND t.key = CAST(r.id AS text) AND t.status = 'waiting')
+          AND NOT EXISTS (SELECT 1 FROM marketing_deliveries d WHERE d.tenant_id = r.tenant_id AND d.lead_id = r.lead_id
+              AND d.step <> '' AND d.occurrence / 16384 = r.id AND (d.state = 'planned' OR d.told_at IS NULL))
+        GROUP BY r.tenant_id, r.journey_id""",
     "intent_without_lease": """
         SELECT tenant_id, send_id, count(*) AS n FROM marketing_delivery_chunks
         WHERE intent_lo IS NOT NULL AND lease_until IS NULL GROUP BY tenant_id, send_id""",

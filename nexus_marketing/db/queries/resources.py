@@ -12,6 +12,8 @@ from nexus_marketing.db.models import (
     EngagementAttachment,
     EngagementComment,
     History,
+    Journey,
+    JourneyRun,
     Lead,
     LeadField,
     LeadImport,
@@ -258,6 +260,40 @@ CAMPAIGNS = Listing(
     ),
     ids=frozenset({"id", "segment_id", "template_id", "owner_id", "definition_id"}),
     together={"budget": "currency"},
+)
+JOURNEYS = Listing(
+    "journeys",
+    table_of(Journey),
+    _same("id", "name", "status", "draft", "published", "campaign_id", "version", "created_at", "updated_at"),
+    ("id", "name", "created_at", "updated_at"),
+    Schema.of(
+        Field(name, kind)
+        for name, kind in {"id": _N, "name": _T, "status": _T, "published": _N, "campaign_id": _N, **_TIMES}.items()
+    ),
+    ids=frozenset({"id", "campaign_id"}),
+)
+JOURNEY_RUNS = Listing(
+    "journey_runs",
+    table_of(JourneyRun),
+    _same(
+        "id",
+        "lead_id",
+        "sequence",
+        "state",
+        "node",
+        "wake_at",
+        "entered_at",
+        "ended_at",
+        "reason",
+        version="version_number",
+    ),
+    ("id",),
+    Schema.of(
+        Field(name, kind)
+        for name, kind in {"id": _N, "lead_id": _N, "state": _T, "node": _T, "entered_at": _D, "reason": _T}.items()
+    ),
+    frozenset({"id", "lead_id"}),
+    scope=table_of(JourneyRun).c.journey_id == bindparam("journey_id"),
 )
 MEMBERS = Listing(
     "members",

@@ -15,6 +15,7 @@ from sqlalchemy import (
     bindparam,
     case,
     delete,
+    exists,
     func,
     insert,
     literal,
@@ -29,7 +30,8 @@ from sqlalchemy import cast as cast_to
 from sqlalchemy.dialects.postgresql import JSONB, array
 from sqlalchemy.orm import Session
 
-from nexus_marketing.db.models import Lead, SegmentChange, SegmentMark, SegmentMember
+from nexus_marketing.db.models import JourneyListener, Lead, SegmentChange, SegmentMark, SegmentMember, Timer
+from nexus_marketing.db.queries.journeys import MOVED
 from nexus_marketing.db.queries.rowsets import as_ids, ids_of
 from nexus_marketing.db.tenancy import run, run_for_all
 from nexus_marketing.db.types import BigInt, Text
@@ -38,6 +40,8 @@ LEADS = cast("Table", Lead.__table__)
 MEMBERS = cast("Table", SegmentMember.__table__)
 CHANGES = cast("Table", SegmentChange.__table__)
 MARKS = cast("Table", SegmentMark.__table__)
+LISTENERS = cast("Table", JourneyListener.__table__)
+TIMERS = cast("Table", Timer.__table__)
 _ONE: Any = literal_column("1").label("n")
 
 #: Column expressions by the first key of a condition's field.
@@ -157,6 +161,7 @@ def _notes(diff: CTE, work: Sequence[Refresh]) -> list[CTE]:
         )
         rows = rows.where(diff.c.segment_id.in_(sorted(causes))).order_by(diff.c.segment_id, diff.c.lead_id)
         found.append(insert(CHANGES).from_select(_CHANGE_COLUMNS, rows).returning(_ONE).cte("noted"))
+        found.append(_told(diff, work, sorted(causes)))
     read = sorted(each.segment_id for each in work if each.is_read)
     if read:
         name = func.jsonb_build_array(literal("segment:", Text) + cast_to(diff.c.segment_id, Text))
@@ -166,6 +171,20 @@ def _notes(diff: CTE, work: Sequence[Refresh]) -> list[CTE]:
         marks = insert(MARKS).from_select(columns, rows.group_by(diff.c.segment_id))
         found.append(marks.returning(_ONE).cte("marked"))
     return found
+
+
+def _told(diff: CTE, work: Sequence[Refresh], segment_ids: Sequence[int]) -> CTE:
+    """Timers by which journeys hear of it, of segments that any listens to (as ``db.queries.journeys.tell_moves``)."""
+    move = case((diff.c.gone, literal("left", Text)), else_=literal("entered", Text))
+    segment = cast_to(diff.c.segment_id, Text)
+    parts = (move, segment, cast_to(diff.c.lead_id, Text), cast_to(_generation(diff, work), Text))
+    key = func.concat_ws(literal(":", Text), *parts, cast_to(func.nexus_now(), Text))
+    listened = exists().where(LISTENERS.c.tenant_id == _TENANT, LISTENERS.c.kind == move, LISTENERS.c.name == segment)
+    empty = cast_to(literal("{}", Text), JSONB)
+    rows = select(_TENANT, literal(MOVED, Text), key, func.nexus_now(), empty, func.nexus_now())
+    rows = rows.where(diff.c.segment_id.in_(segment_ids), listened)
+    columns = ["tenant_id", "type", "key", "trigger_at", "payload", "created_at"]
+    return insert(TIMERS).from_select(columns, rows).returning(literal_column("1").label("n")).cte("told")
 
 
 #: Compiling twenty conditions takes longer than it saves, and members that do not fit into memory are written out and

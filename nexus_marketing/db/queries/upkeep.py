@@ -13,6 +13,7 @@ from nexus_marketing.core.segments import SegmentMove
 from nexus_marketing.db.ahead import append_ahead
 from nexus_marketing.db.conditions import event_named
 from nexus_marketing.db.models import Consent, Engagement, SegmentMark
+from nexus_marketing.db.queries.journeys import tell_moves
 from nexus_marketing.db.queries.rowsets import as_ids, ids_of
 from nexus_marketing.db.queries.segments import LEADS
 from nexus_marketing.db.tenancy import run, run_for_all
@@ -209,6 +210,7 @@ def note_moves(session: Session, moves: Sequence[Move], cause: str, *, ahead: in
     if moves:
         bound = {"moves": _as_moves(moves), "cause": cause, "ahead": ahead}
         run(session, _NOTE.format(moves=_source(session)), bound, writes=True)
+        tell_moves(session, _source(session), {"moves": bound["moves"], "ahead": ahead})
 
 
 def leads_between(session: Session, value: Any, low: Any, high: Any) -> list[int]:

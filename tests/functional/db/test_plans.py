@@ -10,6 +10,7 @@ from nexus_marketing.db.queries import (
     deliveries,
     engagements,
     idempotency,
+    journeys,
     lead_work,
     planning,
     preflights,
@@ -109,6 +110,7 @@ SWEEPERS = [
     lambda session: lead_work.lead_work(session, NOW),
     scoring.scoring_work,
     lambda session: renders.old_blocks(session, NOW, 10),
+    journeys.messages_to_tell,
 ]
 
 
@@ -120,4 +122,4 @@ def test_every_sweep_reads_by_its_own_small_indexes(watched):
 
 
 def test_the_list_of_sweeps_is_short():
-    assert len(SWEEPS) == len(SWEEPERS) <= 19
+    assert len(SWEEPS) == len(SWEEPERS) <= 20

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from nexus_marketing.core.campaigns import MessageClass
 from nexus_marketing.core.contracts import OutcomeKind
-from nexus_marketing.db.queries import completion, deliveries, planning, preflights
+from nexus_marketing.db.queries import completion, deliveries, journeys, planning, preflights
 from nexus_marketing.db.queries.windows import Window, commit_window
 from nexus_marketing.db.tenancy import open_session
 from nexus_marketing.delivery.completion import settle_cancelled
@@ -36,6 +36,7 @@ SWEEPS: tuple[Callable[[Session], list[Row[Any]]], ...] = (
     completion.sends_to_report,
     completion.launches_to_join,
     preflights.preflights_waiting,
+    journeys.messages_to_tell,
 )
 
 

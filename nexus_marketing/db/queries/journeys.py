@@ -1,0 +1,287 @@
+"""SQL of journeys that run: who listens, the messages of runs in the ledger, and ends of many runs at once."""
+# ruff: noqa: S608 - the pieces put together here are our own words, never input
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import orjson
+from sqlalchemy import Row, bindparam, text
+from sqlalchemy.orm import Session
+
+from nexus_marketing.core.journeys.runs import LIVE
+from nexus_marketing.core.journeys.statuses import Listens
+from nexus_marketing.core.timers import TimerStatus
+from nexus_marketing.db.queries.deliveries import WITHHELD
+from nexus_marketing.db.queries.rowsets import as_ids, ids_of, is_postgresql
+from nexus_marketing.db.tenancy import run, run_for_all
+from nexus_marketing.db.types import UtcDateTime
+
+#: Timers of runs, of things that journeys listen to, and of work on many runs.
+RUN_DUE: Final = "journey.run"
+MOVED: Final = "journey.segment"
+HAPPENED: Final = "journey.event"
+CHANGED: Final = "journey.change"
+#: A run takes this many numbers of occurrences in the ledger: one for each node it comes to, at most 10,000.
+VISITS: Final = 1 << 14
+_LIVE: Final = ", ".join(f"'{state}'" for state in sorted(LIVE))
+_NOW = bindparam("now", type_=UtcDateTime())
+
+
+def occurrence_of(run_id: int, visit: int) -> int:
+    """What tells the message of one visit of one run from all others in the ledger."""
+    return run_id * VISITS + visit
+
+
+_LISTENED = "SELECT DISTINCT name FROM marketing_journey_listeners WHERE tenant_id = :tenant_id AND kind = :kind"
+
+
+def names_listened(session: Session, kind: Listens) -> frozenset[str]:
+    """What any journey of the tenant wants to hear of."""
+    return frozenset(run(session, _LISTENED, {"kind": str(kind)}, writes=False).scalars())
+
+
+_TIMER = "INSERT INTO marketing_timers (tenant_id, type, key, trigger_at, payload, created_at)"
+_EMPTY_PG, _EMPTY = "CAST('{}' AS jsonb)", "'{}'"
+_TELL_CHANGE = (
+    _TIMER
+    + """
+SELECT DISTINCT r.tenant_id, 'journey.change', CAST(r.lead_id AS text), :now, {empty}, :now
+FROM marketing_journey_runs r
+WHERE r.tenant_id = :tenant_id AND r.lead_id IN ({ids}) AND r.state IN ({live}) AND EXISTS (
+  SELECT 1 FROM marketing_journey_listeners l
+  WHERE l.tenant_id = :tenant_id AND l.kind = 'change' AND l.name = '' AND l.journey_id = r.journey_id)
+ORDER BY 3
+ON CONFLICT (tenant_id, type, key) DO UPDATE SET trigger_at = excluded.trigger_at, status = 'waiting', attempts = 0,
+  crashes = 0, error = NULL, lease_until = NULL, lease_token = NULL
+"""
+)
+
+
+def tell_change(session: Session, lead_ids: Sequence[int], now: datetime) -> None:
+    """Have the runs of changed leads looked at, where their journeys read what leads are."""
+    empty = _EMPTY_PG if is_postgresql(session) else _EMPTY
+    statement = text(_TELL_CHANGE.format(ids=ids_of(session), live=_LIVE, empty=empty)).bindparams(_NOW)
+    run(session, statement, {"ids": as_ids(lead_ids), "now": now}, writes=True)
+
+
+# The segment's generation and the moment make it an occurrence of its own, told once however often it is looked at.
+_TELL_MOVES = (
+    _TIMER
+    + """
+SELECT s.tenant_id, 'journey.segment',
+  m.change || ':' || CAST(s.id AS text) || ':' || CAST(m.lead_id AS text) || ':'
+    || CAST(s.generation + :ahead AS text) || ':' || CAST(nexus_now() AS text),
+  nexus_now(), {empty}, nexus_now()
+FROM ({moves}) m JOIN marketing_segments s ON s.tenant_id = :tenant_id AND s.id = m.segment_id
+WHERE EXISTS (SELECT 1 FROM marketing_journey_listeners l
+  WHERE l.tenant_id = :tenant_id AND l.kind = m.change AND l.name = CAST(m.segment_id AS text))
+ORDER BY 3 ON CONFLICT (tenant_id, type, key) DO NOTHING
+"""
+)
+
+
+def tell_moves(session: Session, moves: str, values: Mapping[str, Any]) -> None:
+    """Have journeys hear who entered and left segments.
+
+    Args:
+        session: in whose transaction membership changes.
+        moves: SQL of (segment_id, lead_id, change).
+        values: its parameters, and ``ahead`` of the segment's generation by how much.
+    """
+    empty = _EMPTY_PG if is_postgresql(session) else _EMPTY
+    run(session, _TELL_MOVES.format(moves=moves, empty=empty), values, writes=True)
+
+
+_LOCK_SEND = "SELECT status, planned FROM marketing_sends WHERE tenant_id = :tenant_id AND id = :send_id"
+_APPEND = """
+INSERT INTO marketing_deliveries
+  (tenant_id, send_id, seq, lead_id, channel, step, occurrence, state, reason, due_at, settled_at)
+VALUES (:tenant_id, :send_id, :seq, :lead_id, :channel, :step, :occurrence, {state})
+"""
+_DUE = "'planned', NULL, nexus_now(), NULL"
+_OVER = "'skipped', 'cancelled', NULL, nexus_now()"
+
+
+def append_message(session: Session, send_id: int, message: Mapping[str, Any]) -> bool:
+    """Write a recipient into a send that goes on, as one that is due; ``False``: the send is over, it is settled at once.
+
+    Args:
+        session: the caller's transaction, in which the send stays locked.
+        send_id: of a message of a journey.
+        message: ``lead_id``, ``channel``, ``step`` (the node) and ``occurrence``.
+    """
+    lock = " FOR UPDATE" if is_postgresql(session) else ""
+    send = run(session, _LOCK_SEND + lock, {"send_id": send_id}, writes=True).one()
+    is_open = send.status in ("running", "paused")
+    bound = {**message, "send_id": send_id, "seq": send.planned + 1}
+    run(session, _APPEND.format(state=_DUE if is_open else _OVER), bound, writes=True)
+    grown = "UPDATE marketing_sends SET planned = planned + 1 WHERE tenant_id = :tenant_id AND id = :send_id"
+    run(session, grown, {"send_id": send_id}, writes=True)
+    return is_open
+
+
+# What a worker holds may be on the wire: it is settled by whoever holds it.
+_WITHDRAW = f"""
+UPDATE marketing_deliveries AS d SET {WITHHELD.format(reason="'cancelled'")}
+WHERE d.tenant_id = :tenant_id AND d.lead_id = :lead_id AND d.occurrence = :occurrence AND d.step <> ''
+  AND d.state = 'planned' AND NOT EXISTS (
+    SELECT 1 FROM marketing_delivery_chunks c WHERE c.tenant_id = :tenant_id AND c.send_id = d.send_id
+      AND c.closed_at IS NULL AND c.lease_until IS NOT NULL AND d.seq BETWEEN c.seq_lo AND c.seq_hi)
+"""
+
+
+def withdraw_messages(session: Session, lead_id: int, occurrence: int) -> int:
+    """Settle what one visit wrote and nobody has taken up yet; answers how many."""
+    bound = {"lead_id": lead_id, "occurrence": occurrence}
+    return int(run(session, _WITHDRAW, bound, writes=True).rowcount)  # type: ignore[attr-defined]
+
+
+def messages_to_tell(session: Session) -> list[Row[Any]]:
+    """(tenant_id, send_id, seq) of settled messages whose runs do not know it yet; a pause keeps them waiting."""
+    return list(
+        run_for_all(
+            session,
+            "SELECT d.tenant_id, d.send_id, d.seq FROM marketing_deliveries d"
+            " WHERE d.step <> '' AND d.settled_at IS NOT NULL AND d.told_at IS NULL"
+            " AND (SELECT s.status FROM marketing_sends s WHERE s.tenant_id = d.tenant_id AND s.id = d.send_id)"
+            " <> 'paused' ORDER BY d.tenant_id, d.send_id, d.seq LIMIT 500",
+            writes=False,
+        )
+    )
+
+
+_TAKE_OUTCOME = """
+UPDATE marketing_deliveries SET told_at = nexus_now()
+WHERE tenant_id = :tenant_id AND send_id = :send_id AND seq = :seq AND told_at IS NULL AND settled_at IS NOT NULL
+RETURNING occurrence, channel, state, reason
+"""
+
+
+def take_outcome(session: Session, send_id: int, seq: int) -> Row[Any] | None:
+    """Note that a run is told in this transaction; ``None``: somebody else tells it."""
+    return run(session, _TAKE_OUTCOME, {"send_id": send_id, "seq": seq}, writes=True).first()
+
+
+_END = f"""
+UPDATE marketing_journey_runs SET state = 'exited', reason = :reason, ended_at = :now, wake_at = NULL,
+  version = version + 1, wait_token = wait_token + 1
+WHERE tenant_id = :tenant_id AND id IN (
+  SELECT r.id FROM marketing_journey_runs r
+  WHERE r.tenant_id = :tenant_id AND {{whose}} AND r.state IN ({_LIVE}) ORDER BY r.id LIMIT :size)
+RETURNING id, node
+"""
+_WHOSE = {"lead": "r.lead_id IN ({ids})", "journey": "r.journey_id IN ({ids})"}
+_NOTE = text(
+    "INSERT INTO marketing_journey_steps (tenant_id, run_id, at, said, node, detail)"
+    " VALUES (:tenant_id, :run_id, :now, 'ended', :node, :detail)"
+).bindparams(_NOW)
+_FORGET = "DELETE FROM marketing_timers WHERE tenant_id = :tenant_id AND type = 'journey.run' AND key = :key"
+
+
+def end_runs(session: Session, whose: str, ids: Sequence[int], reason: str, now: datetime, size: int) -> int:
+    """End up to ``size`` live runs of leads (``lead``) or of journeys (``journey``), with their timers; answers how many."""
+    statement = text(_END.format(whose=_WHOSE[whose].format(ids=ids_of(session)))).bindparams(_NOW)
+    bound = {"ids": as_ids(ids), "reason": reason, "now": now, "size": size}
+    ended = run(session, statement, bound, writes=True).all()
+    if not ended:
+        return 0
+    detail = orjson.dumps({"state": "exited", "reason": reason}).decode()
+    kind = "CAST(:detail AS jsonb)" if is_postgresql(session) else ":detail"
+    note = text(str(_NOTE).replace(":detail", kind)).bindparams(_NOW)
+    run(
+        session,
+        note,
+        [{"run_id": row.id, "node": row.node, "now": now, "detail": detail} for row in ended],
+        writes=True,
+    )
+    run(session, _FORGET, [{"key": str(row.id)} for row in ended], writes=True)
+    return len(ended)
+
+
+_FOLLOW = f"""
+UPDATE marketing_journey_runs SET lead_id = :winner, version = version + 1
+WHERE tenant_id = :tenant_id AND lead_id = :loser AND state IN ({_LIVE}) AND NOT EXISTS (
+  SELECT 1 FROM marketing_journey_runs o WHERE o.tenant_id = :tenant_id AND o.lead_id = :winner
+    AND o.journey_id = marketing_journey_runs.journey_id)
+"""
+
+
+def follow_runs(session: Session, loser: int, winner: int) -> int:
+    """Live runs of a merged lead become the winner's, in journeys that the winner never was in."""
+    return int(run(session, _FOLLOW, {"loser": loser, "winner": winner}, writes=True).rowcount)  # type: ignore[attr-defined]
+
+
+_HURRY = f"""
+UPDATE marketing_timers SET trigger_at = :now
+WHERE tenant_id = :tenant_id AND status = '{TimerStatus.WAITING}' AND trigger_at > :now AND type = 'journey.run'
+  AND key IN (SELECT CAST(r.id AS text) FROM marketing_journey_runs r
+    WHERE r.tenant_id = :tenant_id AND r.journey_id = :journey_id AND r.state IN ({_LIVE}) AND r.wake_at <= :now)
+"""
+_HURRY_HELD = f"""
+UPDATE marketing_timers SET trigger_at = :now
+WHERE tenant_id = :tenant_id AND status = '{TimerStatus.WAITING}' AND trigger_at > :now AND type = 'journey.held'
+"""
+
+
+def hurry(session: Session, journey_id: int, now: datetime) -> None:
+    """What a pause put off is due at once; what was not due yet keeps its moment."""
+    for statement in (_HURRY, _HURRY_HELD):
+        bound = {"now": now, **({"journey_id": journey_id} if statement is _HURRY else {})}
+        run(session, text(statement).bindparams(_NOW), bound, writes=True)
+
+
+_EVENTS = """
+SELECT e.id, e.tracked_at, e.type, e.name, e.verdict, e.channel, e.campaign_id, e.metadata, d.occurrence, d.step
+FROM marketing_engagements e LEFT JOIN marketing_deliveries d
+  ON d.tenant_id = :tenant_id AND d.send_id = e.send_id AND d.seq = e.seq AND d.step <> ''
+WHERE e.tenant_id = :tenant_id AND e.lead_id = :lead_id {which} ORDER BY e.tracked_at DESC, e.id DESC LIMIT :most
+"""
+_AT = text(_EVENTS.format(which="AND e.tracked_at = :at")).bindparams(bindparam("at", type_=UtcDateTime()))
+
+
+def newest_events(session: Session, lead_id: int, most: int) -> Sequence[Row[Any]]:
+    """What a lead did, newest first; of what it did with a message of a journey also which that was."""
+    return run(session, _EVENTS.format(which=""), {"lead_id": lead_id, "most": most}, writes=False).all()
+
+
+def events_at(session: Session, lead_id: int, at: datetime, most: int) -> Sequence[Row[Any]]:
+    """The same at one moment."""
+    return run(session, _AT, {"lead_id": lead_id, "at": at, "most": most}, writes=False).all()
+
+
+_SCORES = """
+SELECT s.name, v.value FROM marketing_score_values v
+JOIN marketing_scores s ON s.tenant_id = :tenant_id AND s.id = v.score_id AND s.removed_at IS NULL
+WHERE v.tenant_id = :tenant_id AND v.lead_id = :lead_id
+"""
+_CONSENTS = """
+SELECT channel, type, granted_at, expires_at FROM marketing_consents
+WHERE tenant_id = :tenant_id AND lead_id = :lead_id ORDER BY at, id
+"""
+
+
+def score_values(session: Session, lead_id: int) -> dict[str, float]:
+    """A lead's named scores."""
+    return {row.name: row.value for row in run(session, _SCORES, {"lead_id": lead_id}, writes=False)}
+
+
+def consent_acts(session: Session, lead_id: int) -> Sequence[Row[Any]]:
+    """A lead's acts of consent, the newest last."""
+    return run(session, _CONSENTS, {"lead_id": lead_id}, writes=False).all()
+
+
+def known_segments(session: Session, names: Collection[str]) -> dict[str, Row[Any]]:
+    """Segments by what they were called: by name, or by id in digits."""
+    if not names:
+        return {}
+    rows = run(
+        session,
+        text(
+            "SELECT id, name, kind FROM marketing_segments WHERE tenant_id = :tenant_id"
+            " AND (name IN :names OR CAST(id AS text) IN :names)"
+        ).bindparams(bindparam("names", expanding=True)),
+        {"names": sorted(names)},
+        writes=False,
+    ).all()
+    return {str(row.id): row for row in rows} | {row.name: row for row in rows}

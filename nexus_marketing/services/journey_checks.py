@@ -1,0 +1,158 @@
+"""What a journey needs on the database before it is published: segments, messages, senders; and what cannot run yet."""
+
+from collections.abc import Collection, Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import Any, Final, cast
+
+from sqlalchemy import select
+
+from nexus_marketing.core.campaigns import MessageClass
+from nexus_marketing.core.errors import Problem, hint
+from nexus_marketing.core.fan_out import Leg
+from nexus_marketing.core.journeys import NodeKind, TriggerKind
+from nexus_marketing.core.scoring import DEFAULT_SCORE
+from nexus_marketing.core.segments import SegmentKind
+from nexus_marketing.core.values import join
+from nexus_marketing.db.models import Segment, Template
+from nexus_marketing.db.queries.journeys import known_segments
+from nexus_marketing.db.queries.launching import message_and_sender
+from nexus_marketing.runtime import Context
+from nexus_marketing.services.launching import leg_problems
+
+#: What the simulator can do and running journeys cannot: refused by name, so that nobody waits for it.
+_NOT_YET: Final = frozenset({NodeKind.WEBHOOK, NodeKind.APPROVAL, NodeKind.ACTION})
+_TRIGGERS_NOT_YET: Final = frozenset({TriggerKind.DATE, TriggerKind.JOURNEY})
+_BY_SEGMENT: Final = (NodeKind.ADD_TO_SEGMENT, NodeKind.REMOVE_FROM_SEGMENT)
+Document = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Findings:
+    """What was found out about a document: the faults, its segments by id, and the versions of its templates."""
+
+    document: Document
+    problems: list[Problem] = field(default_factory=list)
+    pins: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+
+    def fault(self, path: str, code: str, message: str) -> None:
+        """Something stands in the way."""
+        self.problems.append(Problem(path, code, message))
+
+
+def examine(ctx: Context, document: Mapping[str, Any]) -> Findings:
+    """Hold a document against what the tenant has; also one whose own faults are known already.
+
+    Args:
+        ctx: the unit of work.
+        document: nodes and edges, canonical where it could be read.
+    """
+    found = Findings(deepcopy(dict(document)))
+    nodes = _tables(found.document.get("nodes"))
+    for name, node in nodes.items():
+        _supported(found, join("nodes", name), node)
+        if node.get("type") == NodeKind.MESSAGE:
+            _message(ctx, found, name, node)
+    for number, trigger in enumerate(_triggers(found.document)):
+        if trigger.get("on") in _TRIGGERS_NOT_YET:
+            said = f"A running journey has no trigger on {trigger['on']} yet: use a segment, an event, api or list."
+            found.fault(f"entry.triggers.{number}.on", "not_supported", said)
+    if found.document.get("quiet_hours"):
+        found.fault("quiet_hours", "not_supported", _QUIET)
+    _segments(ctx, found)
+    return found
+
+
+_QUIET: Final = "A running journey keeps the tenant's quiet hours and has none of its own yet: leave them out."
+
+
+def _supported(found: Findings, path: str, node: Mapping[str, Any]) -> None:
+    kind = node.get("type")
+    if kind in _NOT_YET:
+        said = f"A running journey cannot do {kind} yet (the simulator can): take {path} out, or use another type."
+        found.fault(join(path, "type"), "not_supported", said)
+    if kind == NodeKind.SCORE and node.get("score", DEFAULT_SCORE) != DEFAULT_SCORE:
+        said = f"Points are given to {DEFAULT_SCORE!r}, the lead's own: {node['score']!a} follows from its rules."
+        found.fault(join(path, "score"), "not_supported", said)
+    if kind == NodeKind.MESSAGE:
+        if node.get("quiet_hours"):
+            found.fault(join(path, "quiet_hours"), "not_supported", _QUIET)
+        is_marketing = node.get("class") == MessageClass.MARKETING
+        if node.get("obeys_quiet_hours", is_marketing) != is_marketing:
+            said = "Quiet hours hold marketing messages and no others: leave obeys_quiet_hours out."
+            found.fault(join(path, "obeys_quiet_hours"), "not_supported", said)
+
+
+def _message(ctx: Context, found: Findings, name: str, node: Mapping[str, Any]) -> None:
+    """Each channel of a message has a template and a sender, and what the law asks."""
+    for number, about in enumerate(node["channels"] if isinstance(node.get("channels"), list) else ()):
+        if not isinstance(about, Mapping) or not isinstance(about.get("channel"), str):
+            continue
+        path, channel = join(join(join("nodes", name), "channels"), number), about["channel"]
+        template_id = _template(ctx, found, path, about.get("template"))
+        row = message_and_sender(ctx.session, template_id, channel)
+        leg = Leg(channel, template_id)
+        message_class = MessageClass(node.get("class", MessageClass.MARKETING))
+        for problem in leg_problems(ctx, message_class, leg, row):
+            if problem.path != "template_id" or problem.code != "no_template":
+                found.fault(join(path, problem.path), problem.code, problem.message)
+        if row.id is not None and row.sender is not None:
+            pin = {"template_id": str(row.id), "version": row.version, "sender": row.sender}
+            found.pins.setdefault(name, {})[channel] = pin
+
+
+def _template(ctx: Context, found: Findings, path: str, named: object) -> int | None:
+    """A template by its name, else by its id."""
+    if not isinstance(named, str):
+        found.fault(join(path, "template"), "no_template", "The message has no template: name one.")
+        return None
+    by_name = ctx.session.scalars(select(Template.id).where(Template.name == named)).first()
+    if by_name is None and named.isdecimal() and len(named) < 19:
+        by_name = ctx.session.scalars(select(Template.id).where(Template.id == int(named))).first()
+    if by_name is None:
+        known = ctx.session.scalars(select(Template.name).order_by(Template.name).limit(200)).all()
+        said = f"There is no template {named!a}{hint(named, known)}."
+        found.fault(join(path, "template"), "unknown_template", said)
+    return by_name
+
+
+def _segments(ctx: Context, found: Findings) -> None:
+    """Names of segments become ids, so that one that is renamed stays the same."""
+    places = list(_named_segments(found.document, ""))
+    known = known_segments(ctx.session, {str(table[key]) for table, key, _ in places})
+    for table, key, path in places:
+        named = str(table[key])
+        segment = known.get(named)
+        if segment is None:
+            names = ctx.session.scalars(select(Segment.name).order_by(Segment.name).limit(200)).all()
+            found.fault(path, "unknown_segment", f"There is no segment {named!a}{hint(named, names)}.")
+        elif table.get("type") in _BY_SEGMENT and segment.kind != SegmentKind.STATIC:
+            said = f"The rule of segment {segment.name!a} decides who is in it: name a static one."
+            found.fault(path, "not_static", said)
+        else:
+            table[key] = segment.id if key == "in_segment" else str(segment.id)
+
+
+def _named_segments(value: object, path: str) -> Iterator[tuple[dict[str, Any], str, str]]:
+    """(table, key, path) of everything in a document that names a segment."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            where = join(path, key)
+            if key == "in_segment" or (key == "segment" and isinstance(inner, (str, int))):
+                yield value, key, where
+            else:
+                yield from _named_segments(inner, where)
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            yield from _named_segments(inner, join(path, number))
+
+
+def _tables(value: object) -> dict[str, dict[str, Any]]:
+    named: Mapping[str, Any] = value if isinstance(value, dict) else {}
+    return {name: each for name, each in named.items() if isinstance(each, dict)}
+
+
+def _triggers(document: Mapping[str, Any]) -> Collection[dict[str, Any]]:
+    entry = document.get("entry")
+    listed = entry.get("triggers") if isinstance(entry, dict) else None
+    return [cast("dict[str, Any]", each) for each in listed or () if isinstance(each, dict)]

@@ -1,0 +1,241 @@
+"""Who comes into a journey: each arrival is decided once, and the refusals are written down with their reason."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import func, select
+
+from nexus_marketing.core.conditions.facts import HUMAN
+from nexus_marketing.core.engine.journey_entry import Arrival, Past, Refusal, enter, triggers_for
+from nexus_marketing.core.errors import Conflict
+from nexus_marketing.core.journeys import Journey, TriggerKind
+from nexus_marketing.core.journeys.model import Trigger
+from nexus_marketing.core.journeys.statuses import JourneyStatus, Listens
+from nexus_marketing.core.timers import TimerFact
+from nexus_marketing.db.models import Journey as JourneyRow
+from nexus_marketing.db.models import JourneyArrival, JourneyListener, JourneyRun, Lead, Segment, SegmentMember
+from nexus_marketing.db.tenancy import find
+from nexus_marketing.runtime import Context
+from nexus_marketing.services.audit import record
+from nexus_marketing.services.journey_effects import take_effect
+from nexus_marketing.services.journey_facts import facts_of, happened_at, tenant_zone
+from nexus_marketing.services.journey_rows import insert_run, journey_version, live_runs, run_of, write_decision
+from nexus_marketing.services.journey_runs import event_happened, lead_moved
+from nexus_marketing.services.timers import set_timer
+
+#: The members of a segment are let in so many at a time.
+BACKFILL: Final = "journey.backfill"
+PIECE: Final = 100
+#: Leads of one call of the API, decided on in its transaction.
+MOST_LEADS: Final = 200
+ENTERED: Final = "entered"
+#: Refused before the engine is asked: there is no such lead (any more).
+GONE: Final = "gone"
+_MOVES: Final[Mapping[str, tuple[TriggerKind, Listens]]] = {
+    "entered": (TriggerKind.SEGMENT_ENTERED, Listens.ENTERED),
+    "left": (TriggerKind.SEGMENT_LEFT, Listens.LEFT),
+}
+
+
+class Answer(NamedTuple):
+    """What became of an arrival: ``entered`` with the run, or the reason of the refusal."""
+
+    lead_id: int
+    outcome: str
+    run_id: int | None = None
+
+
+class Occasion(NamedTuple):
+    """What brought somebody: by which trigger, with which event, and what makes it the same if it is told again."""
+
+    trigger: Trigger
+    occurrence: str
+    event: Mapping[str, Any] = {}
+
+
+def arrive(ctx: Context, row: JourneyRow, lead_id: int, occasion: Occasion) -> Answer:
+    """Decide whether a lead comes in, and write the run or the refusal.
+
+    Two arrivals of a lead are decided one after the other: its row is locked first.
+    """
+    living = select(Lead.id).where(Lead.id == lead_id, Lead.gone_at.is_(None)).with_for_update()
+    if ctx.session.scalars(living).first() is None or row.published is None:
+        return Answer(lead_id, GONE)
+    journey = journey_version(ctx, row.id, row.published)
+    facts = facts_of(ctx, lead_id, journey)
+    assert facts is not None, "the lead is locked"
+    arrival = Arrival("", str(lead_id), occasion.trigger, occasion.event)
+    found = enter(journey, arrival, facts, _past(ctx, row, journey, lead_id, occasion.occurrence), ctx.now)
+    if isinstance(found, Refusal):
+        if found is not Refusal.DUPLICATE:
+            _note(ctx, row, lead_id, occasion.occurrence, str(found))
+        return Answer(lead_id, str(found))
+    for decision in found.replaced:
+        replaced = ctx.session.get_one(JourneyRun, (ctx.tenant_id, int(decision.run.id)))
+        write_decision(ctx, replaced, decision)
+        for effect in decision.effects:
+            take_effect(ctx, replaced, effect)
+    run_id = insert_run(ctx, row.id, row.published, journey, found)
+    _note(ctx, row, lead_id, occasion.occurrence, ENTERED, run_id)
+    ctx.runtime.telemetry.point("journeys.entered")
+    return Answer(lead_id, ENTERED, run_id)
+
+
+def enter_leads(ctx: Context, journey_id: int, lead_ids: Sequence[int]) -> list[Answer]:
+    """Let leads in that somebody names.
+
+    Args:
+        ctx: the unit of work.
+        journey_id: which journey.
+        lead_ids: at most ``MOST_LEADS``.
+
+    Returns:
+        An answer for each, in their order; ``gone`` where there is no such lead.
+
+    Raises:
+        Conflict: nobody may be named for this journey, or it was never published.
+    """
+    row = find(ctx.session, JourneyRow, journey_id)
+    trigger = _by_hand(ctx, row)
+    occurrence = f"api:{ctx.request_id}"
+    answers = {each: arrive(ctx, row, each, Occasion(trigger, occurrence)) for each in sorted(set(lead_ids))}
+    entered = sum(answer.outcome == ENTERED for answer in answers.values())
+    record(ctx, "journey.entries", "journey", row.id, {"entered": (None, entered), "asked": (None, len(answers))})
+    ctx.ring("timers")
+    return [answers[each] for each in lead_ids]
+
+
+def enter_members(ctx: Context, journey_id: int, segment_id: int, *, backfill: bool) -> int:
+    """Let the members of a segment in, a piece at a time; answers how many there are now.
+
+    Args:
+        backfill: whether to do it; without it nobody comes in, and the number is a preview.
+
+    Raises:
+        Conflict: nobody may be named for this journey, or it was never published.
+    """
+    row = find(ctx.session, JourneyRow, journey_id)
+    _by_hand(ctx, row)
+    find(ctx.session, Segment, segment_id)
+    if backfill:
+        begin_backfill(ctx, row, segment_id)
+        record(ctx, "journey.backfill", "journey", row.id, {"segment_id": (None, segment_id)})
+    counted = select(func.count()).select_from(SegmentMember).where(SegmentMember.segment_id == segment_id)
+    return ctx.session.scalar(counted) or 0
+
+
+def begin_backfill(ctx: Context, row: JourneyRow, segment_id: int) -> None:
+    """Have the members of a segment come in from now on."""
+    payload = {"after": 0, "name": ctx.request_id}
+    set_timer(ctx, BACKFILL, f"{row.id}:{segment_id}", ctx.now, payload)
+    ctx.ring("timers")
+
+
+def backfill_due(ctx: Context, timer: TimerFact) -> None:
+    """Let the next members of a segment in; they came as a list, or as if they had just entered it."""
+    journey_id, segment_id = (int(part) for part in timer.key.split(":"))
+    row = find(ctx.session, JourneyRow, journey_id)
+    if row.status != JourneyStatus.PUBLISHED or row.published is None:
+        return
+    after = (SegmentMember.segment_id == segment_id, SegmentMember.lead_id > timer.payload["after"])
+    members = select(SegmentMember.lead_id).where(*after).order_by(SegmentMember.lead_id).limit(PIECE)
+    lead_ids = list(ctx.session.scalars(members))
+    triggers = journey_version(ctx, row.id, row.published).entry.triggers
+    ways = [each for each in triggers if each.name == str(segment_id)] or [_by_hand(ctx, row)]
+    for lead_id in lead_ids:
+        arrive(ctx, row, lead_id, Occasion(ways[0], f"list:{segment_id}:{timer.payload['name']}"))
+    if len(lead_ids) == PIECE:
+        set_timer(ctx, BACKFILL, timer.key, ctx.now, {**timer.payload, "after": lead_ids[-1]})
+
+
+def segment_moved(ctx: Context, timer: TimerFact) -> None:
+    """A lead entered or left a segment: it comes into journeys, and runs that read the segment are looked at."""
+    change, segment, lead, _rest = timer.key.split(":", 3)
+    kind, listens = _MOVES[change]
+    for row in _listening(ctx, listens, segment):
+        trigger = next(triggers_for(_newest(ctx, row), kind, segment, {}, ctx.now), None)
+        if trigger is not None:
+            arrive(ctx, row, int(lead), Occasion(trigger, timer.key))
+    lead_moved(ctx, int(lead), listens, int(segment))
+
+
+def event_due(ctx: Context, timer: TimerFact) -> None:
+    """A lead did something: it comes into journeys, and its runs hear of it."""
+    lead_id, name = int(timer.payload["lead"]), str(timer.payload["name"])
+    at = datetime.fromisoformat(timer.payload["at"])
+    zone = tenant_zone(ctx)
+    for event in happened_at(ctx, lead_id, at, name):
+        for row in _listening(ctx, Listens.EVENT, name) if event["verdict"] == HUMAN else ():
+            found = triggers_for(_newest(ctx, row), TriggerKind.EVENT, name, event, ctx.now, zone)
+            trigger = next(found, None)
+            if trigger is not None:
+                arrive(ctx, row, lead_id, Occasion(trigger, f"event:{event['id']}", event))
+    event_happened(ctx, lead_id, at, name)
+
+
+def _listening(ctx: Context, kind: Listens, name: str) -> Iterable[JourneyRow]:
+    ids = select(JourneyListener.journey_id).where(JourneyListener.kind == kind, JourneyListener.name == name)
+    return list(ctx.session.scalars(select(JourneyRow).where(JourneyRow.id.in_(ids)).order_by(JourneyRow.id)))
+
+
+def _newest(ctx: Context, row: JourneyRow) -> Journey:
+    assert row.published is not None, "only what was published listens"
+    return journey_version(ctx, row.id, row.published)
+
+
+def _by_hand(ctx: Context, row: JourneyRow) -> Trigger:
+    """The trigger of those whom somebody names."""
+    if row.published is None:
+        raise Conflict("The journey was never published: publish it first.", status=row.status)
+    triggers = journey_version(ctx, row.id, row.published).entry.triggers
+    found = next((each for each in triggers if each.on in (TriggerKind.API, TriggerKind.LIST)), None)
+    if found is None:
+        raise Conflict('Nobody may be named for this journey: give it a trigger {"on": "api"} and publish it again.')
+    return found
+
+
+def _past(ctx: Context, row: JourneyRow, journey: Journey, lead_id: int, occurrence: str) -> Past:
+    mine = (JourneyRun.journey_id == row.id, JourneyRun.lead_id == lead_id)
+    counted = select(func.coalesce(func.max(JourneyRun.sequence), 0), func.max(JourneyRun.entered_at)).where(*mine)
+    entries, last = ctx.session.execute(counted).one()
+    keys: frozenset[str] = frozenset()
+    if journey.entry.key is not None:
+        used = select(JourneyRun.key).where(*mine, JourneyRun.key.is_not(None))
+        keys = frozenset(key for key in ctx.session.scalars(used) if key is not None)
+    seen = select(JourneyArrival.id).where(
+        JourneyArrival.journey_id == row.id,
+        JourneyArrival.lead_id == lead_id,
+        JourneyArrival.occurrence == occurrence,
+    )
+    return Past(
+        tuple(
+            run_of(each, journey_version(ctx, row.id, each.version_number)) for each in live_runs(ctx, row.id, lead_id)
+        ),
+        entries,
+        last,
+        keys,
+        _recent(ctx, row, journey),
+        ctx.session.scalars(seen).first() is not None,
+        row.status == JourneyStatus.PUBLISHED,
+    )
+
+
+def _recent(ctx: Context, row: JourneyRow, journey: Journey) -> int:
+    """Who entered within the time of the cap; whoever counts keeps the others from it until the end of the transaction."""
+    if journey.entry.cap is None:
+        return 0
+    find(ctx.session, JourneyRow, row.id, lock=True)
+    since = ctx.now - journey.entry.cap[1]
+    counted = select(func.count()).where(JourneyRun.journey_id == row.id, JourneyRun.entered_at > since)
+    return ctx.session.scalar(counted) or 0
+
+
+def _note(
+    ctx: Context, row: JourneyRow, lead_id: int, occurrence: str, outcome: str, run_id: int | None = None
+) -> None:
+    arrival = JourneyArrival(
+        journey_id=row.id, lead_id=lead_id, occurrence=occurrence, outcome=outcome, run_id=run_id, at=ctx.now
+    )
+    ctx.session.add(arrival)
+    ctx.session.flush()

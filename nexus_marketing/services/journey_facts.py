@@ -1,0 +1,98 @@
+"""What journeys know of a lead when they decide: its row, segments, what it did, scores and consent."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from typing import Any, Final
+
+import orjson
+from sqlalchemy import Row, select
+
+from nexus_marketing.core.engine.journey_situations import LeadFacts
+from nexus_marketing.core.journeys import Journey
+from nexus_marketing.core.journeys.nodes import Branch, Occasion, Rule
+from nexus_marketing.db.models import Tenant
+from nexus_marketing.db.queries import journeys as queries
+from nexus_marketing.db.queries.upkeep import lead_records, memberships
+from nexus_marketing.db.types import read_moment
+from nexus_marketing.runtime import Context
+
+#: The newest of what a lead did; older events are not looked at.
+_MOST: Final = 1_000
+
+
+def facts_of(ctx: Context, lead_id: int, journey: Journey) -> LeadFacts | None:
+    """The lead as a journey's conditions see it; nothing of one that is gone."""
+    found = lead_records(ctx.session, [lead_id])
+    if not found:
+        return None
+    record = {**found[0], "segments": memberships(ctx.session, [lead_id])[lead_id]}
+    rules = list(_rules(journey))
+    if any(each.reads.scores for each in rules):
+        record["scores"] = queries.score_values(ctx.session, lead_id)
+    if any(each.reads.consents for each in rules):
+        record["consents"] = _consents(ctx, lead_id)
+    if any(each.event for each in _occasions(journey)) or any(each.reads.events for each in rules):
+        record["events"] = [event_of(row) for row in reversed(queries.newest_events(ctx.session, lead_id, _MOST))]
+    return LeadFacts(record, tenant_zone(ctx))
+
+
+def happened_at(ctx: Context, lead_id: int, at: datetime, name: str) -> list[dict[str, Any]]:
+    """What a lead did at a moment under a name."""
+    events = [event_of(row) for row in queries.events_at(ctx.session, lead_id, at, _MOST)]
+    return sorted((each for each in events if (each["name"] or each["type"]) == name), key=_id)
+
+
+def tenant_zone(ctx: Context) -> str:
+    """The time zone of those who have none of their own."""
+    settings = ctx.session.scalars(select(Tenant.settings).where(Tenant.id == ctx.tenant_id)).one() or {}
+    return str(settings.get("default_time_zone") or "UTC")
+
+
+def reads_states(journey: Journey) -> bool:
+    """Whether a change of the lead may move a run that waits."""
+    return any(each.when is not None for each in journey.occasions()) or bool(journey.reads.fields)
+
+
+def event_of(row: Row[Any]) -> dict[str, Any]:
+    """An engagement as conditions carry it; one with a message of a journey tells of which run and node."""
+    said = row.metadata
+    about = dict(orjson.loads(said) if isinstance(said, str) else said or {})
+    if row.step:
+        about |= {"run": str(row.occurrence // queries.VISITS), "node": row.step}
+    return {
+        "id": row.id,
+        "type": row.type,
+        "name": row.name,
+        "verdict": row.verdict,
+        "tracked_at": read_moment(row.tracked_at),
+        "channel": row.channel,
+        "campaign_id": row.campaign_id,
+        "metadata": about,
+    }
+
+
+def _consents(ctx: Context, lead_id: int) -> Mapping[tuple[str, str], tuple[bool, datetime | None]]:
+    """The newest act of each channel and type."""
+    return {
+        (row.channel, row.type): (
+            row.granted_at is not None,
+            None if row.expires_at is None else read_moment(row.expires_at),
+        )
+        for row in queries.consent_acts(ctx.session, lead_id)
+    }
+
+
+def _occasions(journey: Journey) -> Iterator[Occasion]:
+    yield from journey.occasions()
+    for node in journey.nodes.values():
+        if isinstance(node, Branch):
+            yield from (way.occasion for way in node.ways)
+
+
+def _rules(journey: Journey) -> Iterable[Rule]:
+    found = [each.when for each in _occasions(journey)] + [journey.entry.filter]
+    return (each for each in found if each is not None)
+
+
+def _id(event: Mapping[str, Any]) -> int:
+    return int(event["id"])

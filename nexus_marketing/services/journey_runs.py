@@ -1,0 +1,176 @@
+"""Runs of journeys on the database: one decision for a run and transaction, written where the run is still the same.
+
+A run is woken by its one timer; by what its lead does and becomes, which comes as timers too, set in the transaction that
+changed the lead; and by what became of its messages. Whatever wakes it is removed in the transaction that writes the
+decision: a crash before the commit means that nothing happened, and one after it that everything did.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Final
+
+from sqlalchemy import select
+
+from nexus_marketing.core.actors import SYSTEM
+from nexus_marketing.core.engine.journeys import decide
+from nexus_marketing.core.errors import NexusError
+from nexus_marketing.core.journeys import Changed, Happened, Outcome, Reported, RunState, Woken
+from nexus_marketing.core.journeys.runs import LIVE, Occurrence
+from nexus_marketing.core.journeys.statuses import JourneyStatus, Listens
+from nexus_marketing.core.timers import TimerFact
+from nexus_marketing.db.models import Journey, JourneyListener, JourneyRun, Lead
+from nexus_marketing.db.queries import journeys as queries
+from nexus_marketing.db.tenancy import open_session
+from nexus_marketing.runtime import Context, Runtime
+from nexus_marketing.services.journey_effects import take_effect
+from nexus_marketing.services.journey_facts import facts_of, happened_at
+from nexus_marketing.services.journey_messages import OUTCOMES
+from nexus_marketing.services.journey_rows import journey_version, run_of, write_decision
+from nexus_marketing.services.timers import set_timer
+from nexus_marketing.telemetry import get_logger
+
+log = get_logger(__name__)
+
+#: An event that a paused journey has yet to hear of, by run.
+HELD: Final = "journey.held"
+#: How long a pause puts things off at a time; resuming ends it at once.
+_LATER: Final = timedelta(hours=1)
+_SOON: Final = timedelta(seconds=1)
+#: Runs of a journey that is stopped, for each transaction.
+PIECE: Final = 500
+STOP: Final = "journey.stop"
+
+
+def step(ctx: Context, row: JourneyRun, occurrence: Occurrence) -> bool:
+    """Decide on a locked run and write the whole decision; ``False``: the occurrence means nothing to it."""
+    journey = journey_version(ctx, row.journey_id, row.version_number)
+    run, facts = run_of(row, journey), facts_of(ctx, row.lead_id, journey)
+    if facts is None:
+        return bool(queries.end_runs(ctx.session, "lead", [row.lead_id], "lead_erased", ctx.now, PIECE))
+    decision = decide(journey, run, facts, occurrence, ctx.now)
+    if decision.is_ignored:
+        return False
+    write_decision(ctx, row, decision)
+    ctx.runtime.telemetry.point("journeys.step.written")
+    for effect in decision.effects:
+        take_effect(ctx, row, effect)
+    return True
+
+
+def run_due(ctx: Context, timer: TimerFact) -> None:
+    """The timer of a run rang: it goes on, and has another one as long as it lives."""
+    row = _locked(ctx, int(timer.key))
+    if row is None or row.state not in LIVE:
+        return
+    if _is_paused(ctx, row.journey_id):
+        set_timer(ctx, queries.RUN_DUE, timer.key, ctx.now + _LATER, timer.payload)
+        return
+    token = int(timer.payload["token"])
+    if not step(ctx, row, Woken(token)) or (row.state in LIVE and row.wait_token == token):
+        _wait_on(ctx, row)
+
+
+def _wait_on(ctx: Context, row: JourneyRun) -> None:
+    """It waits for the same thing still: the timer that just rang was the one that it had."""
+    if row.state in LIVE and row.wake_at is not None:
+        at = row.wake_at if row.wake_at > ctx.now else ctx.now + _SOON
+        set_timer(ctx, queries.RUN_DUE, str(row.id), at, {"token": row.wait_token})
+
+
+def lead_changed(ctx: Context, timer: TimerFact) -> None:
+    """Something about a lead changed: its runs are looked at by what it is now."""
+    for row in _runs_listening(ctx, _living(ctx, int(timer.key)), Listens.CHANGE, ""):
+        if not _is_paused(ctx, row.journey_id):
+            step(ctx, row, Changed(ctx.now))
+
+
+def lead_moved(ctx: Context, lead_id: int, change: Listens, segment_id: int) -> None:
+    """A lead entered or left a segment that journeys read: the same."""
+    for row in _runs_listening(ctx, _living(ctx, lead_id), change, str(segment_id)):
+        if not _is_paused(ctx, row.journey_id):
+            step(ctx, row, Changed(ctx.now))
+
+
+def event_happened(ctx: Context, lead_id: int, at: datetime, name: str) -> None:
+    """A lead did something: each of its runs that waits for such events hears of it, one that is paused later."""
+    lead_id = _living(ctx, lead_id)
+    events = happened_at(ctx, lead_id, at, name)
+    for row in _runs_listening(ctx, lead_id, Listens.EVENT, name):
+        if len(events) == 1 and not _is_paused(ctx, row.journey_id):
+            step(ctx, row, Happened(events[0], at))
+            continue
+        for event in events:  # several at one moment: a decision and transaction for each
+            payload = {"event": event["id"], "at": at.isoformat(), "name": name}
+            set_timer(ctx, HELD, f"{row.id}:{event['id']}", ctx.now, payload)
+
+
+def event_held(ctx: Context, timer: TimerFact) -> None:
+    """An event that a run was to hear of later."""
+    row = _locked(ctx, int(timer.key.partition(":")[0]))
+    if row is None:
+        return
+    if _is_paused(ctx, row.journey_id):
+        set_timer(ctx, HELD, timer.key, ctx.now + _LATER, timer.payload)
+        return
+    at = datetime.fromisoformat(timer.payload["at"])
+    for event in happened_at(ctx, row.lead_id, at, timer.payload["name"]):
+        if event["id"] == timer.payload["event"]:
+            step(ctx, row, Happened(event, at))
+
+
+def stop_due(ctx: Context, timer: TimerFact) -> None:
+    """End the runs of a stopped journey, a piece at a time."""
+    reason = str(timer.payload["reason"])
+    ended = queries.end_runs(ctx.session, "journey", [int(timer.key)], reason, ctx.now, PIECE)
+    if ended == PIECE:
+        set_timer(ctx, STOP, timer.key, ctx.now, timer.payload)
+
+
+def tell_runs(runtime: Runtime) -> int:
+    """Tell runs what became of their messages, each in a transaction of its own; answers how many were told."""
+    with open_session(runtime.engines.worker, tenant_id=None, mode="read") as session:
+        waiting = queries.messages_to_tell(session)
+    return sum(_tell(runtime, row.tenant_id, row.send_id, row.seq) for row in waiting)
+
+
+def _tell(runtime: Runtime, tenant_id: int, send_id: int, seq: int) -> int:
+    try:
+        with runtime.work(tenant_id, SYSTEM) as ctx:
+            found = queries.take_outcome(ctx.session, send_id, seq)
+            if found is None:
+                return 0
+            run_id, visit = divmod(found.occurrence, queries.VISITS)
+            row = _locked(ctx, run_id)
+            if row is not None:
+                outcome = OUTCOMES.get(found.state, Outcome.FAILED)
+                step(ctx, row, Reported(visit, found.channel, outcome, found.reason))
+            runtime.telemetry.point("journeys.told")
+    except NexusError as error:  # the others must have their turn; it is told again with the next one
+        log.warning("journey_not_told", tenant_id=tenant_id, send_id=send_id, seq=seq, code=error.code)
+        return 0
+    return 1
+
+
+def _locked(ctx: Context, run_id: int) -> JourneyRun | None:
+    wanted = select(JourneyRun).where(JourneyRun.id == run_id).with_for_update()
+    return ctx.session.scalars(wanted.execution_options(populate_existing=True)).first()
+
+
+def _runs_listening(ctx: Context, lead_id: int, kind: Listens, name: str) -> Iterable[JourneyRun]:
+    """The lead's runs in journeys that want to hear of it; those that ended may reach goals still."""
+    listening = select(JourneyListener.journey_id).where(JourneyListener.kind == kind, JourneyListener.name == name)
+    wanted = [JourneyRun.lead_id == lead_id, JourneyRun.journey_id.in_(listening)]
+    if kind is not Listens.EVENT:
+        wanted.append(JourneyRun.state.in_([state for state in RunState if state in LIVE]))
+    return list(ctx.session.scalars(select(JourneyRun).where(*wanted).order_by(JourneyRun.id).with_for_update()))
+
+
+def _is_paused(ctx: Context, journey_id: int) -> bool:
+    status = ctx.session.scalars(select(Journey.status).where(Journey.id == journey_id)).one()
+    return status == JourneyStatus.PAUSED
+
+
+def _living(ctx: Context, lead_id: int) -> int:
+    """Whom a merged lead became."""
+    merged = ctx.session.scalars(select(Lead.merged_into).where(Lead.id == lead_id)).first()
+    return lead_id if merged is None else merged
