@@ -18,6 +18,7 @@ _RESOURCES = (
     "definitions",
     "campaigns",
     "dead_letters",
+    "journeys",
     "preflights",
     "engagements",
     "events",

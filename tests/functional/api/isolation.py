@@ -33,6 +33,8 @@ from nexus_marketing.services.conversations import add_attachment, add_comment
 from nexus_marketing.services.definitions import create_definition, publish_definition
 from nexus_marketing.services.import_jobs import look_at, upload
 from nexus_marketing.services.import_profiles import create_profile
+from nexus_marketing.services.journey_entries import enter_leads
+from nexus_marketing.services.journeys import create_journey, publish_journey
 from nexus_marketing.services.preflights import request_preflight
 from nexus_marketing.services.scores import create_score, publish_score, update_score
 from nexus_marketing.services.tenants import create_member
@@ -69,6 +71,9 @@ BODIES: Mapping[str, Any] = {
     "POST /api/v1/campaigns/{id}/preflights": {},
     "POST /api/v1/campaigns/{id}/dead-letters/replay": {"state": "failed"},
     "POST /api/v1/campaigns/{id}/dead-letters/accept": {},
+    "POST /api/v1/journeys": {"name": "Eve SERIAL", "draft": {}},
+    "PATCH /api/v1/journeys/{id}": {"name": "Eve SERIAL"},
+    "POST /api/v1/journeys/{id}/entries": {"lead_ids": ["OWN leads"]},
     "POST /api/v1/definitions": {"schema": {"id": "eve-SERIAL"}},
     "PATCH /api/v1/definitions/{id}": {"schema": {"name": "Eve"}},
     "POST /api/v1/definitions/{id}/duplicate": {"code": "eve-copy-SERIAL"},
@@ -88,6 +93,7 @@ _ROUTES_OF_SCHEMAS = {
     "REPLAY": "POST /api/v1/{}/{{id}}/dead-letters/replay",
     "ACCEPT": "POST /api/v1/{}/{{id}}/dead-letters/accept",
     "PREVIEW": "POST /api/v1/{}/{{id}}/preview",
+    "ENTRIES": "POST /api/v1/{}/{{id}}/entries",
 }
 #: What an id is of where its name does not say it.
 _KINDS = {
@@ -106,6 +112,7 @@ _ARGUMENTS = {"moveCampaign": 'action: "pause"'}
 _COLLECTIONS = {
     "segment_leads": "segments/OWN segments/leads",
     "segment_changes": "segments/OWN segments/changes",
+    "journey_runs": "journeys/OWN journeys/runs",
     "engagement_comments": "engagements/OWN engagements/comments",
     "engagement_attachments": "engagements/OWN engagements/attachments",
     "lead_engagements": "leads/OWN leads/engagements",
@@ -241,6 +248,14 @@ def build_estate(runtime: Runtime, tenant_id: int, mark: str) -> Estate:
     campaign = make_campaign(runtime, tenant_id, f"{mark} campaign", **refers, data={"note": mark})
     send = make_send(runtime, tenant_id, campaign, template, leads)
     with runtime.work(tenant_id, SYSTEM, role="app") as ctx:
+        nodes = {"wait": {"type": "delay", "for": "9 days", "next": "bye"}, "bye": {"type": "exit", "reason": mark}}
+        draft = {"id": "way", "entry": {"triggers": [{"on": "api"}], "reentry": {"policy": "always"}}, "nodes": nodes}
+        row = create_journey(ctx, {"name": f"{mark} journey", "draft": draft})
+        journey, row.campaign_id = row.id, campaign
+        publish_journey(ctx, journey)
+        (entered,) = enter_leads(ctx, journey, leads[:1])
+        assert entered.run_id is not None
+    with runtime.work(tenant_id, SYSTEM, role="app") as ctx:
         about = {"lead_id": leads[0], "campaign_id": campaign, "notes": mark, "attributes": {"note": mark}}
         engagement = Engagement(tracked_at=ctx.now, type="page_visited", verdict="human", **about)
         ctx.session.add(engagement)
@@ -277,6 +292,8 @@ def build_estate(runtime: Runtime, tenant_id: int, mark: str) -> Estate:
             "scores": (score,),
             "templates": (template,),
             "campaigns": (campaign,),
+            "journeys": (journey,),
+            "journey-runs": (entered.run_id,),
             "preflights": (preflight,),
             "definitions": (definition,),
             "members": (member, report),

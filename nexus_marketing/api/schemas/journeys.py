@@ -1,0 +1,20 @@
+"""Bodies of journeys; what lies in a draft is held against the journeys' own schema when it is published."""
+
+from nexus_marketing.api.versions import VERSION
+from nexus_marketing.core.schemas import Schema
+
+_FIELDS: Schema = {
+    "name": {"type": "string", "minlength": 1, "maxlength": 200},
+    "draft": {"type": "dict"},
+}
+READ_ONLY = frozenset(
+    {"id", "tenant_id", "status", "published", "campaign_id", "runs", "created_at", "updated_at", "version"}
+)
+CREATE: Schema = {name: {**rules, "required": True} for name, rules in _FIELDS.items()}
+PATCH: Schema = {**_FIELDS, "version": VERSION}
+MOVE: Schema = {"version": VERSION}
+ENTRIES: Schema = {
+    "lead_ids": {"type": "list", "minlength": 1, "maxlength": 200, "schema": {"type": "id", "check_with": "id"}},
+    "segment_id": {"type": "id", "check_with": "id"},
+    "backfill": {"type": "string", "allowed": ["none", "all"]},
+}
