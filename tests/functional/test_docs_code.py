@@ -7,17 +7,22 @@ from pathlib import Path
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import pytest
+from sqlalchemy import select
 from typer.testing import CliRunner
 
 from nexus_marketing import use_storage
 from nexus_marketing.cli.app import app as cli
+from nexus_marketing.db.models import ChannelAccount, Delivery
 from nexus_marketing.db.queries.scoring import scoring_work
 from nexus_marketing.db.tenancy import open_session
+from nexus_marketing.plugin.testing import RecordingChannel
 from nexus_marketing.services.import_work import ImportWork
 from nexus_marketing.services.timers import fire_due
 from nexus_marketing.tasks.loops import TIMERS, tend_scores
-from tests.common.factories import make_campaign, make_leads
+from tests.common.databases import NOW
+from tests.common.factories import make_campaign, make_leads, make_template
 from tests.common.segments import settle
+from tests.functional.delivery.conftest import CONTENT, SENDER, work_off
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -106,6 +111,34 @@ def test_the_page_on_simulations(tmp_path, monkeypatch):
         return json.loads(result.stdout)
 
     assert run("howto/simulate-a-journey.md", simulate=simulate) == 3
+
+
+@pytest.mark.req("US-020", "FR-P3-011", "MAINT-005")
+def test_the_tutorial_of_the_welcome_drip(api, runtime, tenant, clock, database_time, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    database_time.set_to(NOW)
+    monkeypatch.setitem(runtime.channels, "email", RecordingChannel({}))
+    make_template(runtime, tenant, name="Welcome", content=CONTENT)
+    with runtime.work(tenant) as ctx:
+        times = {"created_at": ctx.now, "updated_at": ctx.now}
+        ctx.session.add(ChannelAccount(type="email", name="main", config=SENDER, enabled=True, **times))
+
+    def simulate(*arguments):
+        result = CliRunner().invoke(cli, ["simulate", *arguments, "--json"])
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)
+
+    def wait(**delta):
+        clock.advance(**delta)
+        database_time.advance(**delta)
+        work_off(runtime, 50)
+        with runtime.work(tenant, mode="read") as ctx:
+            rows = ctx.session.execute(
+                select(Delivery.lead_id, Delivery.settled_at).where(Delivery.state == "accepted")
+            )
+            return [{"to": str(lead), "at": at.isoformat()} for lead, at in rows]
+
+    assert run("tutorials/welcome-drip.md", api=api, simulate=simulate, wait=wait) == 6
 
 
 @pytest.fixture

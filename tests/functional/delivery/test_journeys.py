@@ -144,8 +144,21 @@ class TestADrip:
         (tmp_path / "leads.csv").write_text("\n".join(["email,country,time zone", *people]) + "\n")
         result = CliRunner().invoke(
             cli,
-            ["simulate", str(tmp_path / "drip.json"), "--leads", str(tmp_path / "leads.csv"), "--days", "9", "--json"]
-            + ["--from", NOW.strftime("%Y-%m-%dT%H:%M"), "--rate", "unsubscribes=0", "--rate", "failures=0"],
+            [
+                "simulate",
+                str(tmp_path / "drip.json"),
+                "--leads",
+                str(tmp_path / "leads.csv"),
+                "--days",
+                "9",
+                "--json",
+                "--from",
+                NOW.strftime("%Y-%m-%dT%H:%M"),
+                "--rate",
+                "unsubscribes=0",
+                "--rate",
+                "failures=0",
+            ],
         )
         assert result.exit_code == 0, result.output
         foretold = {day["date"]: day["sent"] for day in json.loads(result.stdout)["calendar"] if day["sent"]}
