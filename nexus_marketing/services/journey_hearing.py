@@ -15,12 +15,15 @@ def hear_events(ctx: Context, rows: Iterable[Mapping[str, Any]]) -> None:
     listened = names_listened(ctx.session, Listens.EVENT)
     if not listened:
         return
+    found = {}
     for row in rows:
         name, at = str(row.get("name") or row["type"]), row["tracked_at"]
         if name in listened:
             moment = at if isinstance(at, str) else to_text(at)
             payload = {"lead": row["lead_id"], "at": moment, "name": name}
-            set_timer(ctx, HAPPENED, f"{row['lead_id']}:{moment}:{name}", ctx.now, payload)
+            found[f"{row['lead_id']}:{moment}:{name}"] = payload
+    for key in sorted(found):  # locked in one order, whoever else writes the same
+        set_timer(ctx, HAPPENED, key, ctx.now, found[key])
 
 
 def hear_changes(ctx: Context, lead_ids: Sequence[int]) -> None:

@@ -10,16 +10,17 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from sqlalchemy import select
+from sqlalchemy.exc import DBAPIError
 
 from nexus_marketing.core.actors import SYSTEM
 from nexus_marketing.core.engine.journeys import decide
-from nexus_marketing.core.errors import NexusError
 from nexus_marketing.core.journeys import Changed, Happened, Outcome, Reported, RunState, Woken
 from nexus_marketing.core.journeys.runs import LIVE, Occurrence
 from nexus_marketing.core.journeys.statuses import JourneyStatus, Listens
 from nexus_marketing.core.timers import TimerFact
 from nexus_marketing.db.models import Journey, JourneyListener, JourneyRun, Lead
 from nexus_marketing.db.queries import journeys as queries
+from nexus_marketing.db.retry import is_transient
 from nexus_marketing.db.tenancy import open_session
 from nexus_marketing.runtime import Context, Runtime
 from nexus_marketing.services.journey_effects import take_effect
@@ -145,10 +146,19 @@ def _tell(runtime: Runtime, tenant_id: int, send_id: int, seq: int) -> int:
                 outcome = OUTCOMES.get(found.state, Outcome.FAILED)
                 step(ctx, row, Reported(visit, found.channel, outcome, found.reason))
             runtime.telemetry.point("journeys.told")
-    except NexusError as error:  # the others must have their turn; it is told again with the next one
-        log.warning("journey_not_told", tenant_id=tenant_id, send_id=send_id, seq=seq, code=error.code)
-        return 0
+    except DBAPIError as error:
+        if is_transient(error):
+            raise
+        return _not_told(tenant_id, send_id, seq, error)
+    except Exception as error:  # noqa: BLE001 - isolation boundary: the other runs must have their turn
+        return _not_told(tenant_id, send_id, seq, error)
     return 1
+
+
+def _not_told(tenant_id: int, send_id: int, seq: int, error: Exception) -> int:
+    """It is told again at the next turn; its run has a timer besides."""
+    log.warning("journey_not_told", tenant_id=tenant_id, send_id=send_id, seq=seq, error=type(error).__name__)
+    return 0
 
 
 def _locked(ctx: Context, run_id: int) -> JourneyRun | None:

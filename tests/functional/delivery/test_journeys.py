@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from nexus_marketing.cli.app import app as cli
 from nexus_marketing.core.contracts import OutcomeKind
 from nexus_marketing.core.errors import Conflict, TransitionRefused, ValidationError
+from nexus_marketing.core.journeys import Reported
 from nexus_marketing.core.journeys.statuses import JourneyMove
 from nexus_marketing.db.models import (
     Campaign,
@@ -26,6 +27,7 @@ from nexus_marketing.db.models import (
     Timer,
 )
 from nexus_marketing.db.queries.completion import broken_invariants
+from nexus_marketing.services import journey_runs
 from nexus_marketing.services.engagements import record_engagements
 from nexus_marketing.services.journey_entries import enter_leads, enter_members
 from nexus_marketing.services.journeys import create_journey, move_journey, publish_journey, run_counts, update_journey
@@ -509,6 +511,38 @@ class TestPublishing:
         way.publish({"bye": {"type": "exit"}}, entry=entry)
         with pytest.raises(Conflict, match="Nobody may be named"):
             way.enter(1)
+
+
+def test_a_run_that_nothing_would_wake_is_found(way):
+    way.publish(**DRIP)
+    way.enter(1, 2)
+    way.work()
+    assert way.is_sound()
+    with way.runtime.work(way.tenant) as ctx:
+        ctx.session.delete(ctx.session.scalars(select(Timer).where(Timer.key == str(way.runs(1)[0].id))).one())
+    with way.runtime.work(None, mode="read") as ctx:
+        (found,) = broken_invariants(ctx.session)["run_without_wakeup"]
+        assert (found.tenant_id, found.n) == (way.tenant, 1)
+
+
+def test_an_outcome_that_cannot_be_told_keeps_no_other_from_it(way, monkeypatch):
+    way.publish({"hello": message()})
+    way.enter(1, 2)
+    way.work(2)
+    (first, _) = way.runs()
+    real = journey_runs.step
+
+    def stumble(ctx, row, occurrence):
+        if row.id == first.id and isinstance(occurrence, Reported):
+            raise RuntimeError("stumbled")
+        return real(ctx, row, occurrence)
+
+    monkeypatch.setattr(journey_runs, "step", stumble)
+    way.work(5)
+    assert way.where() == {"sending:hello": 1, "done:end": 1}
+    monkeypatch.setattr(journey_runs, "step", real)
+    way.work()
+    assert way.where() == {"done:end": 2}
 
 
 class TestLeadsThatGo:
