@@ -16,9 +16,8 @@ from nexus_marketing.core.segments import SegmentKind
 from nexus_marketing.core.values import join
 from nexus_marketing.db.models import Segment, Template
 from nexus_marketing.db.queries.journeys import known_segments
-from nexus_marketing.db.queries.launching import message_and_sender
 from nexus_marketing.runtime import Context
-from nexus_marketing.services.launching import leg_problems
+from nexus_marketing.services.launching import leg_problems, ready_for
 
 #: What the simulator can do and running journeys cannot: refused by name, so that nobody waits for it.
 _NOT_YET: Final = frozenset({NodeKind.WEBHOOK, NodeKind.APPROVAL, NodeKind.ACTION})
@@ -90,14 +89,15 @@ def _message(ctx: Context, found: Findings, name: str, node: Mapping[str, Any]) 
             continue
         path, channel = join(join(join("nodes", name), "channels"), number), about["channel"]
         template_id = _template(ctx, found, path, about.get("template"))
-        row = message_and_sender(ctx.session, template_id, channel)
         leg = Leg(channel, template_id)
+        (ready,) = ready_for(ctx, [leg])
         message_class = MessageClass(node.get("class", MessageClass.MARKETING))
-        for problem in leg_problems(ctx, message_class, leg, row):
+        for problem in leg_problems(ctx, message_class, leg, ready):
             if problem.path != "template_id" or problem.code != "no_template":
                 found.fault(join(path, problem.path), problem.code, problem.message)
-        if row.id is not None and row.sender is not None:
-            pin = {"template_id": str(row.id), "version": row.version, "sender": row.sender}
+        template = ready.message
+        if template.id is not None and ready.sender is not None:
+            pin = {"template_id": str(template.id), "version": template.version, "sender": ready.sender}
             found.pins.setdefault(name, {})[channel] = pin
 
 

@@ -14,6 +14,8 @@ from nexus_marketing.db.types import UtcDateTime
 from nexus_marketing.runtime import Runtime
 from tests.common.factories import make_leads, make_tenant
 
+pytestmark = pytest.mark.req("PR-006", "SCL-003")
+
 RENAME = "UPDATE marketing_leads SET country = :country WHERE tenant_id = :tenant_id"
 COUNTRY = "SELECT country FROM marketing_leads WHERE tenant_id = :tenant_id"
 CREATED = text("SELECT id, created_at FROM marketing_leads WHERE tenant_id = :tenant_id").columns(

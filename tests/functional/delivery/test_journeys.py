@@ -528,7 +528,6 @@ def test_a_run_that_nothing_would_wake_is_found(way):
 def test_an_outcome_that_cannot_be_told_keeps_no_other_from_it(way, monkeypatch):
     way.publish({"hello": message()})
     way.enter(1, 2)
-    way.work(2)
     (first, _) = way.runs()
     real = journey_runs.step
 

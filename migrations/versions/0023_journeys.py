@@ -6,8 +6,8 @@ from alembic import op
 from nexus_marketing.db.types import BigInt, Json, OrderedJson, Text, UtcDateTime
 from nexus_marketing.migrations.support import fence
 
-revision = "0024"
-down_revision = "0020"
+revision = "0023"
+down_revision = "0022"
 branch_labels = None
 depends_on = None
 
