@@ -101,7 +101,7 @@ def _site(options: Options) -> Iterator[_Site]:
 
 def delivery_scale(options: Options) -> Result:
     """The same send by two worker processes and by one, from the moment it may begin to the last answer."""
-    count = options.size(40_000, 4_000)
+    count = options.size(40_000, 2_000)
     with _site(options) as site:
         audience = delivery._audience(site.runtime, count)
         template_id = delivery._template(site.runtime, audience[0])
@@ -164,7 +164,7 @@ def _move(runtime: Runtime, tenant_id: int, send_id: int, event: str) -> int:
 
 def delivery_memory(options: Options) -> Result:
     """The largest a worker process ever was, planning and sending to many more people, against a few."""
-    few, many = 10_000, options.size(1_000_000, 100_000)
+    few, many = options.size(10_000, 2_000), options.size(1_000_000, 10_000)
     with _site(options) as site:
         runtime = site.runtime
         tenant_id, everybody = delivery._audience(runtime, many)

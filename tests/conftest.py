@@ -1,5 +1,6 @@
 """What every test may ask for: servers, databases, time, randomness and ports."""
 
+import os
 import random
 import sqlite3
 from collections.abc import Iterator
@@ -20,7 +21,14 @@ pytest_plugins = ["tests.common.requirements_report", "tests.common.database_fix
 RUN = pytest.StashKey[servers.Run]()
 
 # A shared, busy machine is slow at times without being wrong.
-settings.register_profile("nexus", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+# CI looks at fewer examples (NEXUS_EXAMPLES), and at the same ones each time.
+settings.register_profile(
+    "nexus",
+    deadline=None,
+    max_examples=int(os.environ.get("NEXUS_EXAMPLES", "100")),
+    suppress_health_check=[HealthCheck.too_slow],
+    print_blob=True,
+)
 settings.load_profile("nexus")
 
 

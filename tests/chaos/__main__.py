@@ -22,7 +22,7 @@ _COLUMNS = (
     "bound",
     "recovery_s_max",
 )
-_FEW = 6  # kills of each further fault with --small
+_FEW = 4  # kills of each further fault with --small
 
 
 def main() -> int:
