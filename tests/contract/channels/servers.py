@@ -101,6 +101,11 @@ class HttpServer:
         for each in self._sockets:
             each.close()
 
+    def part(self) -> None:
+        """Wait until every connection that is to be closed from here is closed; the others must have ended."""
+        for thread in self._threads[1:]:
+            thread.join(10)
+
     def _start(self, target: Callable[..., None], *args: object) -> None:
         thread = threading.Thread(target=target, args=args, daemon=True)
         self._threads.append(thread)

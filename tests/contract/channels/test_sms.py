@@ -166,6 +166,7 @@ def test_a_connection_that_ended_while_it_rested_costs_nobody_a_message(make_cha
     for number in range(5):
         server.scripts["+4930123456"] = [Reply(raw=TAKEN.encoded())]
         assert one(channel).kind is K.ACCEPTED, number
+        server.part()
     assert server.connections == 5
 
 
