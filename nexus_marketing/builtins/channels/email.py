@@ -283,7 +283,8 @@ class EmailSession:
 
     def _envelope(self, submission: Submission, date: str) -> Envelope | Outcome:
         try:
-            values = {"date": date, **_values(submission, is_traced=self._is_traced)}
+            values = _values(submission, is_traced=self._is_traced)
+            values.setdefault("date", date)
             data = self._skeleton.fill(values)
         except ValidationError as error:
             reason = _skip_reason(error)

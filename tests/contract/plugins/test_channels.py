@@ -29,7 +29,7 @@ pytestmark = pytest.mark.req("FR-EXT-001", "US-018")
 class TestEmail(ChannelConformance):
     @pytest.fixture
     def channel(self, tmp_path: Path, clock: FakeClock) -> Iterator[EmailChannel]:
-        with Catcher(tmp_path / "mail").start() as catcher:
+        with Catcher(tmp_path / "mail") as catcher:
             channel = EmailChannel(PoolSettings(host="127.0.0.1", port=catcher.port, connections=3), clock)
             yield channel
             channel.close_thread()

@@ -41,7 +41,7 @@ OtherMail = copied(source_of_the_copy())
 
 @pytest.fixture
 def catcher(tmp_path: Path) -> Iterator[Catcher]:
-    with Catcher(tmp_path / "mail").start() as started:
+    with Catcher(tmp_path / "mail") as started:
         yield started
 
 

@@ -34,7 +34,7 @@ TEXT = {"type": "string"}
 
 @pytest.fixture
 def catcher(tmp_path: Path) -> Iterator[Catcher]:
-    with Catcher(tmp_path / "mail").start() as started:
+    with Catcher(tmp_path / "mail") as started:
         yield started
 
 
