@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 from nexus_marketing.core.contracts import Outcome, OutcomeKind
 from nexus_marketing.core.deliveries import DeliveryState, HoldReason
 from nexus_marketing.core.pacing.cooling import Cooling
-from nexus_marketing.core.pacing.rates import Grant, RateLimit, Waiting, applying, named_domains, usable_seconds
+from nexus_marketing.core.pacing.rates import Grant, RateLimit, Waiting, applying, told_apart, usable_seconds
 from nexus_marketing.db.queries.deliveries import Recipient, Settlement
 from nexus_marketing.db.queries.rates import Asker, take_grant
 
@@ -86,12 +86,8 @@ class Admission:
         own = applying(self.rates, self.asker.sender)
         if not own or not ready:
             return Admitted(len(rows), ready, list(slow.values()))
-        named = named_domains(own) if self.by_domain else frozenset()
-        wanted = (
-            [domain if (domain := domain_of(row)) in named else None for row in ready]
-            if named
-            else ([None] * len(ready))
-        )
+        groups = told_apart(tuple(own)) if self.by_domain else {}
+        wanted = [groups.get(domain_of(row)) if groups else None for row in ready]
         found = ask(lambda: take_grant(self.engine, self.asker, self.rates, wanted))
         if not found.looked:
             return Admitted(0, (), (), found.retry_after.total_seconds())
