@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from nexus_marketing.core.errors import ConfigurationError
+from nexus_marketing.telemetry import get_logger
+
+log = get_logger(__name__)
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _PREFIX: Final = "nexus_"
@@ -77,7 +80,32 @@ class PrometheusTelemetry:
         registry = prometheus_client.CollectorRegistry()
         words = name.replace("_", " ").replace(".", ": ")
         make = getattr(prometheus_client, kind)
-        return make(_PREFIX + name.replace(".", "_"), words, labels, registry=registry, **options)
+        metric = make(_PREFIX + name.replace(".", "_"), words, labels, registry=registry, **options)
+        return metric if self._has_room() else _Uncounted()
+
+    def _has_room(self) -> bool:
+        """Take the disk's room for this process's files now: a page that cannot be had later would end the process."""
+        try:
+            for path in self.folder.glob(f"*_{os.getpid()}.db"):
+                with path.open("r+b") as file:
+                    os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            log.warning("metrics_without_room", folder=str(self.folder), error=str(error))
+            return False
+        return True
+
+
+class _Uncounted:
+    """Stands for a metric that there is no room for."""
+
+    def labels(self, **_labels: str) -> "_Uncounted":
+        return self
+
+    def inc(self, _amount: int) -> None:
+        return
+
+    def observe(self, _seconds: float) -> None:
+        return
 
 
 class _Gauges:

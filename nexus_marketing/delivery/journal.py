@@ -46,10 +46,16 @@ class HandOverJournal:
         self._path = path
         unlocked = path.with_suffix(".new")  # a name that nobody takes for a dead worker's
         self._file = unlocked.open("w+b")
-        fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        self._file.truncate(_SIZE)
-        self._map = mmap.mmap(self._file.fileno(), _SIZE)
-        unlocked.rename(path)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The disk's room is taken now: a page that cannot be had later would end the process without a word.
+            os.posix_fallocate(self._file.fileno(), 0, _SIZE)
+            self._map = mmap.mmap(self._file.fileno(), _SIZE)
+            unlocked.rename(path)
+        except BaseException:
+            self._file.close()
+            unlocked.unlink(missing_ok=True)
+            raise
 
     def begin(self, claim: ChunkClaim) -> None:
         """Turn to a newly claimed chunk, before its first intent is committed."""

@@ -68,6 +68,8 @@ class Sender:
         chunks = 0
         until = monotonic() + _TURN_SECONDS
         waiting = self._waiting()
+        if waiting:
+            self._own_journal()  # where there is no room for it, nothing is begun, and no send is to blame
         while waiting and not self.stopping() and monotonic() < until:
             send = self._turns.next(waiting.values())
             if self._serve_safely(send):

@@ -1,5 +1,7 @@
 """What a worker that died or froze leaves behind, and what becomes of it."""
 
+import errno
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -178,3 +180,20 @@ def test_a_journal_goes_with_its_worker(tmp_path: Path) -> None:
     assert list(dead_journals(tmp_path)) == []
     journal.close()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.req("REL-003")
+def test_a_full_disk_begins_nothing_and_blames_no_send(make_scene: MakeScene, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = make_scene(3)
+    scene.launch()
+
+    def full(_fd: int, _offset: int, _length: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "posix_fallocate", full)
+        scene.work(3)
+    assert scene.states() == ["planned"] * 3
+    assert scene.send().status == "running"
+    scene.work()
+    assert scene.states() == ["accepted"] * 3
