@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from pyramid.router import Router
 from sqlalchemy import event
 from webtest import TestApp, TestResponse
 
@@ -14,6 +15,7 @@ from nexus_marketing.config import build
 from nexus_marketing.core.clock import FakeClock
 from nexus_marketing.limits.windows import SlidingWindows
 from nexus_marketing.runtime import Runtime
+from nexus_marketing.security import open_memories
 from nexus_marketing.services.tenants import create_key
 
 TestApp.__test__ = False  # pytest would collect it as a test class
@@ -67,11 +69,23 @@ def ini() -> dict[str, str]:
     return {}
 
 
+#: Applications of this process by the settings that they are built for: building one takes longer than most tests.
+_APPLICATIONS: dict[tuple[Any, ...], Router] = {}
+
+
 @pytest.fixture
 def app(runtime: Runtime, clock: FakeClock, ini: dict[str, str]) -> TestApp:
-    """The whole application."""
-    config = build(ini, runtime=runtime, now_seconds=lambda: clock.now().timestamp())
-    return TestApp(config.make_wsgi_app(), extra_environ={"REMOTE_ADDR": "192.0.2.1"})
+    """The whole application, with nothing in its memory."""
+    chosen = runtime.settings
+    built_for = (chosen.public_url, chosen.max_body_bytes, chosen.max_import_bytes, chosen.max_bulk_bytes)
+    key = (*built_for, *sorted(ini.items()))
+    router = _APPLICATIONS.get(key)
+    if router is None:
+        router = _APPLICATIONS[key] = build(ini, runtime=runtime).make_wsgi_app()
+    router.registry["nexus.runtime"] = runtime
+    router.registry["nexus.now_seconds"] = lambda: clock.now().timestamp()
+    open_memories(router.registry)
+    return TestApp(router, extra_environ={"REMOTE_ADDR": "192.0.2.1"})
 
 
 @pytest.fixture
