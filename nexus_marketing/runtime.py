@@ -151,17 +151,20 @@ class Runtime:
     switches: Switches = field(default_factory=Switches)
 
     def channel_settings(self, session: Session, channel: str) -> Mapping[str, Any] | None:
-        """What the session's tenant set for the plugin of a channel, at most a second old.
+        """What the session's tenant set for the plugin of a channel, as :meth:`settings_of`."""
+        return self.settings_of(session, self.plugin_of(channel))
+
+    def settings_of(self, session: Session, plugin: Plugin | None) -> Mapping[str, Any] | None:
+        """What the session's tenant set for a plugin, at most a second old.
 
         Returns:
             Empty for what is built in; nothing where the tenant has the plugin not on.
         """
-        plugin = self.plugin_of(channel)
         return {} if plugin is None else self.switches.of(session).get(plugin.name)
 
-    def plugin_of(self, channel: str) -> Plugin | None:
-        """The plugin that a tenant has to have on for a channel; nothing for what is built in."""
-        plugin = self.plugins.owner_of(Capability.CHANNEL, channel)
+    def plugin_of(self, name: str, kind: Capability = Capability.CHANNEL) -> Plugin | None:
+        """The plugin that a tenant has to have on for a channel, or for another kind of thing; nothing for what is built in."""
+        plugin = self.plugins.owner_of(kind, name)
         return None if plugin is None or plugin.is_builtin else plugin
 
     @contextmanager

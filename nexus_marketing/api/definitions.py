@@ -41,10 +41,10 @@ def includeme(config: Configurator) -> None:
     config.add_api_route("POST", f"{one}/duplicate", writes(duplicate_definition), permission=write)
 
 
-def definition_document(definition: CampaignDefinition) -> Document:
-    """A definition as the API shows it; ``notices`` name what its document mentions and nobody registered."""
+def definition_document(request: Request, definition: CampaignDefinition) -> Document:
+    """A definition as the API shows it; ``notices`` name what its document mentions and the tenant does not have."""
     document = document_of(definition, DEFINITIONS.fields, DEFINITIONS.ids)
-    notices = services.understand(definition.schema).notices
+    notices = services.notices_of(request.nexus, definition)
     document["notices"] = [{"path": each.path, "code": each.code, "message": each.message} for each in notices]
     return document
 
@@ -55,12 +55,12 @@ def list_definitions(request: Request) -> Response:
 
 def show_definition(request: Request) -> Response:
     definition = find(request.nexus.session, CampaignDefinition, path_id(request, "definition"))
-    return show(definition_document(definition), definition.revision)
+    return show(definition_document(request, definition), definition.revision)
 
 
 def create_definition(request: Request) -> Reply:
     data = read_object(request, schemas.CREATE, schemas.READ_ONLY)
-    return _reply(services.create_definition(request.nexus, data), 201)
+    return _reply(request, services.create_definition(request.nexus, data), 201)
 
 
 def update_definition(request: Request) -> Reply:
@@ -69,12 +69,14 @@ def update_definition(request: Request) -> Reply:
     definition = services.update_definition(
         request.nexus, path_id(request, "definition"), data, expected_revision=revision
     )
-    return _reply(definition)
+    return _reply(request, definition)
 
 
 def duplicate_definition(request: Request) -> Reply:
     data = read_object(request, schemas.DUPLICATE)
-    return _reply(services.duplicate_definition(request.nexus, path_id(request, "definition"), data["code"]), 201)
+    return _reply(
+        request, services.duplicate_definition(request.nexus, path_id(request, "definition"), data["code"]), 201
+    )
 
 
 def list_versions(request: Request) -> Response:
@@ -95,7 +97,7 @@ def _acts(action: Callable[..., CampaignDefinition]) -> Callable[[Request], Repl
     def change(request: Request) -> Reply:
         data = read_object(request, schemas.ACTION) if request.content_length else {}
         revision = _expected_revision(request, data)
-        return _reply(action(request.nexus, path_id(request, "definition"), expected_revision=revision))
+        return _reply(request, action(request.nexus, path_id(request, "definition"), expected_revision=revision))
 
     return change
 
@@ -106,5 +108,5 @@ def _expected_revision(request: Request, data: dict[str, Any]) -> int | None:
     return expected_version(request, body)
 
 
-def _reply(definition: CampaignDefinition, status: int = 200) -> Reply:
-    return Reply(definition_document(definition), status, f"{_PATH}/{definition.id}", definition.revision)
+def _reply(request: Request, definition: CampaignDefinition, status: int = 200) -> Reply:
+    return Reply(definition_document(request, definition), status, f"{_PATH}/{definition.id}", definition.revision)

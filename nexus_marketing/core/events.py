@@ -114,6 +114,15 @@ _BY_ACTION: dict[str, type[CampaignEvent]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class CampaignAlerted(CampaignEvent):
+    """Somebody is to look at a campaign: ``member_id`` where it is known who, and why."""
+
+    name: ClassVar[str] = "marketing.campaign.alerted"
+    member_id: int | None = None
+    reason: str = ""
+
+
 def campaign_event(
     action: str, *, tenant_id: int | None, at: datetime, campaign_id: str, key: CampaignKey | None, actor: str
 ) -> CampaignEvent:

@@ -3,11 +3,16 @@
 An implementation needs neither a base class nor Pyramid; frozen dataclasses go in and come out.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
+
+_SENDS: Final = re.compile(r"send_([a-z][a-z0-9_]*)\Z")
+#: ``send_to_sales_team`` is an action like any other.
+_NOT_A_CHANNEL: Final = ("to_",)
 
 
 class ActionResult(StrEnum):
@@ -48,6 +53,16 @@ class Action(Protocol):
     def run(self, call: ActionCall) -> ActionOutcome:
         """Do it, at most once for a ``key``."""
         ...
+
+
+def channel_of_action(name: str) -> str | None:
+    """The channel that a step of a sequence writes by; nothing for other actions.
+
+    >>> channel_of_action("send_email"), channel_of_action("send_to_sales_team")
+    ('email', None)
+    """
+    match = _SENDS.match(name)
+    return None if match is None or match[1].startswith(_NOT_A_CHANNEL) else match[1]
 
 
 class OccasionKind(StrEnum):

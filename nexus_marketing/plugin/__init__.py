@@ -58,6 +58,7 @@ from nexus_marketing.core.errors import (
     ValidationError,
 )
 from nexus_marketing.core.events import (
+    CampaignAlerted,
     CampaignCancelled,
     CampaignCompleted,
     CampaignCreated,
@@ -116,6 +117,7 @@ __all__ = [
     "Approval",
     "ApprovalStrategy",
     "Approvals",
+    "CampaignAlerted",
     "CampaignCancelled",
     "CampaignCompleted",
     "CampaignCreated",

@@ -17,6 +17,7 @@ from nexus_marketing.core.values import canonical
 from nexus_marketing.db.models import Campaign, CampaignDefinition, DefinitionVersion, Segment, Template
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import Context
+from nexus_marketing.services.action_names import action_problems
 from nexus_marketing.services.audit import record
 from nexus_marketing.services.segments import create_segment
 from nexus_marketing.services.versions import find_to_change
@@ -87,8 +88,12 @@ def publish_definition(ctx: Context, definition_id: int, *, expected_revision: i
 
     Raises:
         Conflict: the document's version was published with other content: raise it.
+        ValidationError: it names an action that the tenant does not have.
     """
     definition = find_to_change(ctx, CampaignDefinition, definition_id, expected_revision, counter="revision")
+    problems = action_problems(ctx, definition.schema, "schema")
+    if problems:
+        raise ValidationError(problems=problems)
     version = str(definition.schema.get("version") or _next_version(ctx, definition))
     published = _version(ctx, definition.id, version)
     if published is not None and published.schema != definition.schema:
@@ -112,6 +117,12 @@ def publish_definition(ctx: Context, definition_id: int, *, expected_revision: i
         _touch(ctx, definition)
         record(ctx, "definition.published", "definition", definition.id, {"version": (before, version)})
     return definition
+
+
+def notices_of(ctx: Context, definition: CampaignDefinition) -> list[Problem]:
+    """What a document mentions and the tenant does not have: with an action among it, it cannot be published."""
+    others = [each for each in understand(definition.schema).notices if each.code != "unknown_action"]
+    return [*action_problems(ctx, definition.schema), *others]
 
 
 def duplicate_definition(ctx: Context, definition_id: int, code: str) -> CampaignDefinition:

@@ -7,6 +7,7 @@ wants another turn sets the timer again.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
@@ -22,8 +23,21 @@ from nexus_marketing.telemetry import get_logger
 
 log = get_logger(__name__)
 
-#: What a due timer does, by its type; runs in the transaction that removed it.
-TimerHandlers = Mapping[str, Callable[[Context, TimerFact], None]]
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """What a due timer does where it must not keep a transaction open: it speaks to somebody else meanwhile.
+
+    ``fire`` works in transactions of its own, of which the one that writes the end takes the timer first
+    (``db.queries.timers.take_timer``); ``give_up`` runs in the transaction that finds out that it is dead.
+    """
+
+    fire: Callable[[Runtime, TimerFact], None]
+    give_up: Callable[[Context, TimerFact, str], None]
+
+
+#: What a due timer does, by its type; runs in the transaction that removed it unless it says otherwise.
+TimerHandlers = Mapping[str, Callable[[Context, TimerFact], None] | Outside]
 
 _MOST_PER_TENANT: Final = 50
 _MOST: Final = 1_000
@@ -109,41 +123,54 @@ def _let_go(runtime: Runtime, timers: Sequence[TimerFact]) -> None:
 
 
 def _fire(runtime: Runtime, handlers: TimerHandlers, timer: TimerFact) -> None:
+    handler = handlers.get(timer.type)
     if timer.crashes >= MAX_CRASHES:
-        _bury(runtime, timer, f"{timer.crashes} workers ended while they fired it: the last error is in their logs.")
+        _bury(
+            runtime,
+            timer,
+            handler,
+            f"{timer.crashes} workers ended while they fired it: the last error is in their logs.",
+        )
         return
     runtime.telemetry.observe("timers.late", (runtime.clock.now() - timer.trigger_at).total_seconds(), type=timer.type)
+    if handler is None:
+        _bury(runtime, timer, None, f"Nothing here handles timers of type {timer.type!r}: is a plugin missing?")
+        return
     try:
+        if isinstance(handler, Outside):
+            handler.fire(runtime, timer)
+            return
         with runtime.work(timer.tenant_id, SYSTEM) as ctx:
             if queries.take_timer(ctx.session, timer):
-                handlers[timer.type](ctx, timer)
-    except KeyError as error:
-        if timer.type in handlers:
-            _failed(runtime, timer, error)
-        else:
-            _bury(runtime, timer, f"Nothing here handles timers of type {timer.type!r}: is a plugin missing?")
+                handler(ctx, timer)
     except DBAPIError as error:
         if is_transient(error):
             raise  # the lease runs out and somebody takes it up
-        _failed(runtime, timer, error)
+        _failed(runtime, timer, handler, error)
     except Exception as error:  # noqa: BLE001 - isolation boundary: the other timers must have their turn
-        _failed(runtime, timer, error)
+        _failed(runtime, timer, handler, error)
 
 
-def _failed(runtime: Runtime, timer: TimerFact, error: Exception) -> None:
+def _failed(runtime: Runtime, timer: TimerFact, handler: object, error: Exception) -> None:
     log.warning(
         "timer_failed", tenant_id=timer.tenant_id, type=timer.type, attempts=timer.attempts, error=type(error).__name__
     )
     pause = retry_after(timer.attempts, runtime.rng)
     if pause is None:
-        _bury(runtime, timer, str(error))
+        _bury(runtime, timer, handler, str(error))
         return
     _give_back(runtime, timer, TimerStatus.WAITING, runtime.clock.now() + pause, str(error))
 
 
-def _bury(runtime: Runtime, timer: TimerFact, reason: str) -> None:
+def _bury(runtime: Runtime, timer: TimerFact, handler: object, reason: str) -> None:
     log.error("timer_dead", tenant_id=timer.tenant_id, type=timer.type, key=timer.key, reason=reason)
     runtime.telemetry.count("timers.dead", type=timer.type)
+    if isinstance(handler, Outside):
+        # Its own row says what became of it, and is where a person has it done again.
+        with runtime.work(timer.tenant_id, SYSTEM) as ctx:
+            if queries.take_timer(ctx.session, timer):
+                handler.give_up(ctx, timer, reason)
+        return
     _give_back(runtime, timer, TimerStatus.DEAD, timer.trigger_at, reason)
 
 

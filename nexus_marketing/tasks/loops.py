@@ -37,6 +37,8 @@ from nexus_marketing.delivery.renders import forget_renders
 from nexus_marketing.delivery.sending import Sender
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.services import segment_clock
+from nexus_marketing.services.action_runs import ACTION_DUE
+from nexus_marketing.services.actions import TYPE as ACTION
 from nexus_marketing.services.campaigns import postpone_tick, tick_campaign
 from nexus_marketing.services.counters import fold_counters
 from nexus_marketing.services.engagements import forget_event_ids
@@ -70,6 +72,7 @@ _PARTITIONS_EVERY_SECONDS = 6 * 3600.0
 #: What due timers do.
 TIMERS: TimerHandlers = {
     SCORES_DUE: score_due,
+    ACTION: ACTION_DUE,
     segment_clock.TYPE: segment_clock.clock_moved,
     RUN_DUE: run_due,
     journeys.RUN_DUE: journey_run_due,

@@ -9,7 +9,15 @@ from nexus_marketing.core.contracts import AddressKind
 from nexus_marketing.core.errors import ValidationError
 from nexus_marketing.core.memory import MemoryStorage
 from nexus_marketing.db.switches import Switches
-from nexus_marketing.plugin import API_VERSION, Capability, Erasure, Manifest
+from nexus_marketing.plugin import (
+    API_VERSION,
+    ActionCall,
+    ActionOutcome,
+    ActionResult,
+    Capability,
+    Erasure,
+    Manifest,
+)
 from nexus_marketing.plugin.testing import RecordingChannel
 from nexus_marketing.runtime import Runtime
 
@@ -66,6 +74,38 @@ class Pulse:
         if isinstance(self.state, Exception):
             raise self.state
         return self.state
+
+
+@dataclass(slots=True)
+class Deed:
+    """An action that does a thing once for a key, answers as its script says, then that it is done, and may die over it."""
+
+    name: str
+    script: list[Any] = field(default_factory=list)
+    calls: list[ActionCall] = field(default_factory=list)
+    #: Keys in the order in which something was done for them.
+    done: list[str] = field(default_factory=list)
+
+    def run(self, call: ActionCall) -> Any:
+        """Do it, unless the script says that it fails."""
+        self.calls.append(call)
+        answer = self.script.pop(0) if self.script else ActionOutcome(ActionResult.DONE, "did it")
+        if isinstance(answer, BaseException):
+            raise answer
+        if isinstance(answer, ActionOutcome) and answer.result is ActionResult.DONE and call.key not in self.done:
+            self.done.append(call.key)
+        return answer
+
+
+def deeds_plugin(*deeds: Deed, name: str = "nexus-deeds") -> Callable[[Any], None]:
+    """A plugin that adds these actions."""
+
+    def include(config: Any) -> None:
+        config.add_marketing_plugin(manifest(name, Capability.ACTION, settings=SETTINGS))
+        for deed in deeds:
+            config.add_marketing_action(deed)
+
+    return include
 
 
 def manifest(name: str, *capabilities: Capability, **values: Any) -> Manifest:

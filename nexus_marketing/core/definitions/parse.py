@@ -15,6 +15,7 @@ from nexus_marketing.core.conditions import (
     parse,
 )
 from nexus_marketing.core.conditions.clock import is_zone
+from nexus_marketing.core.definitions.actions import unknown_actions
 from nexus_marketing.core.definitions.forms import (
     CHANNEL,
     DEFINITION,
@@ -173,8 +174,7 @@ class _Reader:
 
     def _automation(self) -> Automation:
         declared = self.document.get("automation", {})
-        for part, each in _parts(declared):
-            self._action(each["action"], join(part, "action"))
+        self.notices += unknown_actions(self.document, self._actions)
         return Automation(
             tuple(
                 Step(parse_duration(each["delay"]), each["action"], each.get("template"))
@@ -196,12 +196,6 @@ class _Reader:
 
     def _optional(self, part: Mapping[str, Any], path: str) -> Rule | None:
         return self.rule(part["condition"], join(path, "condition")) if "condition" in part else None
-
-    def _action(self, name: str, path: str) -> None:
-        if name not in self._actions:
-            self.notices.append(
-                Problem(path, "unknown_action", f"No plugin has registered the action {name!a}: it will not be taken.")
-            )
 
     def _zone(self) -> str:
         zone = str(self.document.get("time_zone", "UTC"))
@@ -232,17 +226,7 @@ class _Reader:
             self.problems.append(
                 Problem("roi.threshold", "not_acceptable", "A threshold is a number or a multiple such as 2x.")
             )
-        if "breach_action" in roi:
-            self._action(roi["breach_action"], "roi.breach_action")
         return roi
-
-
-def _parts(automation: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    return [
-        (f"automation.{name}.{index}", each)
-        for name in ("sequence", "escalation", "triggers")
-        for index, each in enumerate(automation.get(name, ()))
-    ]
 
 
 def _names(fields: Mapping[str, Mapping[str, Any]] | None) -> Schema:

@@ -138,6 +138,12 @@ def record(state: CampaignState, event: str, move: Move, count: int = 1) -> Deci
     return Decision(event, after, _entry(state, after, event, move), moves=False)
 
 
+def note(state: CampaignState, event: str, move: Move) -> Decision:
+    """Write into the history what was done for a campaign, without counting it."""
+    after = replace(state, version=state.version + 1, updated_at=move.now)
+    return Decision(event, after, _entry(state, after, event, move), moves=False)
+
+
 def hold(definition: Definition, state: CampaignState, move: Move) -> Decision:
     """Pause an active campaign whatever its definition says about pausing: what cannot go on must not seem to."""
     stage = definition.entry(CampaignStatus.PAUSED)

@@ -5,18 +5,15 @@
 (['step-1-delay', 'step-1'], 'email')
 """
 
-import re
 from collections.abc import Mapping
 from typing import Any, Final
 
 from nexus_marketing.core.campaigns import MessageClass
+from nexus_marketing.core.extensions import channel_of_action
 from nexus_marketing.core.journeys.nodes import END
 
 #: What a document of the short form may say of the journey itself.
 JOURNEY_KEYS: Final = ("entry", "exit", "goals", "quiet_hours", "salt", "fields")
-_SENDS: Final = re.compile(r"send_([a-z][a-z0-9_]*)\Z")
-#: ``send_to_sales_team`` is an action like any other.
-_NOT_A_CHANNEL: Final = ("to_",)
 
 
 def is_short(document: Mapping[str, Any]) -> bool:
@@ -46,12 +43,12 @@ def expanded(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _step(step: Mapping[str, Any], document: Mapping[str, Any]) -> dict[str, Any]:
-    match = _SENDS.match(step["action"])
-    if match is None or match[1].startswith(_NOT_A_CHANNEL):
+    channel = channel_of_action(step["action"])
+    if channel is None:
         return {"type": "action", "action": step["action"]}
     message_class = document.get("message_class", str(MessageClass.MARKETING))
-    message = {"type": "message", "channel": match[1], "class": message_class}
-    template = step.get("template") or _template_of(match[1], document)
+    message = {"type": "message", "channel": channel, "class": message_class}
+    template = step.get("template") or _template_of(channel, document)
     return {**message, **({"template": template} if template else {})}
 
 

@@ -1,5 +1,6 @@
 """All models, so that one import fills the metadata."""
 
+from nexus_marketing.db.models.actions import TakenAction
 from nexus_marketing.db.models.audit import AuditEntry, AuditValue
 from nexus_marketing.db.models.campaigns import Campaign, History
 from nexus_marketing.db.models.definitions import CampaignDefinition, DefinitionVersion
@@ -114,6 +115,7 @@ __all__ = [
     "SendGrant",
     "SenderWarmUp",
     "Suppression",
+    "TakenAction",
     "Template",
     "TemplateVersion",
     "Tenant",

@@ -85,6 +85,16 @@ def take_timer(session: Session, timer: TimerFact) -> bool:
     return bool(run(session, statement, {"id": timer.id, "token": timer.token}, writes=True).rowcount)  # type: ignore[attr-defined]
 
 
+def hold_timer(session: Session, timer: TimerFact, seconds: float) -> bool:
+    """Lengthen the lease of a timer before something that takes a while; ``False``: it is somebody else's now."""
+    statement = (
+        "UPDATE marketing_timers SET lease_until = nexus_after(:seconds)"
+        " WHERE tenant_id = :tenant_id AND id = :id AND lease_token = :token"
+    )
+    values = {"id": timer.id, "token": timer.token, "seconds": seconds}
+    return bool(run(session, statement, values, writes=True).rowcount)  # type: ignore[attr-defined]
+
+
 _GIVE_BACK = text("""
 UPDATE marketing_timers SET status = :status, trigger_at = :at, error = :error, lease_until = NULL, lease_token = NULL
 WHERE tenant_id = :tenant_id AND id = :id AND lease_token = :token

@@ -46,16 +46,22 @@ def plain(code: str = "seasonal", **parts: Any) -> dict[str, Any]:
 class TestTheResource:
     @pytest.mark.parametrize("schema", [DRIP, ENTERPRISE], ids=["drip", "enterprise"])
     def test_the_requirements_examples_are_taken_unchanged(self, client: Client, schema: dict[str, Any]) -> None:
-        made = make(client, schema)
-        assert (made["code"], made["name"], made["version"]) == (schema["id"], schema["name"], schema["version"])
+        made = make(client, schema, publish=schema is DRIP)
+        assert (made["code"], made["name"]) == (schema["id"], schema["name"])
         assert made["schema"] == schema
         assert client.get(f"{PATH}/{made['id']}").json == made
         assert [row["code"] for row in client.get(PATH).json["data"]] == [schema["id"]]
 
     def test_what_nobody_registered_is_reported_by_name(self, client: Client) -> None:
-        notices = make(client, ENTERPRISE)["notices"]
-        assert {notice["path"] for notice in notices} >= {"automation.escalation.0.action", "roi.breach_action"}
-        assert any("reassign_to_manager" in notice["message"] for notice in notices)
+        made = make(client, ENTERPRISE, publish=False)
+        actions = {"automation.escalation.0.action", "automation.triggers.0.action"}
+        assert {notice["path"] for notice in made["notices"]} == {*actions, "targeting.segment.conditions.1.field"}
+        assert any("reassign_to_manager" in notice["message"] for notice in made["notices"])
+        refused = client.post(f"{PATH}/{made['id']}/publish", status=422).json["errors"]
+        assert {each["path"]: each["code"] for each in refused} == {
+            f"schema.{path}": "unknown_action" for path in actions
+        }
+        assert client.get(f"{PATH}/{made['id']}").json["version"] is None
 
     def test_faults_are_told_all_at_once_with_their_paths(self, client: Client) -> None:
         schema = {"id": "x", "budgets": 5, "transitions": {"go": {"from": "nowhere", "to": "active"}}}

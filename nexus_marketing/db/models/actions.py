@@ -1,0 +1,52 @@
+"""Actions that were asked for by name, and what became of them."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Index, UniqueConstraint, text
+from sqlalchemy.orm import Mapped
+
+from nexus_marketing.core.actions import ActionSource, ActionState
+from nexus_marketing.db.base import Base, TenantKeyed, one_of, personal, plain, tenant_fk
+
+
+class TakenAction(TenantKeyed, Base):
+    """An action for one occurrence: whoever asks again under ``key`` gets this one.
+
+    ``attempts`` counts those that were begun, each committed before anything was done. ``compensation`` is the action
+    that takes it back; ``undoes`` is what this one takes back.
+    """
+
+    __tablename__ = "marketing_actions"
+    __table_args__ = (
+        one_of("state", ActionState),
+        one_of("source", ActionSource),
+        tenant_fk("campaign_id", "marketing_campaigns"),
+        tenant_fk("lead_id", "marketing_leads"),
+        UniqueConstraint("tenant_id", "key"),
+        Index("ix_marketing_actions_lead", "tenant_id", "lead_id"),
+        Index(
+            "ix_marketing_actions_campaign",
+            "tenant_id",
+            "campaign_id",
+            "id",
+            postgresql_where=text("campaign_id IS NOT NULL"),
+            sqlite_where=text("campaign_id IS NOT NULL"),
+        ),
+    )
+
+    key: Mapped[str] = plain()
+    name: Mapped[str] = plain()
+    source: Mapped[str] = plain()
+    campaign_id: Mapped[int | None] = plain()
+    lead_id: Mapped[int | None] = plain()
+    data: Mapped[dict[str, Any]] = personal()
+    compensation: Mapped[str | None] = plain()
+    undoes: Mapped[int | None] = plain()
+    state: Mapped[str] = plain(server_default=text("'waiting'"))
+    reason: Mapped[str | None] = plain()
+    #: The plugin's own words.
+    detail: Mapped[str] = personal(server_default=text("''"))
+    attempts: Mapped[int] = plain(server_default=text("0"))
+    created_at: Mapped[datetime] = plain()
+    settled_at: Mapped[datetime | None] = plain()

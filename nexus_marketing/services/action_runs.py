@@ -1,0 +1,169 @@
+"""Actions are taken: begun, done and settled in three steps, so that nothing is open while a plugin works.
+
+The first transaction holds the timer, counts the attempt and reads what the tenant set. What the plugin does comes
+between; the last one removes the timer and writes what became of it, with audit and history. A worker that dies in
+between leaves the timer to the next one, which calls again under the same key: what was done is not done twice.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+from sqlalchemy import select
+
+from nexus_marketing.core.actions import OPEN_ACTIONS, ActionState, ActionVerdict, OwnAction, judged
+from nexus_marketing.core.actors import SYSTEM
+from nexus_marketing.core.engine import lifecycle
+from nexus_marketing.core.engine.lifecycle import Move
+from nexus_marketing.core.errors import NexusError
+from nexus_marketing.core.extensions import Action, ActionCall, ActionOutcome, ActionResult
+from nexus_marketing.core.timers import TimerFact, retry_after
+from nexus_marketing.db.models import Campaign, TakenAction
+from nexus_marketing.db.queries.timers import hold_timer, take_timer
+from nexus_marketing.db.tenancy import find
+from nexus_marketing.plugin.manifests import Capability
+from nexus_marketing.runtime import Context, Runtime
+from nexus_marketing.services.action_names import action_settings
+from nexus_marketing.services.actions import arm
+from nexus_marketing.services.audit import record
+from nexus_marketing.services.campaign_rows import state_of
+from nexus_marketing.services.campaigns import apply_decision
+from nexus_marketing.services.definitions import definition_of
+from nexus_marketing.services.own_actions import take_own
+from nexus_marketing.services.timers import Outside
+from nexus_marketing.telemetry import get_logger
+
+log = get_logger(__name__)
+
+#: How often it is looked whether a plugin that is gone or off is back.
+_LOOK_AGAIN: Final = timedelta(minutes=5)
+_OWN: Final = frozenset(str(each) for each in OwnAction)
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """An attempt whose beginning is durable."""
+
+    action: Action
+    call: ActionCall
+    attempts: int
+
+
+def run_action(runtime: Runtime, timer: TimerFact) -> None:
+    """Take the action whose timer is due."""
+    begun = _begin(runtime, timer)
+    if begun is None:
+        return
+    runtime.telemetry.point("actions.begun")
+    outcome = _call(runtime, begun)
+    runtime.telemetry.point("actions.called")
+    with runtime.work(timer.tenant_id, SYSTEM) as ctx:
+        if not take_timer(ctx.session, timer):
+            return  # the lease was over: whoever has it now calls under the same key, and tells
+        campaign, row = _locked(ctx, timer)
+        if row is None or row.state not in OPEN_ACTIONS:
+            return
+        _settle(ctx, campaign, row, judged(outcome, retry_after(begun.attempts, runtime.rng)))
+    runtime.telemetry.point("actions.settled")
+
+
+def _begin(runtime: Runtime, timer: TimerFact) -> _Begun | None:
+    with runtime.work(timer.tenant_id, SYSTEM) as ctx:
+        if not hold_timer(ctx.session, timer, runtime.settings.lease.total_seconds()):
+            return None
+        campaign, row = _locked(ctx, timer)
+        if row is None or row.state not in OPEN_ACTIONS:
+            take_timer(ctx.session, timer)
+            return None
+        if row.name in _OWN:
+            take_timer(ctx.session, timer)
+            _take_own(ctx, campaign, row)
+            return None
+        settings = action_settings(ctx, row.name)
+        if settings is None:
+            take_timer(ctx.session, timer)
+            _wait_for_plugin(ctx, row)
+            return None
+        row.state, row.reason = ActionState.WAITING, None
+        row.attempts += 1
+        call = ActionCall(timer.tenant_id, row.key, ctx.now, row.lead_id, row.campaign_id, row.data, settings)
+        return _Begun(runtime.plugins.of(Capability.ACTION)[row.name], call, row.attempts)
+
+
+def _call(runtime: Runtime, begun: _Begun) -> object:
+    started = time.monotonic()
+    try:
+        return begun.action.run(begun.call)
+    except Exception as error:
+        log.warning(
+            "action_raised", tenant_id=begun.call.tenant_id, action=begun.action.name, error=type(error).__name__
+        )
+        return ActionOutcome(ActionResult.TRANSIENT, f"It raised {type(error).__name__}.")
+    finally:
+        runtime.telemetry.observe("actions.seconds", time.monotonic() - started, action=begun.action.name)
+
+
+def _take_own(ctx: Context, campaign: Campaign | None, row: TakenAction) -> None:
+    row.attempts += 1
+    if campaign is None:
+        said = f"{row.name} is about a campaign, and this is about none."
+        _settle(ctx, campaign, row, ActionVerdict(ActionState.FAILED, "no_campaign", said))
+        return
+    try:
+        with ctx.session.begin_nested():
+            detail = take_own(ctx, row.name, campaign, row.data)
+    except NexusError as error:
+        _settle(ctx, campaign, row, ActionVerdict(ActionState.FAILED, error.code, error.message))
+    else:
+        _settle(ctx, campaign, row, ActionVerdict(ActionState.DONE, None, detail))
+
+
+def _wait_for_plugin(ctx: Context, row: TakenAction) -> None:
+    if row.state != ActionState.PAUSED:
+        record(ctx, "action.paused", "action", row.id, {"reason": (row.reason, "plugin_missing")})
+    row.state, row.reason = ActionState.PAUSED, "plugin_missing"
+    arm(ctx, row.id, row.campaign_id, ctx.now + _LOOK_AGAIN)
+
+
+def give_up(ctx: Context, timer: TimerFact, reason: str) -> None:
+    """Whoever took it died over it, again and again: it is not tried any more until a person says so."""
+    campaign, row = _locked(ctx, timer)
+    if row is not None and row.state in OPEN_ACTIONS:
+        _settle(ctx, campaign, row, ActionVerdict(ActionState.FAILED, "given_up", reason))
+
+
+def _settle(ctx: Context, campaign: Campaign | None, row: TakenAction, verdict: ActionVerdict) -> None:
+    """Write what became of an attempt: the row, its next timer or its end, audit and history."""
+    row.state, row.reason, row.detail = verdict.state, verdict.reason, verdict.detail
+    if verdict.again_in is not None:
+        arm(ctx, row.id, row.campaign_id, ctx.now + verdict.again_in)
+        return
+    row.settled_at = ctx.now
+    ctx.session.flush()
+    ctx.runtime.telemetry.count("actions.settled", action=row.name, state=str(verdict.state))
+    verb = "taken" if verdict.state is ActionState.DONE else "failed"
+    changes: Mapping[str, tuple[Any, Any]] = {"name": (None, row.name), "reason": (None, verdict.reason)}
+    record(ctx, f"action.{verb}", "action", row.id, changes)
+    if campaign is not None:
+        said = {"action": row.name, "source": row.source, "reason": verdict.reason, "action_id": str(row.id)}
+        metadata = {name: value for name, value in said.items() if value is not None}
+        move = Move(f"action_{verb}", ctx.now, actor=ctx.actor.label, metadata=metadata)
+        decision = lifecycle.note(state_of(campaign), move.action, move)
+        apply_decision(ctx, campaign, decision, definition_of(ctx, campaign))
+
+
+def _locked(ctx: Context, timer: TimerFact) -> tuple[Campaign | None, TakenAction | None]:
+    """The action, and the campaign that it is about as a whole; locked in this order, as everybody does."""
+    wanted = select(TakenAction).where(TakenAction.id == int(timer.key))
+    row = ctx.session.scalars(wanted).first()
+    campaign = None
+    if row is not None and row.campaign_id is not None and row.lead_id is None:
+        campaign = find(ctx.session, Campaign, row.campaign_id, lock=True)
+    again = wanted.with_for_update().execution_options(populate_existing=True)
+    return campaign, ctx.session.scalars(again).first()
+
+
+#: What the timer of an action does.
+ACTION_DUE: Final = Outside(run_action, give_up)
