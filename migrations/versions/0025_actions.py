@@ -1,4 +1,4 @@
-"""Actions that are asked for by name."""
+"""Actions that are asked for by name, escalations, and what campaigns listen to."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -12,26 +12,38 @@ branch_labels = None
 depends_on = None
 
 ACTIONS = "marketing_actions"
+ESCALATIONS = "marketing_escalations"
+LISTENERS = "marketing_campaign_listeners"
 STATES = "state IN ('waiting', 'paused', 'done', 'failed', 'cancelled')"
 SOURCES = "source IN ('journey', 'step', 'trigger', 'escalation', 'breach', 'compensation')"
 OF_CAMPAIGNS = sa.text("campaign_id IS NOT NULL")
 
 
 def upgrade() -> None:
-    """One table."""
+    """Three tables, and when a campaign failed."""
     create_actions()
-    fence(ACTIONS)
+    create_escalations()
+    create_listeners()
+    op.add_column("marketing_campaigns", sa.Column("failed_at", UtcDateTime(), nullable=True))
+    for table in (ACTIONS, ESCALATIONS, LISTENERS):
+        fence(table)
 
 
 def downgrade() -> None:
-    """Nobody knows any more what was asked for."""
+    """Nobody knows any more what was asked for, nor who was turned to."""
     op.execute("DELETE FROM marketing_timers WHERE type = 'action.run'")
+    op.execute(
+        "DELETE FROM marketing_timers WHERE type IN ('campaign.escalation', 'campaign.compensation', 'campaign.scored')"
+    )
+    op.drop_column("marketing_campaigns", "failed_at")
+    op.drop_table(LISTENERS)
+    op.drop_table(ESCALATIONS)
     op.drop_table(ACTIONS)
 
 
-def refers(table: str, column: str, to: str) -> sa.ForeignKeyConstraint:
+def refers(table: str, column: str, to: str, **options: str) -> sa.ForeignKeyConstraint:
     name = op.f(f"fk_{table}_tenant_id_{column}")
-    return sa.ForeignKeyConstraint(["tenant_id", column], [f"{to}.tenant_id", f"{to}.id"], name=name)
+    return sa.ForeignKeyConstraint(["tenant_id", column], [f"{to}.tenant_id", f"{to}.id"], name=name, **options)
 
 
 def create_actions() -> None:
@@ -68,4 +80,42 @@ def create_actions() -> None:
         ["tenant_id", "campaign_id", "id"],
         postgresql_where=OF_CAMPAIGNS,
         sqlite_where=OF_CAMPAIGNS,
+    )
+
+
+def create_escalations() -> None:
+    """Which level acted, whom it turned to, and who has seen it."""
+    op.create_table(
+        ESCALATIONS,
+        sa.Column("tenant_id", BigInt, autoincrement=False, nullable=False),
+        sa.Column("id", BigInt, sa.Identity(always=False), autoincrement=True, nullable=False),
+        sa.Column("entity_type", Text, nullable=False),
+        sa.Column("entity_id", BigInt, nullable=False),
+        sa.Column("level", BigInt, nullable=False),
+        sa.Column("rule", BigInt, nullable=False),
+        sa.Column("action", Text, nullable=False),
+        sa.Column("action_id", BigInt, nullable=False),
+        sa.Column("from_user_id", BigInt, nullable=True),
+        sa.Column("to_user_id", BigInt, nullable=True),
+        sa.Column("reason", Text, nullable=False),
+        sa.Column("at", UtcDateTime(), nullable=False),
+        sa.Column("acknowledged_at", UtcDateTime(), nullable=True),
+        sa.Column("acknowledged_by", Text, nullable=True),
+        refers(ESCALATIONS, "action_id", ACTIONS),
+        refers(ESCALATIONS, "from_user_id", "marketing_members"),
+        refers(ESCALATIONS, "to_user_id", "marketing_members"),
+        sa.PrimaryKeyConstraint("tenant_id", "id", name=op.f(f"pk_{ESCALATIONS}")),
+    )
+    op.create_index("ix_marketing_escalations_entity", ESCALATIONS, ["tenant_id", "entity_type", "entity_id", "id"])
+
+
+def create_listeners() -> None:
+    """What active campaigns want to hear of."""
+    op.create_table(
+        LISTENERS,
+        sa.Column("tenant_id", BigInt, autoincrement=False, nullable=False),
+        sa.Column("name", Text, nullable=False),
+        sa.Column("campaign_id", BigInt, autoincrement=False, nullable=False),
+        refers(LISTENERS, "campaign_id", "marketing_campaigns", ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("tenant_id", "name", "campaign_id", name=op.f(f"pk_{LISTENERS}")),
     )

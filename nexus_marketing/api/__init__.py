@@ -18,6 +18,8 @@ _RESOURCES = (
     "definitions",
     "campaigns",
     "dead_letters",
+    "actions",
+    "escalations",
     "journeys",
     "preflights",
     "engagements",

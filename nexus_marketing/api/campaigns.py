@@ -24,7 +24,7 @@ from nexus_marketing.db.models import Campaign
 from nexus_marketing.db.queries.resources import CAMPAIGN_ENGAGEMENTS, CAMPAIGN_HISTORY, CAMPAIGNS
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.services import campaigns as services
-from nexus_marketing.services import promotion, runs
+from nexus_marketing.services import compensation, promotion, runs
 from nexus_marketing.services.analytics import campaign_analytics
 from nexus_marketing.services.campaign_forms import form_of
 from nexus_marketing.services.preflights import check_preflight
@@ -48,6 +48,7 @@ def includeme(config: Configurator) -> None:
             continue
         config.add_api_route("POST", f"{one}/{action}", writes(_acts(action)), permission=launch)
     config.add_api_route("POST", f"{one}/moves", writes(move_campaign), permission=launch)
+    config.add_api_route("POST", f"{one}/fail", writes(fail_campaign), permission=launch)
     config.add_api_route("PUT", f"{one}/next-run", writes(move_next_run), permission=launch)
     config.add_api_route("GET", f"{one}/history", list_history, permission=read)
     config.add_api_route("GET", f"{one}/engagements", list_engagements, permission=Permission.ENGAGEMENTS_READ)
@@ -111,6 +112,16 @@ def launch_campaign(request: Request) -> Reply:
     seen = parse_id(data["preflight_id"], "pre-flight") if "preflight_id" in data else None
     check_preflight(request.nexus, path_id(request, "campaign"), seen, data.get("tolerance"))
     return _move(request, CampaignAction.LAUNCH, data)
+
+
+def fail_campaign(request: Request) -> Reply:
+    """It failed: nothing more of it is done, and what it did is taken back where its definition says how."""
+    data = read_object(request, schemas.FAIL)
+    version = expected_version(request, data)
+    campaign = compensation.fail_campaign(
+        request.nexus, path_id(request, "campaign"), data["reason"], expected_version=version
+    )
+    return changed(campaign_document(campaign), _PATH)
 
 
 def move_next_run(request: Request) -> Reply:

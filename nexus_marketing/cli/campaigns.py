@@ -23,7 +23,9 @@ from nexus_marketing.db.tenancy import find
 from nexus_marketing.delivery.forecast import advance_preflight
 from nexus_marketing.runtime import Context, Runtime
 from nexus_marketing.services.campaigns import move_campaign
+from nexus_marketing.services.compensation import fail_campaign
 from nexus_marketing.services.dead_letters import AT_ONCE, accept_unknown, replay_dead_letters
+from nexus_marketing.services.escalations import acknowledge, escalations_of
 from nexus_marketing.services.explanations import explain_lead
 from nexus_marketing.services.preflights import check_preflight, preflight_document, request_preflight
 from nexus_marketing.services.promotion import known_campaigns, promote_campaigns
@@ -206,6 +208,59 @@ def _forecast_lines(found: dict[str, Any]) -> list[str]:
         lines += [f"  {count} skipped: {reason}" for reason, count in sorted(about["skipped"].items())]
         lines += [f"  {count} later: {reason}" for reason, count in sorted(about["held"].items())]
     return lines
+
+
+@app.command()
+def escalations(context: typer.Context, campaign: _CampaignId, tenant: TenantName, *, as_json: AsJson = False) -> None:
+    """Show which levels of a campaign acted, the newest last, and who has seen it."""
+    with context.obj.runtime() as runtime, runtime.work(tenant_id_of(runtime, tenant), OPERATOR, mode="read") as ctx:
+        rows = [
+            {
+                "id": str(each.id),
+                "at": each.at.isoformat(),
+                "level": each.level,
+                "action": each.action,
+                "reason": each.reason,
+                "acknowledged_by": each.acknowledged_by,
+            }
+            for each in escalations_of(ctx, find(ctx.session, Campaign, campaign).id)
+        ]
+    columns = ("id", "at", "level", "action", "reason", "acknowledged_by")
+    cells = [[each[column] or "" for column in columns] for each in rows]
+    answer(
+        {"escalations": rows}, table(f"Campaign {campaign}: {len(rows)} escalations", columns, cells), as_json=as_json
+    )
+
+
+@app.command(name="acknowledge")
+def acknowledge_escalation(
+    context: typer.Context,
+    escalation: Annotated[int, typer.Argument(help="The escalation's id.")],
+    tenant: TenantName,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Say that an escalation was seen: higher levels keep quiet."""
+    with context.obj.runtime() as runtime, runtime.work(tenant_id_of(runtime, tenant), OPERATOR) as ctx:
+        line = acknowledge(ctx, escalation)
+        seen = {"id": str(line.id), "acknowledged_by": line.acknowledged_by}
+    answer(seen, f"Escalation {escalation} is acknowledged.", as_json=as_json)
+
+
+@app.command()
+def fail(
+    context: typer.Context,
+    campaign: _CampaignId,
+    tenant: TenantName,
+    reason: Annotated[str, typer.Option("--reason", help="Shown beside the status.")],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Say that a campaign failed: workers take back what it did, where its definition says how."""
+    with context.obj.runtime() as runtime, runtime.work(tenant_id_of(runtime, tenant), OPERATOR) as ctx:
+        row = fail_campaign(ctx, campaign, reason)
+        said = {"id": str(row.id), "status": row.status, "status_reason": row.status_reason}
+    answer(said, f"Campaign {campaign} is {said['status']}: {reason}", as_json=as_json)
 
 
 def _until_done(context: typer.Context, tenant: str, some: Callable[[Context], int]) -> int:

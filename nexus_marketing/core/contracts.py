@@ -238,6 +238,31 @@ class HearingChannel(Protocol):
         ...
 
 
+class Retraction(NamedTuple):
+    """A message that was handed over and is to be taken back, as far as its channel can.
+
+    ``message_id`` is that of the submission; ``code`` the one that the provider gave with its outcome. ``address`` is the
+    lead's own at this moment, empty where there is none any more.
+    """
+
+    message_id: str
+    address: str
+    code: str = ""
+
+
+@runtime_checkable
+class CompensatingChannel(Protocol):
+    """A channel that can take back what a failed campaign has handed over (FR-P3-004)."""
+
+    def compensate(self, settings: Mapping[str, Any], retraction: Retraction) -> Outcome:
+        """Take a message back, at most once for a ``message_id``; the outcome's ``ref`` is not looked at.
+
+        ``accepted`` is done; ``transient``, ``throttled``, ``permanent_sender`` and ``unknown`` are tried again;
+        everything else means that it cannot be taken back.
+        """
+        ...
+
+
 ChannelFactory = Callable[[Mapping[str, Any]], Channel]
 
 

@@ -6,7 +6,7 @@ or after it (and then only of what is durable): :class:`nexus_marketing.core.hub
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from nexus_marketing.core.campaigns import CampaignAction, CampaignKey
 
@@ -104,6 +104,14 @@ class ChannelsJoined(CampaignEvent):
     channels: tuple[str, ...] = ()
 
 
+class CampaignFailed(CampaignEvent):
+    """It failed: nothing more of it leaves, and what it did is taken back where its definition says how."""
+
+    name: ClassVar[str] = "marketing.campaign.failed"
+
+
+#: What the engine calls a failure; nobody can ask for it as a move.
+FAIL: Final = "fail"
 _BY_ACTION: dict[str, type[CampaignEvent]] = {
     CampaignAction.LAUNCH: CampaignLaunched,
     CampaignAction.START: CampaignStarted,
@@ -111,6 +119,7 @@ _BY_ACTION: dict[str, type[CampaignEvent]] = {
     CampaignAction.RESUME: CampaignResumed,
     CampaignAction.COMPLETE: CampaignCompleted,
     CampaignAction.CANCEL: CampaignCancelled,
+    FAIL: CampaignFailed,
 }
 
 

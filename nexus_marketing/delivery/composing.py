@@ -79,6 +79,12 @@ class SendContent:
         return Content(message, sender, f"<c{self.campaign_id}.t{self.tenant_id}.{domain}>", bulk)
 
 
+def end_of_message_ids(tenant_id: int, send_id: int, sender: Mapping[str, Any]) -> str:
+    """What the Message-IDs of a send end in, behind ``<r`` and the recipient's number."""
+    domain = str(sender.get("from_email", "@localhost")).rpartition("@")[2]
+    return f".s{send_id}.t{tenant_id}@{domain}>"
+
+
 def load_content(session: Session, send: Send, kind: AddressKind) -> SendContent:
     """Read the template version and sender that a send pinned."""
     version = session.scalars(
@@ -145,8 +151,7 @@ class Composer:
                 if variable.path == "unsubscribe_url"
             }
         )
-        domain = str(content.sender.get("from_email", "@localhost")).rpartition("@")[2]
-        self._message_id = f".s{content.send_id}.t{content.tenant_id}@{domain}>"
+        self._message_id = end_of_message_ids(content.tenant_id, content.send_id, content.sender)
 
     def compose(self, row: Recipient, ref: int) -> Submission | str:
         """The submission for a recipient, or the name of a required variable that is missing."""

@@ -7,16 +7,16 @@ between leaves the timer to the next one, which calls again under the same key: 
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Final
 
 from sqlalchemy import select
 
-from nexus_marketing.core.actions import OPEN_ACTIONS, ActionState, ActionVerdict, OwnAction, judged
+from nexus_marketing.core.actions import OPEN_ACTIONS, ActionSource, ActionState, ActionVerdict, OwnAction, judged
 from nexus_marketing.core.actors import SYSTEM
-from nexus_marketing.core.engine import lifecycle
-from nexus_marketing.core.engine.lifecycle import Move
+from nexus_marketing.core.campaigns import FINAL_STATUSES, CampaignStatus
+from nexus_marketing.core.compensation import RETRACT
 from nexus_marketing.core.errors import NexusError
 from nexus_marketing.core.extensions import Action, ActionCall, ActionOutcome, ActionResult
 from nexus_marketing.core.timers import TimerFact, retry_after
@@ -28,10 +28,13 @@ from nexus_marketing.runtime import Context, Runtime
 from nexus_marketing.services.action_names import action_settings
 from nexus_marketing.services.actions import arm
 from nexus_marketing.services.audit import record
-from nexus_marketing.services.campaign_rows import state_of
-from nexus_marketing.services.campaigns import apply_decision
+from nexus_marketing.services.campaign_rows import note
+from nexus_marketing.services.campaign_steps import number_of, request_step
+from nexus_marketing.services.campaigns import finish_if_sent
+from nexus_marketing.services.compensation import fail_locked, take_back
 from nexus_marketing.services.definitions import definition_of
 from nexus_marketing.services.own_actions import take_own
+from nexus_marketing.services.retractions import Retracting
 from nexus_marketing.services.timers import Outside
 from nexus_marketing.telemetry import get_logger
 
@@ -66,6 +69,7 @@ def run_action(runtime: Runtime, timer: TimerFact) -> None:
         if row is None or row.state not in OPEN_ACTIONS:
             return
         _settle(ctx, campaign, row, judged(outcome, retry_after(begun.attempts, runtime.rng)))
+        runtime.telemetry.point("actions.settling")
     runtime.telemetry.point("actions.settled")
 
 
@@ -74,14 +78,17 @@ def _begin(runtime: Runtime, timer: TimerFact) -> _Begun | None:
         if not hold_timer(ctx.session, timer, runtime.settings.lease.total_seconds()):
             return None
         campaign, row = _locked(ctx, timer)
-        if row is None or row.state not in OPEN_ACTIONS:
+        if row is None or row.state not in OPEN_ACTIONS or _is_held(ctx, campaign, row):
             take_timer(ctx.session, timer)
+            if row is not None and row.state in OPEN_ACTIONS:
+                arm(ctx, row.id, row.campaign_id, ctx.now + _LOOK_AGAIN)
             return None
         if row.name in _OWN:
             take_timer(ctx.session, timer)
             _take_own(ctx, campaign, row)
             return None
-        settings = action_settings(ctx, row.name)
+        is_retraction = row.name == RETRACT
+        settings = {} if is_retraction else action_settings(ctx, row.name)
         if settings is None:
             take_timer(ctx.session, timer)
             _wait_for_plugin(ctx, row)
@@ -89,14 +96,25 @@ def _begin(runtime: Runtime, timer: TimerFact) -> _Begun | None:
         row.state, row.reason = ActionState.WAITING, None
         row.attempts += 1
         call = ActionCall(timer.tenant_id, row.key, ctx.now, row.lead_id, row.campaign_id, row.data, settings)
-        return _Begun(runtime.plugins.of(Capability.ACTION)[row.name], call, row.attempts)
+        taken = Retracting(runtime, timer) if is_retraction else runtime.plugins.of(Capability.ACTION)[row.name]
+        return _Begun(taken, call, row.attempts)
+
+
+def _is_held(ctx: Context, campaign: Campaign | None, row: TakenAction) -> bool:
+    """Whether a step may not be begun: its campaign is paused, or over, which ends the step too."""
+    if row.source != ActionSource.STEP or row.attempts or campaign is None or campaign.status == CampaignStatus.ACTIVE:
+        return False
+    if campaign.status in FINAL_STATUSES:
+        row.state, row.reason, row.settled_at = ActionState.CANCELLED, f"campaign_{campaign.status}", ctx.now
+        ctx.session.flush()
+    return True
 
 
 def _call(runtime: Runtime, begun: _Begun) -> object:
     started = time.monotonic()
     try:
         return begun.action.run(begun.call)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - isolation boundary: a plugin's bug is a failure of its action
         log.warning(
             "action_raised", tenant_id=begun.call.tenant_id, action=begun.action.name, error=type(error).__name__
         )
@@ -136,6 +154,9 @@ def give_up(ctx: Context, timer: TimerFact, reason: str) -> None:
 
 def _settle(ctx: Context, campaign: Campaign | None, row: TakenAction, verdict: ActionVerdict) -> None:
     """Write what became of an attempt: the row, its next timer or its end, audit and history."""
+    has_failed = campaign is not None and campaign.failed_at is not None
+    if verdict.again_in is not None and has_failed and row.source != ActionSource.COMPENSATION:
+        verdict = replace(verdict, state=ActionState.FAILED, reason="campaign_failed", again_in=None)
     row.state, row.reason, row.detail = verdict.state, verdict.reason, verdict.detail
     if verdict.again_in is not None:
         arm(ctx, row.id, row.campaign_id, ctx.now + verdict.again_in)
@@ -146,20 +167,31 @@ def _settle(ctx: Context, campaign: Campaign | None, row: TakenAction, verdict: 
     verb = "taken" if verdict.state is ActionState.DONE else "failed"
     changes: Mapping[str, tuple[Any, Any]] = {"name": (None, row.name), "reason": (None, verdict.reason)}
     record(ctx, f"action.{verb}", "action", row.id, changes)
-    if campaign is not None:
+    if campaign is not None and row.lead_id is None:
         said = {"action": row.name, "source": row.source, "reason": verdict.reason, "action_id": str(row.id)}
-        metadata = {name: value for name, value in said.items() if value is not None}
-        move = Move(f"action_{verb}", ctx.now, actor=ctx.actor.label, metadata=metadata)
-        decision = lifecycle.note(state_of(campaign), move.action, move)
-        apply_decision(ctx, campaign, decision, definition_of(ctx, campaign))
+        note(ctx, campaign, f"action_{verb}", said)
+    if campaign is not None:
+        _go_on(ctx, campaign, row)
+
+
+def _go_on(ctx: Context, campaign: Campaign, row: TakenAction) -> None:
+    """What the end of an action means for its campaign: the next step, its failure, or the next thing to be taken back."""
+    if campaign.failed_at is not None:
+        take_back(ctx, campaign)
+    elif row.source == ActionSource.STEP and row.state == ActionState.FAILED:
+        fail_locked(ctx, campaign, f"step {number_of(row) + 1}, {row.name}: {row.detail or row.reason}")
+    elif row.source == ActionSource.STEP and not request_step(
+        ctx, campaign, definition_of(ctx, campaign), number_of(row) + 1
+    ):
+        finish_if_sent(ctx, campaign)
 
 
 def _locked(ctx: Context, timer: TimerFact) -> tuple[Campaign | None, TakenAction | None]:
-    """The action, and the campaign that it is about as a whole; locked in this order, as everybody does."""
+    """The action and its campaign, locked in the order in which everybody does."""
     wanted = select(TakenAction).where(TakenAction.id == int(timer.key))
     row = ctx.session.scalars(wanted).first()
     campaign = None
-    if row is not None and row.campaign_id is not None and row.lead_id is None:
+    if row is not None and row.campaign_id is not None:
         campaign = find(ctx.session, Campaign, row.campaign_id, lock=True)
     again = wanted.with_for_update().execution_options(populate_existing=True)
     return campaign, ctx.session.scalars(again).first()

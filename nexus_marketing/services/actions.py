@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from nexus_marketing.core.actions import OPEN_ACTIONS, ActionSource, ActionState
 from nexus_marketing.core.errors import Conflict
-from nexus_marketing.db.models import TakenAction
+from nexus_marketing.db.models import Campaign, TakenAction
 from nexus_marketing.db.queries.actions import add_action
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import Context
@@ -73,14 +73,23 @@ def arm(ctx: Context, action_id: int, campaign_id: int | None, at: datetime) -> 
     set_timer(ctx, TYPE, str(action_id), at, campaign_id=campaign_id)
 
 
+def hurry(ctx: Context, action: TakenAction) -> None:
+    """Have what waits for another attempt taken now; what a worker has in hand is left to it."""
+    set_timer(ctx, TYPE, str(action.id), ctx.now, campaign_id=action.campaign_id, earliest=True)
+    ctx.ring("timers")
+
+
 def retry_action(ctx: Context, action_id: int) -> TakenAction:
     """Have an action that failed taken once more, under the same key; one that waits is taken now.
 
     Raises:
         NotFound: there is none.
-        Conflict: it is done, or was never begun because its campaign failed.
+        Conflict: it is done, or its campaign failed.
     """
     action = find(ctx.session, TakenAction, action_id, lock=True)
+    campaign = None if action.campaign_id is None else find(ctx.session, Campaign, action.campaign_id)
+    if campaign is not None and campaign.failed_at is not None and action.source != ActionSource.COMPENSATION:
+        raise Conflict("Its campaign failed: only what takes things back is taken again.", status=campaign.status)
     if action.state not in (*OPEN_ACTIONS, ActionState.FAILED):
         raise Conflict(f"The action is {action.state}: only what failed or waits is taken again.", state=action.state)
     changes = {"state": (action.state, str(ActionState.WAITING))}

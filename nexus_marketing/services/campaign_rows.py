@@ -8,6 +8,8 @@ from sqlalchemy.exc import IntegrityError
 
 from nexus_marketing.core.campaigns import CampaignKey, CampaignState, CampaignStatus, HistoryEntry
 from nexus_marketing.core.definitions import Definition
+from nexus_marketing.core.engine import lifecycle
+from nexus_marketing.core.engine.lifecycle import Move
 from nexus_marketing.core.errors import Problem, StaleVersion
 from nexus_marketing.core.money import minor_units
 from nexus_marketing.db.models import Campaign, History
@@ -130,3 +132,13 @@ def remember(ctx: Context, campaign: Campaign, entry: HistoryEntry) -> None:
         payload=dict(entry.metadata),
         at=entry.at,
     )
+
+
+def note(ctx: Context, campaign: Campaign, event: str, metadata: Mapping[str, Any]) -> None:
+    """Write into a locked campaign's history what was done for it; what is nothing is left out."""
+    said = {name: value for name, value in metadata.items() if value is not None}
+    move = Move(event, ctx.now, actor=ctx.actor.label, metadata=said)
+    decision = lifecycle.note(state_of(campaign), event, move)
+    write_state(campaign, decision.state)
+    remember(ctx, campaign, decision.entry)
+    ctx.session.flush()

@@ -35,8 +35,11 @@ from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.audit import record
 from nexus_marketing.services.campaign_forms import settle_channels, settle_times
+from nexus_marketing.services.campaign_listening import hush, listen
 from nexus_marketing.services.campaign_rows import key_of, remember, state_of, write_state
+from nexus_marketing.services.campaign_steps import begin_steps, open_step
 from nexus_marketing.services.definitions import chosen_definition, definition_of
+from nexus_marketing.services.escalations import watch
 from nexus_marketing.services.launching import begin_sends, missing_for_send
 from nexus_marketing.services.recurring import arm, disarm, recurrence_faults
 from nexus_marketing.services.versions import find_to_change
@@ -222,6 +225,9 @@ def finish_campaign(ctx: Context, campaign_id: int) -> None:
         return
     if campaign.next_run_at is not None:
         return  # it is sent again
+    if open_step(ctx, campaign_id) is not None:
+        campaign.status_reason = "Everything is sent: its steps go on."
+        return
     if CampaignAction.COMPLETE in campaign.attended:
         campaign.status_reason = "Everything is sent: the program that declares this campaign completes it."
         return
@@ -232,6 +238,12 @@ def finish_campaign(ctx: Context, campaign_id: int) -> None:
         campaign.status_reason = f"Everything is sent: {'; '.join(each.message for each in refusals)}"[:_REASON]
         return
     apply_decision(ctx, campaign, lifecycle.decide(definition, state, move), definition)
+
+
+def finish_if_sent(ctx: Context, campaign: Campaign) -> None:
+    """Complete an active campaign whose last step is done, where it has sent something and its sends are over."""
+    if ctx.session.scalars(select(Send.id).where(Send.campaign_id == campaign.id).limit(1)).first() is not None:
+        finish_campaign(ctx, campaign.id)
 
 
 def hold_campaign(ctx: Context, campaign_id: int, reason: str) -> None:
@@ -285,6 +297,12 @@ def apply_decision(
     if not decision.moves:
         record(ctx, "campaign.recorded", "campaign", campaign.id, {"event": (None, decision.entry.event)})
         return []
+    if after.status is CampaignStatus.ACTIVE and before is not after.status:
+        watch(ctx, campaign, definition)
+        begin_steps(ctx, campaign, definition)
+        listen(ctx, campaign, definition)
+    elif before is CampaignStatus.ACTIVE and before is not after.status:
+        hush(ctx, campaign)
     changes = {"status": (str(before), str(after.status))}
     record(ctx, f"campaign.{decision.entry.event}", "campaign", campaign.id, changes)
     if tell:

@@ -3,8 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from nexus_marketing.core.journeys.statuses import Listens
-from nexus_marketing.db.queries.journeys import HAPPENED, names_listened, tell_change
+from nexus_marketing.db.queries.journeys import HAPPENED, events_listened, tell_change
 from nexus_marketing.db.types import to_text
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.timers import set_timer
@@ -12,7 +11,7 @@ from nexus_marketing.services.timers import set_timer
 
 def hear_events(ctx: Context, rows: Iterable[Mapping[str, Any]]) -> None:
     """Have journeys hear of engagements that were just written, where any waits for such."""
-    listened = names_listened(ctx.session, Listens.EVENT)
+    listened = events_listened(ctx.session)
     if not listened:
         return
     found = {}

@@ -42,6 +42,7 @@ from nexus_marketing.db.queries.locks import try_alone
 from nexus_marketing.db.types import to_text
 from nexus_marketing.runtime import Context, Runtime
 from nexus_marketing.services.audit import record_bulk
+from nexus_marketing.services.campaign_listening import hear_scores
 from nexus_marketing.services.lead_lookup import current_ids
 from nexus_marketing.services.segment_marks import mark_leads
 from nexus_marketing.services.timers import set_timer
@@ -245,6 +246,8 @@ def store_changes(ctx: Context, changes: Iterable[Change], *, also: Callable[[],
         if also is not None:
             also()
     _tell(ctx, written)
+    rises = [each for each in written if each.sheet.is_own and each.is_other and each.update.value > each.update.before]
+    hear_scores(ctx, {each.lead_id: (each.update.before, each.update.value) for each in rises})
 
 
 def _write(ctx: Context, written: Sequence[Change]) -> None:

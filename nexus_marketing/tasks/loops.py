@@ -39,13 +39,19 @@ from nexus_marketing.runtime import Runtime
 from nexus_marketing.services import segment_clock
 from nexus_marketing.services.action_runs import ACTION_DUE
 from nexus_marketing.services.actions import TYPE as ACTION
+from nexus_marketing.services.campaign_listening import SCORED
+from nexus_marketing.services.campaign_triggers import happened, scored
 from nexus_marketing.services.campaigns import postpone_tick, tick_campaign
+from nexus_marketing.services.compensation import TYPE as COMPENSATION
+from nexus_marketing.services.compensation import take_back_due
 from nexus_marketing.services.counters import fold_counters
 from nexus_marketing.services.engagements import forget_event_ids
+from nexus_marketing.services.escalations import TYPE as ESCALATION
+from nexus_marketing.services.escalations import escalate
 from nexus_marketing.services.hits import judge_hits
 from nexus_marketing.services.idempotency import forget_answers
 from nexus_marketing.services.import_work import ImportWork, forget_imports
-from nexus_marketing.services.journey_entries import BACKFILL, backfill_due, event_due, segment_moved
+from nexus_marketing.services.journey_entries import BACKFILL, backfill_due, segment_moved
 from nexus_marketing.services.journey_runs import HELD, STOP, event_held, lead_changed, stop_due, tell_runs
 from nexus_marketing.services.journey_runs import run_due as journey_run_due
 from nexus_marketing.services.lead_removals import finish_removals
@@ -73,11 +79,14 @@ _PARTITIONS_EVERY_SECONDS = 6 * 3600.0
 TIMERS: TimerHandlers = {
     SCORES_DUE: score_due,
     ACTION: ACTION_DUE,
+    ESCALATION: escalate,
+    COMPENSATION: take_back_due,
     segment_clock.TYPE: segment_clock.clock_moved,
     RUN_DUE: run_due,
     journeys.RUN_DUE: journey_run_due,
     journeys.MOVED: segment_moved,
-    journeys.HAPPENED: event_due,
+    journeys.HAPPENED: happened,
+    SCORED: scored,
     journeys.CHANGED: lead_changed,
     HELD: event_held,
     BACKFILL: backfill_due,

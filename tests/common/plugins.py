@@ -97,7 +97,7 @@ class Deed:
         return answer
 
 
-def deeds_plugin(*deeds: Deed, name: str = "nexus-deeds") -> Callable[[Any], None]:
+def deeds_plugin(*deeds: Any, name: str = "nexus-deeds") -> Callable[[Any], None]:
     """A plugin that adds these actions."""
 
     def include(config: Any) -> None:

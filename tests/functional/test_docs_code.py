@@ -12,15 +12,19 @@ from typer.testing import CliRunner
 
 from nexus_marketing import use_storage
 from nexus_marketing.cli.app import app as cli
-from nexus_marketing.db.models import ChannelAccount, Delivery
+from nexus_marketing.db.models import Campaign, ChannelAccount, Delivery
 from nexus_marketing.db.queries.scoring import scoring_work
 from nexus_marketing.db.tenancy import open_session
 from nexus_marketing.plugin.testing import RecordingChannel
+from nexus_marketing.services.campaigns import create_campaign, move_campaign
+from nexus_marketing.services.definitions import create_definition, publish_definition
 from nexus_marketing.services.import_work import ImportWork
+from nexus_marketing.services.plugins import switch_on
 from nexus_marketing.services.timers import fire_due
 from nexus_marketing.tasks.loops import TIMERS, tend_scores
 from tests.common.databases import NOW
 from tests.common.factories import make_campaign, make_leads, make_template
+from tests.common.plugins import deeds_plugin, with_plugins
 from tests.common.segments import settle
 from tests.functional.delivery.conftest import CONTENT, SENDER, work_off
 
@@ -80,6 +84,41 @@ def api(client):
 @pytest.mark.req("FR-P2-012", "US-012", "MAINT-005")
 def test_the_reference_of_segments(api, runtime, tenant):
     assert run("reference/segments.md", api=api, work=lambda: settle(runtime)) > 3
+
+
+@pytest.mark.req("FR-P3-001", "FR-P3-004", "MAINT-005")
+def test_the_page_on_escalation(runtime, tenant, clock, database_time):
+    page = (DOCS / "howto/escalate-and-take-back.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    spring, fair = map(json.loads, re.findall(r"^```json\n(.*?)^```$", page, re.MULTILINE | re.DOTALL))
+    names = {}
+    exec(compile(code, "the page", "exec"), names)
+    staged = with_plugins(runtime, deeds_plugin(*names["actions"]))
+    with staged.work(tenant) as ctx:
+        switch_on(ctx, "nexus-deeds")
+        for schema in (spring, fair):
+            definition = create_definition(ctx, {"schema": schema})
+            publish_definition(ctx, definition.id)
+            campaign = create_campaign(ctx, {"definition_id": str(definition.id), "name": schema["name"]}).id
+            move_campaign(ctx, campaign, "launch")
+    with staged.work(tenant) as ctx:
+        ctx.session.scalars(select(Campaign).order_by(Campaign.id)).first().counters = {"email_sent": 100}
+    for _ in range(30):
+        clock.advance(hours=1)
+        database_time.advance(hours=1)
+        while fire_due(staged, TIMERS):
+            pass
+    board = names["board"]
+    assert list(board.values())[:2] == ["open_ticket: stand", "open_ticket: flyers"]
+    assert [said.partition(":")[0] for said in list(board.values())[2:]] == [
+        "close_ticket",
+        "close_ticket",
+        "reassign_to_manager",
+    ]
+    assert "data.engagement_rate < 0.1" in list(board.values())[-1]
+    with staged.work(tenant, mode="read") as ctx:
+        status = ctx.session.scalars(select(Campaign.status).order_by(Campaign.id)).all()
+    assert status == ["active", "cancelled"]
 
 
 @pytest.mark.req("FR-P2-010", "MAINT-005")

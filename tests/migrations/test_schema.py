@@ -186,7 +186,6 @@ REQUIRED = {
 #: What is not there under its name, and which decision says why.
 ABSENT = {
     "marketing_roi": "0002",
-    "marketing_escalations": "0002",
     "marketing_delegations": "0002",
     "marketing_variants": "0002",
     "marketing_campaigns.state": "0002",

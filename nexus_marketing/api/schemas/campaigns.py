@@ -15,6 +15,7 @@ READ_ONLY = frozenset(
 CREATE: Schema = campaign_forms.FROM_DEFINITION.schema
 PATCH: Schema = {**campaign_forms.FIELDS, "version": VERSION}
 ACTION: Schema = {"reason": {"type": "string", "minlength": 1, "maxlength": 500}, "version": VERSION}
+FAIL: Schema = {**ACTION, "reason": {"type": "string", "minlength": 1, "maxlength": 500, "required": True}}
 LAUNCH: Schema = {
     **ACTION,
     "preflight_id": {"type": "id", "check_with": "id"},

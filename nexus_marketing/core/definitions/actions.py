@@ -12,9 +12,9 @@ def named_actions(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     automation = document.get("automation", {})
     found = [
         (f"automation.{part}.{index}.{name}", each[name])
-        for part in ("sequence", "escalation", "triggers")
+        for part in ("sequence", "steps", "escalation", "triggers")
         for index, each in enumerate(automation.get(part, ()))
-        for name in ("action",)
+        for name in ("action", "compensate")
         if name in each and not (part == "sequence" and channel_of_action(each[name]) is not None)
     ]
     breach = document.get("roi", {}).get("breach_action")

@@ -11,6 +11,7 @@ _NAME: Final = {"type": "string", "minlength": 1, "maxlength": 200}
 _CODE: Final = {"type": "string", "regex": "[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"}
 _ACTION: Final = {"type": "string", "regex": "[A-Za-z][A-Za-z0-9_]{0,63}"}
 _DURATION: Final = {"type": "string", "maxlength": 40, "required": True, "check_with": "duration"}
+_OPTIONAL_DURATION: Final = {**_DURATION, "required": False}
 _CONDITION: Final = {"type": ["string", "dict"]}
 _SPELLINGS: Final = ["string", "dict", "list"]
 
@@ -20,6 +21,7 @@ _CHANNEL: Final[Schema] = {
     "provider": _NAME,
     "template": _NAME,
     "url": {"type": "string", "maxlength": 2_000, "regex": "https?://.+"},
+    "compensate": {"type": "boolean"},
 }
 _TRANSITION: Final[Schema] = {
     "from": {"type": ["string", "list"], "required": True, "schema": {"type": "string"}},
@@ -27,15 +29,30 @@ _TRANSITION: Final[Schema] = {
     "condition": _CONDITION,
 }
 _STEP: Final[Schema] = {"delay": _DURATION, "action": {**_ACTION, "required": True}, "template": _NAME}
+_CAMPAIGN_STEP: Final[Schema] = {
+    "action": {**_ACTION, "required": True},
+    "delay": _OPTIONAL_DURATION,
+    "data": {"type": "dict"},
+    "compensate": _ACTION,
+}
 _ESCALATION: Final[Schema] = {
     "after": _DURATION,
     "condition": _CONDITION,
     "action": {**_ACTION, "required": True},
+    "level": {"type": "integer", "min": 1, "max": 9},
+    "for": _OPTIONAL_DURATION,
+    "minimum": {"type": "integer", "min": 0},
+    "cool_down": _OPTIONAL_DURATION,
+    "data": {"type": "dict"},
+    "compensate": _ACTION,
 }
 _TRIGGER: Final[Schema] = {
     "event": {"type": "string", "minlength": 1, "maxlength": 100, "required": True},
     "condition": _CONDITION,
     "action": {**_ACTION, "required": True},
+    "cool_down": _OPTIONAL_DURATION,
+    "data": {"type": "dict"},
+    "compensate": _ACTION,
 }
 _ROI: Final[Schema] = {
     "budget": {"type": "money"},
@@ -87,7 +104,12 @@ DEFINITION: Final = Form(
         "channels": {"type": ["list", "dict"]},
         "transitions": {"type": "dict", "keysrules": _ACTION, "valuesrules": _dict(_TRANSITION)},
         "automation": _dict(
-            {"sequence": _dicts(_STEP), "escalation": _dicts(_ESCALATION), "triggers": _dicts(_TRIGGER)}
+            {
+                "sequence": _dicts(_STEP),
+                "steps": {**_dicts(_CAMPAIGN_STEP), "maxlength": 100},
+                "escalation": _dicts(_ESCALATION),
+                "triggers": _dicts(_TRIGGER),
+            }
         ),
         "roi": _dict(_ROI),
         "targeting": _dict({"segment": {"type": ["string", "dict"], "required": True}}),

@@ -57,6 +57,21 @@ class ChannelUse:
     provider: str | None = None
     template: str | None = None
     url: str | None = None
+    #: Whether the channel takes back what it has handed over when the campaign fails.
+    compensate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignStep:
+    """Something that a campaign does once for itself, ``delay`` after the step before it is done.
+
+    A step that fails fails the campaign; ``compensate`` is the action that takes a step back then.
+    """
+
+    action: str
+    delay: timedelta = timedelta(0)
+    data: Mapping[str, Any] = field(default_factory=dict)
+    compensate: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,20 +85,33 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Escalation:
-    """What is done ``after`` a time if the condition holds."""
+    """What is done ``after`` a time if the condition holds, at one ``level`` after the other.
+
+    The condition must have held for ``hold_for``, over at least ``minimum`` messages; ``cool_down`` passes before the
+    level acts again. ``data`` is handed to the action, which ``compensate`` takes back.
+    """
 
     after: timedelta
     condition: Rule | None
     action: str
+    level: int = 1
+    hold_for: timedelta = timedelta(0)
+    minimum: int = 0
+    cool_down: timedelta = timedelta(hours=24)
+    data: Mapping[str, Any] = field(default_factory=dict)
+    compensate: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TriggerRule:
-    """What is done on an event if the condition holds."""
+    """What is done on an event of a lead if the condition holds, at most once in ``cool_down`` for each lead."""
 
     event: str
     condition: Rule | None
     action: str
+    cool_down: timedelta = timedelta(0)
+    data: Mapping[str, Any] = field(default_factory=dict)
+    compensate: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +121,7 @@ class Automation:
     sequence: tuple[Step, ...] = ()
     escalation: tuple[Escalation, ...] = ()
     triggers: tuple[TriggerRule, ...] = ()
+    steps: tuple[CampaignStep, ...] = ()
 
 
 @dataclass(frozen=True)

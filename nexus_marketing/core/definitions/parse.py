@@ -26,6 +26,7 @@ from nexus_marketing.core.definitions.forms import (
 )
 from nexus_marketing.core.definitions.model import (
     Automation,
+    CampaignStep,
     ChannelUse,
     Definition,
     Escalation,
@@ -181,18 +182,33 @@ class _Reader:
                 for each in declared.get("sequence", ())
             ),
             tuple(
-                Escalation(
-                    parse_duration(each["after"]),
-                    self._optional(each, join("automation.escalation", index)),
-                    each["action"],
-                )
+                self._escalation(each, join("automation.escalation", index))
                 for index, each in enumerate(declared.get("escalation", ()))
             ),
             tuple(
-                TriggerRule(each["event"], self._optional(each, join("automation.triggers", index)), each["action"])
+                self._trigger(each, join("automation.triggers", index))
                 for index, each in enumerate(declared.get("triggers", ()))
             ),
+            tuple(
+                CampaignStep(**{**each, "delay": parse_duration(each.get("delay", "0 seconds"))})
+                for each in declared.get("steps", ())
+            ),
         )
+
+    def _escalation(self, each: Mapping[str, Any], path: str) -> Escalation:
+        said = {name: each[name] for name in ("level", "minimum", "data", "compensate") if name in each}
+        said |= {
+            ours: parse_duration(each[name])
+            for name, ours in (("for", "hold_for"), ("cool_down", "cool_down"))
+            if name in each
+        }
+        return Escalation(parse_duration(each["after"]), self._optional(each, path), each["action"], **said)
+
+    def _trigger(self, each: Mapping[str, Any], path: str) -> TriggerRule:
+        said = {name: each[name] for name in ("data", "compensate") if name in each}
+        if "cool_down" in each:
+            said["cool_down"] = parse_duration(each["cool_down"])
+        return TriggerRule(each["event"], self._optional(each, path), each["action"], **said)
 
     def _optional(self, part: Mapping[str, Any], path: str) -> Rule | None:
         return self.rule(part["condition"], join(path, "condition")) if "condition" in part else None

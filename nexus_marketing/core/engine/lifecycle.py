@@ -146,14 +146,24 @@ def note(state: CampaignState, event: str, move: Move) -> Decision:
 
 def hold(definition: Definition, state: CampaignState, move: Move) -> Decision:
     """Pause an active campaign whatever its definition says about pausing: what cannot go on must not seem to."""
-    stage = definition.entry(CampaignStatus.PAUSED)
+    return _forced(definition, replace(state, resumes_to=state.stage), state, CampaignStatus.PAUSED, move)
+
+
+def fail(definition: Definition, state: CampaignState, move: Move) -> Decision:
+    """End a campaign because it failed, whatever its definition says: what it did may be taken back from here on."""
+    after = replace(state, resumes_to=None, completed_at=move.now)
+    return _forced(definition, after, state, CampaignStatus.CANCELLED, move)
+
+
+def _forced(
+    definition: Definition, after: CampaignState, state: CampaignState, status: CampaignStatus, move: Move
+) -> Decision:
     after = replace(
-        state,
-        stage=stage,
-        status=CampaignStatus.PAUSED,
+        after,
+        stage=definition.entry(status),
+        status=status,
         version=state.version + 1,
         reason=move.reason,
-        resumes_to=state.stage,
         updated_at=move.now,
     )
     return Decision(move.action, after, _entry(state, after, move.action, move))
@@ -231,6 +241,15 @@ def starts_at(definition: Definition, data: Mapping[str, Any]) -> datetime | Non
     if DATE_SHAPE.match(text):
         return start_of_day(date.fromisoformat(text), definition.time_zone)
     return parse_datetime(text, "start_date")
+
+
+def facts(
+    definition: Definition, state: CampaignState, now: datetime, metrics: Mapping[str, Any]
+) -> tuple[dict[str, Any], Evaluation]:
+    """What the conditions of escalation read: what those of moves do, and ``campaign.metrics``."""
+    record, evaluation = _facts(definition, state, now)
+    record["campaign"]["metrics"] = dict(metrics)
+    return record, evaluation
 
 
 def _facts(definition: Definition, state: CampaignState, now: datetime) -> tuple[dict[str, Any], Evaluation]:

@@ -1,6 +1,6 @@
 """All models, so that one import fills the metadata."""
 
-from nexus_marketing.db.models.actions import TakenAction
+from nexus_marketing.db.models.actions import CampaignListener, TakenAction
 from nexus_marketing.db.models.audit import AuditEntry, AuditValue
 from nexus_marketing.db.models.campaigns import Campaign, History
 from nexus_marketing.db.models.definitions import CampaignDefinition, DefinitionVersion
@@ -24,6 +24,7 @@ from nexus_marketing.db.models.engagements import (
     PublicEvent,
     RecipientEngagement,
 )
+from nexus_marketing.db.models.escalations import Escalation
 from nexus_marketing.db.models.imports import (
     LeadImport,
     LeadImportChange,
@@ -64,6 +65,7 @@ __all__ = [
     "AuditValue",
     "Campaign",
     "CampaignDefinition",
+    "CampaignListener",
     "ChannelAccount",
     "Consent",
     "DefinitionVersion",
@@ -74,6 +76,7 @@ __all__ = [
     "EngagementComment",
     "EngagementDelta",
     "EngagementRollup",
+    "Escalation",
     "EventSeen",
     "History",
     "Hit",

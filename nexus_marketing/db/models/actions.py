@@ -7,7 +7,17 @@ from sqlalchemy import Index, UniqueConstraint, text
 from sqlalchemy.orm import Mapped
 
 from nexus_marketing.core.actions import ActionSource, ActionState
-from nexus_marketing.db.base import Base, TenantKeyed, one_of, personal, plain, tenant_fk
+from nexus_marketing.db.base import Base, TenantKeyed, TenantScoped, one_of, personal, plain, tenant_fk
+
+
+class CampaignListener(TenantScoped, Base):
+    """What an active campaign wants to hear of, so that whoever writes such things finds out by a key."""
+
+    __tablename__ = "marketing_campaign_listeners"
+    __table_args__ = (tenant_fk("campaign_id", "marketing_campaigns", ondelete="CASCADE"),)
+
+    name: Mapped[str] = plain(primary_key=True)
+    campaign_id: Mapped[int] = plain(primary_key=True, autoincrement=False)
 
 
 class TakenAction(TenantKeyed, Base):

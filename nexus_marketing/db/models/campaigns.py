@@ -92,6 +92,8 @@ class Campaign(TenantKeyed, Base):
     updated_at: Mapped[datetime] = plain()
     started_at: Mapped[datetime | None] = plain()
     completed_at: Mapped[datetime | None] = plain()
+    #: When it failed: what it did is taken back from then on.
+    failed_at: Mapped[datetime | None] = plain()
     #: When it is sent again and again (core.pacing.recurrence), and when next.
     recurrence: Mapped[dict[str, Any] | None] = plain()
     next_run_at: Mapped[datetime | None] = plain()

@@ -10,7 +10,6 @@ from sqlalchemy import Row, bindparam, text
 from sqlalchemy.orm import Session
 
 from nexus_marketing.core.journeys.runs import LIVE
-from nexus_marketing.core.journeys.statuses import Listens
 from nexus_marketing.core.timers import TimerStatus
 from nexus_marketing.db.queries.deliveries import WITHHELD
 from nexus_marketing.db.queries.rowsets import as_ids, ids_of, is_postgresql
@@ -33,12 +32,15 @@ def occurrence_of(run_id: int, visit: int) -> int:
     return run_id * VISITS + visit
 
 
-_LISTENED = "SELECT DISTINCT name FROM marketing_journey_listeners WHERE tenant_id = :tenant_id AND kind = :kind"
+_LISTENED = """
+SELECT name FROM marketing_journey_listeners WHERE tenant_id = :tenant_id AND kind = 'event'
+UNION SELECT name FROM marketing_campaign_listeners WHERE tenant_id = :tenant_id
+"""
 
 
-def names_listened(session: Session, kind: Listens) -> frozenset[str]:
-    """What any journey of the tenant wants to hear of."""
-    return frozenset(run(session, _LISTENED, {"kind": str(kind)}, writes=False).scalars())
+def events_listened(session: Session) -> frozenset[str]:
+    """Of which events any journey or campaign of the tenant wants to hear."""
+    return frozenset(run(session, _LISTENED, writes=False).scalars())
 
 
 _TIMER = "INSERT INTO marketing_timers (tenant_id, type, key, trigger_at, payload, created_at)"

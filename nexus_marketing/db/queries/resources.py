@@ -11,6 +11,7 @@ from nexus_marketing.db.models import (
     Engagement,
     EngagementAttachment,
     EngagementComment,
+    Escalation,
     History,
     Journey,
     JourneyRun,
@@ -23,6 +24,7 @@ from nexus_marketing.db.models import (
     Segment,
     SegmentChange,
     SegmentMember,
+    TakenAction,
     Template,
 )
 from nexus_marketing.db.queries.listings import TENANT, Listing, table_of
@@ -396,4 +398,67 @@ ENGAGEMENT_ATTACHMENTS = Listing(
     ("id",),
     Schema.of(Field(name, kind) for name, kind in {"author": _T, "content_type": _T, "created_at": _D}.items()),
     scope=table_of(EngagementAttachment).c.engagement_id == bindparam("engagement_id"),
+)
+ACTIONS = Listing(
+    "actions",
+    table_of(TakenAction),
+    _same(
+        "id",
+        "key",
+        "name",
+        "source",
+        "campaign_id",
+        "lead_id",
+        "state",
+        "reason",
+        "detail",
+        "attempts",
+        "compensation",
+        "undoes",
+        "created_at",
+        "settled_at",
+    ),
+    ("id",),
+    Schema.of(
+        Field(name, kind)
+        for name, kind in {
+            "id": _N,
+            "campaign_id": _N,
+            "lead_id": _N,
+            "name": _T,
+            "source": _T,
+            "state": _T,
+            "created_at": _D,
+        }.items()
+    ),
+    frozenset({"id", "campaign_id", "lead_id", "undoes"}),
+)
+ESCALATIONS = Listing(
+    "escalations",
+    table_of(Escalation),
+    _same(
+        "id",
+        "level",
+        "action",
+        "action_id",
+        "reason",
+        "at",
+        "acknowledged_at",
+        "acknowledged_by",
+        campaign_id="entity_id",
+        from_id="from_user_id",
+        to_id="to_user_id",
+    ),
+    ("id",),
+    Schema.of(
+        Field(name, kind, (column,))
+        for name, column, kind in (
+            ("id", "id", _N),
+            ("campaign_id", "entity_id", _N),
+            ("level", "level", _N),
+            ("at", "at", _D),
+            ("acknowledged_at", "acknowledged_at", _D),
+        )
+    ),
+    frozenset({"id", "campaign_id", "action_id", "from_id", "to_id"}),
 )

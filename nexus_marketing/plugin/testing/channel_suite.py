@@ -9,10 +9,12 @@ from nexus_marketing.core.contracts import (
     AddressKind,
     Channel,
     ChannelSession,
+    CompensatingChannel,
     Content,
     Outcome,
     OutcomeKind,
     RenderingChannel,
+    Retraction,
     Submission,
 )
 from nexus_marketing.core.errors import ValidationError
@@ -201,6 +203,17 @@ class ChannelConformance:
         first = channel.render(settings, content, submission)
         assert first == channel.render(settings, content, submission)
         assert first.content
+
+    def test_taking_a_message_back_twice_is_answered_as_once(
+        self, channel: Channel, settings: Mapping[str, Any], content: Content
+    ) -> None:
+        if not isinstance(channel, CompensatingChannel):
+            pytest.skip("it takes nothing back")
+        (submission,) = sample_batch(channel, content, 1)
+        retraction = Retraction(submission.message_id, submission.address)
+        first = channel.compensate(settings, retraction)
+        assert isinstance(first, Outcome)
+        assert channel.compensate(settings, retraction).kind is first.kind
 
 
 def _places(channel: Channel, settings: Mapping[str, Any]) -> list[str]:

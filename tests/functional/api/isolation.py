@@ -21,14 +21,16 @@ from graphql import GraphQLInputObjectType, GraphQLNonNull, GraphQLObjectType, g
 from sqlalchemy import text
 
 from nexus_marketing.api import schemas
+from nexus_marketing.core.actions import ActionSource
 from nexus_marketing.core.actors import SYSTEM
 from nexus_marketing.core.audience import ImportOptions
 from nexus_marketing.db.base import Base
-from nexus_marketing.db.models import Engagement, LeadField, SegmentChange
+from nexus_marketing.db.models import Engagement, Escalation, LeadField, SegmentChange
 from nexus_marketing.db.queries import resources
 from nexus_marketing.db.queries.listings import Listing
 from nexus_marketing.graphql.schema import build_schema
 from nexus_marketing.runtime import Runtime
+from nexus_marketing.services.actions import ActionRequest, request_action
 from nexus_marketing.services.conversations import add_attachment, add_comment
 from nexus_marketing.services.definitions import create_definition, publish_definition
 from nexus_marketing.services.import_jobs import look_at, upload
@@ -67,6 +69,7 @@ BODIES: Mapping[str, Any] = {
     "PATCH /api/v1/campaigns/{id}": {"name": "Eve"},
     "POST /api/v1/campaigns/{id}/moves": {"action": "pause"},
     "POST /api/v1/campaigns/{id}/launch": {},
+    "POST /api/v1/campaigns/{id}/fail": {"reason": "Eve"},
     "PUT /api/v1/campaigns/{id}/next-run": {"at": None},
     "POST /api/v1/campaigns/{id}/preflights": {},
     "POST /api/v1/campaigns/{id}/dead-letters/replay": {"state": "failed"},
@@ -276,6 +279,10 @@ def build_estate(runtime: Runtime, tenant_id: int, mark: str) -> Estate:
         imported = upload(ctx, look, name=mark, blob_key=f"{tenant_id}/{'cd' * 16}")
         preflight = request_preflight(ctx, campaign).id
         profile = create_profile(ctx, {"name": mark, "options": {"existing": "fill_empty"}})
+        action = request_action(ctx, ActionRequest("notify", mark, ActionSource.STEP, campaign, data={"note": mark}))
+        about_escalation = {"entity_type": "campaign", "entity_id": campaign, "level": 1, "rule": 0, "reason": mark}
+        escalation = Escalation(action="notify", action_id=action, at=ctx.now, **about_escalation)
+        ctx.session.add(escalation)
         change = SegmentChange(segment_id=segment, lead_id=leads[0], at=ctx.now, **left)
         ctx.session.add(change)
     return Estate(
@@ -299,6 +306,8 @@ def build_estate(runtime: Runtime, tenant_id: int, mark: str) -> Estate:
             "members": (member, report),
             "engagements": (engagement.id,),
             "attachments": (attachment.id,),
+            "actions": (action,),
+            "escalations": (escalation.id,),
         },
     )
 

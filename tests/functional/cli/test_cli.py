@@ -14,9 +14,11 @@ from sqlalchemy import select, update
 from typer.testing import CliRunner
 
 from nexus_marketing.cli.app import app
+from nexus_marketing.core.actions import ActionSource
 from nexus_marketing.core.api_keys import parse_key
 from nexus_marketing.core.deliveries import DeliveryState, SkipReason
-from nexus_marketing.db.models import ChannelAccount, Delivery, DeliveryChunk, Lead, Send, Timer
+from nexus_marketing.db.models import ChannelAccount, Delivery, DeliveryChunk, Escalation, Lead, Send, Timer
+from nexus_marketing.services.actions import ActionRequest, request_action
 from nexus_marketing.services.scores import create_score, publish_score
 from nexus_marketing.services.templates import create_template
 from tests.common.factories import make_campaign, make_leads, make_segment, make_send, make_template
@@ -73,7 +75,17 @@ def commands() -> list[list[str]]:
         "leads": ["import", "export"],
         "segments": ["recalculate"],
         "plugins": ["list", "check", "enable", "disable", "new"],
-        "campaigns": ["launch", "preflight", "promote", "dead-letters", "replay", "accept-unknown"],
+        "campaigns": [
+            "launch",
+            "preflight",
+            "promote",
+            "escalations",
+            "acknowledge",
+            "fail",
+            "dead-letters",
+            "replay",
+            "accept-unknown",
+        ],
     }
     return found + [[group, name] for group, names in groups.items() for name in names]
 
@@ -273,6 +285,24 @@ def test_dead_letters_are_listed_and_taken_up(ask, cli, runtime, tenant):
     assert ask("campaigns", "accept-unknown", *here) == {"accepted": 1}
     assert ask("campaigns", "dead-letters", *here)["dead_letters"] == []
     assert cli("campaigns", "replay", *here, "--state", "accepted")[0] == 2
+
+
+@pytest.mark.req("US-020", "US-023")
+def test_escalations_are_shown_and_acknowledged_and_a_campaign_fails(ask, cli, runtime, tenant):
+    campaign = make_campaign(runtime, tenant, status="active")
+    here = [str(campaign), "-t", "acme"]
+    assert ask("campaigns", "escalations", *here) == {"escalations": []}
+    with runtime.work(tenant) as ctx:
+        action = request_action(ctx, ActionRequest("notify", "k", ActionSource.ESCALATION, campaign))
+        about = {"entity_type": "campaign", "entity_id": campaign, "level": 2, "rule": 0, "reason": "nobody reads it"}
+        ctx.session.add(Escalation(action="notify", action_id=action, at=ctx.now, **about))
+    (line,) = ask("campaigns", "escalations", *here)["escalations"]
+    assert (line["level"], line["reason"], line["acknowledged_by"]) == (2, "nobody reads it", None)
+    seen = ask("campaigns", "acknowledge", line["id"], "-t", "acme")
+    assert ask("campaigns", "escalations", *here)["escalations"][0]["acknowledged_by"] == seen["acknowledged_by"]
+    assert "nobody reads it" in cli("campaigns", "escalations", *here)[1]
+    assert ask("campaigns", "fail", *here, "--reason", "wrong prices")["status"] == "cancelled"
+    assert cli("campaigns", "fail", *here, "--reason", "again")[0] == 1
 
 
 @pytest.mark.req("US-013")

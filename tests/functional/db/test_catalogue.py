@@ -276,6 +276,7 @@ class TestKeys:
             "marketing_engagements.campaign_id",
             "marketing_engagements.lead_id",
             "marketing_engagements.send_id",
+            "marketing_escalations.entity_id",  # of what its entity_type says
             "marketing_event_seen.event_id",
             "marketing_history.actor_id",
             "marketing_hits.lead_id",

@@ -1,0 +1,62 @@
+"""The action that takes back what a send has handed over: a piece at a time, each written down before the next."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import select
+
+from nexus_marketing.core.actors import SYSTEM
+from nexus_marketing.core.compensation import RETRACT
+from nexus_marketing.core.errors import NexusError
+from nexus_marketing.core.extensions import ActionCall, ActionOutcome, ActionResult
+from nexus_marketing.core.timers import TimerFact
+from nexus_marketing.db.models import TakenAction
+from nexus_marketing.db.queries.timers import hold_timer
+from nexus_marketing.delivery.retraction import FROM_THE_END, RetractedPiece, retract_piece
+from nexus_marketing.runtime import Runtime
+
+_LOST: Final = ActionOutcome(ActionResult.TRANSIENT, "Another worker goes on with it.")
+
+
+@dataclass(slots=True)
+class Retracting:
+    """An action like those of plugins; how far it came stands in its own row, so that whoever goes on begins there."""
+
+    runtime: Runtime
+    timer: TimerFact
+    name: str = RETRACT
+
+    def run(self, call: ActionCall) -> ActionOutcome:
+        """Take back every message, the last first; a message is asked for again only under its own id."""
+        send_id = int(call.data["send_id"])
+        before, done, refused = (int(call.data.get(key, at)) for key, at in _BEGINNING.items())
+        while True:
+            try:
+                piece = retract_piece(self.runtime, self.timer.tenant_id, send_id, before)
+            except NexusError as error:
+                return ActionOutcome(ActionResult.PERMANENT, error.message)
+            self.runtime.telemetry.point("retraction.piece")
+            before, done, refused = piece.before, done + piece.done, refused + piece.refused
+            if not self._keep({"send_id": send_id, **dict(zip(_BEGINNING, (before, done, refused), strict=True))}):
+                return _LOST
+            if piece.again is not None or piece.is_last:
+                return _ended(piece, done, refused)
+
+    def _keep(self, data: dict[str, int]) -> bool:
+        """Write down how far it came, as long as it is still ours."""
+        with self.runtime.work(self.timer.tenant_id, SYSTEM) as ctx:
+            if not hold_timer(ctx.session, self.timer, self.runtime.settings.lease.total_seconds()):
+                return False
+            wanted = select(TakenAction).where(TakenAction.id == int(self.timer.key)).with_for_update()
+            ctx.session.scalars(wanted).one().data = data
+            return True
+
+
+_BEGINNING: Final = {"before": FROM_THE_END, "done": 0, "refused": 0}
+
+
+def _ended(piece: RetractedPiece, done: int, refused: int) -> ActionOutcome:
+    if piece.again is not None:
+        said = f"{piece.again.kind}: {piece.again.detail or piece.again.code}"
+        return ActionOutcome(ActionResult.TRANSIENT, said, piece.again.retry_after_seconds)
+    return ActionOutcome(ActionResult.DONE, f"took back {done} messages; {refused} could not be")
