@@ -20,14 +20,17 @@ SCORED: Final = "campaign.scored"
 
 def listen(ctx: Context, campaign: Campaign, definition: Definition) -> None:
     """Hear of what the triggers of a campaign that became active are about."""
+    if not definition.automation.triggers:
+        return
     known = set(_heard(ctx, campaign.id))
     for name in sorted({each.event for each in definition.automation.triggers} - known):
         ctx.session.add(CampaignListener(name=name, campaign_id=campaign.id))
 
 
-def hush(ctx: Context, campaign: Campaign) -> None:
+def hush(ctx: Context, campaign: Campaign, definition: Definition) -> None:
     """Hear of nothing any more."""
-    ctx.session.execute(delete(CampaignListener).where(CampaignListener.campaign_id == campaign.id))
+    if definition.automation.triggers:
+        ctx.session.execute(delete(CampaignListener).where(CampaignListener.campaign_id == campaign.id))
 
 
 def _heard(ctx: Context, campaign_id: int) -> Sequence[str]:

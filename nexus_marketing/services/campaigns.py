@@ -225,7 +225,7 @@ def finish_campaign(ctx: Context, campaign_id: int) -> None:
         return
     if campaign.next_run_at is not None:
         return  # it is sent again
-    if open_step(ctx, campaign_id) is not None:
+    if definition.automation.steps and open_step(ctx, campaign_id) is not None:
         campaign.status_reason = "Everything is sent: its steps go on."
         return
     if CampaignAction.COMPLETE in campaign.attended:
@@ -302,7 +302,7 @@ def apply_decision(
         begin_steps(ctx, campaign, definition)
         listen(ctx, campaign, definition)
     elif before is CampaignStatus.ACTIVE and before is not after.status:
-        hush(ctx, campaign)
+        hush(ctx, campaign, definition)
     changes = {"status": (str(before), str(after.status))}
     record(ctx, f"campaign.{decision.entry.event}", "campaign", campaign.id, changes)
     if tell:

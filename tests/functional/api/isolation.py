@@ -279,7 +279,9 @@ def build_estate(runtime: Runtime, tenant_id: int, mark: str) -> Estate:
         imported = upload(ctx, look, name=mark, blob_key=f"{tenant_id}/{'cd' * 16}")
         preflight = request_preflight(ctx, campaign).id
         profile = create_profile(ctx, {"name": mark, "options": {"existing": "fill_empty"}})
-        action = request_action(ctx, ActionRequest("notify", mark, ActionSource.STEP, campaign, leads[0], {"note": mark}))
+        action = request_action(
+            ctx, ActionRequest("notify", mark, ActionSource.STEP, campaign, leads[0], {"note": mark})
+        )
         about_escalation = {"entity_type": "campaign", "entity_id": campaign, "level": 1, "rule": 0, "reason": mark}
         escalation = Escalation(action="notify", action_id=action, at=ctx.now, **about_escalation)
         ctx.session.add(escalation)

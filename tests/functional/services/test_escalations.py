@@ -22,7 +22,7 @@ from tests.common.databases import DatabaseTime
 from tests.common.plugins import Deed, deeds_plugin, with_plugins
 from tests.functional.conftest import Client
 
-pytestmark = pytest.mark.req("US-020", "FR-P3-001", "BR-003")
+pytestmark = pytest.mark.req("US-020", "FR-P3-001")
 
 PHASE_3 = json.loads((Path(__file__).parents[2] / "common" / "definitions" / "enterprise-campaign.json").read_text())
 
