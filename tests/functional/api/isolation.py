@@ -280,7 +280,7 @@ def build_estate(runtime: Runtime, tenant_id: int, mark: str) -> Estate:
         preflight = request_preflight(ctx, campaign).id
         profile = create_profile(ctx, {"name": mark, "options": {"existing": "fill_empty"}})
         action = request_action(
-            ctx, ActionRequest("notify", mark, ActionSource.STEP, campaign, leads[0], {"note": mark})
+            ctx, ActionRequest("notify", mark, ActionSource.BREACH, campaign, leads[0], {"note": mark})
         )
         about_escalation = {"entity_type": "campaign", "entity_id": campaign, "level": 1, "rule": 0, "reason": mark}
         escalation = Escalation(action="notify", action_id=action, at=ctx.now, **about_escalation)

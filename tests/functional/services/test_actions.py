@@ -48,7 +48,7 @@ class Desk:
 
     def ask(self, name: str = "reassign_to_manager", key: str = "k", **values: Any) -> int:
         with self.runtime.work(self.tenant) as ctx:
-            return request_action(ctx, ActionRequest(name, key, ActionSource.STEP, **values))
+            return request_action(ctx, ActionRequest(name, key, ActionSource.BREACH, **values))
 
     def go_on(self, **delta: float) -> None:
         self.runtime.clock.advance(**delta)  # type: ignore[attr-defined]
@@ -116,7 +116,7 @@ class TestTaking:
         assert (line.event, line.payload["action"], line.payload["source"]) == (
             "action_taken",
             "reassign_to_manager",
-            "step",
+            "breach",
         )
 
     def test_a_temporary_failure_is_tried_again_under_the_same_key_no_sooner_than_it_asks(self, desk: Desk) -> None:
