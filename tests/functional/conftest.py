@@ -15,7 +15,7 @@ from nexus_marketing.config import build
 from nexus_marketing.core.clock import FakeClock
 from nexus_marketing.limits.windows import SlidingWindows
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.security import open_memories
+from nexus_marketing.security.memories import open_memories
 from nexus_marketing.services.tenants import create_key
 
 TestApp.__test__ = False  # pytest would collect it as a test class
