@@ -30,6 +30,7 @@ from nexus_marketing.db.queries.tenants import require_tenant
 from nexus_marketing.db.upgrade import lock_file, require_current
 from nexus_marketing.keys import Keys
 from nexus_marketing.metrics import PrometheusTelemetry
+from nexus_marketing.plugin.contexts import Host
 from nexus_marketing.plugin.registry import PluginRegistry
 from nexus_marketing.runtime import Doorbell, MemoryDoorbell, Runtime
 from nexus_marketing.services.storage import SqlStorage
@@ -84,6 +85,8 @@ def build(
     registry = config.registry["nexus.plugins"] = PluginRegistry()
     config.registry["nexus.runtime"] = built = runtime or _parts(settings, registry)
     config.registry["nexus.now_seconds"] = now_seconds
+    host = config.registry["nexus.host"] = Host(built.settings.plugins, built.settings.http, built.clock)
+    registry.at_end(host.close)
     config.include("nexus_marketing.plugin.directives")
     try:
         for name in _includes(settings, web=web, plugins=runtime is None):
@@ -111,6 +114,8 @@ def rehearse(settings: Mapping[str, str], *modules: str | Callable[[Configurator
     """
     config = Configurator(settings=dict(settings))
     registry = config.registry["nexus.plugins"] = PluginRegistry()
+    host = config.registry["nexus.host"] = Host.read(settings)
+    registry.at_end(host.close)
     config.include("nexus_marketing.plugin.directives")
     for module in modules:
         config.include(module)

@@ -85,6 +85,40 @@ class HttpSettings:
     #: Hosts (``host`` or ``host:port``) that may be asked in plain HTTP and lie at private addresses.
     allow_hosts: tuple[str, ...] = ()
 
+    @classmethod
+    def read(cls, raw: Mapping[str, str]) -> "HttpSettings":
+        """These alone, of an ini section."""
+        found: HttpSettings = _Parser.only(raw, "http")
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class PluginSettings:
+    """What the operator grants to plugins, and which of them are not trusted."""
+
+    #: Modules of ``nexus.includes`` that run in the sandbox.
+    untrusted: tuple[str, ...] = ()
+    #: ``PLUGIN:HOST`` or ``PLUGIN:HOST:PORT``: hosts that a plugin may ask; ``*.example.com`` for the names below it.
+    grants: tuple[str, ...] = ()
+    #: ``PLUGIN:NAME=VALUE``: what a plugin's requests hold in the place of ``{secret:NAME}``.
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    #: Of each plugin and process.
+    requests_per_second: float = 50.0
+    #: How long one call may take: a sandboxed plugin is ended then, of others it is counted.
+    call_seconds: float = 10.0
+    #: Address space of a sandboxed plugin, the interpreter included.
+    memory_mb: int = 256
+
+    @classmethod
+    def read(cls, raw: Mapping[str, str]) -> "PluginSettings":
+        """These alone, of an ini section.
+
+        Raises:
+            ConfigurationError: lists every value that cannot be read.
+        """
+        found: PluginSettings = _Parser.only(raw, "plugins")
+        return found
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -108,6 +142,7 @@ class Settings:
     sms: SmsSettings = field(default_factory=SmsSettings)
     webhook: WebhookSettings = field(default_factory=WebhookSettings)
     http: HttpSettings = field(default_factory=HttpSettings)
+    plugins: PluginSettings = field(default_factory=PluginSettings)
     #: A folder: start a local catcher that writes every message there as ``.eml``, and send through it.
     catcher_dir: Path | None = None
     #: Worker threads inside the web process; 0 where workers run on their own.
@@ -225,6 +260,20 @@ def _seconds(text: str) -> timedelta:
     return found
 
 
+def _each(expected: str, form: re.Pattern[str], shown: Callable[[str], str] = str) -> _Reader:
+    """Words, each of one form."""
+
+    def read(text: str) -> tuple[str, ...]:
+        words = tuple(text.split())
+        if not all(map(form.fullmatch, words)):
+            raise ValueError(text)
+        return words
+
+    return _Reader(expected, read, shown)
+
+
+_GRANT = re.compile(r"[a-z][a-z0-9_-]*:(\*\.)?[^\s:/@*\[\]]+(:[0-9]{1,5})?")
+_SECRET = re.compile(r"[a-z][a-z0-9_-]*:[a-z][a-z0-9_]{0,39}=[!-~]{1,4000}")
 _BROKERS = ("redis://", "rediss://", "amqp://", "amqps://")
 
 _TEXT = _Reader("text", str)
@@ -300,6 +349,14 @@ _EMAIL_HOOK_READERS: Mapping[str, _Reader] = {
     "mailgun_keys": _TOKENS,
     "postmark_tokens": _TOKENS,
 }
+_PLUGIN_READERS: Mapping[str, _Reader] = {
+    "untrusted": _WORDS,
+    "grants": _each("words of the form PLUGIN:HOST or PLUGIN:HOST:PORT, such as nexus-slack:slack.com", _GRANT),
+    "secrets": _each("words of the form PLUGIN:NAME=VALUE", _SECRET, shown=lambda _: "***"),
+    "requests_per_second": _number("a number above 0", float, 0.001),
+    "call_seconds": _number("a number of seconds from 0.1 to 20", float, 0.1, 20),
+    "memory_mb": _number("a whole number of megabytes, at least 64", int, 64),
+}
 #: Settings with a prefix of their own: what they are read into, and how.
 _GROUPS: Mapping[str, tuple[type[Any], Mapping[str, _Reader]]] = {
     "smtp": (SmtpSettings, _SMTP_READERS),
@@ -307,6 +364,7 @@ _GROUPS: Mapping[str, tuple[type[Any], Mapping[str, _Reader]]] = {
     "sms": (SmsSettings, _SMS_READERS),
     "webhook": (WebhookSettings, {"secrets": _WORDS, "connections": _SIZE}),
     "http": (HttpSettings, {"allow_hosts": _WORDS}),
+    "plugins": (PluginSettings, _PLUGIN_READERS),
 }
 _GROUPED = frozenset(f"{group}.{name}" for group, (_, readers) in _GROUPS.items() for name in readers)
 #: Keys that are no name in Python.
@@ -332,6 +390,15 @@ class _Parser:
         if self._faults:
             raise ConfigurationError("; ".join(self._faults))
         return Settings(**urls, secret_keys=keys, **groups, **values)
+
+    @classmethod
+    def only(cls, raw: Mapping[str, str], group: str) -> Any:
+        """One group of an ini section."""
+        parser = cls({key[len(PREFIX) :]: value for key, value in raw.items() if key.startswith(PREFIX)})
+        found = parser._group(group, *_GROUPS[group])
+        if parser._faults:
+            raise ConfigurationError("; ".join(parser._faults))
+        return found
 
     def _group(self, group: str, kind: type[Any], readers: Mapping[str, _Reader]) -> Any:
         given = {name: f"{group}.{name}" for name in readers if self._has(f"{group}.{name}")}

@@ -13,8 +13,9 @@ from nexus_marketing.core.contracts import Channel, Storage
 from nexus_marketing.core.errors import ConfigurationError
 from nexus_marketing.core.extensions import Action, ApprovalStrategy, Eraser, Heartbeat, MetricCalculator, Trigger
 from nexus_marketing.plugin.conformity import missing_parts
+from nexus_marketing.plugin.contexts import Host, PluginContext, own_settings
 from nexus_marketing.plugin.manifests import Capability, Manifest, check_manifest
-from nexus_marketing.plugin.registry import Entry, PluginRegistry
+from nexus_marketing.plugin.registry import Entry, PluginRegistry, module_of
 
 CONTRACTS = {
     Capability.CHANNEL: Channel,
@@ -44,14 +45,17 @@ def includeme(config: Configurator) -> None:
         config.add_directive(directive.__name__, directive)
 
 
-def add_marketing_plugin(config: Configurator, manifest: Manifest | str) -> None:
-    """Say who the plugin is; everything else that its include adds is the plugin's."""
+def add_marketing_plugin(config: Configurator, manifest: Manifest | str) -> PluginContext:
+    """Say who the plugin is; everything else that its include adds is the plugin's. Answers what it is given."""
     found: Manifest = _resolved(config, manifest)
     check_manifest(found)
     _registry(config).admit(found, tuple(config.includepath))
     shown = config.introspectable("marketing plugins", found.name, f"{found.name} {found.version}", "marketing plugin")
     shown["manifest"] = found
     config.action(("marketing", "plugin", found.name), introspectables=(shown,))
+    host: Host = config.registry["nexus.host"]
+    settings = own_settings(config.registry.settings, found.name, module_of(tuple(config.includepath)))
+    return PluginContext(found.name, host.http(found, is_trusted=True), host.clock, settings)
 
 
 def add_marketing_channel(config: Configurator, channel: Channel | type[Channel] | str) -> None:

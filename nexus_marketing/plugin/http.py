@@ -11,9 +11,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
-from email.utils import parsedate_to_datetime
+from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -24,9 +22,12 @@ from ssrfguard import Policy
 from ssrfguard.errors import SSRFGuardError
 from ssrfguard.httpx import Client
 
-from nexus_marketing.core.errors import ConfigurationError, HostRefused, Unavailable
+from nexus_marketing.core.errors import ConfigurationError, HostRefused
+from nexus_marketing.plugin.exchanges import Answer, NoAnswer, NotReached, Request
 from nexus_marketing.plugin.http_transport import Deadline, Resolver, Transport, bounded
 from nexus_marketing.version import __version__
+
+__all__ = ["ALLOW_SETTING", "Answer", "HttpClient", "HttpLimits", "NoAnswer", "NotReached", "Request", "place_of"]
 
 ALLOW_SETTING: Final = "nexus.http.allow_hosts"
 
@@ -43,19 +44,7 @@ _PRIVATE: Final = (
 )
 _ONE_HOST = re.compile(r"[^\s@]+").fullmatch
 _ATTEMPTS: Final = 2
-_LONGEST_RETRY_AFTER_SECONDS: Final = 24 * 3600.0
-
-
-class NotReached(Unavailable):
-    """No connection: the request cannot have arrived."""
-
-    code = "not_reached"
-
-
-class NoAnswer(Unavailable):
-    """The request may have arrived, and nobody knows what became of it."""
-
-    code = "no_answer"
+_PORTS: Final = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,37 +59,6 @@ class HttpLimits:
     total_seconds: float = 15.0
     max_response_bytes: int = 65_536
     allow_hosts: Sequence[str] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One request. Headers and body may hold secrets, so that neither is ever shown."""
-
-    method: str
-    url: str
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    body: bytes = field(default=b"", repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What came back: header names in lower case; ``body`` is what of it arrived, in time and below the limit."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-    def retry_after_seconds(self, now: datetime) -> float | None:
-        """What ``Retry-After`` asks for, in either form of RFC 9110 10.2.3, at most a day; nothing if it is not readable."""
-        text = self.headers.get("retry-after", "").strip()
-        if text.isascii() and text.isdigit():
-            seconds = float(text[:12])
-        else:
-            try:
-                seconds = (parsedate_to_datetime(text) - now).total_seconds()
-            except (ValueError, TypeError, OverflowError):
-                return None
-        return min(max(seconds, 0.0), _LONGEST_RETRY_AFTER_SECONDS)
 
 
 class HttpClient:
@@ -206,6 +164,21 @@ class HttpClient:
             trust_env=False,
             follow_redirects=False,
         )
+
+
+def place_of(url: str) -> tuple[str, int]:
+    """The host and the port that a request to a URL goes to, as the client reads it.
+
+    Raises:
+        HostRefused: it is no URL that can be asked.
+    """
+    try:
+        found = httpx.URL(url)
+    except (httpx.InvalidURL, TypeError) as error:
+        raise _refused("", error) from None
+    if found.scheme not in _PORTS or not found.host:
+        raise _refused(url, None)
+    return found.raw_host.decode("ascii").lower(), found.port or _PORTS[found.scheme]
 
 
 def _policy(**changes: Any) -> Policy:

@@ -14,10 +14,7 @@ from typing import Final, Protocol
 from nexus_marketing.core.contracts import Journal, Outcome, OutcomeKind, Submission
 from nexus_marketing.core.deliveries import SkipReason
 from nexus_marketing.core.errors import HostRefused, ValidationError
-from nexus_marketing.plugin.http import Answer, HttpClient, NoAnswer, NotReached, Request
-from nexus_marketing.telemetry import get_logger
-
-log = get_logger(__name__)
+from nexus_marketing.plugin.exchanges import Answer, Http, NoAnswer, NotReached, OverRate, Request
 
 _IDLE_SECONDS: Final = 0.5
 #: How long nothing more is tried where no connection could be made, and where patience is asked for without saying how much.
@@ -66,7 +63,7 @@ class Lanes:
 class HttpSession:
     """One send's content over one client. Connections belong to the client and outlive the session."""
 
-    def __init__(self, client: HttpClient, lanes: Lanes, dialect: Dialect) -> None:
+    def __init__(self, client: Http, lanes: Lanes, dialect: Dialect) -> None:
         self._client = client
         self._lanes = lanes
         self._dialect = dialect
@@ -96,8 +93,10 @@ class HttpSession:
         """A fault of ours must not leave somebody waiting for an outcome that never comes."""
         try:
             return attempt.end(self._hand_over(submission, attempt, withdrawn))
-        except Exception as error:
-            log.exception("hand_over_failed")
+        except Exception as error:  # noqa: BLE001 - isolation boundary, see above
+            from nexus_marketing.telemetry import get_logger  # noqa: PLC0415 - plugins that log nothing load no logging
+
+            get_logger(__name__).exception("hand_over_failed")
             kind = OutcomeKind.UNKNOWN if attempt.is_on_wire else OutcomeKind.TRANSIENT
             return attempt.end(Outcome(submission.ref, kind, type(error).__name__))
 
@@ -117,6 +116,8 @@ class HttpSession:
             return Outcome(ref, OutcomeKind.REFUSED, SkipReason.RENDER_ERROR, error.message[:200])
         except HostRefused as error:
             return self._hold(Outcome(ref, OutcomeKind.PERMANENT_SENDER, "", error.message[:200]))
+        except OverRate as error:
+            return Outcome(ref, OutcomeKind.NOT_SENT, error.code, error.message, error.retry_after_seconds)
         except NotReached as error:
             return self._hold(Outcome(ref, OutcomeKind.NOT_SENT, NotReached.code, error.message, _AWAY_SECONDS))
         except NoAnswer as error:
@@ -127,6 +128,8 @@ class HttpSession:
         """Once more where nothing left: a pooled connection may have been closed at the moment of its use."""
         try:
             return self._client.send(request, on_wire=attempt.on_wire)
+        except OverRate:
+            raise
         except NotReached:
             return self._client.send(request, on_wire=attempt.on_wire)
 

@@ -12,6 +12,7 @@ from nexus_marketing.core.errors import ConfigurationError
 API_VERSION: Final = "1.0"
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{1,62}").fullmatch
+_HOST = re.compile(r"(\*\.)?[^\s:/@*\[\]]+(:[0-9]{1,5})?").fullmatch
 _VERSION = re.compile(r"([0-9]{1,4})\.([0-9]{1,4})").fullmatch
 
 
@@ -39,6 +40,7 @@ class Manifest:
         capabilities: what it adds; adding anything else stops the boot.
         settings: a Cerberus schema of what a tenant sets for it. They are stored as they are: secrets belong to the
             operator, in the ini file or the environment.
+        hosts: what it asks through ``ctx.http``: ``hooks.example.com``, ``hooks.example.com:8443`` or ``*.example.com``.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Manifest:
     api: str
     capabilities: frozenset[Capability]
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    hosts: tuple[str, ...] = ()
 
 
 def check_manifest(manifest: Manifest) -> None:
@@ -66,6 +69,12 @@ def check_manifest(manifest: Manifest) -> None:
     if unknown:
         said = f"known are {', '.join(Capability)}."
         raise ConfigurationError(f"The plugin {manifest.name} names capabilities that there are not: {unknown}; {said}")
+    for host in manifest.hosts:
+        if not _HOST(str(host)):
+            said = "write hooks.example.com, hooks.example.com:8443 or *.example.com."
+            raise ConfigurationError(
+                f"The plugin {manifest.name} asks for the host {host!a:.80}, which is none: {said}"
+            )
     _check_schema(manifest)
 
 
