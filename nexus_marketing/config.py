@@ -30,8 +30,10 @@ from nexus_marketing.db.queries.tenants import require_tenant
 from nexus_marketing.db.upgrade import lock_file, require_current
 from nexus_marketing.keys import Keys
 from nexus_marketing.metrics import PrometheusTelemetry
-from nexus_marketing.plugin.contexts import Host
+from nexus_marketing.plugin.circuits import TROUBLES
+from nexus_marketing.plugin.hosts import Host
 from nexus_marketing.plugin.registry import PluginRegistry
+from nexus_marketing.plugin.sandbox.hosting import sandboxed
 from nexus_marketing.runtime import Doorbell, MemoryDoorbell, Runtime
 from nexus_marketing.services.storage import SqlStorage
 from nexus_marketing.settings import Settings
@@ -85,12 +87,12 @@ def build(
     registry = config.registry["nexus.plugins"] = PluginRegistry()
     config.registry["nexus.runtime"] = built = runtime or _parts(settings, registry)
     config.registry["nexus.now_seconds"] = now_seconds
-    host = config.registry["nexus.host"] = Host(built.settings.plugins, built.settings.http, built.clock)
+    host = config.registry["nexus.host"] = _host(built, now_seconds)
     registry.at_end(host.close)
     config.include("nexus_marketing.plugin.directives")
     try:
         for name in _includes(settings, web=web, plugins=runtime is None):
-            config.include(name)
+            config.include(sandboxed(name) if name in host.plugins.untrusted else name)
         if runtime is None:
             _settle(config)
             _keep_campaigns(registry)
@@ -103,7 +105,18 @@ def build(
 
 def _includes(settings: Mapping[str, str], *, web: bool, plugins: bool) -> list[str]:
     deployment = settings.get("nexus.includes", "").split()
+    strange = sorted(set(settings.get("nexus.plugins.untrusted", "").split()) - set(deployment))
+    if strange:
+        raise ConfigurationError(
+            f"nexus.plugins.untrusted: {strange[0]!r} is no module of nexus.includes: write it there as well."
+        )
     return [*(BUILTINS if plugins else ()), *(INCLUDES if web else ()), *deployment]
+
+
+def _host(runtime: Runtime, now_seconds: Callable[[], float]) -> Host:
+    settings = runtime.settings
+    folder = settings.state_dir / TROUBLES
+    return Host(settings.plugins, settings.http, runtime.clock, now_seconds, folder, runtime.telemetry)
 
 
 def rehearse(settings: Mapping[str, str], *modules: str | Callable[[Configurator], None]) -> PluginRegistry:
@@ -118,7 +131,7 @@ def rehearse(settings: Mapping[str, str], *modules: str | Callable[[Configurator
     registry.at_end(host.close)
     config.include("nexus_marketing.plugin.directives")
     for module in modules:
-        config.include(module)
+        config.include(sandboxed(module) if module in host.plugins.untrusted else module)
     _settle(config)
     return registry
 

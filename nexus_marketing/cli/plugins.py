@@ -33,11 +33,16 @@ def list_(context: typer.Context, *, as_json: AsJson = False) -> None:
 
 
 def _shown(row: dict[str, Any]) -> list[object]:
-    states = {"active": row["active"], "unusable": row["installed"] and row["fault"], "installed": row["installed"]}
+    states = {
+        "sandboxed": row["sandboxed"],
+        "active": row["active"],
+        "unusable": row["installed"] and row["fault"],
+        "installed": row["installed"],
+    }
     state = next((name for name, holds in states.items() if holds), "gone")
     tenants = row["tenants"] if isinstance(row["tenants"], str) else ", ".join(row["tenants"])
     label = f"{row['name']} {row['version'] or ''}".strip()
-    return [label, row["api"], state, tenants, row["fault"] or f"adds {', '.join(row['adds'])}"]
+    return [label, row["api"], state, tenants, row["fault"] or row["trouble"] or f"adds {', '.join(row['adds'])}"]
 
 
 @app.command()

@@ -23,6 +23,8 @@ from nexus_marketing.db.queries.tenants import list_tenants
 from nexus_marketing.db.queries.timers import dead_timers
 from nexus_marketing.db.queries.workers import seconds_since_worker
 from nexus_marketing.db.upgrade import require_current
+from nexus_marketing.plugin.circuits import TROUBLES, Trouble, troubles
+from nexus_marketing.plugin.sandbox.probe import refusal
 from nexus_marketing.runtime import Runtime, new_blob_key
 
 _SILENCE_SECONDS = 90.0
@@ -61,6 +63,7 @@ def doctor(context: typer.Context, *, as_json: AsJson = False) -> None:
             "sends": _stopped,
             "timers": _timers,
             "plugins": _plugins,
+            "sandbox": _sandbox,
             "mail": partial(_mail, context.obj.settings().get("nexus.catcher_dir", "")),
         }
         rows = [_examined(name, check, runtime) for name, check in checks.items()]
@@ -219,6 +222,24 @@ def _plugins(runtime: Runtime) -> str:
         named = "; ".join(f"{name} (on for {', '.join(wanted[name][:3])})" for name in gone)
         raise OSError(f"not active: {named}. Name them in nexus.includes, or switch them off: plugins disable")
     return ", ".join(sorted(runtime.plugins.plugins)) or "none is active"
+
+
+def _sandbox(runtime: Runtime) -> str:
+    if runtime.plugins.refused:
+        raise OSError("; ".join(runtime.plugins.refused.values()))
+    found = list(troubles(runtime.settings.state_dir / TROUBLES))
+    if found:
+        raise OSError("; ".join(map(_trouble, found)))
+    inside = [each.name for each in runtime.plugins.plugins.values() if each.is_sandboxed]
+    if inside:
+        return f"runs {', '.join(sorted(inside))}"
+    return refusal() or "nobody is in it (nexus.plugins.untrusted); this machine can run one"
+
+
+def _trouble(found: Trouble) -> str:
+    left = "left alone for now" if found.is_open else "asked again"
+    said = f"{found.plugin} failed {found.failures} times in a row, last at {found.at} ({found.reason}): {left}"
+    return f"{said}. Mend or update it, or switch it off: plugins disable {found.plugin} --tenant SLUG"
 
 
 def _span(seconds: float) -> str:

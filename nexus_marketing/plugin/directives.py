@@ -13,7 +13,8 @@ from nexus_marketing.core.contracts import Channel, Storage
 from nexus_marketing.core.errors import ConfigurationError
 from nexus_marketing.core.extensions import Action, ApprovalStrategy, Eraser, Heartbeat, MetricCalculator, Trigger
 from nexus_marketing.plugin.conformity import missing_parts
-from nexus_marketing.plugin.contexts import Host, PluginContext, own_settings
+from nexus_marketing.plugin.contexts import PluginContext, own_settings
+from nexus_marketing.plugin.hosts import Host
 from nexus_marketing.plugin.manifests import Capability, Manifest, check_manifest
 from nexus_marketing.plugin.registry import Entry, PluginRegistry, module_of
 
@@ -31,6 +32,8 @@ CONTRACTS = {
 
 def includeme(config: Configurator) -> None:
     """Make the directives known; ``nexus.plugins`` of the registry takes what they add."""
+    if "nexus.host" not in config.registry:
+        config.registry["nexus.host"] = Host.read(config.registry.settings)
     for directive in (
         add_marketing_plugin,
         add_marketing_channel,

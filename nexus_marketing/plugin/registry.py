@@ -17,6 +17,8 @@ from nexus_marketing.plugin.manifests import Capability, Manifest
 #: How an include is reached: one ``module:function`` after another.
 Path = tuple[str, ...]
 _BUILTINS = "nexus_marketing.builtins."
+#: How the include of a plugin begins that runs in the sandbox; its module follows.
+SANDBOXED = "sandboxed "
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,7 @@ class Plugin:
     manifest: Manifest
     module: str
     is_builtin: bool
+    is_sandboxed: bool = False
 
     @property
     def name(self) -> str:
@@ -55,6 +58,7 @@ class PluginRegistry:
         self._by_kind: dict[str, dict[str, Any]] = {kind: {} for kind in Capability}
         self._at_end: list[Callable[[], None]] = []
         self._is_frozen = False
+        self._refused: dict[str, str] = {}
 
     def admit(self, manifest: Manifest, path: Path) -> None:
         """A plugin says who it is."""
@@ -73,6 +77,10 @@ class PluginRegistry:
         """Take what was added."""
         self._refuse_late()
         self._entries[entry.kind, entry.name] = entry
+
+    def refuse(self, module: str, reason: str) -> None:
+        """A sandboxed plugin could not be started."""
+        self._refused[module] = reason
 
     def freeze(self) -> None:
         """Nothing is added from here on.
@@ -108,6 +116,11 @@ class PluginRegistry:
     def plugins(self) -> Mapping[str, Plugin]:
         """The active ones by name, built-in ones included."""
         return MappingProxyType(self._plugins)
+
+    @property
+    def refused(self) -> Mapping[str, str]:
+        """Why plugins that are not trusted were not started, by module."""
+        return MappingProxyType(self._refused)
 
     @property
     def channels(self) -> Mapping[str, Channel]:
@@ -166,12 +179,13 @@ class PluginRegistry:
 
 def module_of(path: Path) -> str:
     """Whose include this is, as ``nexus.includes`` names it."""
-    return path[-1].removesuffix(":includeme") if path else "The application"
+    return path[-1].removesuffix(":includeme").rpartition(SANDBOXED)[2] if path else "The application"
 
 
 def _plugin(manifest: Manifest, path: Path) -> Plugin:
     # Whoever is included by somebody else is theirs, whatever its name says.
-    return Plugin(manifest, module_of(path), len(path) == 1 and path[0].startswith(_BUILTINS))
+    is_builtin = len(path) == 1 and path[0].startswith(_BUILTINS)
+    return Plugin(manifest, module_of(path), is_builtin, bool(path) and SANDBOXED in path[-1])
 
 
 def _said(kind: str, name: str) -> str:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from nexus_marketing.db.queries.plugins import tenants_by_plugin
+from nexus_marketing.plugin.circuits import TROUBLES, troubles
 from nexus_marketing.plugin.listing import Installed, installed_plugins
 from nexus_marketing.plugin.registry import Plugin
 from nexus_marketing.runtime import Context
@@ -15,13 +16,21 @@ def plugin_rows(ctx: Context) -> list[dict[str, Any]]:
 
     Returns:
         ``name``, ``version``, ``api``, ``module``, ``installed`` (the distribution, or nothing), ``active``,
-        ``compatible``, ``adds`` (kinds), ``tenants`` (slugs, or ``all`` for what is built in), ``fault``.
+        ``compatible``, ``adds`` (kinds), ``tenants`` (slugs, or ``all`` for what is built in), ``sandboxed``, ``fault``
+        (why it cannot be used), ``trouble`` (what it last failed at).
     """
+    runtime = ctx.runtime
     installed = {each.name: each for each in installed_plugins()}
-    active = ctx.runtime.plugins.plugins
+    active = runtime.plugins.plugins
+    failing = {each.plugin: each.reason for each in troubles(runtime.settings.state_dir / TROUBLES)}
+    refused = {module.partition(".")[0].replace("_", "-"): said for module, said in runtime.plugins.refused.items()}
     tenants = tenants_by_plugin(ctx.session)
-    names = sorted({*installed, *active, *tenants})
-    return [_row(name, installed.get(name), active.get(name), tenants.get(name, [])) for name in names]
+    names = sorted({*installed, *active, *tenants, *refused})
+    rows = [_row(name, installed.get(name), active.get(name), tenants.get(name, [])) for name in names]
+    for row in rows:
+        row["fault"] = refused.get(row["name"]) or row["fault"]
+        row["trouble"] = failing.get(row["name"], "")
+    return rows
 
 
 def _row(name: str, installed: Installed | None, plugin: Plugin | None, tenants: list[str]) -> dict[str, Any]:
@@ -38,5 +47,6 @@ def _row(name: str, installed: Installed | None, plugin: Plugin | None, tenants:
         "compatible": not fault,
         "adds": [] if manifest is None else sorted(map(str, manifest.capabilities)),
         "tenants": EVERYBODY if plugin is not None and plugin.is_builtin else tenants,
+        "sandboxed": plugin is not None and plugin.is_sandboxed,
         "fault": fault,
     }

@@ -1,0 +1,70 @@
+"""Taking a sandboxed plugin in: its process says what it adds, and proxies of that are registered like anybody's.
+
+One that cannot be started stops nobody's boot. It is not there, and the operator is told why.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pyramid.config import Configurator
+
+from nexus_marketing.plugin.circuits import PluginFailed
+from nexus_marketing.plugin.contexts import own_settings
+from nexus_marketing.plugin.hosts import Host
+from nexus_marketing.plugin.manifests import Capability, Manifest
+from nexus_marketing.plugin.registry import SANDBOXED, PluginRegistry
+from nexus_marketing.plugin.sandbox.children import Order
+from nexus_marketing.plugin.sandbox.pools import Pool
+from nexus_marketing.plugin.sandbox.remotes import KINDS, channel_kind
+from nexus_marketing.plugin.sandbox.wire import Garbage, reader
+from nexus_marketing.telemetry import get_logger
+
+log = get_logger(__name__)
+
+_MANIFEST = reader(Manifest)
+
+
+def sandboxed(module: str) -> Callable[[Configurator], None]:
+    """An include that runs a module's plugin in the sandbox; the module is not imported here."""
+
+    def include(config: Configurator) -> None:
+        registry: PluginRegistry = config.registry["nexus.plugins"]
+        host: Host = config.registry["nexus.host"]
+        name = module.partition(".")[0].replace("_", "-")
+        own = own_settings(config.registry.settings, name, module)
+        limits = host.plugins
+        order = Order(module, own, limits.memory_mb << 20, limits.call_seconds)
+        pool = Pool(order, host.circuit(name))
+        registry.at_end(pool.close)
+        try:
+            described = pool.described()
+            manifest = _manifest(described, module)
+            things = [_remote(pool, number, each) for number, each in enumerate(described["things"])]
+        except (PluginFailed, Garbage, LookupError, TypeError, ValueError, AttributeError) as error:
+            reason = getattr(error, "message", None) or f"{module} is not started: it says nothing sensible ({error!r})"
+            log.error("plugin_not_started", plugin=name, reason=reason)  # noqa: TRY400 - the reason says it
+            registry.refuse(module, reason)
+            return
+        pool.grant(host.http(manifest, is_trusted=False))
+        config.add_marketing_plugin(manifest)
+        for kind, thing in things:
+            getattr(config, f"add_marketing_{kind}")(thing)
+
+    # Whose include this is, is read off its name.
+    include.__name__ = f"{SANDBOXED}{module}"
+    return include
+
+
+def _manifest(described: Mapping[str, Any], module: str) -> Manifest:
+    manifest: Manifest = _MANIFEST(described["manifest"])
+    if manifest.name.replace("-", "_") != module.partition(".")[0]:
+        # Grants and secrets go by the name: nobody may take another's.
+        wanted = module.partition(".")[0].replace("_", "-")
+        raise Garbage(f"{module} is not started: in the sandbox a plugin is named after its module, {wanted}")
+    return manifest
+
+
+def _remote(pool: Pool, number: int, described: Mapping[str, Any]) -> tuple[Capability, Any]:
+    kind = Capability(described["kind"])
+    made = channel_kind(described["optional"]) if kind is Capability.CHANNEL else KINDS[kind]
+    return kind, made(pool, number, described["attributes"])

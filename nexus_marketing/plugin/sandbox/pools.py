@@ -1,0 +1,151 @@
+"""The warm processes of one sandboxed plugin: one for each thread that needs it at a moment, kept for the next."""
+
+import os
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cached_property
+from threading import Lock
+from typing import Any, Final
+
+from nexus_marketing.core.errors import ValidationError
+from nexus_marketing.plugin.circuits import Circuit, PluginFailed
+from nexus_marketing.plugin.exchanges import Http
+from nexus_marketing.plugin.sandbox.children import Child, NotStarted, Order, Raised
+
+_EXCHANGES: Final = 32
+
+
+class Pool:
+    """Every method may be called from any thread.
+
+    Args:
+        order: what the processes are started with.
+        circuit: of the plugin.
+    """
+
+    def __init__(self, order: Order, circuit: Circuit) -> None:
+        self.circuit = circuit
+        self._order = order
+        self._lock = Lock()
+        self._idle: list[Child] = []
+        self._described: Mapping[str, Any] | None = None
+        self._http: Http | None = None
+        self._owner = os.getpid()
+        self._is_closed = False
+
+    def described(self) -> Mapping[str, Any]:
+        """What the plugin says of itself; it stays warm after that.
+
+        Raises:
+            NotStarted: it cannot be started.
+            PluginFailed: it ended or hung meanwhile.
+        """
+        child = Child(self._order, self._executor)
+        self._described = child.described
+        self._idle.append(child)
+        return child.described
+
+    def grant(self, http: Http) -> None:
+        """What its processes may ask by HTTP."""
+        self._http = http
+        for each in self._idle:
+            each.grant(http)
+
+    @contextmanager
+    def borrowed(self) -> Iterator[Child]:
+        """A process for this thread, and the circuit told what became of it.
+
+        Raises:
+            PluginFailed: the circuit is open, or there is no process to be had.
+        """
+        self.circuit.check()
+        try:
+            child = self._warm()
+            try:
+                yield child
+            finally:
+                self._back(child)
+        except ValidationError:
+            self.circuit.succeeded()
+            raise
+        except PluginFailed as error:
+            self.circuit.failed(reason_of(error))
+            raise
+        self.circuit.succeeded()
+
+    def call(self, *message: Any) -> Any:
+        """One call of the plugin.
+
+        Raises:
+            ValidationError: the plugin's.
+            PluginFailed: anything else.
+        """
+        with self.borrowed() as child:
+            return child.call(*message)
+
+    def forget(self, session: int) -> None:
+        """A session ended: the processes that know it let it go with their next call."""
+        with self._lock:
+            for each in self._idle:
+                if session in each.sessions:
+                    each.closing.append(session)
+
+    def close(self) -> None:
+        """End every process."""
+        with self._lock:
+            self._is_closed = True
+            idle, self._idle = self._mine(), []
+        for each in idle:
+            each.kill()
+        if "_threads" in self.__dict__:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _warm(self) -> Child:
+        with self._lock:
+            self._idle = self._mine()
+            child = self._idle.pop() if self._idle else None
+        if child is None:
+            child = Child(self._order, self._executor)
+            if child.described != self._described:
+                child.kill()
+                said = f"{self._order.module} is another plugin than at the start: restart every process of ours"
+                raise NotStarted(f"{said}.")
+            if self._http is not None:
+                child.grant(self._http)
+        while child.closing:
+            session = child.closing.pop()
+            child.sessions.discard(session)
+            child.call("close", session)
+        return child
+
+    def _back(self, child: Child) -> None:
+        if child.is_lost:
+            return
+        with self._lock:
+            if not self._is_closed:
+                self._idle.append(child)
+                return
+        child.kill()
+
+    def _mine(self) -> list[Child]:
+        """After a fork those of the parent process are not ours: two would talk with one."""
+        if self._owner == os.getpid():
+            return self._idle
+        for each in self._idle:
+            each.leave()
+        self._owner = os.getpid()
+        self.__dict__.pop("_threads", None)
+        return []
+
+    def _executor(self) -> Executor:
+        return self._threads
+
+    @cached_property
+    def _threads(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(_EXCHANGES, thread_name_prefix=f"{self._order.module}-http")
+
+
+def reason_of(error: PluginFailed) -> str:
+    """Why, without the plugin's own words, which may hold an address or a secret."""
+    return error.message.rpartition(":")[0] if isinstance(error, Raised) else error.message
