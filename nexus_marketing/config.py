@@ -16,7 +16,6 @@ from functools import partial
 
 import plaster
 from pyramid.config import Configurator
-from pyramid.exceptions import ConfigurationConflictError
 from pyramid.router import Router
 
 from nexus_marketing.builtins.blobs.files import FileBlobs
@@ -33,11 +32,14 @@ from nexus_marketing.metrics import PrometheusTelemetry
 from nexus_marketing.plugin.circuits import TROUBLES
 from nexus_marketing.plugin.hosts import Host
 from nexus_marketing.plugin.registry import PluginRegistry
+from nexus_marketing.plugin.rehearsal import rehearse, settle
 from nexus_marketing.plugin.sandbox.hosting import sandboxed
 from nexus_marketing.runtime import Doorbell, MemoryDoorbell, Runtime
 from nexus_marketing.services.storage import SqlStorage
 from nexus_marketing.settings import Settings
 from nexus_marketing.telemetry import NullTelemetry, Telemetry, configure_logging, get_logger
+
+__all__ = ["build", "make_app", "make_runtime", "open_storage", "read_settings", "rehearse", "with_environment"]
 
 log = get_logger(__name__)
 
@@ -94,7 +96,7 @@ def build(
         for name in _includes(settings, web=web, plugins=runtime is None):
             config.include(sandboxed(name) if name in host.plugins.untrusted else name)
         if runtime is None:
-            _settle(config)
+            settle(config)
             _keep_campaigns(registry)
     except BaseException:
         if runtime is None:
@@ -119,40 +121,10 @@ def _host(runtime: Runtime, now_seconds: Callable[[], float]) -> Host:
     return Host(settings.plugins, settings.http, runtime.clock, now_seconds, folder, runtime.telemetry)
 
 
-def rehearse(settings: Mapping[str, str], *modules: str | Callable[[Configurator], None]) -> PluginRegistry:
-    """What these plugins would add, without ours; the process stays as it is.
-
-    Raises:
-        ConfigurationError: they would stop the boot.
-    """
-    config = Configurator(settings=dict(settings))
-    registry = config.registry["nexus.plugins"] = PluginRegistry()
-    host = config.registry["nexus.host"] = Host.read(settings)
-    registry.at_end(host.close)
-    config.include("nexus_marketing.plugin.directives")
-    for module in modules:
-        config.include(sandboxed(module) if module in host.plugins.untrusted else module)
-    _settle(config)
-    return registry
-
-
 def _keep_campaigns(registry: PluginRegistry) -> None:
     # A program that is just opening the database by connect() has said where its campaigns are.
     if registry.storage is not None and HOME.opener is None:
         registry.at_end(use_storage(registry.storage))
-
-
-def _settle(config: Configurator) -> None:
-    """Commit what was included and freeze the registry."""
-    registry: PluginRegistry = config.registry["nexus.plugins"]
-    try:
-        config.commit()
-    except ConfigurationConflictError as error:
-        ours = [key for key in error._conflicts if isinstance(key, tuple) and key[0] == "marketing"]  # noqa: SLF001 - its text names lines, not plugins
-        if not ours:
-            raise
-        raise ConfigurationError(" ".join(registry.conflict(*key[1:]) for key in ours)) from error
-    registry.freeze()
 
 
 def make_runtime(settings: Mapping[str, str]) -> Runtime:

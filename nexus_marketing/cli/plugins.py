@@ -15,6 +15,7 @@ from nexus_marketing.plugin.registry import PluginRegistry
 from nexus_marketing.plugin.scaffold import write_channel
 from nexus_marketing.services.plugin_listing import plugin_rows
 from nexus_marketing.services.plugins import read_setting, switch_off, switch_on
+from nexus_marketing.settings import PluginSettings
 
 app = typer.Typer(no_args_is_help=True, help="Plugins: channels and other parts that others wrote.")
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Of the plugin, as `plugins list` shows it.")]
@@ -58,9 +59,10 @@ def check(context: typer.Context, name: Name, *, as_json: AsJson = False) -> Non
 def _findings(cli: Cli, name: str) -> Iterator[tuple[str, str]]:
     from nexus_marketing.config import rehearse
 
-    found = next((each for each in installed_plugins() if each.name == name), None)
+    installed = list(installed_plugins(PluginSettings.read(cli.settings()).untrusted))
+    found = next((each for each in installed if each.name == name), None)
     if found is None:
-        known = ", ".join(each.name for each in installed_plugins()) or "none is"
+        known = ", ".join(each.name for each in installed) or "none is"
         raise NotFound(f"No plugin {name!a:.80} is installed: pip install it first (installed: {known}).")
     yield "manifest", found.fault
     if found.fault:
@@ -70,8 +72,10 @@ def _findings(cli: Cli, name: str) -> Iterator[tuple[str, str]]:
     except Exception as error:  # noqa: BLE001 - isolation boundary: whatever its include raises stops the boot
         yield f"include {found.module}", f"{type(error).__name__}: {error}"
         return
-    yield f"include {found.module}", ""
-    yield from _parts(registry, name)
+    yield f"include {found.module}", registry.refused.get(found.module, "")
+    if found.module not in registry.refused:
+        yield from _parts(registry, name)
+    registry.close()
 
 
 def _parts(registry: PluginRegistry, name: str) -> Iterator[tuple[str, str]]:

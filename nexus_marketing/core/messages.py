@@ -383,9 +383,21 @@ def value_key(piece: Variable | Link | OpenPixel) -> str:
     return "open" if isinstance(piece, OpenPixel) else f"var:{piece.slot}"
 
 
-def plain_text(pieces: Iterable[Piece], values: Mapping[str, str]) -> str:
-    """A part with its gaps filled as they are, by a submission's ``values``: for text that is nobody's markup."""
-    return "".join(piece if isinstance(piece, str) else values[value_key(piece)] for piece in pieces)
+def plain_text(pieces: Iterable[Piece], values: Mapping[str, str], escape: Callable[[str], str] | None = None) -> str:
+    """A part with its gaps filled by a submission's ``values``.
+
+    Args:
+        pieces: of the part.
+        values: as they are, for text that is nobody's markup.
+        escape: for text that is: what a person's values go through, so that they mean nothing in it. Our URLs do not.
+    """
+    return "".join(piece if isinstance(piece, str) else _filled(piece, values, escape) for piece in pieces)
+
+
+def _filled(piece: Variable | Link | OpenPixel, values: Mapping[str, str], escape: Callable[[str], str] | None) -> str:
+    value = values[value_key(piece)]
+    is_text = isinstance(piece, Variable) and piece.path != "unsubscribe_url"
+    return escape(value) if escape is not None and is_text else value
 
 
 def with_url_prefixes(message: Message, *, click: str, pixel: str, unsubscribe: str) -> Message:

@@ -4,7 +4,7 @@ Nothing is activated by that: ``nexus.includes`` does. An entry point of the gro
 the plugin's manifest: ``echo = nexus_echo:MANIFEST``.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Final
@@ -26,14 +26,20 @@ class Installed:
     fault: str
 
 
-def installed_plugins() -> Iterator[Installed]:
-    """Every plugin that an installed distribution makes known, by name."""
+def installed_plugins(untrusted: Collection[str] = ()) -> Iterator[Installed]:
+    """Every plugin that an installed distribution makes known, by name.
+
+    Args:
+        untrusted: modules that are not imported here, so that their manifests are not known.
+    """
     for each in sorted(entry_points(group=GROUP), key=lambda each: each.name):
-        yield _installed(each)
+        yield _installed(each, untrusted)
 
 
-def _installed(entry: EntryPoint) -> Installed:
+def _installed(entry: EntryPoint, untrusted: Collection[str]) -> Installed:
     distribution = "" if entry.dist is None else f"{entry.dist.name} {entry.dist.version}"
+    if entry.module in untrusted:
+        return Installed(entry.name, entry.module, distribution, None, "")
     loaded, fault = None, ""
     try:
         loaded = entry.load()

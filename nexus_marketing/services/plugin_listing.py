@@ -20,7 +20,7 @@ def plugin_rows(ctx: Context) -> list[dict[str, Any]]:
         (why it cannot be used), ``trouble`` (what it last failed at).
     """
     runtime = ctx.runtime
-    installed = {each.name: each for each in installed_plugins()}
+    installed = {each.name: each for each in installed_plugins(runtime.settings.plugins.untrusted)}
     active = runtime.plugins.plugins
     failing = {each.plugin: each.reason for each in troubles(runtime.settings.state_dir / TROUBLES)}
     refused = {module.partition(".")[0].replace("_", "-"): said for module, said in runtime.plugins.refused.items()}

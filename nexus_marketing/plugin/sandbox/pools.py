@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from threading import Lock
 from typing import Any, Final
@@ -29,6 +29,7 @@ class Pool:
         self._order = order
         self._lock = Lock()
         self._idle: list[Child] = []
+        self._lent: set[Child] = set()
         self._described: Mapping[str, Any] | None = None
         self._http: Http | None = None
         self._owner = os.getpid()
@@ -87,8 +88,8 @@ class Pool:
     def forget(self, session: int) -> None:
         """A session ended: the processes that know it let it go with their next call."""
         with self._lock:
-            for each in self._idle:
-                if session in each.sessions:
+            for each in (*self._idle, *self._lent):
+                if session in each.sessions and session not in each.closing:
                     each.closing.append(session)
 
     def close(self) -> None:
@@ -116,13 +117,17 @@ class Pool:
         while child.closing:
             session = child.closing.pop()
             child.sessions.discard(session)
-            child.call("close", session)
+            with suppress(Raised):  # what its close did not do is nothing to the next call
+                child.call("close", session)
+        with self._lock:
+            self._lent.add(child)
         return child
 
     def _back(self, child: Child) -> None:
-        if child.is_lost:
-            return
         with self._lock:
+            self._lent.discard(child)
+            if child.is_lost:
+                return
             if not self._is_closed:
                 self._idle.append(child)
                 return

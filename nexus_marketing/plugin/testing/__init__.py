@@ -22,6 +22,7 @@ from nexus_marketing.plugin.testing.extension_suites import (  # noqa: E402 - se
     MetricConformance,
     TriggerConformance,
 )
+from nexus_marketing.plugin.testing.hosting import hosted  # noqa: E402 - see above
 from nexus_marketing.plugin.testing.storages import StorageConformance  # noqa: E402 - see above
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "StorageConformance",
     "TriggerConformance",
     "WatchingJournal",
+    "hosted",
     "sample_batch",
     "sample_content",
 ]
