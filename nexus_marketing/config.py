@@ -33,7 +33,7 @@ from nexus_marketing.plugin.circuits import TROUBLES
 from nexus_marketing.plugin.hosts import Host
 from nexus_marketing.plugin.registry import PluginRegistry
 from nexus_marketing.plugin.rehearsal import rehearse, settle
-from nexus_marketing.plugin.sandbox.hosting import sandboxed
+from nexus_marketing.plugin.sandbox.hosting import log_refused, sandboxed
 from nexus_marketing.runtime import Doorbell, MemoryDoorbell, Runtime
 from nexus_marketing.services.storage import SqlStorage
 from nexus_marketing.settings import Settings
@@ -89,7 +89,7 @@ def build(
     registry = config.registry["nexus.plugins"] = PluginRegistry()
     config.registry["nexus.runtime"] = built = runtime or _parts(settings, registry)
     config.registry["nexus.now_seconds"] = now_seconds
-    host = config.registry["nexus.host"] = _host(built, now_seconds)
+    host = config.registry["nexus.host"] = registry.host = _host(built, now_seconds)
     registry.at_end(host.close)
     config.include("nexus_marketing.plugin.directives")
     try:
@@ -250,6 +250,7 @@ def make_app(global_config: Mapping[str, str], settings: Mapping[str, str]) -> R
         config.registry["nexus.server_lock"] = lock  # held as long as the application lives
     require_current(runtime.engines)
     app = config.make_wsgi_app()
+    log_refused(runtime.plugins)
     if runtime.settings.worker_threads > 0:
         _start_workers(runtime)
     log.info("application_ready", database=version, worker_threads=runtime.settings.worker_threads)

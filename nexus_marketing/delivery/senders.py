@@ -5,8 +5,9 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from nexus_marketing.core.contracts import Channel
+from nexus_marketing.core.contracts import Channel, ChannelSession
 from nexus_marketing.core.errors import Problem, ValidationError
+from nexus_marketing.plugin.measured import MeasuredSession
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.telemetry import get_logger
 
@@ -27,6 +28,14 @@ def sender_of(
     if settings is None or (account is None and runtime.plugin_of(channel) is None):
         return None
     return {**(account or {}), **settings}
+
+
+def watched(runtime: Runtime, channel: str, session: ChannelSession) -> ChannelSession:
+    """A session as delivery uses it: a plugin's in our process is measured, one in the sandbox is held to its time there."""
+    plugin = runtime.plugin_of(channel)
+    if plugin is None or plugin.is_sandboxed:
+        return session
+    return MeasuredSession(session, runtime.plugins.host.circuit(plugin.name), runtime.settings.plugins.call_seconds)
 
 
 def channel_problems(channel: Channel, sender: Mapping[str, Any], path: str) -> list[Problem]:

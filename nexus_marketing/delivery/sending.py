@@ -36,6 +36,7 @@ from nexus_marketing.delivery.gate import Decided, Gate
 from nexus_marketing.delivery.handover import ChunkHandOver, ChunkResult, Pace, Parts
 from nexus_marketing.delivery.journal import HandOverJournal
 from nexus_marketing.delivery.renders import keep
+from nexus_marketing.delivery.senders import watched
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.telemetry import get_logger
 
@@ -208,11 +209,12 @@ class Sender:
         if channel is None or content is None:
             self._set_status(tenant_id, send_id, SendStatus.PAUSED, "plugin_missing")
             return None
+        opened = channel.open({**content.sender, **settings}, content.content(self.runtime.settings.public_url))
         return Parts(
             runtime=self.runtime,
             gate=Gate(self.runtime.keys, content, self.runtime.rng),
             composer=Composer(self.runtime, content),
-            session=channel.open({**content.sender, **settings}, content.content(self.runtime.settings.public_url)),
+            session=watched(self.runtime, send.channel, opened),
             journal=self._own_journal(),
             pace=self._pace,
             max_in_flight=_max_in_flight(channel),

@@ -12,6 +12,7 @@ from typing import Any
 from nexus_marketing.core.contracts import Channel, Storage
 from nexus_marketing.core.errors import ConfigurationError
 from nexus_marketing.core.extensions import Eraser, Heartbeat
+from nexus_marketing.plugin.hosts import Host
 from nexus_marketing.plugin.manifests import Capability, Manifest
 
 #: How an include is reached: one ``module:function`` after another.
@@ -49,7 +50,9 @@ class Entry:
 class PluginRegistry:
     """Plugins and what they added, by kind and name."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: Host | None = None) -> None:
+        #: What the plugins of this process are given.
+        self.host = host or Host()
         self._manifests: dict[Path, Manifest] = {}
         self._claims: defaultdict[tuple[str, str], list[Path]] = defaultdict(list)
         self._entries: dict[tuple[str, str], Entry] = {}

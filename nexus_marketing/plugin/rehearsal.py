@@ -20,8 +20,8 @@ def rehearse(settings: Mapping[str, str], *modules: str | Callable[[Configurator
         ConfigurationError: they would stop the boot.
     """
     config = Configurator(settings=dict(settings))
-    registry = config.registry["nexus.plugins"] = PluginRegistry()
     host = config.registry["nexus.host"] = Host.read(settings)
+    registry = config.registry["nexus.plugins"] = PluginRegistry(host)
     registry.at_end(host.close)
     config.include("nexus_marketing.plugin.directives")
     try:

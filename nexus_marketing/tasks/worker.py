@@ -5,6 +5,7 @@ import threading
 from types import FrameType
 
 from nexus_marketing.db.queries.workers import say_goodbye
+from nexus_marketing.plugin.sandbox.hosting import log_refused
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.tasks.loops import WorkerLoop
 from nexus_marketing.telemetry import get_logger
@@ -28,6 +29,7 @@ def run(runtime: Runtime, *, once: bool = False) -> None:
         return
     _stop_on_signals(stop)
     stop_listening = runtime.doorbell.listen()
+    log_refused(runtime.plugins)
     log.info("worker_started", worker=loop.sender.worker_id)
     try:
         loop.run()

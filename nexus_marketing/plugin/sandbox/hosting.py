@@ -42,7 +42,6 @@ def sandboxed(module: str) -> Callable[[Configurator], None]:
             things = [_remote(pool, number, each) for number, each in enumerate(described["things"])]
         except (PluginFailed, Garbage, LookupError, TypeError, ValueError, AttributeError) as error:
             reason = getattr(error, "message", None) or f"{module} is not started: it says nothing sensible ({error!r})"
-            log.error("plugin_not_started", plugin=name, reason=reason)  # noqa: TRY400 - the reason says it
             registry.refuse(module, reason)
             return
         pool.grant(host.http(manifest, is_trusted=False))
@@ -68,3 +67,9 @@ def _remote(pool: Pool, number: int, described: Mapping[str, Any]) -> tuple[Capa
     kind = Capability(described["kind"])
     made = channel_kind(described["optional"]) if kind is Capability.CHANNEL else KINDS[kind]
     return kind, made(pool, number, described["attributes"])
+
+
+def log_refused(registry: PluginRegistry) -> None:
+    """What could not be started, in the log of a process that works; commands show it in their own way."""
+    for module, reason in registry.refused.items():
+        log.error("plugin_not_started", plugin=module, reason=reason)

@@ -1,0 +1,71 @@
+"""A trusted plugin's session under watch: in-process Python cannot be stopped, but it can be measured and left alone.
+
+What takes longer than it may is counted, and so is what raises; several in a row open the plugin's circuit, and while it
+is open nothing is handed over. What is handed over while all is well costs two readings of a clock.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from time import perf_counter
+from typing import Final
+
+from nexus_marketing.core.contracts import ChannelSession, Journal, Outcome, OutcomeKind, Submission
+from nexus_marketing.plugin.circuits import Circuit, PluginFailed
+
+#: Of a provider's own words in an outcome; what is beyond is cut off.
+MAX_WORDS: Final = 4_000
+
+
+class MeasuredSession:
+    """Keeps the contract of what it watches.
+
+    Args:
+        session: the plugin's.
+        circuit: of the plugin.
+        call_seconds: how long it may take until the next outcome, or until it says that there is none yet.
+        now_seconds: a clock that never goes back.
+    """
+
+    def __init__(
+        self,
+        session: ChannelSession,
+        circuit: Circuit,
+        call_seconds: float,
+        now_seconds: Callable[[], float] = perf_counter,
+    ) -> None:
+        self._session, self._circuit = session, circuit
+        self._call_seconds, self._now = call_seconds, now_seconds
+
+    def submit(self, batch: Sequence[Submission], journal: Journal) -> Iterator[Outcome | None]:
+        """Hand over, unless the plugin is left alone."""
+        try:
+            self._circuit.check()
+        except PluginFailed as error:
+            kind, wait = OutcomeKind.NOT_SENT, error.retry_after_seconds
+            return iter([Outcome(each.ref, kind, error.code, error.message[:200], wait) for each in batch])
+        return self._watched(lambda: self._session.submit(batch, journal))
+
+    def withdraw(self) -> None:
+        """As it does."""
+        self._session.withdraw()
+
+    def close(self) -> None:
+        """As it does."""
+        self._session.close()
+
+    def _watched(self, submit: Callable[[], Iterator[Outcome | None]]) -> Iterator[Outcome | None]:
+        now, most, circuit = self._now, self._call_seconds, self._circuit
+        begun = now()
+        try:
+            for outcome in submit():
+                taken = now() - begun
+                if taken > most:
+                    circuit.failed(f"took {taken:.1f} s for one answer, more than {most:g} s")
+                elif outcome is not None:
+                    circuit.succeeded()
+                    if len(outcome.detail) > MAX_WORDS or len(outcome.code) > MAX_WORDS:
+                        outcome = outcome._replace(code=outcome.code[:64], detail=outcome.detail[:MAX_WORDS])  # noqa: PLW2901 - what goes on is the shorter one
+                yield outcome
+                begun = now()
+        except Exception as error:
+            circuit.failed(f"it raised {type(error).__name__}")
+            raise
