@@ -65,14 +65,15 @@ class Circuit:
         self._file = None if folder is None else folder / f"{plugin}.json"
         self._telemetry = telemetry or NullTelemetry()
         self._lock = Lock()
-        self._failures = 0
+        #: In a row, up to now.
+        self.failures = 0
         self._reason = ""
         self._until = float("-inf")
 
     @property
     def open_seconds(self) -> float:
         """How long nothing is asked of it yet; 0 where it may be asked."""
-        return max(0.0, self._until - self._now_seconds()) if self._failures else 0.0
+        return max(0.0, self._until - self._now_seconds()) if self.failures else 0.0
 
     def check(self) -> None:
         """May it be asked?
@@ -80,15 +81,15 @@ class Circuit:
         Raises:
             PluginFailed: not yet; says why and when.
         """
-        if self._failures and (left := self.open_seconds):
-            said = f"{self.plugin} is left alone after {self._failures} failures in a row: {self._reason}"
+        if self.failures and (left := self.open_seconds):
+            said = f"{self.plugin} is left alone after {self.failures} failures in a row: {self._reason}"
             raise PluginFailed(said, retry_after_seconds=left)
 
     def succeeded(self) -> None:
         """It did what it was asked."""
-        if self._failures:
+        if self.failures:
             with self._lock:
-                self._failures, self._until = 0, float("-inf")
+                self.failures, self._until = 0, float("-inf")
             log.info("plugin_recovered", plugin=self.plugin)
             if self._file is not None:
                 self._file.unlink(missing_ok=True)
@@ -96,11 +97,11 @@ class Circuit:
     def failed(self, reason: str) -> None:
         """It did not; the reason is ours, never the plugin's words, which may hold anything."""
         with self._lock:
-            self._failures, self._reason = self._failures + 1, reason
-            beyond = self._failures - FAILURES
+            self.failures, self._reason = self.failures + 1, reason
+            beyond = self.failures - FAILURES
             if beyond >= 0:
                 self._until = self._now_seconds() + min(_LONGEST_SECONDS, COOL_DOWN_SECONDS * 2.0 ** min(beyond, 10))
-            trouble = Trouble(self.plugin, reason, self._failures, beyond >= 0, self._now().isoformat())
+            trouble = Trouble(self.plugin, reason, self.failures, beyond >= 0, self._now().isoformat())
         log.error("plugin_failed", plugin=self.plugin, reason=reason, failures=trouble.failures, left=trouble.is_open)
         self._telemetry.count("plugins.failed", plugin=self.plugin)
         self._write(trouble)

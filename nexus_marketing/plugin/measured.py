@@ -60,12 +60,14 @@ class MeasuredSession:
                 taken = now() - begun
                 if taken > most:
                     circuit.failed(f"took {taken:.1f} s for one answer, more than {most:g} s")
-                elif outcome is not None:
+                elif circuit.failures and outcome is not None:
                     circuit.succeeded()
-                    if len(outcome.detail) > MAX_WORDS or len(outcome.code) > MAX_WORDS:
-                        outcome = outcome._replace(code=outcome.code[:64], detail=outcome.detail[:MAX_WORDS])  # noqa: PLW2901 - what goes on is the shorter one
-                yield outcome
+                yield outcome if outcome is None or not outcome.detail else _cut(outcome)
                 begun = now()
         except Exception as error:
             circuit.failed(f"it raised {type(error).__name__}")
             raise
+
+
+def _cut(outcome: Outcome) -> Outcome:
+    return outcome if len(outcome.detail) <= MAX_WORDS else outcome._replace(detail=outcome.detail[:MAX_WORDS])

@@ -12,6 +12,7 @@ from nexus_marketing.core.errors import ValidationError
 from nexus_marketing.plugin.circuits import Circuit, PluginFailed
 from nexus_marketing.plugin.exchanges import Http
 from nexus_marketing.plugin.sandbox.children import Child, NotStarted, Order, Raised
+from nexus_marketing.plugin.sandbox.wire import Garbage, Read
 
 _EXCHANGES: Final = 32
 
@@ -75,15 +76,30 @@ class Pool:
             raise
         self.circuit.succeeded()
 
-    def call(self, *message: Any) -> Any:
-        """One call of the plugin.
+    def call(self, read: Read, *message: Any) -> Any:
+        """One call of the plugin, and its answer as ``read`` takes it: what :meth:`borrowed` does, without a generator.
 
         Raises:
             ValidationError: the plugin's.
             PluginFailed: anything else.
         """
-        with self.borrowed() as child:
-            return child.call(*message)
+        self.circuit.check()
+        try:
+            child = self._warm()
+            try:
+                answer = read(child.call(*message))
+            except Garbage as error:
+                raise child.lose(f"it answered what is none: {error}") from error
+            finally:
+                self._back(child)
+        except ValidationError:
+            self.circuit.succeeded()
+            raise
+        except PluginFailed as error:
+            self.circuit.failed(reason_of(error))
+            raise
+        self.circuit.succeeded()
+        return answer
 
     def forget(self, session: int) -> None:
         """A session ended: the processes that know it let it go with their next call."""

@@ -51,14 +51,7 @@ class _Remote:
             setattr(self, name, value)
 
     def _ask(self, method: str, *arguments: Any) -> Any:
-        with self._pool.borrowed() as child:
-            answer = child.call("call", self._number, method, arguments)
-            try:
-                return signature(self.kind, method).result(answer)
-            except Garbage as error:
-                raise PluginFailed(
-                    f"{self._pool.circuit.plugin}: {self.name} answered what is none: {error}"
-                ) from error
+        return self._pool.call(signature(self.kind, method).result, "call", self._number, method, arguments)
 
 
 class RemoteAction(_Remote):

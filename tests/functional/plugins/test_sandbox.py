@@ -82,7 +82,7 @@ def test_a_trusted_plugin_that_raises_pauses_its_send_and_is_counted(
     with process.work(tenant, mode="read") as ctx:
         assert ctx.session.scalars(select(Send.status_reason)).one() == "cannot be sent: ZeroDivisionError"
     circuit = process.plugins.host.circuit("nexus-fax")
-    assert circuit._failures == 1
+    assert circuit.failures == 1
     assert circuit._reason == "it raised ZeroDivisionError"
 
 
