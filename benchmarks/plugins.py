@@ -41,11 +41,12 @@ def includeme(config):
     config.add_marketing_plugin(Manifest("nexus-strange", "1", API_VERSION, frozenset({Capability.METRIC})))
     config.add_marketing_metric(CostPerClick)
 """
-#: The other end of a bare pipe: gives each line back, as large as a call's answer is.
-ECHO = """
-import os
+#: The other end of bare pipes, written by hand: reads a line of JSON, computes, writes one. No limit, no check, no sandbox.
+BARE = """
+import os, orjson
 while line := os.read(0, 65536):
-    os.write(1, line[-20:])
+    figures = orjson.loads(line)
+    os.write(1, orjson.dumps({"cost": figures["cost_minor"] / figures["counts"]["clicked"]}) + b"\\n")
 """
 
 
@@ -107,14 +108,13 @@ def _batches(channel: RecordingChannel) -> list[list[Submission]]:
 
 
 def plugins_sandbox(options: Options) -> Result:
-    """A call of a sandboxed metric, with figures and its answer, against the same bytes over bare pipes to a process."""
+    """A call of a sandboxed metric, with figures and its answer, against the same JSON over bare pipes to a bare process."""
     calls = options.size(4_000, 300)
     counts = {"planned": 100, "accepted": 98, "opened": 40, "clicked": 12, "unsubscribed": 1, "converted": 3}
     figures = Figures(NOW, counts, cost_minor=5_000, revenue_minor=12_000, currency="EUR")
     with sandboxes(options.folder) as start:
         metric = start(METRIC).of(Capability.METRIC)["cost_per_click"]
-        line = orjson.dumps(["call", 1, 0, "calculate", [figures]], option=orjson.OPT_APPEND_NEWLINE)
-        with subprocess.Popen([sys.executable, "-c", ECHO], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as echo:
+        with subprocess.Popen([sys.executable, "-c", BARE], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as echo:
             assert echo.stdin is not None
             assert echo.stdout is not None
             to, back = echo.stdin.fileno(), echo.stdout.fileno()
@@ -123,8 +123,8 @@ def plugins_sandbox(options: Options) -> Result:
                 assert metric.calculate(figures) == 5_000 / 12
 
             def reference() -> None:
-                os.write(to, line)
-                assert len(os.read(back, 65536)) == 20
+                os.write(to, orjson.dumps(figures, option=orjson.OPT_APPEND_NEWLINE))
+                assert orjson.loads(os.read(back, 65536))["cost"] == 5_000 / 12
 
             pair = paired(lambda: typical(ours, calls), lambda: typical(reference, calls), options.size(9, 3))
     return pair.result("plugins.sandbox", SANDBOX_TARGET, unit="us", notes="a typical call")

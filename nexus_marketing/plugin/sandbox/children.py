@@ -8,7 +8,7 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -95,19 +95,44 @@ class Child:
             Raised: anything else that it raised.
             PluginFailed: it is gone now: ended, hung, or wrote what is no answer.
         """
-        talk = self.talk(message, None)
+        self._asked += 1
+        answer = self._at_once(message)
+        if answer is not None:
+            return answer[2]
+        talk = self._through(self._answered(None))
         while True:
             try:
                 next(talk)
             except StopIteration as end:
                 return end.value
 
-    def talk(self, message: Any, journal: Journal | None) -> Talk:
+    def talk(self, message: Sequence[Any], journal: Journal | None) -> Talk:
         """Ask, and yield every half second while there is no answer; the answer is the generator's value."""
         self._asked += 1
+        return (yield from self._through(self._asked_for(message, journal)))
+
+    def _at_once(self, message: Sequence[Any]) -> list[Any] | None:
+        """Ask, and the answer where it comes soon and is one: most do, and need nothing of what follows otherwise."""
         try:
             self._write(written([message[0], self._asked, *message[1:]]))
-            return (yield from self._answered(journal))
+            line = self._line(_IDLE_SECONDS)
+            found = None if line is None else parsed(line)
+        except (Garbage, OSError) as error:
+            raise self.lose(str(error)) from error
+        if found is None or (found[0] == "done" and len(found) == 3 and found[1] == self._asked):
+            return found
+        # Somewhat more is to be said: as if it had not been read yet.
+        self._rest = line + b"\n" + self._rest if line is not None else self._rest
+        return None
+
+    def _asked_for(self, message: Sequence[Any], journal: Journal | None) -> Talk:
+        self._write(written([message[0], self._asked, *message[1:]]))
+        return (yield from self._answered(journal))
+
+    def _through(self, talk: Talk) -> Talk:
+        """However it ends badly, the process ends with it."""
+        try:
+            return (yield from talk)
         except Garbage as error:
             raise self.lose(str(error)) from error
         except (OSError, GeneratorExit) as error:

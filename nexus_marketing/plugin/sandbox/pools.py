@@ -103,61 +103,63 @@ class Pool:
 
     def forget(self, session: int) -> None:
         """A session ended: the processes that know it let it go with their next call."""
-        with self._lock:
-            for each in (*self._idle, *self._lent):
-                if session in each.sessions and session not in each.closing:
-                    each.closing.append(session)
+        for each in (*self._idle, *self._lent):
+            if session in each.sessions and session not in each.closing:
+                each.closing.append(session)
 
     def close(self) -> None:
         """End every process."""
-        with self._lock:
-            self._is_closed = True
-            idle, self._idle = self._mine(), []
-        for each in idle:
-            each.kill()
+        self._is_closed = True
+        idle = self._mine()
+        while idle:
+            with suppress(IndexError):
+                idle.pop().kill()
         if "_threads" in self.__dict__:
             self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _warm(self) -> Child:
-        with self._lock:
-            self._idle = self._mine()
-            child = self._idle.pop() if self._idle else None
-        if child is None:
-            child = Child(self._order, self._executor)
-            if child.described != self._described:
-                child.kill()
-                said = f"{self._order.module} is another plugin than at the start: restart every process of ours"
-                raise NotStarted(f"{said}.")
-            if self._http is not None:
-                child.grant(self._http)
+        # Each of these steps is one of the interpreter's: no lock is needed for the way that every call takes.
+        try:
+            child = self._mine().pop()
+        except IndexError:
+            child = self._another()
+        self._lent.add(child)
         while child.closing:
             session = child.closing.pop()
             child.sessions.discard(session)
             with suppress(Raised):  # what its close did not do is nothing to the next call
                 child.call("close", session)
-        with self._lock:
-            self._lent.add(child)
+        return child
+
+    def _another(self) -> Child:
+        child = Child(self._order, self._executor)
+        if child.described != self._described:
+            child.kill()
+            said = f"{self._order.module} is another plugin than at the start: restart every process of ours"
+            raise NotStarted(f"{said}.")
+        if self._http is not None:
+            child.grant(self._http)
         return child
 
     def _back(self, child: Child) -> None:
-        with self._lock:
-            self._lent.discard(child)
-            if child.is_lost:
-                return
-            if not self._is_closed:
-                self._idle.append(child)
-                return
-        child.kill()
+        self._lent.discard(child)
+        if child.is_lost:
+            return
+        self._idle.append(child)
+        if self._is_closed:
+            self.close()
 
     def _mine(self) -> list[Child]:
         """After a fork those of the parent process are not ours: two would talk with one."""
-        if self._owner == os.getpid():
-            return self._idle
-        for each in self._idle:
-            each.leave()
-        self._owner = os.getpid()
-        self.__dict__.pop("_threads", None)
-        return []
+        if self._owner != os.getpid():
+            with self._lock:
+                if self._owner != os.getpid():
+                    theirs, self._idle, self._lent = self._idle, [], set()
+                    for each in theirs:
+                        each.leave()
+                    self.__dict__.pop("_threads", None)
+                    self._owner = os.getpid()
+        return self._idle
 
     def _executor(self) -> Executor:
         return self._threads

@@ -40,6 +40,13 @@ class Line:
 
     def take(self) -> list[Any]:
         """The host's next message; ends the process where the host is gone."""
+        if not self._rest:
+            whole = os.read(self._incoming, 65536)
+            if whole.find(b"\n") == len(whole) - 1 >= 0:
+                return parsed(whole)
+            self._rest = whole
+            if not whole:
+                raise SystemExit(0)
         pieces = [self._rest]
         while b"\n" not in pieces[-1]:
             pieces.append(os.read(self._incoming, 65536))
@@ -158,16 +165,20 @@ class Calls:
         self._journal = ToldJournal(line)
         self._sessions: dict[int, ChannelSession] = {}
         self._outcomes: dict[int, Iterator[Outcome | None]] = {}
-
-    def do(self, name: str, *given: Any) -> Any:
-        """One of the methods below."""
-        result: Any = getattr(self, f"_{name}")(*given)
-        return result
+        self.by_name: Mapping[str, Callable[..., Any]] = {
+            "call": self._call,
+            "open": self._open,
+            "submit": self._submit,
+            "next": self._next,
+            "withdraw": self._withdraw,
+            "close": self._close,
+        }
 
     def _call(self, number: int, method: str, arguments: list[Any]) -> Any:
         kind, thing = self._things[number]
         about = signature(kind, method)
-        return getattr(thing, method)(*(read(each) for read, each in zip(about.arguments, arguments, strict=True)))
+        given = [each if read is None else read(each) for read, each in zip(about.arguments, arguments, strict=True)]
+        return getattr(thing, method)(*given)
 
     def _open(self, number: int, session: int, settings: dict[str, Any], content: Any) -> None:
         self._sessions[session] = self._things[number][1].open(settings, CONTENT(content))
@@ -217,7 +228,7 @@ def serve(incoming: int, outgoing: int, module: str, settings: Mapping[str, str]
 def _answer(calls: Calls, message: list[Any]) -> bytes:
     name, number, *given = message
     try:
-        return written(["done", number, calls.do(name, *given)])
+        return written(["done", number, calls.by_name[name](*given)])
     except ValidationError as error:
         problems = [[each.path, each.code, each.message] for each in error.problems]
         return written(["raised", number, ValidationError.code, "", problems])

@@ -9,7 +9,7 @@ from typing import Any, Final, get_type_hints
 from nexus_marketing.core.contracts import Channel, Content, HearingChannel, RenderingChannel
 from nexus_marketing.core.extensions import Action, ApprovalStrategy, Eraser, Heartbeat, MetricCalculator, Trigger
 from nexus_marketing.plugin.manifests import Capability
-from nexus_marketing.plugin.sandbox.wire import Read, reader
+from nexus_marketing.plugin.sandbox.wire import Read, believing, reader
 
 #: What may be added by a sandboxed plugin. A storage may not: it takes part in our transactions.
 CONTRACTS: Final[Mapping[Capability, tuple[type, ...]]] = {
@@ -25,9 +25,9 @@ CONTRACTS: Final[Mapping[Capability, tuple[type, ...]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """One method: readers of its arguments, in order, and of its result."""
+    """One method: readers of its arguments, in order (nothing where they are as they come), and of its result."""
 
-    arguments: tuple[Read, ...]
+    arguments: tuple[Read | None, ...]
     result: Read
 
 
@@ -45,7 +45,7 @@ def signature(kind: Capability, method: str) -> Signature:
     hints = get_type_hints(function)
     names = list(inspect.signature(function).parameters)[1:]
     result = reader(Any) if method == "open" else reader(hints["return"])
-    return Signature(tuple(reader(hints[name]) for name in names), result)
+    return Signature(tuple(believing(hints[name]) for name in names), result)
 
 
 def attributes(kind: Capability, thing: Any) -> dict[str, Any]:

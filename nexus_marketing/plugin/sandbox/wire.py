@@ -205,3 +205,33 @@ def _union(kinds: tuple[Any, ...]) -> Read:
         raise Garbage(f"{value!a:.60} is none of what it may be")
 
     return read
+
+
+@lru_cache(maxsize=1_000)
+def believing(kind: Any) -> Read | None:
+    """As :func:`reader`, for what the host says to the plugin: only what has another form in JSON is made again.
+
+    Returns:
+        Nothing where a value stays what it is.
+    """
+    if kind in (str, int, float, bool, None, type(None), Any, object):
+        return None
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        return None if all(believing(each) is None for each in arguments) else reader(kind)
+    if origin is not None and issubclass(origin, Mapping):
+        return None if believing(arguments[1]) is None and arguments[0] is str else reader(kind)
+    made: Read = _made(kind) if is_dataclass(kind) else reader(kind)
+    return made
+
+
+def _made(kind: Any) -> Read:
+    hints = get_type_hints(kind)
+    changed = [(name, each) for name, hint in hints.items() if (each := believing(hint)) is not None]
+
+    def read(value: Any) -> Any:
+        for name, each in changed:
+            value[name] = each(value[name])
+        return kind(**value)
+
+    return read
