@@ -12,7 +12,7 @@ from nexus_marketing.plugin.examination import faults_of
 from nexus_marketing.plugin.listing import installed_plugins
 from nexus_marketing.plugin.manifests import Capability
 from nexus_marketing.plugin.registry import PluginRegistry
-from nexus_marketing.plugin.scaffold import write_channel
+from nexus_marketing.plugin.scaffold import KINDS, write_plugin
 from nexus_marketing.services.plugin_listing import plugin_rows
 from nexus_marketing.services.plugins import read_setting, switch_off, switch_on
 from nexus_marketing.settings import PluginSettings
@@ -120,14 +120,12 @@ def _pair(text: str) -> tuple[str, str]:
 @app.command()
 def new(
     name: Annotated[str, typer.Argument(metavar="NAME", help="2 to 40 of a-z, 0-9 and -, a letter first.")],
-    kind: Annotated[str, typer.Option(help="What it adds: channel.")] = str(Capability.CHANNEL),
+    kind: Annotated[str, typer.Option(help=f"What it adds: {', '.join(KINDS)}.")] = str(Capability.CHANNEL),
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the folder is made.")] = Path(),
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Write a distribution with a working channel, its tests and a README, to begin from."""
-    if kind != Capability.CHANNEL:
-        raise ValidationError.at("kind", "not_allowed", f"There is no beginning for {kind!a:.40}: write channel.")
-    folder = write_channel(out, name)
+    """Write a distribution with a working part, its tests and a README, to begin from."""
+    folder = write_plugin(out, name, kind)
     files = sorted(str(each.relative_to(folder)) for each in folder.rglob("*") if each.is_file())
     answer({"folder": str(folder), "files": files}, f"Written to {folder}: see its README.md.", as_json=as_json)

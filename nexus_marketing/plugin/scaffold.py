@@ -1,4 +1,4 @@
-"""``plugins new``: a distribution with a working channel, to begin from; its own tests pass as it is written."""
+"""``plugins new``: a distribution with a working part of each kind, to begin from; its own tests pass as it is written."""
 
 import re
 from collections.abc import Mapping
@@ -7,37 +7,43 @@ from string import Template
 from typing import Final
 
 from nexus_marketing.core.errors import Conflict, ValidationError
-from nexus_marketing.plugin.manifests import API_VERSION
+from nexus_marketing.plugin.manifests import API_VERSION, Capability
+from nexus_marketing.plugin.scaffold_parts import METRIC, STRATEGY, TRIGGER
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*").fullmatch
 
 
-def write_channel(folder: Path, name: str) -> Path:
-    """Write a channel's distribution below a folder; answers where it lies.
+def write_plugin(folder: Path, name: str, kind: str = Capability.CHANNEL) -> Path:
+    """Write a plugin's distribution below a folder; answers where it lies.
 
     Args:
         folder: where it is made.
-        name: of the distribution and of its plugin, such as ``nexus-echo``; the channel is named as what follows
+        name: of the distribution and of its plugin, such as ``nexus-echo``; what it adds is named as what follows
             ``nexus-``.
+        kind: what it adds: one of :data:`KINDS`.
 
     Raises:
-        ValidationError: it is no name.
+        ValidationError: it is no name, or there is no beginning for this kind.
         Conflict: there is a file or folder of this name.
     """
+    if kind not in KINDS:
+        said = f"There is no beginning for {kind!a:.40}: write {', '.join(KINDS)}."
+        raise ValidationError.at("kind", "not_allowed", said)
     if not _NAME(name) or not 2 <= len(name) <= 40:
         said = "write 2 to 40 of a-z, 0-9 and single hyphens, a letter first."
         raise ValidationError.at("name", "not_well_formed", f"{name!a:.60} is no name of a plugin: {said}")
     target = folder / name
     if target.exists():
         raise Conflict(f"There is something at {str(target)!r} already: choose another name.")
+    files, label = KINDS[kind]
     module = name.replace("-", "_")
-    channel = module.removeprefix("nexus_")
-    kind = "".join(part.capitalize() for part in channel.split("_")) + "Channel"
-    gaps = {"name": name, "module": module, "channel": channel, "kind": kind, "api": API_VERSION}
-    for path, text in _FILES.items():
+    part = module.removeprefix("nexus_")
+    title = "".join(each.capitalize() for each in part.split("_")) + label
+    gaps = {"name": name, "module": module, "channel": part, "kind": title, "api": API_VERSION}
+    for path, text in {**files, **_COMMON}.items():
         file = target / Template(path).substitute(gaps)
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(Template(text).substitute(gaps), encoding="utf-8")
+        file.write_text(Template(text).substitute(gaps, label=f"{kind} {part}"), encoding="utf-8")
     return target
 
 
@@ -45,7 +51,7 @@ _SETUP = """\
 [metadata]
 name = $name
 version = 0.1.0
-description = The channel $channel for nexus-marketing.
+description = The $label for nexus-marketing.
 
 [options]
 python_requires = >=3.11
@@ -67,6 +73,7 @@ nexus_marketing.plugins =
 
 [tool:pytest]
 testpaths = tests
+pythonpath = .
 """
 
 _PYPROJECT = """\
@@ -200,11 +207,17 @@ For each tenant that is to have it:
 Campaigns with `"channel": "$channel"` and a template of type `text` go out by it.
 """
 
+_COMMON: Final[Mapping[str, str]] = {"setup.cfg": _SETUP, "pyproject.toml": _PYPROJECT}
 _FILES: Final[Mapping[str, str]] = {
-    "setup.cfg": _SETUP,
-    "pyproject.toml": _PYPROJECT,
     "README.md": _README,
     "$module/__init__.py": _PACKAGE,
     "$module/channels.py": _CHANNEL,
     "tests/test_channel.py": _TESTS,
+}
+#: By kind: what is written, and how its class is called.
+KINDS: Final[Mapping[str, tuple[Mapping[str, str], str]]] = {
+    Capability.CHANNEL: (_FILES, "Channel"),
+    "strategy": (STRATEGY, "Strategy"),
+    Capability.TRIGGER: (TRIGGER, "Trigger"),
+    Capability.METRIC: (METRIC, "Metric"),
 }
