@@ -61,3 +61,28 @@ def test_the_plugin_of_the_page_can_be_included() -> None:
     assert registry.of(Capability.CHANNEL)["push"].port == 1
     with pytest.raises(ValidationError, match="Name the app"):
         registry.channels["push"].validate({})
+
+
+def test_the_channel_that_asks_the_host_does_the_same() -> None:
+    given: list[Any] = []
+
+    def include(config: Any) -> None:
+        ctx = config.add_marketing_plugin(NAMES["MANIFEST"])
+        given.append(NAMES["PushByHttp"](ctx, f"http://{place}/messages"))
+        config.add_marketing_channel(given[0])
+
+    with RecordingServer() as server:
+        place = f"127.0.0.1:{server.port}"
+        grants = {"nexus.plugins.grants": f"nexus-push:{place}", "nexus.http.allow_hosts": place}
+        registry = rehearse({**grants, "nexus.plugins.secrets": "nexus-push:token=t"}, include)
+        (channel,) = given
+        content = sample_content(channel)
+        batch = sample_batch(channel, content, 4)
+        for submission, status in zip(batch, (202, 503, 400, 0), strict=True):
+            server.answers[submission.address] = [status]
+        session = channel.open({"app": "shop"}, content)
+        found = {each.ref: each.kind for each in session.submit(batch, WatchingJournal()) if each}
+        session.close()
+        channel.close_thread()
+        registry.close()
+    assert [found[ref] for ref in range(4)] == ["accepted", "transient", "permanent_recipient", "unknown"]
