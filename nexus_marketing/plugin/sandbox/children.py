@@ -119,10 +119,10 @@ class Child:
             found = None if line is None else parsed(line)
         except (Garbage, OSError) as error:
             raise self.lose(str(error)) from error
-        if found is None or (found[0] == "done" and len(found) == 3 and found[1] == self._asked):
+        if line is None or found is None or (found[0] == "done" and len(found) == 3 and found[1] == self._asked):
             return found
         # Somewhat more is to be said: as if it had not been read yet.
-        self._rest = line + b"\n" + self._rest if line is not None else self._rest
+        self._rest = line.rstrip(b"\n") + b"\n" + self._rest
         return None
 
     def _asked_for(self, message: Sequence[Any], journal: Journal | None) -> Talk:
@@ -286,6 +286,15 @@ class Child:
 
     def _line(self, seconds: float) -> bytes | None:
         """The next line, or nothing in that time."""
+        if not self._rest:
+            if not self._heard.poll(seconds * 1000):
+                return None
+            piece = os.read(self._incoming, 65536)
+            if piece.find(b"\n") == len(piece) - 1 >= 0:
+                return piece
+            if not piece:
+                raise Garbage(self._ended())
+            self._rest = piece
         while b"\n" not in self._rest:
             if len(self._rest) > MAX_LINE_BYTES:
                 raise Garbage(f"it wrote more than {MAX_LINE_BYTES} bytes at once")

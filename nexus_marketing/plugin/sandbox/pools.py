@@ -30,7 +30,6 @@ class Pool:
         self._order = order
         self._lock = Lock()
         self._idle: list[Child] = []
-        self._lent: set[Child] = set()
         self._described: Mapping[str, Any] | None = None
         self._http: Http | None = None
         self._owner = os.getpid()
@@ -83,7 +82,9 @@ class Pool:
             ValidationError: the plugin's.
             PluginFailed: anything else.
         """
-        self.circuit.check()
+        circuit = self.circuit
+        if circuit.failures:
+            circuit.check()
         try:
             child = self._warm()
             try:
@@ -98,14 +99,9 @@ class Pool:
         except PluginFailed as error:
             self.circuit.failed(reason_of(error))
             raise
-        self.circuit.succeeded()
+        if circuit.failures:
+            circuit.succeeded()
         return answer
-
-    def forget(self, session: int) -> None:
-        """A session ended: the processes that know it let it go with their next call."""
-        for each in (*self._idle, *self._lent):
-            if session in each.sessions and session not in each.closing:
-                each.closing.append(session)
 
     def close(self) -> None:
         """End every process."""
@@ -120,16 +116,21 @@ class Pool:
     def _warm(self) -> Child:
         # Each of these steps is one of the interpreter's: no lock is needed for the way that every call takes.
         try:
-            child = self._mine().pop()
+            child = (self._idle if self._owner == os.getpid() else self._mine()).pop()
         except IndexError:
             child = self._another()
-        self._lent.add(child)
+        if child.closing:
+            self._tidy(child)
+        return child
+
+    @staticmethod
+    def _tidy(child: Child) -> None:
         while child.closing:
             session = child.closing.pop()
-            child.sessions.discard(session)
-            with suppress(Raised):  # what its close did not do is nothing to the next call
-                child.call("close", session)
-        return child
+            if session in child.sessions:
+                child.sessions.discard(session)
+                with suppress(Raised):  # what its close did not do is nothing to the next call
+                    child.call("close", session)
 
     def _another(self) -> Child:
         child = Child(self._order, self._executor)
@@ -142,7 +143,6 @@ class Pool:
         return child
 
     def _back(self, child: Child) -> None:
-        self._lent.discard(child)
         if child.is_lost:
             return
         self._idle.append(child)
@@ -154,7 +154,7 @@ class Pool:
         if self._owner != os.getpid():
             with self._lock:
                 if self._owner != os.getpid():
-                    theirs, self._idle, self._lent = self._idle, [], set()
+                    theirs, self._idle = self._idle, []
                     for each in theirs:
                         each.leave()
                     self.__dict__.pop("_threads", None)

@@ -180,6 +180,8 @@ class RemoteSession:
         self._pool, self._number, self._id = pool, number, next(_SESSIONS)
         self._given = dict(settings), content
         self._withdrawals = 0
+        #: The processes that have it open.
+        self._children: list[Child] = []
 
     def submit(self, batch: Sequence[Submission], journal: Journal) -> Iterator[Outcome | None]:
         """Hand over when asked for the next outcome, not before."""
@@ -191,7 +193,8 @@ class RemoteSession:
 
     def close(self) -> None:
         """The plugin hears of it with its next call."""
-        self._pool.forget(self._id)
+        while self._children:
+            self._children.pop().closing.append(self._id)
 
     def _handed_over(self, batch: Sequence[Submission], marks: "_Marks", begun: int) -> Iterator[Outcome | None]:
         left = dict.fromkeys(each.ref for each in batch)
@@ -226,6 +229,7 @@ class RemoteSession:
         if self._id not in child.sessions:
             yield from child.talk(["open", self._number, self._id, *self._given], None)
             child.sessions.add(self._id)
+            self._children.append(child)
         yield from child.talk(["submit", self._id, [tuple(each) for each in batch]], marks)
         while True:
             if begun != self._withdrawals:

@@ -17,7 +17,7 @@ from nexus_marketing.plugin.contexts import PluginContext
 from nexus_marketing.plugin.exchanges import Answer, NoAnswer, NotGranted, NotReached, OverRate, Request
 from nexus_marketing.plugin.manifests import Capability, Manifest
 from nexus_marketing.plugin.sandbox.signatures import CONTENT, CONTRACTS, attributes, optional_methods, signature
-from nexus_marketing.plugin.sandbox.wire import parsed, reader, written
+from nexus_marketing.plugin.sandbox.wire import Read, parsed, reader, written
 
 _ERRORS: Mapping[str, Callable[[str, float], Exception]] = {
     HostRefused.code: lambda said, _: HostRefused(said),
@@ -163,6 +163,7 @@ class Calls:
     def __init__(self, line: Line, things: list[tuple[Capability, Any]]) -> None:
         self._things = things
         self._journal = ToldJournal(line)
+        self._methods: dict[tuple[int, str], tuple[Callable[..., Any], tuple[Read | None, ...]]] = {}
         self._sessions: dict[int, ChannelSession] = {}
         self._outcomes: dict[int, Iterator[Outcome | None]] = {}
         self.by_name: Mapping[str, Callable[..., Any]] = {
@@ -175,10 +176,12 @@ class Calls:
         }
 
     def _call(self, number: int, method: str, arguments: list[Any]) -> Any:
-        kind, thing = self._things[number]
-        about = signature(kind, method)
-        given = [each if read is None else read(each) for read, each in zip(about.arguments, arguments, strict=True)]
-        return getattr(thing, method)(*given)
+        known = self._methods.get((number, method))
+        if known is None:
+            kind, thing = self._things[number]
+            known = self._methods[number, method] = getattr(thing, method), signature(kind, method).arguments
+        done, reads = known
+        return done(*[each if read is None else read(each) for read, each in zip(reads, arguments, strict=True)])
 
     def _open(self, number: int, session: int, settings: dict[str, Any], content: Any) -> None:
         self._sessions[session] = self._things[number][1].open(settings, CONTENT(content))

@@ -37,7 +37,10 @@ def written(document: Any) -> bytes:
     Raises:
         TypeError: something of it has no form in JSON.
     """
-    return orjson.dumps(document, _other, _OPTIONS)
+    try:
+        return orjson.dumps(document, _other, orjson.OPT_APPEND_NEWLINE)
+    except TypeError:  # keys that are no plain text: rare, and slower for everybody
+        return orjson.dumps(document, _other, _OPTIONS)
 
 
 def _other(value: Any) -> Any:
