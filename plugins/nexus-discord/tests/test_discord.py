@@ -12,6 +12,8 @@ from nexus_discord.channels import DiscordChannel, escaped
 from nexus_marketing.plugin import OutcomeKind, Submission, ValidationError, parse_message
 from nexus_marketing.plugin.testing import ChannelConformance, WatchingJournal, hosted, sample_batch, sample_content
 
+pytestmark = pytest.mark.req("FR-EXT-001", "US-018", "SR-004")
+
 ROOM = {"x-ratelimit-limit": "5", "x-ratelimit-remaining": "4", "x-ratelimit-reset-after": "2.000"}
 EMPTY = {**ROOM, "x-ratelimit-remaining": "0", "x-ratelimit-reset-after": "1.5"}
 UNKNOWN_WEBHOOK = {"message": "Unknown Webhook", "code": 10015}

@@ -15,6 +15,8 @@ from nexus_marketing.plugin.testing import (
     hosted,
 )
 
+pytestmark = pytest.mark.req("FR-EXT-003", "FR-EXT-004", "FR-EXT-006", "SR-004")
+
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 

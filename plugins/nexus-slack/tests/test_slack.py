@@ -12,6 +12,8 @@ from nexus_marketing.plugin import OutcomeKind, Submission, ValidationError, par
 from nexus_marketing.plugin.testing import ChannelConformance, WatchingJournal, hosted, sample_batch, sample_content
 from nexus_slack.channels import SlackChannel, escaped
 
+pytestmark = pytest.mark.req("FR-EXT-001", "US-018", "SR-004")
+
 TOKEN = "xoxb-1-secret"
 
 
