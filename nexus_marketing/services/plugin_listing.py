@@ -29,6 +29,7 @@ def plugin_rows(ctx: Context) -> list[dict[str, Any]]:
     rows = [_row(name, installed.get(name), active.get(name), tenants.get(name, [])) for name in names]
     for row in rows:
         row["fault"] = refused.get(row["name"]) or row["fault"]
+        row["compatible"] = not row["fault"]
         row["trouble"] = failing.get(row["name"], "")
     return rows
 

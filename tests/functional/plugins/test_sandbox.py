@@ -119,7 +119,7 @@ def test_the_operator_sees_what_runs_what_does_not_and_what_fails(
     circuit = Circuit("nexus-strange", time.monotonic, lambda: NOW, tmp_path / "state" / "plugins")
     rows = {row["name"]: row for row in said("plugins", "list")["data"]}
     assert (rows["nexus-strange"]["active"], rows["nexus-strange"]["sandboxed"]) == (True, True)
-    assert rows["nexus-broken"]["active"] is False
+    assert (rows["nexus-broken"]["active"], rows["nexus-broken"]["compatible"]) == (False, False)
     assert "ModuleNotFoundError: No module named 'nowhere_at_all'" in rows["nexus-broken"]["fault"]
     ini.write_text(ini.read_text().replace(" nexus_broken", ""))
     checks = {row["part"]: row for row in said("doctor")["checks"]}
