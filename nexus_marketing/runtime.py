@@ -19,14 +19,15 @@ import transaction
 from sqlalchemy.orm import Session
 from transaction.interfaces import ITransactionManager
 
+from nexus_marketing.core.accounts import Account
 from nexus_marketing.core.actors import SYSTEM, Actor
 from nexus_marketing.core.clock import Clock, SystemClock
 from nexus_marketing.core.contracts import BlobStore, Cache, Channel
 from nexus_marketing.core.events import Event
 from nexus_marketing.core.hub import HUB, EventHub
 from nexus_marketing.db.engines import Engines
-from nexus_marketing.db.switches import Switches
-from nexus_marketing.db.tenancy import TenantSession, open_session
+from nexus_marketing.db.switches import Accounts, Switches
+from nexus_marketing.db.tenancy import TenantSession, open_session, tenant_of
 from nexus_marketing.keys import Keys
 from nexus_marketing.plugin.manifests import Capability
 from nexus_marketing.plugin.registry import Plugin, PluginRegistry
@@ -72,6 +73,16 @@ class MemoryDoorbell:
     def listen(self) -> Callable[[], None]:
         """There are no other processes to hear."""
         return lambda: None
+
+
+def account_place(tenant_id: int, id_: int) -> str:
+    """Where the secrets of a channel account are sealed for."""
+    return f"{tenant_id}/account/{id_}"
+
+
+def plugin_place(tenant_id: int, id_: int) -> str:
+    """Where the secrets of a tenant's settings of a plugin are sealed for."""
+    return f"{tenant_id}/plugin/{id_}"
 
 
 def new_blob_key(tenant_id: int) -> str:
@@ -149,18 +160,42 @@ class Runtime:
     #: What the plugins of this process added; those who are asked for by name are above.
     plugins: PluginRegistry = field(default_factory=PluginRegistry)
     switches: Switches = field(default_factory=Switches)
+    accounts: Accounts = field(default_factory=Accounts)
 
-    def channel_settings(self, session: Session, channel: str) -> Mapping[str, Any] | None:
+    def channel_settings(self, session: Session, channel: str, *, secrets: bool = True) -> Mapping[str, Any] | None:
         """What the session's tenant set for the plugin of a channel, as :meth:`settings_of`."""
-        return self.settings_of(session, self.plugin_of(channel))
+        return self.settings_of(session, self.plugin_of(channel), secrets=secrets)
 
-    def settings_of(self, session: Session, plugin: Plugin | None) -> Mapping[str, Any] | None:
+    def settings_of(
+        self, session: Session, plugin: Plugin | None, *, secrets: bool = True
+    ) -> Mapping[str, Any] | None:
         """What the session's tenant set for a plugin, at most a second old.
+
+        Args:
+            session: of the tenant.
+            plugin: as :meth:`plugin_of` answers.
+            secrets: ``False`` for what is written down anywhere.
 
         Returns:
             Empty for what is built in; nothing where the tenant has the plugin not on.
+
+        Raises:
+            SecretsUnreadable: their key is gone.
         """
-        return {} if plugin is None else self.switches.of(session).get(plugin.name)
+        if plugin is None:
+            return {}
+        found = self.switches.of(session).get(plugin.name)
+        if found is None or found.secrets is None or not secrets:
+            return None if found is None else found.settings
+        return {**found.settings, **self.keys.vault.open(found.secrets, plugin_place(tenant_of(session), found.id))}
+
+    def account_settings(self, tenant_id: int, account: Account) -> dict[str, Any]:
+        """What a tenant set for an account, with its secrets.
+
+        Raises:
+            SecretsUnreadable: their key is gone.
+        """
+        return {**account.config, **self.keys.vault.open(account.secrets, account_place(tenant_id, account.id))}
 
     def plugin_of(self, name: str, kind: Capability = Capability.CHANNEL) -> Plugin | None:
         """The plugin that a tenant has to have on for a channel, or for another kind of thing; nothing for what is built in."""

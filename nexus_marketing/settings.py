@@ -33,6 +33,8 @@ class SmtpSettings:
     timeout_seconds: float = 30.0
     #: The name we say in EHLO; empty: this machine's.
     local_hostname: str = ""
+    #: Servers of tenants' own accounts (``host`` or ``host:port``) that may lie at private addresses, or at other ports.
+    allow_hosts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,6 +319,7 @@ _READERS: Mapping[str, _Reader] = {
     "metrics_token": _Reader("16 to 200 printable characters without spaces", _token),
     "log_level": _word("DEBUG", "INFO", "WARNING", "ERROR"),
 }
+_WORDS = _Reader("words separated by spaces", lambda text: tuple(text.split()))
 _SMTP_READERS: Mapping[str, _Reader] = {
     "host": _TEXT,
     "port": _number("a port from 1 to 65535", int, 1, 65535),
@@ -326,6 +329,7 @@ _SMTP_READERS: Mapping[str, _Reader] = {
     "connections": _SIZE,
     "timeout_seconds": _number("a number of seconds above 0", float, 0.001),
     "local_hostname": _TEXT,
+    "allow_hosts": _WORDS,
 }
 _SMS_READERS: Mapping[str, _Reader] = {
     "url": _Reader("a URL that begins with http:// or https://", _url),
@@ -337,7 +341,6 @@ _SMS_READERS: Mapping[str, _Reader] = {
     "max_segments": _number("a whole number from 1 to 255", int, 1, 255),
     "callbacks": _SWITCH,
 }
-_WORDS = _Reader("words separated by spaces", lambda text: tuple(text.split()))
 _TOKENS = _Reader(
     "words of at least 16 printable characters",
     lambda text: tuple(map(_token, text.split())),

@@ -15,6 +15,7 @@ _RESOURCES = (
     "lead_explanations",
     "lead_messages",
     "templates",
+    "channels",
     "definitions",
     "campaigns",
     "dead_letters",

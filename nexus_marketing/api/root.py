@@ -8,7 +8,7 @@ from nexus_marketing.api.replies import show
 from nexus_marketing.security.routes import ANY_KEY
 from nexus_marketing.version import __version__
 
-_RESOURCES = ("leads", "segments", "templates", "definitions", "campaigns", "engagements", "members")
+_RESOURCES = ("leads", "segments", "templates", "channels", "definitions", "campaigns", "engagements", "members")
 
 
 def includeme(config: Configurator) -> None:

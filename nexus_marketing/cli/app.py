@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from nexus_marketing.cli import (
     campaigns,
+    channels,
     database,
     engagements,
     keys,
@@ -96,6 +97,7 @@ for group, name in (
     (scores.app, "scores"),
     (engagements.app, "engagements"),
     (campaigns.app, "campaigns"),
+    (channels.app, "channels"),
     (plugins.app, "plugins"),
 ):
     app.add_typer(group, name=name)

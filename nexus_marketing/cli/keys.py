@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from nexus_marketing.cli.session import OPERATOR, AsJson, TenantName, answer, table, tenant_id_of
+from nexus_marketing.services.secret_rotation import rotate_secrets
 from nexus_marketing.services.tenants import create_key, list_keys, revoke_key
 
 app = typer.Typer(no_args_is_help=True, help="API keys: shown once, stored as a hash.")
@@ -51,3 +52,18 @@ def revoke(
     with context.obj.runtime() as runtime, runtime.work(tenant_id_of(runtime, tenant), OPERATOR) as ctx:
         row = revoke_key(ctx, key_id)
     answer({"key_id": row.key_id, "revoked_at": row.revoked_at}, f"Key {row.key_id} is revoked.", as_json=as_json)
+
+
+@app.command()
+def rotate(context: typer.Context, *, as_json: AsJson = False) -> None:
+    """Encrypt tenants' stored secrets again under the first key of nexus.secret_key; exit 1 if some cannot be read."""
+    with context.obj.runtime() as runtime:
+        done = rotate_secrets(runtime, OPERATOR)
+    text = f"{done.renewed} of {done.sealed} stored secrets are under the newest key now."
+    if done.unreadable:
+        text += (
+            f" {done.unreadable} are under a key that is not in nexus.secret_key: write it there, or set them again."
+        )
+    answer(done._asdict(), text, as_json=as_json)
+    if done.unreadable:
+        raise typer.Exit(1)

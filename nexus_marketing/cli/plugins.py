@@ -22,6 +22,10 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="Of the plugin, as `pl
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the tenant; repeat it.")
 ]
+Secrets = Annotated[
+    list[str] | None,
+    typer.Option("--secret", metavar="KEY", help="A secret setting, asked for and not shown; repeat it."),
+]
 
 
 @app.command("list")
@@ -90,11 +94,19 @@ def _parts(registry: PluginRegistry, name: str) -> Iterator[tuple[str, str]]:
 
 @app.command()
 def enable(
-    context: typer.Context, name: Name, tenant: TenantName, settings: Settings = None, *, as_json: AsJson = False
+    context: typer.Context,
+    name: Name,
+    tenant: TenantName,
+    settings: Settings = None,
+    secrets: Secrets = None,
+    *,
+    as_json: AsJson = False,
 ) -> None:
     """Switch a plugin on for a tenant; settings that are not named stay."""
     with context.obj.runtime() as runtime:
         given = {key: read_setting(runtime, name, key, text) for key, text in map(_pair, settings or ())}
+        for key in secrets or ():
+            given[key] = read_setting(runtime, name, key, typer.prompt(key, hide_input=True, err=True))
         with runtime.work(tenant_id_of(runtime, tenant), OPERATOR) as ctx:
             changed = switch_on(ctx, name, given)
     done = "is on now" if changed else "was on already"

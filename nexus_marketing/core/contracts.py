@@ -65,6 +65,11 @@ class Capabilities:
     max_message_bytes: int = 10_000_000
     #: Names of settings that are passwords: never stored in the clear, never shown.
     secret_settings: frozenset[str] = frozenset()
+    #: For a secret that is sent to an address, the settings that say where: when they change it has to be given again,
+    #: so that nobody who may not see it has it sent to himself.
+    secret_destinations: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    #: Settings that say who a message is from: accounts that differ in them do not stand in for each other.
+    identity_settings: frozenset[str] = frozenset()
 
     @property
     def template_type(self) -> str:
@@ -157,6 +162,21 @@ class Channel(Protocol):
 
     def open(self, settings: Mapping[str, Any], content: Content) -> ChannelSession:
         """Prepare to send this content with these settings."""
+        ...
+
+
+@runtime_checkable
+class ProbedChannel(Protocol):
+    """A channel that can tell whether an account works without sending anything."""
+
+    def probe(self, settings: Mapping[str, Any]) -> None:
+        """Connect, log in, and part; within half a minute.
+
+        Raises:
+            Unavailable: it cannot be reached now.
+            HostRefused: it is no address that we connect to.
+            PermissionDenied: the provider refuses these settings.
+        """
         ...
 
 

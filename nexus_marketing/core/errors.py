@@ -115,6 +115,12 @@ class StorageUnsupported(Conflict):
     code = "storage_unsupported"
 
 
+class SecretsUnreadable(Conflict):
+    """Stored secrets cannot be read: their key is gone from ``nexus.secret_key``, or they were altered."""
+
+    code = "secrets_unreadable"
+
+
 class PermissionDenied(NexusError):
     """The key or member lacks the permission."""
 

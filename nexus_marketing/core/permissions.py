@@ -22,6 +22,9 @@ class Permission(StrEnum):
     SCORES_WRITE = "scores:write"
     TEMPLATES_READ = "templates:read"
     TEMPLATES_WRITE = "templates:write"
+    CHANNELS_READ = "channels:read"
+    #: Accounts at providers, with test messages by them: for who looks after sending.
+    CHANNELS_WRITE = "channels:write"
     CAMPAIGNS_READ = "campaigns:read"
     CAMPAIGNS_WRITE = "campaigns:write"
     CAMPAIGNS_LAUNCH = "campaigns:launch"

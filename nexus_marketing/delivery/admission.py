@@ -71,7 +71,7 @@ class Admission:
 
     def ahead(self, pace: float) -> int:
         """How many messages may be asked for at once, at so many a second: what is granted has to leave soon."""
-        own = applying(self.rates, self.asker.sender)
+        own = applying(self.rates, self.asker.sender, self.asker.account)
         return int(min(_AHEAD_SECONDS, usable_seconds(own)) * pace) if own else 0
 
     def admit(self, rows: Sequence[Recipient], ask: Callable[[Callable[[], Grant]], Grant]) -> Admitted:
@@ -83,7 +83,7 @@ class Admission:
         """
         slow = self._slow(rows)
         ready = [row for row in rows if row.seq not in slow] if slow else rows
-        own = applying(self.rates, self.asker.sender)
+        own = applying(self.rates, self.asker.sender, self.asker.account)
         if not own or not ready:
             return Admitted(len(rows), ready, list(slow.values()))
         groups = told_apart(tuple(own)) if self.by_domain else {}

@@ -1,12 +1,15 @@
 """What a channel is used with: the tenant's account of it, and over it what the tenant set for its plugin."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sqlalchemy.orm import Session
 
+from nexus_marketing.core.accounts import unspoken
 from nexus_marketing.core.contracts import Channel, ChannelSession
 from nexus_marketing.core.errors import Problem, ValidationError
+from nexus_marketing.db.queries.accounts import accounts_of
+from nexus_marketing.db.tenancy import tenant_of
 from nexus_marketing.plugin.measured import MeasuredSession
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.telemetry import get_logger
@@ -17,14 +20,14 @@ log = get_logger(__name__)
 def sender_of(
     runtime: Runtime, session: Session, channel: str, account: Mapping[str, Any] | None
 ) -> Mapping[str, Any] | None:
-    """The settings that a send of the session's tenant goes out with.
+    """The settings that a send of the session's tenant pins: no secrets, which it reads when messages leave.
 
     A plugin's channel needs no account beside the plugin's settings; what is built in does.
 
     Returns:
         Nothing where there is no account that is needed, or the plugin is off.
     """
-    settings = runtime.channel_settings(session, channel)
+    settings = runtime.channel_settings(session, channel, secrets=False)
     if settings is None or (account is None and runtime.plugin_of(channel) is None):
         return None
     return {**(account or {}), **settings}
@@ -38,13 +41,27 @@ def watched(runtime: Runtime, channel: str, session: ChannelSession) -> ChannelS
     return MeasuredSession(session, runtime.plugins.host.circuit(plugin.name), runtime.settings.plugins.call_seconds)
 
 
-def channel_problems(channel: Channel, sender: Mapping[str, Any], path: str) -> list[Problem]:
-    """What a plugin's channel says about the settings that it would be used with."""
+def launch_problems(runtime: Runtime, session: Session, channel: Channel, path: str) -> list[Problem]:
+    """What a plugin's channel says of the settings that a launch would go out with, secrets among them."""
+    account = next(iter(accounts_of(session).get(channel.name, ())), None)
+    own = {} if account is None else runtime.account_settings(tenant_of(session), account)
+    of_plugin = runtime.channel_settings(session, channel.name) or {}
+    plain = {**({} if account is None else account.config), **(sender_of(runtime, session, channel.name, {}) or {})}
+    settings = {**own, **of_plugin}
+    hidden = [value for name, value in settings.items() if name not in plain]
+    return channel_problems(channel, settings, path, hidden)
+
+
+def channel_problems(
+    channel: Channel, settings: Mapping[str, Any], path: str, hidden: Iterable[Any] = ()
+) -> list[Problem]:
+    """What a channel says about settings that it would be used with, below ``path``; nothing of what is ``hidden``."""
+    secrets = list(hidden)
     try:
-        channel.validate(sender)
+        channel.validate(settings)
     except ValidationError as error:
-        return list(error.under(path).problems)
-    except Exception as error:  # isolation boundary: a plugin's fault refuses this launch and nothing else
+        return [Problem(each.path, each.code, unspoken(each.message, secrets)) for each in error.under(path).problems]
+    except Exception as error:  # isolation boundary: a plugin's fault refuses these settings and nothing else
         log.exception("plugin_failed", channel=channel.name)
         said = f"The channel {channel.name} cannot look at its settings ({type(error).__name__}): tell its author."
         return [Problem(path, "plugin_failed", said)]

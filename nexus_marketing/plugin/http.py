@@ -6,7 +6,6 @@ exchange ends in time however slowly the other side drips. The libraries that co
 and to ``http_transport`` alone.
 """
 
-import re
 import socket
 import ssl
 import time
@@ -14,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import certifi
 import httpx
@@ -22,9 +20,10 @@ from ssrfguard import Policy
 from ssrfguard.errors import SSRFGuardError
 from ssrfguard.httpx import Client
 
-from nexus_marketing.core.errors import ConfigurationError, HostRefused
+from nexus_marketing.core.errors import HostRefused
 from nexus_marketing.plugin.exchanges import Answer, NoAnswer, NotReached, Request
 from nexus_marketing.plugin.http_transport import Deadline, Resolver, Transport, bounded
+from nexus_marketing.plugin.policies import ATTEMPTS, exception_for, public_only
 from nexus_marketing.version import __version__
 
 __all__ = ["ALLOW_SETTING", "Answer", "HttpClient", "HttpLimits", "NoAnswer", "NotReached", "Request", "place_of"]
@@ -32,18 +31,6 @@ __all__ = ["ALLOW_SETTING", "Answer", "HttpClient", "HttpLimits", "NoAnswer", "N
 ALLOW_SETTING: Final = "nexus.http.allow_hosts"
 
 _USUAL_PORTS: Final = frozenset({80, 443, 8443})
-#: What an operator may let us into. Not link-local: no setting opens the metadata services of clouds.
-_PRIVATE: Final = (
-    "127.0.0.0/8",
-    "::1/128",
-    "10.0.0.0/8",
-    "172.16.0.0/12",
-    "192.168.0.0/16",
-    "100.64.0.0/10",
-    "fc00::/7",
-)
-_ONE_HOST = re.compile(r"[^\s@]+").fullmatch
-_ATTEMPTS: Final = 2
 _PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -78,7 +65,9 @@ class HttpClient:
         self._deadline = Deadline()
         self._tls = ssl.create_default_context(cafile=certifi.where())
         look_up = bounded(resolver or socket.getaddrinfo, limits.connect_seconds)
-        policies = [*map(_exception, limits.allow_hosts), _policy()]
+        https = frozenset({"https"})
+        public = public_only(_USUAL_PORTS - {80}, allowed_schemes=https)
+        policies = [*map(_exception, limits.allow_hosts), public]
         self._doors = [(policy, self._client(policy, look_up)) for policy in policies]
 
     def check(self, url: str) -> None:
@@ -154,7 +143,7 @@ class HttpClient:
     def _client(self, policy: Policy, resolver: Resolver) -> Client:
         limits = self._limits
         transport = Transport(policy, resolver, self._tls, self._deadline)
-        timeout = httpx.Timeout(limits.total_seconds, connect=limits.connect_seconds / _ATTEMPTS)
+        timeout = httpx.Timeout(limits.total_seconds, connect=limits.connect_seconds / ATTEMPTS)
         return Client(
             transport=transport,
             timeout=timeout,
@@ -181,32 +170,15 @@ def place_of(url: str) -> tuple[str, int]:
     return found.raw_host.decode("ascii").lower(), found.port or _PORTS[found.scheme]
 
 
-def _policy(**changes: Any) -> Policy:
-    """Public addresses by TLS, unless something is changed."""
-    usual: dict[str, Any] = {
-        "allowed_schemes": frozenset({"https"}),
-        "allowed_ports": _USUAL_PORTS - {80},
-        "max_connection_attempts": _ATTEMPTS,
-    }
-    return Policy(**{**usual, **changes})
-
-
 def _exception(entry: str) -> Policy:
     """What the operator lets us into: this host, by either scheme, wherever it lies."""
-    try:
-        parts = urlsplit(f"//{entry}")
-        return _policy(
-            allowed_schemes=frozenset({"http", "https"}),
-            allowed_ports=_USUAL_PORTS if parts.port is None else frozenset({parts.port}),
-            # Anything but host and port makes it no name, which the policy refuses.
-            allowed_hosts=frozenset({(_ONE_HOST(parts.netloc) and parts.netloc == entry and parts.hostname) or ""}),
-            allowed_networks=_PRIVATE,
-        )
-    except ValueError:
-        raise ConfigurationError(
-            f"{ALLOW_SETTING}: {entry!r} is no host: write names or addresses, each with its port if it is not usual, "
-            "such as hooks.internal:8080."
-        ) from None
+    return exception_for(
+        entry,
+        setting=ALLOW_SETTING,
+        ports=_USUAL_PORTS,
+        schemes=("http", "https"),
+        example="hooks.internal:8080",
+    )
 
 
 def _refused(url: str, error: Exception | None) -> HostRefused:

@@ -38,8 +38,8 @@ class Manifest:
         version: its own.
         api: the version of the contracts that it was written for, ``API_VERSION`` of that time.
         capabilities: what it adds; adding anything else stops the boot.
-        settings: a Cerberus schema of what a tenant sets for it. They are stored as they are: secrets belong to the
-            operator, in the ini file or the environment.
+        settings: a Cerberus schema of what a tenant sets for it. ``"meta": {"secret": True}`` marks what is a secret: it
+            is stored encrypted, handed over with the others, and shown to nobody.
         hosts: what it asks through ``ctx.http``: ``hooks.example.com``, ``hooks.example.com:8443`` or ``*.example.com``.
     """
 
@@ -49,6 +49,11 @@ class Manifest:
     capabilities: frozenset[Capability]
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     hosts: tuple[str, ...] = ()
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """Names of the settings that are marked as secrets."""
+        return frozenset(name for name, rules in self.settings.items() if (rules.get("meta") or {}).get("secret"))
 
 
 def check_manifest(manifest: Manifest) -> None:

@@ -189,7 +189,7 @@ def _channel_problems(runtime: Runtime, declared: Declaration) -> list[Problem]:
             problems.append(Problem(path, "unknown_channel", said))
             continue
         for key in sorted(settings.keys() & channel.capabilities.secret_settings):
-            said = f"{key} is a secret: the operator keeps it in the ini file (nexus.{name}.{key})."
+            said = f"{key} is a secret: set it with nexus-marketing channels change, or the operator does (nexus.{name}.{key})."
             problems.append(Problem(f"{path}.{key}", "secret", said))
         try:
             channel.validate(settings)
@@ -225,7 +225,11 @@ def _apply_account(ctx: Context, channel: str, config: Mapping[str, Canonical]) 
     if account is None:
         account = ChannelAccount(type=channel, name="default", config={}, enabled=True, created_at=ctx.now)
         ctx.session.add(account)
+    else:
+        account.version += 1
     account.config, account.updated_at = dict(config), ctx.now
     ctx.session.flush()
+    tenant_id, accounts = account.tenant_id, ctx.runtime.accounts
+    ctx.after_commit(lambda: accounts.forget(tenant_id))
     record(ctx, "channel.declared", "channel", account.id, {"config": (before, config)}, personal=("config",))
     return True

@@ -15,7 +15,7 @@ from nexus_marketing.core.values import canonical_datetime
 from nexus_marketing.db.models import Campaign, Send, Tenant
 from nexus_marketing.db.queries.launching import message_and_sender
 from nexus_marketing.db.tenancy import append
-from nexus_marketing.delivery.senders import channel_problems, sender_of
+from nexus_marketing.delivery.senders import launch_problems, sender_of
 from nexus_marketing.plugin.registry import Plugin
 from nexus_marketing.runtime import Context
 
@@ -116,7 +116,7 @@ def leg_problems(ctx: Context, message_class: MessageClass, leg: Leg, ready: Rea
         problems.append(Problem(place, "unknown_channel", f"There is no channel {leg.channel!r} here."))
         return problems
     if plugin is not None and sender is not None:
-        problems += channel_problems(channel, sender, place)
+        problems += launch_problems(ctx.runtime, ctx.session, channel, place)
     takes = channel.capabilities.template_type
     if found.id is not None and found.type != takes:
         said = f"The template is of type {found.type}, {leg.channel} takes {takes}: choose another one."

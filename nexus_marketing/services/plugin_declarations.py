@@ -1,11 +1,12 @@
 """The table ``[plugins]`` of ``tenant.toml``: a plugin's settings switch it on, ``false`` switches it off."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from nexus_marketing.core.errors import NexusError, Problem, ValidationError
 from nexus_marketing.runtime import Context, Runtime
-from nexus_marketing.services.plugins import check_plugin_settings, find_plugin, switch_off, switch_on
+from nexus_marketing.services.plugins import declared_problems, find_plugin, switch_off, switch_on
 
 #: By plugin: its settings, or nothing where it is to be off.
 Declared = Mapping[str, Mapping[str, Any] | None]
@@ -38,7 +39,9 @@ def plugin_problems(runtime: Runtime, slug: str, declared: Declared) -> list[Pro
         try:
             find_plugin(runtime, name)
             if settings is not None:
-                check_plugin_settings(runtime, name, settings)
+                problems += [
+                    replace(each, path=f"{path}.{each.path}") for each in declared_problems(runtime, name, settings)
+                ]
         except ValidationError as error:
             problems += error.under(path).problems
         except NexusError as error:

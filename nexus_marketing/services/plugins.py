@@ -13,7 +13,7 @@ from nexus_marketing.db.models import TenantPlugin
 from nexus_marketing.db.tenancy import tenant_of
 from nexus_marketing.plugin.manifests import Capability
 from nexus_marketing.plugin.registry import Plugin
-from nexus_marketing.runtime import Context, Runtime
+from nexus_marketing.runtime import Context, Runtime, plugin_place
 from nexus_marketing.services.audit import record
 
 
@@ -24,23 +24,30 @@ def switch_on(ctx: Context, name: str, settings: Mapping[str, Any] = {}, *, keep
         ctx: the unit of work.
         name: of an active plugin.
         settings: as its manifest's schema takes them.
-        keep: what was set before stays where ``settings`` says nothing of it.
+        keep: what was set before stays where ``settings`` says nothing of it; secrets do in any case.
 
     Raises:
         NotFound: no such plugin is active.
         ValidationError: every setting that is missing, unknown or wrong.
     """
-    row = _row(ctx, name)
-    wanted = {**(row.settings if row is not None and keep else {}), **settings}
+    row, names = _row(ctx, name), secret_names(ctx.runtime, name)
+    known = {} if row is None else _secrets_of(ctx, row)
+    wanted = {**(row.settings if row is not None and keep else {}), **known, **settings}
     wanted = check_plugin_settings(ctx.runtime, name, wanted)
+    secrets = {key: wanted.pop(key) for key in sorted(wanted.keys() & names)}
     before = None if row is None else {"enabled": row.enabled, "settings": row.settings}
     after = {"enabled": True, "settings": wanted}
-    if before == after:
+    if before == after and known == secrets:
         return False
     if row is None:
         row = TenantPlugin(name=name, created_at=ctx.now)
         ctx.session.add(row)
     row.enabled, row.settings, row.updated_at = True, wanted, ctx.now
+    ctx.session.flush()
+    if known != secrets:
+        row.secrets = ctx.runtime.keys.vault.seal(secrets, plugin_place(row.tenant_id, row.id))
+        changed = [key for key, value in secrets.items() if known.get(key) != value]
+        after, before = {**after, "secrets": changed}, {**(before or {}), "secrets": []}
     _note(ctx, "plugin.enabled", name, before, after)
     return True
 
@@ -80,24 +87,42 @@ def find_plugin(runtime: Runtime, name: str) -> Plugin:
 
 
 def check_plugin_settings(runtime: Runtime, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A tenant's settings of a plugin in the form in which they are stored.
+    """A tenant's settings of a plugin in canonical form, secrets among them.
 
     Raises:
         NotFound: no such plugin is active.
-        ValidationError: every setting that is missing, unknown, wrong, or a secret.
+        ValidationError: every setting that is missing, unknown or wrong.
     """
     checked: dict[str, Any] = canonical(dict(settings), "")
     check(checked, find_plugin(runtime, name).manifest.settings)
-    said = "This is a secret, and would be stored as it is written: the operator keeps it in the ini file."
-    problems = [Problem(key, "secret", said) for key in sorted(checked.keys() & _secrets(runtime, name))]
-    if problems:
-        raise ValidationError(problems=problems)
     return checked
 
 
-def _secrets(runtime: Runtime, name: str) -> set[str]:
+def secret_names(runtime: Runtime, name: str) -> frozenset[str]:
+    """The settings of a plugin that its manifest, or a channel of it, calls secrets."""
     channels = [entry.thing for entry in runtime.plugins.added_by(name) if entry.kind is Capability.CHANNEL]
-    return {key for channel in channels for key in channel.capabilities.secret_settings}
+    found = {key for channel in channels for key in channel.capabilities.secret_settings}
+    plugin = runtime.plugins.plugins.get(name)
+    return frozenset(found) | (plugin.manifest.secrets if plugin is not None else frozenset())
+
+
+def declared_problems(runtime: Runtime, name: str, settings: Mapping[str, Any]) -> list[Problem]:
+    """What a file must not say of a plugin: secrets would lie in it as they are written.
+
+    Raises:
+        NotFound: no such plugin is active.
+        ValidationError: every other setting that is unknown or wrong.
+    """
+    secrets = secret_names(runtime, name)
+    said = f"This is a secret, and does not belong into a file: nexus-marketing plugins enable {name} --secret"
+    problems = [Problem(key, "secret", f"{said} {key}.") for key in sorted(settings.keys() & secrets)]
+    rules = {key: rule for key, rule in find_plugin(runtime, name).manifest.settings.items() if key not in secrets}
+    check(canonical({key: value for key, value in settings.items() if key not in secrets}, ""), rules)
+    return problems
+
+
+def _secrets_of(ctx: Context, row: TenantPlugin) -> dict[str, Any]:
+    return ctx.runtime.keys.vault.open(row.secrets, plugin_place(row.tenant_id, row.id))
 
 
 def read_setting(runtime: Runtime, name: str, key: str, text: str) -> Any:

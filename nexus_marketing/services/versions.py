@@ -7,6 +7,7 @@ from nexus_marketing.core.errors import StaleVersion
 from nexus_marketing.db.models import (
     Campaign,
     CampaignDefinition,
+    ChannelAccount,
     Journey,
     Lead,
     LeadField,
@@ -21,7 +22,17 @@ from nexus_marketing.services.lead_lookup import refuse_gone
 
 _WORD = re.compile(r"(?<=[a-z])(?=[A-Z])")
 Row = TypeVar(
-    "Row", Campaign, CampaignDefinition, Journey, Lead, LeadField, LeadImportProfile, Score, Segment, Template
+    "Row",
+    Campaign,
+    CampaignDefinition,
+    ChannelAccount,
+    Journey,
+    Lead,
+    LeadField,
+    LeadImportProfile,
+    Score,
+    Segment,
+    Template,
 )
 
 

@@ -5,9 +5,11 @@ import contextlib
 import smtplib
 import socket
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from nexus_marketing.core.errors import NexusError
 from nexus_marketing.smtp.replies import Phase, ReplyKind, classify, enhanced_code
 
 
@@ -45,6 +47,8 @@ class PoolSettings:
     local_hostname: str = ""
     max_messages_per_connection: int = 0
     ssl_context: ssl.SSLContext | None = None
+    #: Opens sockets (host, port, seconds) in place of the standard library, for servers that others name.
+    dial: Callable[[str, int, float], socket.socket] | None = None
 
     def __repr__(self) -> str:
         return f"PoolSettings(host={self.host!r}, port={self.port}, tls={self.tls.value!r}, username={self.username!r})"
@@ -96,6 +100,8 @@ def open_session(settings: PoolSettings) -> Session:
         client = _again_without_tls(settings)
     except (OSError, smtplib.SMTPException) as error:
         raise _setup_error(error, Phase.CONNECT) from error
+    except NexusError as error:  # what dials refuses the address
+        raise SetupError(ReplyKind.PERMANENT_SENDER, 0, error.message) from error
     try:
         _log_in(client, settings)
         return _take_over(client)
@@ -114,16 +120,41 @@ def _again_without_tls(settings: PoolSettings) -> smtplib.SMTP:
         raise _setup_error(error, Phase.CONNECT) from error
 
 
+class _Client(smtplib.SMTP):
+    """The standard library's client over a socket that may be dialled by others."""
+
+    def __init__(self, settings: PoolSettings, hostname: str | None) -> None:
+        self._dial = settings.dial or _connected
+        super().__init__(settings.host, settings.port, hostname, timeout=settings.connect_timeout_seconds)
+
+    def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
+        """The step of ``connect`` that the library has for its own TLS client."""
+        return self._dial(host, port, timeout)
+
+
+class _TlsClient(smtplib.SMTP_SSL):
+    """The same with TLS from the first byte; the certificate has to be the name's, wherever it leads."""
+
+    def __init__(self, settings: PoolSettings, hostname: str | None, context: ssl.SSLContext) -> None:
+        self._dial = settings.dial or _connected
+        timeout = settings.connect_timeout_seconds
+        super().__init__(settings.host, settings.port, hostname, timeout=timeout, context=context)
+
+    def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
+        return self.context.wrap_socket(self._dial(host, port, timeout), server_hostname=host)
+
+
+def _connected(host: str, port: int, timeout: float) -> socket.socket:
+    return socket.create_connection((host, port), timeout)
+
+
 def _greeted(settings: PoolSettings, *, plain: bool) -> smtplib.SMTP:
     hostname = settings.local_hostname or None
-    timeout = settings.connect_timeout_seconds
     if settings.tls is TlsPolicy.IMPLICIT:
         context = settings.ssl_context or ssl.create_default_context()
-        client: smtplib.SMTP = smtplib.SMTP_SSL(
-            settings.host, settings.port, hostname, timeout=timeout, context=context
-        )
+        client: smtplib.SMTP = _TlsClient(settings, hostname, context)
     else:
-        client = smtplib.SMTP(settings.host, settings.port, hostname, timeout=timeout)
+        client = _Client(settings, hostname)
     try:
         client.ehlo_or_helo_if_needed()
         if not plain and settings.tls in (TlsPolicy.OPPORTUNISTIC, TlsPolicy.REQUIRED):

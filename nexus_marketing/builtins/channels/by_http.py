@@ -1,5 +1,8 @@
 """The built-in channels that go out by HTTP, each included as far as the operator set it up; else nothing of it is loaded."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from pyramid.config import Configurator
 
 from nexus_marketing.core.errors import ConfigurationError, HostRefused, ValidationError
@@ -61,4 +64,14 @@ def webhook(config: Configurator) -> None:
 
 
 def _announce(config: Configurator, name: str) -> None:
-    config.add_marketing_plugin(Manifest(name, __version__, API_VERSION, frozenset({Capability.CHANNEL})))
+    kinds = frozenset({Capability.CHANNEL})
+    config.add_marketing_plugin(Manifest(name, __version__, API_VERSION, kinds, settings=_SCHEMAS[name]))
+
+
+_TEXT: Mapping[str, Any] = {"type": "string", "maxlength": 2_000}
+_SECRET = {**_TEXT, "meta": {"secret": True}}
+#: What accounts can be set to; the channels themselves look at what a schema cannot say.
+_SCHEMAS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "sms": {"from": _TEXT, "account": _TEXT, "token": _SECRET},
+    "webhook": {"url": {**_TEXT, "required": True}, "secrets": _SECRET},
+}

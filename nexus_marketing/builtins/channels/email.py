@@ -7,9 +7,10 @@ outlives a session, because many small sends in a row go through the same relay.
 
 import atexit
 import threading
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 from pyramid.config import Configurator
 
@@ -28,15 +29,28 @@ from nexus_marketing.core.contracts import (
     Submission,
 )
 from nexus_marketing.core.deliveries import SkipReason
-from nexus_marketing.core.errors import ConfigurationError, Problem, ValidationError
+from nexus_marketing.core.errors import ConfigurationError, ValidationError
 from nexus_marketing.core.messages import Link, OpenPixel, Piece, Place, Variable, value_key
 from nexus_marketing.plugin.manifests import API_VERSION, Capability, Manifest
 from nexus_marketing.settings import EmailHookSettings, Settings, SmtpSettings
+from nexus_marketing.smtp.accounts import (
+    DESTINATIONS,
+    IDENTITY,
+    SCHEMA,
+    SECRETS,
+    TLS,
+    Dials,
+    NoServers,
+    account_problems,
+    probe,
+    server_of,
+    signer_of,
+)
 from nexus_marketing.smtp.addresses import ascii_address
 from nexus_marketing.smtp.catcher import Catcher
 from nexus_marketing.smtp.client import Envelope, Pool, PoolSettings, Reply, ReplyKind
-from nexus_marketing.smtp.handshake import TlsPolicy
-from nexus_marketing.smtp.headers import check_header_value, date_value
+from nexus_marketing.smtp.dkim import Signer
+from nexus_marketing.smtp.headers import date_value
 from nexus_marketing.smtp.skeleton import AddressHeader, Context, Header, Skeleton, Slot, compile_message
 from nexus_marketing.version import __version__
 
@@ -53,21 +67,23 @@ _SLICE = 8
 #: still in the processor's cache.
 _AHEAD = 2
 _IDLE_SECONDS = 1.0
-_TLS = {
-    "none": TlsPolicy.NONE,
-    "opportunistic": TlsPolicy.OPPORTUNISTIC,
-    "starttls": TlsPolicy.REQUIRED,
-    "tls": TlsPolicy.IMPLICIT,
-}
-_SETTINGS = ("from_email", "from_name", "reply_to", "postal_address", "bounce_domain")
+#: Servers to which a thread keeps connections: those of accounts that it sends by in turn.
+_MOST_POOLS = 8
+ALLOW_SETTING = "nexus.smtp.allow_hosts"
+#: Relay, submission with TLS, submission, and the one that providers offer where 25 is closed.
+PORTS = (25, 465, 587, 2525)
 
 
 def includeme(config: Configurator) -> None:
     """The channel over the relay of ``nexus.smtp.*``, or over a catcher of its own where ``nexus.catcher_dir`` is set."""
     runtime = config.registry["nexus.runtime"]
-    config.add_marketing_plugin(Manifest("email", __version__, API_VERSION, frozenset({Capability.CHANNEL})))
+    kinds = frozenset({Capability.CHANNEL})
+    config.add_marketing_plugin(Manifest("email", __version__, API_VERSION, kinds, settings=SCHEMA))
     hooks = hooks_of(runtime.settings, runtime.clock)
-    config.add_marketing_channel(EmailChannel(relay_of(runtime.settings), runtime.clock, hooks))
+    from nexus_marketing.plugin.sockets import Dialer  # noqa: PLC0415 - what is not the channel's own
+
+    dialer = Dialer(ALLOW_SETTING, runtime.settings.smtp.allow_hosts, PORTS)
+    config.add_marketing_channel(EmailChannel(relay_of(runtime.settings), runtime.clock, hooks, dialer))
 
 
 def hooks_of(settings: Settings, clock: Clock) -> Mapping[str, ProviderHook]:
@@ -86,13 +102,13 @@ def relay_of(settings: Settings) -> PoolSettings:
         catcher = Catcher(settings.catcher_dir).start()
         atexit.register(catcher.stop)
         smtp = SmtpSettings(host=catcher.settings.host, port=catcher.port, connections=smtp.connections)
-    if smtp.security not in _TLS:
-        raise ConfigurationError(f"nexus.smtp.security: {smtp.security!r} is none of {', '.join(_TLS)}.")
+    if smtp.security not in TLS:
+        raise ConfigurationError(f"nexus.smtp.security: {smtp.security!r} is none of {', '.join(TLS)}.")
     return PoolSettings(
         host=smtp.host,
         port=smtp.port,
         connections=smtp.connections,
-        tls=_TLS[smtp.security],
+        tls=TLS[smtp.security],
         username=smtp.username,
         password=smtp.password,
         reply_timeout_seconds=smtp.timeout_seconds,
@@ -101,53 +117,67 @@ def relay_of(settings: Settings) -> PoolSettings:
 
 
 class EmailChannel:
-    """Reaches people by e-mail through one relay.
+    """Reaches people by e-mail, through the installation's relay or the server of an account.
 
     Args:
+        relay: of accounts that have no server of their own.
         hooks: the providers that report back, by the last part of their addresses.
+        dialer: connects to servers that tenants name; without it accounts have none.
     """
 
     name = "email"
 
-    def __init__(self, relay: PoolSettings, clock: Clock, hooks: Mapping[str, ProviderHook] = {}) -> None:
+    def __init__(
+        self,
+        relay: PoolSettings,
+        clock: Clock,
+        hooks: Mapping[str, ProviderHook] = {},
+        dialer: Dials | None = None,
+    ) -> None:
         self._relay = relay
         self._clock = clock
         self._hooks = hooks
+        self._dialer = dialer or NoServers()
         #: Postmark keeps no Message-ID: it tells back what a header of its own says.
         self._is_traced = "postmark" in hooks
-        self._pools = threading.local()
-        self.capabilities = Capabilities(address_kind=AddressKind.EMAIL, max_in_flight=relay.connections)
+        self._pools = Pools()
+        self.capabilities = Capabilities(
+            address_kind=AddressKind.EMAIL,
+            max_in_flight=relay.connections,
+            secret_settings=SECRETS,
+            secret_destinations=DESTINATIONS,
+            identity_settings=IDENTITY,
+        )
 
     def validate(self, settings: Mapping[str, Any]) -> None:
-        """Check a tenant's sender settings.
+        """Check an account's settings: who mail is from, a server of its own, and who signs.
 
         Raises:
-            ValidationError: names each one that is missing, unknown or not fit for a header.
+            ValidationError: names each one that is missing, unknown or wrong.
         """
-        problems = [
-            Problem(name, "unknown_setting", f"{name} is no setting of e-mail: use {', '.join(_SETTINGS)}.")
-            for name in settings.keys() - set(_SETTINGS)
-        ]
-        if not settings.get("from_email"):
-            problems.append(Problem("from_email", "required", "The address that mail comes from is required."))
-        for name in _SETTINGS:
-            try:
-                value = str(settings.get(name) or "")
-                if name in ("from_email", "reply_to") and value:
-                    ascii_address(value, path=name)
-                elif name != "postal_address":
-                    check_header_value(name, value)
-            except ValidationError as error:
-                problems += error.problems
+        problems = account_problems(settings, self._dialer)
         if problems:
             raise ValidationError(problems=problems)
 
     def open(self, settings: Mapping[str, Any], content: Content) -> "EmailSession":
-        """Compile the content; connections are opened with the first message."""
-        del settings  # the sender is part of the content, the relay is the installation's
+        """Compile the content; connections are opened with the first message.
+
+        Raises:
+            ValidationError: the account cannot sign with what it is set to.
+        """
         skeleton = compile_content(content, is_traced=self._is_traced)
-        connections = self._relay.connections
-        return EmailSession(self._pool(), skeleton, content, self._clock, connections, is_traced=self._is_traced)
+        server = server_of(settings, self._relay, self._dialer)
+        way = Way(partial(self._pools.of, server), server.connections, signer_of(settings))
+        return EmailSession(way, skeleton, content, self._clock, is_traced=self._is_traced)
+
+    def probe(self, settings: Mapping[str, Any]) -> None:
+        """Connect to the account's server and log in.
+
+        Raises:
+            Unavailable: it cannot be reached now.
+            PermissionDenied: it refuses these settings, or we refuse the server.
+        """
+        probe(server_of(settings, self._relay, self._dialer))
 
     def render(self, settings: Mapping[str, Any], content: Content, submission: Submission) -> Rendered:
         """The whole message, headers and all.
@@ -174,16 +204,38 @@ class EmailChannel:
 
     def close_thread(self) -> None:
         """Let go of this thread's connections."""
-        pool = getattr(self._pools, "pool", None)
-        if pool is not None:
-            pool.close()
-            del self._pools.pool
+        self._pools.close_thread()
 
-    def _pool(self) -> Pool:
-        pool: Pool | None = getattr(self._pools, "pool", None)
+
+class Pools(threading.local):
+    """A thread's connections, by server. Those that were used last stay."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[PoolSettings, Pool] = OrderedDict()
+
+    def of(self, server: PoolSettings) -> Pool:
+        """The pool of a server."""
+        pool = self._kept.get(server)
         if pool is None:
-            pool = self._pools.pool = Pool(self._relay)
+            pool = self._kept[server] = Pool(server)
+            for other in list(self._kept)[: len(self._kept) - _MOST_POOLS]:
+                if not self._kept[other].outstanding:
+                    self._kept.pop(other).close()
+        self._kept.move_to_end(server)
         return pool
+
+    def close_thread(self) -> None:
+        """Let go of all of them."""
+        while self._kept:
+            self._kept.popitem()[1].close()
+
+
+class Way(NamedTuple):
+    """How a session's messages leave: by which connections, how many there are, and who signs."""
+
+    pool: Callable[[], Pool]
+    connections: int
+    signer: Signer | None = None
 
 
 class _Batch:
@@ -206,20 +258,14 @@ class EmailSession:
     """One send's content over this thread's connections."""
 
     def __init__(
-        self,
-        pool: Pool,
-        skeleton: Skeleton,
-        content: Content,
-        clock: Clock,
-        connections: int,
-        *,
-        is_traced: bool = False,
+        self, way: Way, skeleton: Skeleton, content: Content, clock: Clock, *, is_traced: bool = False
     ) -> None:
-        self._pool = pool
+        self._way = way
+        self._pool = way.pool()
         self._skeleton = skeleton
         self._clock = clock
         self._is_traced = is_traced
-        self._ahead = _AHEAD * connections
+        self._ahead = _AHEAD * way.connections
         self._open: deque[_Batch] = deque()
         self._from = content.sender["from_email"]
         self._bounce_domain = content.sender.get("bounce_domain") or ""
@@ -227,6 +273,8 @@ class EmailSession:
 
     def submit(self, batch: Sequence[Submission], journal: Journal) -> Iterator[Outcome | None]:
         """Render and hand over, a few at a time, looking after the sockets in between."""
+        if not self._batches and not self._open:
+            self._pool = self._way.pool()  # connections that nobody used for long were given up
         opened = _Batch(batch, date_value(self._clock.now()), journal)
         self._open.append(opened)
         self._render()
@@ -286,6 +334,8 @@ class EmailSession:
             values = _values(submission, is_traced=self._is_traced)
             values.setdefault("date", date)
             data = self._skeleton.fill(values)
+            if self._way.signer is not None:
+                data = self._way.signer.signed(data)
         except ValidationError as error:
             reason = _skip_reason(error)
             return Outcome(submission.ref, OutcomeKind.REFUSED, reason, error.message[:200])

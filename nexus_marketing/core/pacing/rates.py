@@ -30,7 +30,8 @@ _EPOCH: Final = datetime(2020, 1, 1, tzinfo=UTC)
 class RateLimit:
     """At most ``count`` messages in any interval of ``per``, on one channel or (``None``) on each of them.
 
-    With a ``sender`` only messages from that address count, with ``domains`` only those to addresses of one of them.
+    With an ``account`` only messages by that channel account count, with a ``sender`` only those from that address, with
+    ``domains`` only those to addresses of one of them.
     """
 
     count: int
@@ -38,6 +39,7 @@ class RateLimit:
     channel: str | None = None
     sender: str | None = None
     domains: frozenset[str] = frozenset()
+    account: int | None = None
 
     @property
     def reach(self) -> timedelta:
@@ -48,9 +50,13 @@ class RateLimit:
         """How many of a kind of messages a window may hold."""
         return max(1, int(self.count * (1 - RESERVED))) if is_marketing else self.count
 
-    def counts(self, sender: str | None, domain: str | None) -> bool:
-        """Whether a message from this sender to this domain falls under it."""
-        return self.sender in (None, sender) and (not self.domains or domain in self.domains)
+    def counts(self, sender: str | None, domain: str | None, account: int | None = None) -> bool:
+        """Whether a message from this sender to this domain by this account falls under it."""
+        return (
+            self.sender in (None, sender)
+            and self.account in (None, account)
+            and (not self.domains or domain in self.domains)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +67,7 @@ class Given:
     count: int
     sender: str | None = None
     domain: str | None = None
+    account: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +163,7 @@ def grant(
 
 def _meter(limit: RateLimit, given: Sequence[Given], now: datetime, *, is_marketing: bool) -> _Meter:
     oldest = now - limit.reach
-    recent = [each for each in given if each.at > oldest and limit.counts(each.sender, each.domain)]
+    recent = [each for each in given if each.at > oldest and limit.counts(each.sender, each.domain, each.account)]
     return _Meter(limit, recent, limit.most(is_marketing=is_marketing) - sum(each.count for each in recent), now)
 
 
@@ -177,7 +184,7 @@ def merged(given: Sequence[Given], limits: Sequence[RateLimit], now: datetime) -
     found: dict[tuple[Any, ...], Given] = {}
     for each in given:
         width = next((reach for reach in reaches if each.at > now - reach), reaches[-1]) / _PIECES
-        key = (width, (each.at - _EPOCH) // width, each.sender, each.domain)
+        key = (width, (each.at - _EPOCH) // width, each.sender, each.domain, each.account)
         known = found.get(key, replace(each, count=0))
         found[key] = replace(each, at=max(known.at, each.at), count=known.count + each.count)
     return sorted(found.values(), key=lambda each: each.at)
@@ -194,9 +201,9 @@ def rates_of(settings: Mapping[str, Any], channel: str) -> tuple[RateLimit, ...]
     return tuple(limit for limit in limits if limit.channel in (None, channel))
 
 
-def applying(limits: Iterable[RateLimit], sender: str | None) -> list[RateLimit]:
-    """Those of them that messages from this address fall under."""
-    return [limit for limit in limits if limit.sender in (None, sender)]
+def applying(limits: Iterable[RateLimit], sender: str | None, account: int | None = None) -> list[RateLimit]:
+    """Those of them that messages from this address by this account fall under."""
+    return [limit for limit in limits if limit.sender in (None, sender) and limit.account in (None, account)]
 
 
 def named_domains(limits: Iterable[RateLimit]) -> frozenset[str]:
@@ -233,6 +240,26 @@ def check_rates(value: object) -> list[dict[str, Any]]:
         ValidationError: every fault with its place.
     """
     return checked_tables(value, "send_rates", _rate)
+
+
+def check_account_rates(value: object) -> list[dict[str, Any]]:
+    """What a channel account may carry at most, in the form in which it is stored: tables of ``count``, ``per``, ``domains``.
+
+    Raises:
+        ValidationError: every fault with its place.
+    """
+    return checked_tables(value, "rates", _account_rate)
+
+
+def account_limits(rates: Iterable[Mapping[str, Any]], account: int) -> list[RateLimit]:
+    """The limits of an account from its stored rates."""
+    return [replace(_account_rate(Table(document)), account=account) for document in rates]
+
+
+def _account_rate(table: Table) -> RateLimit:
+    table.only("count", "per", "domains")
+    domains = table.domains("domains")
+    return RateLimit(table.count("count", None, _MOST), table.span("per", None, _LONGEST), domains=domains)
 
 
 def _rate(table: Table) -> RateLimit:

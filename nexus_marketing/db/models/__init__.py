@@ -3,6 +3,7 @@
 from nexus_marketing.db.models.actions import CampaignListener, TakenAction
 from nexus_marketing.db.models.audit import AuditEntry, AuditValue
 from nexus_marketing.db.models.campaigns import Campaign, History
+from nexus_marketing.db.models.channels import ChannelAccount
 from nexus_marketing.db.models.definitions import CampaignDefinition, DefinitionVersion
 from nexus_marketing.db.models.deliveries import (
     Delivery,
@@ -55,7 +56,7 @@ from nexus_marketing.db.models.scoring import (
     ScoreVersion,
 )
 from nexus_marketing.db.models.segments import Segment, SegmentChange, SegmentMark, SegmentMember
-from nexus_marketing.db.models.templates import ChannelAccount, Template, TemplateVersion
+from nexus_marketing.db.models.templates import Template, TemplateVersion
 from nexus_marketing.db.models.tenants import ApiKey, IdempotencyKey, Member, Tenant, Worker
 from nexus_marketing.db.models.timers import Timer
 

@@ -228,6 +228,8 @@ class DeliveryChunk(TenantScoped, Base):
     fence: Mapped[int] = plain(server_default=text("0"))
     claims: Mapped[int] = plain(SmallInteger, server_default=text("0"))
     lease_until: Mapped[datetime | None] = plain()
+    #: The channel account that its messages leave by under this claim.
+    account: Mapped[int | None] = plain()
     intent_lo: Mapped[int | None] = plain()
     intent_hi: Mapped[int | None] = plain()
     closed_at: Mapped[datetime | None] = plain()
@@ -243,6 +245,8 @@ class SendGrant(TenantKeyed, Base):
     #: The address that they leave from, and where a limit names it the domain that they go to.
     sender: Mapped[str | None] = plain()
     domain: Mapped[str | None] = plain()
+    #: The channel account that they leave by, where the tenant has one.
+    account: Mapped[int | None] = plain()
     at: Mapped[datetime] = plain()
     granted: Mapped[int] = plain()
 

@@ -17,7 +17,8 @@ class TenantPlugin(TenantKeyed, Base):
 
     name: Mapped[str] = plain()
     enabled: Mapped[bool] = plain()
-    #: As the manifest's schema takes them; never secrets.
+    #: As the manifest's schema takes them, without secrets: those are sealed.
     settings: Mapped[dict[str, Any]] = plain()
+    secrets: Mapped[bytes | None] = plain()
     created_at: Mapped[datetime] = plain()
     updated_at: Mapped[datetime] = plain()

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Index, UniqueConstraint, text
+from sqlalchemy import UniqueConstraint, text
 from sqlalchemy.orm import Mapped
 
 from nexus_marketing.db.base import Base, TenantKeyed, TenantScoped, plain, tenant_fk
@@ -42,17 +42,3 @@ class TemplateVersion(TenantScoped, Base):
     links: Mapped[list[Any]] = plain()
     digest: Mapped[str] = plain()
     created_at: Mapped[datetime] = plain()
-
-
-class ChannelAccount(TenantKeyed, Base):
-    """How a tenant uses a channel: sender identity and settings, without secrets."""
-
-    __tablename__ = "marketing_channels"
-    __table_args__ = (Index("uq_marketing_channels_name", "tenant_id", "type", "name", unique=True),)
-
-    type: Mapped[str] = plain()
-    name: Mapped[str] = plain()
-    config: Mapped[dict[str, Any]] = plain()
-    enabled: Mapped[bool] = plain()
-    created_at: Mapped[datetime] = plain()
-    updated_at: Mapped[datetime] = plain()

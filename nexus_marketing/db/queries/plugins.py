@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -16,10 +16,19 @@ WHERE p.enabled ORDER BY p.name, t.slug LIMIT 10000
 """
 
 
-def plugins_on(session: Session) -> dict[str, Mapping[str, Any]]:
+class PluginSettings(NamedTuple):
+    """What a tenant set for a plugin; ``secrets`` are sealed."""
+
+    settings: Mapping[str, Any]
+    secrets: bytes | None = None
+    id: int = 0
+
+
+def plugins_on(session: Session) -> dict[str, PluginSettings]:
     """The settings of each plugin that the session's tenant has on, by name."""
-    wanted = select(TenantPlugin.name, TenantPlugin.settings).where(TenantPlugin.enabled.is_(True)).limit(1_000)
-    return {row.name: row.settings for row in session.execute(wanted)}
+    columns = (TenantPlugin.name, TenantPlugin.settings, TenantPlugin.secrets, TenantPlugin.id)
+    wanted = select(*columns).where(TenantPlugin.enabled.is_(True)).limit(1_000)
+    return {row.name: PluginSettings(row.settings, row.secrets, row.id) for row in session.execute(wanted)}
 
 
 def tenants_by_plugin(session: Session) -> dict[str, list[str]]:

@@ -17,19 +17,20 @@ from nexus_marketing.db.types import read_moment
 #: Grants that are read before those that lie together are put together.
 _MANY = 100
 _GIVEN = """
-SELECT id, at, granted, sender, domain FROM marketing_send_grants
+SELECT id, at, granted, sender, domain, account FROM marketing_send_grants
 WHERE tenant_id = :tenant_id AND channel = :channel ORDER BY at, id
 """
 _FORGET = "DELETE FROM marketing_send_grants WHERE tenant_id = :tenant_id AND id IN ({ids})"
 
 
 class Asker(NamedTuple):
-    """Who asks for grants: its messages leave by this channel, from this address."""
+    """Who asks for grants: its messages leave by this channel, from this address, by this account."""
 
     tenant_id: int
     channel: str
     sender: str | None
     is_marketing: bool
+    account: int | None = None
 
 
 def take_grant(engine: Engine, asker: Asker, limits: Sequence[RateLimit], wanted: Sequence[str | None]) -> Grant:
@@ -38,29 +39,35 @@ def take_grant(engine: Engine, asker: Asker, limits: Sequence[RateLimit], wanted
     Args:
         engine: of the worker.
         asker: for whom.
-        limits: of the channel, those of other senders too: what these count must not be forgotten.
+        limits: of the channel, those of other senders and accounts too: what these count must not be forgotten.
         wanted: for each message the domain of its address where a limit names that, else nothing.
     """
     with open_session(engine, tenant_id=asker.tenant_id) as session, session.begin():
         wait_alone(session, f"rates {asker.channel}")
         now = read_moment(run(session, "SELECT nexus_now() WHERE :tenant_id IS NOT NULL", writes=False).scalar_one())
         given = _given(session, asker.channel, now, limits)
-        own = applying(limits, asker.sender)
+        own = applying(limits, asker.sender, asker.account)
         found = grant(own, given, wanted, now, is_marketing=asker.is_marketing)
         for domain, count in found.leaving.items():
-            _remember(session, asker.channel, Given(now, count, asker.sender, domain))
+            _remember(session, asker.channel, Given(now, count, asker.sender, domain, asker.account))
         return found
 
 
 def _remember(session: Session, channel: str, each: Given) -> None:
-    values = {"at": each.at, "granted": each.count, "sender": each.sender, "domain": each.domain}
+    values = {
+        "at": each.at,
+        "granted": each.count,
+        "sender": each.sender,
+        "domain": each.domain,
+        "account": each.account,
+    }
     append(session, SendGrant, channel=channel, **values)
 
 
 def _given(session: Session, channel: str, now: datetime, limits: Sequence[RateLimit]) -> list[Given]:
     """The grants that count; the others are forgotten, old ones put together."""
     rows = [
-        (row.id, Given(read_moment(row.at), row.granted, row.sender, row.domain))
+        (row.id, Given(read_moment(row.at), row.granted, row.sender, row.domain, row.account))
         for row in run(session, _GIVEN, {"channel": channel}, writes=False)
     ]
     oldest = now - max(limit.reach for limit in limits)

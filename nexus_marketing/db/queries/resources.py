@@ -8,6 +8,7 @@ from nexus_marketing.core.conditions import Field, FieldType, Schema, lead_schem
 from nexus_marketing.db.models import (
     Campaign,
     CampaignDefinition,
+    ChannelAccount,
     Engagement,
     EngagementAttachment,
     EngagementComment,
@@ -175,6 +176,40 @@ TEMPLATES = Listing(
     _same("id", "name", "type", "content", "variables", "version", "created_at", "updated_at"),
     ("id", "name", "created_at", "updated_at"),
     Schema.of(Field(name, kind) for name, kind in {"id": _N, "name": _T, "type": _T, "version": _N, **_TIMES}.items()),
+)
+CHANNELS = Listing(
+    "channels",
+    table_of(ChannelAccount),
+    _same(
+        "id",
+        "type",
+        "name",
+        "enabled",
+        "config",
+        "secrets_set",
+        "weight",
+        "rates",
+        "health",
+        "health_reason",
+        "health_at",
+        "version",
+        "created_at",
+        "updated_at",
+    ),
+    ("id", "type", "name", "created_at", "updated_at"),
+    Schema.of(
+        Field(name, kind)
+        for name, kind in {
+            "id": _N,
+            "type": _T,
+            "name": _T,
+            "enabled": FieldType.BOOLEAN,
+            "health": _T,
+            "weight": _N,
+            "version": _N,
+            **_TIMES,
+        }.items()
+    ),
 )
 DEFINITIONS = Listing(
     "definitions",

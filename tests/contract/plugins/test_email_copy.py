@@ -17,7 +17,6 @@ pytestmark = pytest.mark.req("FR-EXT-001", "US-018")
 
 #: What is not the channel's but the installation's: how our own is included.
 _OURS = re.compile(r"^def includeme\(.*?(?=^class EmailChannel)", re.MULTILINE | re.DOTALL)
-_TLS = re.compile(r"^_TLS = \{.*?^\}\n", re.MULTILINE | re.DOTALL)
 _UNUSED = re.compile(
     r"^from (?:pyramid|nexus_marketing\.(?:settings|version|smtp\.(?:catcher|handshake)))\b.*\n", re.MULTILINE
 )
@@ -26,7 +25,7 @@ _CORE = re.compile(r"^from nexus_marketing\.(?:core|plugin)\.\w+ import", re.MUL
 
 def source_of_the_copy() -> str:
     text = Path(email.__file__).read_text(encoding="utf-8")
-    text = _UNUSED.sub("", _TLS.sub("", _OURS.sub("", text)))
+    text = _UNUSED.sub("", _OURS.sub("", text))
     return _CORE.sub("from nexus_marketing.plugin import", text).replace('name = "email"', 'name = "post"')
 
 

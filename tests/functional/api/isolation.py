@@ -25,7 +25,7 @@ from nexus_marketing.core.actions import ActionSource
 from nexus_marketing.core.actors import SYSTEM
 from nexus_marketing.core.audience import ImportOptions
 from nexus_marketing.db.base import Base
-from nexus_marketing.db.models import Engagement, Escalation, LeadField, SegmentChange
+from nexus_marketing.db.models import ChannelAccount, Engagement, Escalation, LeadField, SegmentChange
 from nexus_marketing.db.queries import resources
 from nexus_marketing.db.queries.listings import Listing
 from nexus_marketing.graphql.schema import build_schema
@@ -74,6 +74,9 @@ BODIES: Mapping[str, Any] = {
     "POST /api/v1/campaigns/{id}/preflights": {},
     "POST /api/v1/campaigns/{id}/dead-letters/replay": {"state": "failed"},
     "POST /api/v1/campaigns/{id}/dead-letters/accept": {},
+    "POST /api/v1/channels": {"type": "email", "name": "Eve SERIAL"},
+    "PATCH /api/v1/channels/{id}": {"name": "Eve SERIAL"},
+    "POST /api/v1/channels/{id}/test": {"to": "eve@example.org"},
     "POST /api/v1/journeys": {"name": "Eve SERIAL", "draft": {}},
     "PATCH /api/v1/journeys/{id}": {"name": "Eve SERIAL"},
     "POST /api/v1/journeys/{id}/entries": {"lead_ids": ["OWN leads"]},
@@ -246,7 +249,9 @@ def build_estate(runtime: Runtime, tenant_id: int, mark: str) -> Estate:
         publish_score(ctx, score)
         update_score(ctx, score, {"draft": rules})
         field = LeadField(name=f"{mark}field", type="text", created_at=ctx.now, updated_at=ctx.now)
-        ctx.session.add(field)
+        times = {"created_at": ctx.now, "updated_at": ctx.now}
+        account = ChannelAccount(type="email", name=f"{mark} account", config={}, enabled=True, **times)
+        ctx.session.add_all([field, account])
     refers = {"segment_id": segment, "template_id": template, "owner_id": member}
     campaign = make_campaign(runtime, tenant_id, f"{mark} campaign", **refers, data={"note": mark})
     send = make_send(runtime, tenant_id, campaign, template, leads)
@@ -300,6 +305,7 @@ def build_estate(runtime: Runtime, tenant_id: int, mark: str) -> Estate:
             "segment-changes": (change.id,),
             "scores": (score,),
             "templates": (template,),
+            "channels": (account.id,),
             "campaigns": (campaign,),
             "journeys": (journey,),
             "journey-runs": (entered.run_id,),

@@ -71,7 +71,8 @@ def commands() -> list[list[str]]:
     groups = {
         "db": ["upgrade", "check", "partitions"],
         "tenants": ["create", "list", "suspend", "warm-up", "apply"],
-        "keys": ["create", "list", "revoke"],
+        "keys": ["create", "list", "revoke", "rotate"],
+        "channels": ["types", "list", "add", "change", "remove", "health", "test"],
         "leads": ["import", "export"],
         "segments": ["recalculate"],
         "plugins": ["list", "check", "enable", "disable", "new"],

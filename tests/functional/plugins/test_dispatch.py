@@ -10,7 +10,7 @@ from webtest import TestApp
 
 from nexus_marketing.config import build
 from nexus_marketing.core.errors import Conflict, NexusError, NotFound, ValidationError
-from nexus_marketing.db.models import AuditEntry, Delivery, Lead, LeadRemoval, Send
+from nexus_marketing.db.models import AuditEntry, Delivery, Lead, LeadRemoval, Send, TenantPlugin
 from nexus_marketing.db.queries.workers import say_alive
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.services.campaigns import create_campaign, move_campaign
@@ -152,11 +152,24 @@ class TestSwitching:
                 fax.switch(tenant, **settings)
             assert [problem.code for problem in caught.value.problems] == [code]
 
-    def test_what_the_channel_keeps_secret_is_not_stored(self, fax: Fax, tenant: int) -> None:
+    def test_what_the_channel_keeps_secret_is_stored_sealed(self, fax: Fax, tenant: int) -> None:
         about = replace(fax.channel.capabilities, secret_settings=frozenset({"station"}))
         fax.channel.capabilities = about
-        with pytest.raises(ValidationError, match="ini file"):
-            fax.switch(tenant, station="c4n4ry")
+        fax.switch(tenant, station="c4n4ry", pages=2)
+        fax.switch(tenant, pages=3)
+        fax.move(tenant, fax.draft(tenant, leads=1))
+        work_off(fax.runtime, 20)
+        assert fax.channel.opened == [{"station": "c4n4ry", "pages": 3}]
+        with fax.runtime.work(tenant, mode="read") as ctx:
+            rows = [*ctx.session.execute(select(TenantPlugin.settings, TenantPlugin.secrets))]
+            sent, said = (
+                ctx.session.scalars(select(Send.sender)).one(),
+                list(ctx.session.scalars(select(AuditEntry.body))),
+            )
+        assert (rows[0].settings, sent) == ({"pages": 3}, {"pages": 3})
+        assert b"c4n4ry" not in bytes(rows[0].secrets)
+        assert "c4n4ry" not in str(said)
+        assert "station" in str(said)
 
     def test_what_was_set_stays_while_it_is_off(self, fax: Fax, tenant: int) -> None:
         fax.switch(tenant, station="north")
