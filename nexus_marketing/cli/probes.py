@@ -15,6 +15,7 @@ from nexus_marketing.cli.session import OPERATOR, AsJson, answer, table
 from nexus_marketing.core.deliveries import SendStatus
 from nexus_marketing.core.errors import NexusError
 from nexus_marketing.db.engines import check_versions
+from nexus_marketing.db.queries.accounts import ill_accounts
 from nexus_marketing.db.queries.backlog import abandoned_chunks, overdue_retries, stopped_sends, waiting_chunks
 from nexus_marketing.db.queries.clock import database_now
 from nexus_marketing.db.queries.completion import broken_invariants
@@ -26,6 +27,7 @@ from nexus_marketing.db.upgrade import require_current
 from nexus_marketing.plugin.circuits import TROUBLES, Trouble, troubles
 from nexus_marketing.plugin.sandbox.probe import refusal
 from nexus_marketing.runtime import Runtime, new_blob_key
+from nexus_marketing.services.secret_rotation import stale_secrets
 
 _SILENCE_SECONDS = 90.0
 _SKEW_SECONDS = 2.0
@@ -36,6 +38,8 @@ _REMEDIES = {
     "sender_refused": "Sender refused: mend login, quota or policy with the provider, then resume the campaign.",
     "too_many_bounces": "Too many bounces: see where these addresses come from before you resume the campaign.",
     "too_many_errors": "Too many errors: see what the receiving servers answer (dead letters), then resume the campaign.",
+    "cannot be sent: Its channel account": "Channel account off or gone: switch one on with the same sender (channels "
+    "change), then resume the campaign.",
     "plugin_missing": "Plugin missing: name the channel's plugin in nexus.includes of every worker, or switch it on for the "
     "tenant (plugins enable), then resume.",
     "cannot be planned": "Cannot be planned: mend the segment's rule, then resume the campaign.",
@@ -64,6 +68,8 @@ def doctor(context: typer.Context, *, as_json: AsJson = False) -> None:
             "timers": _timers,
             "plugins": _plugins,
             "sandbox": _sandbox,
+            "channel accounts": _accounts,
+            "stored secrets": _secrets,
             "mail": partial(_mail, context.obj.settings().get("nexus.catcher_dir", "")),
         }
         rows = [_examined(name, check, runtime) for name, check in checks.items()]
@@ -240,6 +246,25 @@ def _trouble(found: Trouble) -> str:
     left = "left alone for now" if found.is_open else "asked again"
     said = f"{found.plugin} failed {found.failures} times in a row, last at {found.at} ({found.reason}): {left}"
     return f"{said}. Mend or update it, or switch it off: plugins disable {found.plugin} --tenant SLUG"
+
+
+def _accounts(runtime: Runtime) -> str:
+    with runtime.work(None, OPERATOR, mode="read", role="owner") as ctx:
+        rows = ill_accounts(ctx.session)
+    if not rows:
+        return "none is known to fail"
+    named = [f"{row.type} {row.name} of {row.slug} is {row.health} ({row.health_reason})" for row in rows[:3]]
+    raise OSError(f"{len(rows)} fail: {'; '.join(named)}. Mend them and see: nexus-marketing channels health")
+
+
+def _secrets(runtime: Runtime) -> str:
+    found = stale_secrets(runtime)
+    if found.unreadable:
+        remedy = "write that key back behind the others, or set them again"
+        raise OSError(f"{found.unreadable} are under a key that is not in nexus.secret_key: {remedy}")
+    if found.renewed:
+        raise OSError(f"{found.renewed} of {found.sealed} are under an older key: nexus-marketing keys rotate")
+    return f"{found.sealed} are under the newest key" if found.sealed else "there are none"
 
 
 def _span(seconds: float) -> str:

@@ -70,6 +70,8 @@ class Capabilities:
     secret_destinations: Mapping[str, frozenset[str]] = field(default_factory=dict)
     #: Settings that say who a message is from: accounts that differ in them do not stand in for each other.
     identity_settings: frozenset[str] = frozenset()
+    #: Providers prove reports with keys of the installation: no tenant's settings are asked for.
+    hears_for_all: bool = False
 
     @property
     def template_type(self) -> str:

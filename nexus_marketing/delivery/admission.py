@@ -68,6 +68,8 @@ class Admission:
     patience: Patience
     monotonic: Callable[[], float]
     rng: Random
+    #: Stays beside recipients whose message may have left by the account already.
+    via: str | None = None
 
     def ahead(self, pace: float) -> int:
         """How many messages may be asked for at once, at so many a second: what is granted has to leave soon."""
@@ -121,7 +123,7 @@ class Admission:
         for row in rows:
             wait = cooling.wait(domain_of(row), now)
             if wait:
-                found[row.seq] = _later(row, HoldReason.THROTTLED, wait * self.rng.uniform(1.0, 1.5))
+                found[row.seq] = self._later(row, HoldReason.THROTTLED, wait * self.rng.uniform(1.0, 1.5))
         return found
 
     def _split(
@@ -130,13 +132,21 @@ class Admission:
         leaving = [row for position, row in enumerate(ready[: found.looked]) if position not in found.waiting]
         now = self.monotonic()
         waiting = [
-            _later(ready[position], HoldReason.RATE, self._place(each, now)) for position, each in found.waiting.items()
+            self._later(ready[position], HoldReason.RATE, self._place(each, now))
+            for position, each in found.waiting.items()
         ]
         if found.looked == len(ready):
             return Admitted(len(rows), leaving, [*slow.values(), *waiting])
         first_left = ready[found.looked].seq
         looked = [row for row in rows if row.seq < first_left]
         return Admitted(len(looked), leaving, [*(slow[row.seq] for row in looked if row.seq in slow), *waiting])
+
+    def _later(self, row: Recipient, reason: HoldReason, seconds: float) -> Settlement:
+        # A message that may have left already stays marked: it is repeated once, whatever it waits for.
+        code = None if row.mark is None else self.via
+        return Settlement(
+            row.seq, DeliveryState.PLANNED, row.mark or reason, code, row.attempts, due_in_seconds=seconds
+        )
 
     def _place(self, found: Waiting, now: float) -> float:
         most = found.limit.most(is_marketing=self.asker.is_marketing)
@@ -146,8 +156,3 @@ class Admission:
 def domain_of(row: Recipient) -> str:
     """Of the address as it is compared."""
     return (row.address_norm or "").rpartition("@")[2]
-
-
-def _later(row: Recipient, reason: HoldReason, seconds: float) -> Settlement:
-    # A message that may have left already stays marked: it is repeated once, whatever it waits for.
-    return Settlement(row.seq, DeliveryState.PLANNED, row.mark or reason, None, row.attempts, due_in_seconds=seconds)

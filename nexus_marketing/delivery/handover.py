@@ -40,6 +40,8 @@ _COUNTED = {
     OutcomeKind.TRANSIENT: Verdict.FAILED,
     OutcomeKind.UNKNOWN: Verdict.FAILED,
 }
+#: What says nothing good of the account that messages leave by.
+_NO_ANSWERS = frozenset({OutcomeKind.NOT_SENT, OutcomeKind.PERMANENT_SENDER, OutcomeKind.REFUSED, OutcomeKind.UNKNOWN})
 
 
 class LeaseLost(Exception):
@@ -88,6 +90,10 @@ class Parts:
     is_repeatable: bool
     stopping: Callable[[], bool]
     breaker: Breaker
+    #: The account that messages leave by, as it is written beside those without an answer.
+    via: str | None = None
+    #: Whether what it cannot carry may leave by another.
+    has_other: bool = False
 
 
 @dataclass(slots=True)
@@ -108,6 +114,14 @@ class ChunkResult:
     accepted: int = 0
     closed: bool = False
     sender_failed: str | None = None
+    #: Somebody took messages, or said of one what is wrong with it.
+    answered: bool = False
+    #: No message of the last window found a connection.
+    unreached: bool = False
+    #: In the provider's or the system's words, what failed last.
+    said: str = ""
+    #: Nothing more is tried by this account: another one takes over.
+    gives_way: bool = False
     #: Too many were refused: what the breaker says.
     tripped: str | None = None
     #: Nothing more may leave for so long: the tenant's rate is used up.
@@ -116,7 +130,7 @@ class ChunkResult:
     @property
     def must_stop(self) -> bool:
         """Nothing more is to be sent."""
-        return self.sender_failed is not None or self.tripped is not None
+        return self.sender_failed is not None or self.tripped is not None or self.gives_way
 
 
 @dataclass(slots=True)
@@ -262,6 +276,9 @@ class ChunkHandOver:
                 self._hear(outcome, policy)
         kinds = self._open.popleft().heard
         self.result.tripped = self.parts.breaker.tripped
+        self.result.answered |= bool(kinds.keys() - _NO_ANSWERS)
+        self.result.unreached = set(kinds) == {OutcomeKind.NOT_SENT}
+        self.result.gives_way |= self.result.unreached and self.parts.has_other
         now = time.monotonic()
         self.parts.pace.saw(kinds.total(), now - self._exhausted_at, self._waited_seconds)
         self._exhausted_at, self._waited_seconds = now, 0.0
@@ -279,6 +296,8 @@ class ChunkHandOver:
         self.parts.breaker.saw(_COUNTED.get(outcome.kind, Verdict.GOOD))
         if outcome.kind is OutcomeKind.PERMANENT_SENDER:
             self.result.sender_failed = outcome.code or outcome.detail or "sender refused"
+        if outcome.kind in (OutcomeKind.PERMANENT_SENDER, OutcomeKind.NOT_SENT):
+            self.result.said = outcome.detail
 
     def _settlement(self, outcome: Outcome, row: Recipient, policy: RetryPolicy) -> Settlement:
         return settlement(
@@ -296,7 +315,7 @@ class ChunkHandOver:
         settings = runtime.settings
         age = runtime.clock.now() - self.parts.gate.content.launched_at
         too_old = age > settings.max_retry_age
-        return RetryPolicy(settings.max_attempts, settings.lease, too_old, self.parts.is_repeatable)
+        return RetryPolicy(settings.max_attempts, settings.lease, too_old, self.parts.is_repeatable, self.parts.via)
 
     def _withhold(self, row: Recipient, reason: SkipReason, code: str | None = None) -> None:
         self._know(withheld(Settlement(row.seq, DeliveryState.SKIPPED, reason, code, row.attempts), row.mark))

@@ -25,6 +25,8 @@ class RetryPolicy:
     too_old: bool = False
     #: The channel sends a message with the same id once however often it is asked to.
     is_repeatable: bool = False
+    #: Written beside a recipient whose message may have left: by which account.
+    via: str | None = None
 
 
 def settlement(
@@ -44,6 +46,24 @@ def settlement(
         attempts: refused hand-overs before this one.
         mark: ``ambiguous`` if an earlier hand-over had no answer.
     """
+    found = _settlement(
+        outcome, seq=seq, attempts=attempts, mark=mark, message_class=message_class, policy=policy, rng=rng
+    )
+    # What was begun by one account goes on by it alone, whatever it waits for.
+    is_marked = found.state == DeliveryState.PLANNED and found.reason == HoldReason.AMBIGUOUS
+    return found._replace(code=policy.via) if is_marked else found
+
+
+def _settlement(
+    outcome: Outcome,
+    *,
+    seq: int,
+    attempts: int,
+    mark: str | None,
+    message_class: MessageClass,
+    policy: RetryPolicy,
+    rng: Random,
+) -> Settlement:
     kind, code = outcome.kind, outcome.code[:64] or None
     if kind is OutcomeKind.ACCEPTED:
         return Settlement(seq, DeliveryState.ACCEPTED, None if policy.is_repeatable else mark, code, attempts)
@@ -70,12 +90,12 @@ def unknown(
     out once more, later.
     """
     if policy.is_repeatable and not policy.too_old:
-        again = _again_later(seq, attempts + 1, HoldReason.AMBIGUOUS, None, policy, rng)
+        again = _again_later(seq, attempts + 1, HoldReason.AMBIGUOUS, policy.via, policy, rng)
         if again.state == DeliveryState.PLANNED:
             return again
     elif message_class is MessageClass.TRANSACTIONAL and mark != HoldReason.AMBIGUOUS:
         wait = 2 * policy.lease.total_seconds()
-        return Settlement(seq, DeliveryState.PLANNED, HoldReason.AMBIGUOUS, None, attempts, due_in_seconds=wait)
+        return Settlement(seq, DeliveryState.PLANNED, HoldReason.AMBIGUOUS, policy.via, attempts, due_in_seconds=wait)
     return Settlement(seq, DeliveryState.UNKNOWN, mark, None, attempts)
 
 

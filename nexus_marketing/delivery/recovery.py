@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import Row
 
+from nexus_marketing.core.accounts import account_mark
 from nexus_marketing.core.campaigns import MessageClass
 from nexus_marketing.core.contracts import Outcome, OutcomeKind
 from nexus_marketing.db.models import Send
@@ -53,7 +54,10 @@ def _recover(runtime: Runtime, key: JournalKey, journal: DeadJournal | None) -> 
         send = find(session, Send, key.send_id)
         channel = runtime.channels.get(send.channel)
         is_repeatable = channel is not None and channel.capabilities.supports_idempotency
-        retries = RetryPolicy(runtime.settings.max_attempts, runtime.settings.lease, is_repeatable=is_repeatable)
+        left_by = account_mark(claim.account)
+        retries = RetryPolicy(
+            runtime.settings.max_attempts, runtime.settings.lease, is_repeatable=is_repeatable, via=left_by
+        )
         policy = _Recovery(retries, runtime.rng, claim, MessageClass(send.message_class), journal)
         settle(session, key.send_id, [each for row in rows for each in policy.settle(row)])
         release_chunk(session, claim, closed=False)

@@ -2,14 +2,16 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from time import monotonic
 from typing import Any
 from uuid import uuid4
 
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
 
+from nexus_marketing.core.accounts import Account
 from nexus_marketing.core.campaigns import MessageClass
 from nexus_marketing.core.contracts import AddressKind, Channel
 from nexus_marketing.core.deliveries import SendStatus
@@ -24,6 +26,7 @@ from nexus_marketing.db.queries.deliveries import (
     chunk_rows,
     claim_chunk,
     sends_with_work,
+    set_account,
     settle,
 )
 from nexus_marketing.db.queries.planning import set_send_status
@@ -36,7 +39,7 @@ from nexus_marketing.delivery.gate import Decided, Gate
 from nexus_marketing.delivery.handover import ChunkHandOver, ChunkResult, Pace, Parts
 from nexus_marketing.delivery.journal import HandOverJournal
 from nexus_marketing.delivery.renders import keep
-from nexus_marketing.delivery.senders import watched
+from nexus_marketing.delivery.ways import NO_SESSION, Chosen, Prepared, Ways, via
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.telemetry import get_logger
 
@@ -56,13 +59,16 @@ class Sender:
     stopping: Callable[[], bool]
     worker_id: str = field(default_factory=lambda: uuid4().hex)
     _journal: HandOverJournal | None = None
-    #: By send, each with the settings of the channel's plugin that it was opened with.
-    _prepared: "OrderedDict[tuple[int, int], tuple[Parts, Mapping[str, Any]]]" = field(default_factory=OrderedDict)
+    _prepared: "OrderedDict[tuple[int, int], Prepared]" = field(default_factory=OrderedDict)
+    _ways: Ways = field(init=False)
     _pace: Pace = field(default_factory=Pace)
     _turns: Turns = field(default_factory=Turns)
     _patience: Patience = field(default_factory=Patience)
     #: Until when a lane's rate is used up, by the monotonic clock.
     _not_before: dict[Lane, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._ways = Ways(self.runtime)
 
     def work(self) -> int:
         """Hand over chunks for about a second, to each whose turn it is; answers how many."""
@@ -90,8 +96,8 @@ class Sender:
 
     def close(self) -> None:
         """End of the thread: the journal is removed, because nothing of ours is open."""
-        for parts, _ in self._prepared.values():
-            parts.session.close()
+        for prepared in self._prepared.values():
+            prepared.close()
         if self._journal is not None:
             self._journal.close()
 
@@ -118,103 +124,136 @@ class Sender:
         except Exception as error:  # isolation boundary: whatever is wrong with this send is its own affair
             log.exception("send_failed", tenant_id=tenant_id, send_id=send_id)
             reason = type(error).__name__
-        self._prepared.pop((tenant_id, send_id), None)
+        prepared = self._prepared.pop((tenant_id, send_id), None)
+        if prepared is not None:
+            prepared.close()
         self.runtime.telemetry.count("delivery.send_failed")
         log.error("send_paused", tenant_id=tenant_id, send_id=send_id, reason=reason)
         self._set_status(tenant_id, send_id, SendStatus.PAUSED, f"cannot be sent: {reason}"[:200])
         return False
 
     def _serve(self, send: WaitingSend) -> bool:
-        tenant_id, send_id = send.key
-        parts = self._parts(tenant_id, send_id, send.channel)
-        if parts is None:
+        prepared = self._look_up(send)
+        if prepared is None:
+            return False
+        picked, rest_seconds = self._ways.pick(prepared, send.lane)
+        if rest_seconds:
+            self._not_before[send.lane] = monotonic() + min(rest_seconds, _LIMITED_SECONDS)
             return False
         self.runtime.telemetry.point("delivery.claim.before")
-        claimed = self._claim(parts, tenant_id, send_id)
+        try:
+            prepared.session_for(self.runtime, picked)  # before the transaction: a channel may connect
+            claimed = self._claim(prepared, send, picked)
+        except NexusError as error:
+            # Only an account whose settings nobody can use: nothing of the claim is left.
+            if picked is None or not self._ways.has_other(prepared, send.lane, picked):
+                raise
+            self._ways.refused(prepared, send.lane, picked, error.message)
+            return True
         if claimed is None:
             return False
-        claim, decided = claimed
+        claim, parts, (account, decided) = claimed
         parts.journal.begin(claim)
         self.runtime.telemetry.point("delivery.claim.after")
-        hand_over = ChunkHandOver(parts, claim, decided.passing, self._admission(parts, decided))
+        hand_over = ChunkHandOver(parts, claim, decided.passing, self._admission(parts, decided, account))
         if self.runtime.settings.keep_renders_days and decided.rates:
             hand_over.before_first = partial(self._keep, parts, claim, decided.passing)
         result = hand_over.run()
-        if result.must_stop:
-            self._hold(tenant_id, send_id, result)
+        return self._learn(send, prepared, account, result)
+
+    def _learn(self, send: WaitingSend, prepared: Prepared, account: Account | None, result: ChunkResult) -> bool:
+        """What a chunk says of its account and its send; whether the send may go on at once."""
+        self._ways.heard(prepared, send.lane, account, result)
+        may_go_on = result.gives_way or (
+            result.sender_failed is not None and self._ways.has_other(prepared, send.lane, account)
+        )
+        if result.must_stop and (result.tripped is not None or not may_go_on):
+            self._hold(*send.key, result)
         if result.limited_seconds:
-            self._not_before[send.lane] = monotonic() + min(result.limited_seconds, _LIMITED_SECONDS)
             self.runtime.telemetry.count("delivery.limited", channel=send.channel)
+            if self._ways.used_up(prepared, send.lane, account, min(result.limited_seconds, _LIMITED_SECONDS)):
+                return True
+            self._not_before[send.lane] = monotonic() + min(result.limited_seconds, _LIMITED_SECONDS)
         return not result.limited_seconds
 
-    def _admission(self, parts: Parts, decided: Decided) -> Admission:
+    def _admission(self, parts: Parts, decided: Decided, account: Account | None) -> Admission:
         content = parts.gate.content
         is_marketing = content.message_class is MessageClass.MARKETING
         sender = as_sender(content.sender.get("from_email"))
+        number = None if account is None else account.id
         return Admission(
             self.runtime.engines.worker,
-            Asker(content.tenant_id, content.channel, sender, is_marketing),
+            Asker(content.tenant_id, content.channel, sender, is_marketing, number),
             decided.rates,
             content.address_kind is AddressKind.EMAIL,
             self._patience,
             monotonic,
             self.runtime.rng,
+            parts.via,
         )
 
-    def _claim(self, parts: Parts, tenant_id: int, send_id: int) -> tuple[ChunkClaim, Decided] | None:
+    def _claim(
+        self, prepared: Prepared, send: WaitingSend, picked: Account | None
+    ) -> tuple[ChunkClaim, Parts, Chosen] | None:
         """Lease, gate and settle whom the gate refuses: one transaction."""
+        tenant_id, send_id = send.key
         engine, lease = self.runtime.engines.worker, self.runtime.settings.lease.total_seconds()
         with open_session(engine, tenant_id=tenant_id, mode="durable") as session, session.begin():
-            claim = claim_chunk(session, send_id, self.worker_id, lease)
+            number = None if picked is None else picked.id
+            claim = claim_chunk(session, send_id, self.worker_id, lease, number)
             if claim is None:
                 return None
+            parts = prepared.parts
             rows = chunk_rows(session, claim, parts.gate.content.address_kind, parts.composer.columns)
             decided = parts.gate.decide(session, rows)
+            chosen = self._ways.choose(session, prepared, send.lane, picked, decided)
+            account, decided = chosen
+            if account is not None and account.id != number:
+                set_account(session, claim, account.id)
+            has_other = self._ways.has_other(prepared, send.lane, account)
+            opened = prepared.session_for(self.runtime, account)
+            parts = replace(parts, session=opened, via=via(account), has_other=has_other)
             settle(session, send_id, decided.settled)
             parts.composer.at = self.runtime.clock.now().replace(microsecond=0)
             # Where a rate may leave no room, nothing is kept until somebody leaves.
             if self.runtime.settings.keep_renders_days and not decided.rates:
                 keep(session, claim, decided.passing, parts.composer)
-            return claim, decided
+            return claim, parts, chosen
 
     def _keep(self, parts: Parts, claim: ChunkClaim, rows: Sequence[Recipient]) -> None:
         with open_session(self.runtime.engines.worker, tenant_id=claim.tenant_id) as session, session.begin():
             keep(session, claim, rows, parts.composer)
 
-    def _parts(self, tenant_id: int, send_id: int, channel: str) -> Parts | None:
+    def _look_up(self, send: WaitingSend) -> Prepared | None:
         """What was prepared for a send, if the tenant's switch and settings are still those it was prepared with."""
-        key = (tenant_id, send_id)
+        key, (tenant_id, send_id) = send.key, send.key
         with open_session(self.runtime.engines.worker, tenant_id=tenant_id, mode="read") as session:
-            settings = self.runtime.channel_settings(session, channel)
-        if key in self._prepared and self._prepared[key][1] != settings:
-            self._prepared.pop(key)[0].session.close()
-        if settings is None:
+            settings = self.runtime.channel_settings(session, send.channel)
+            if key in self._prepared and self._prepared[key].settings != settings:
+                self._prepared.pop(key).close()
+            found = None if settings is None else self._prepared.get(key) or self._prepare(session, send_id, settings)
+            if found is not None:
+                self._prepared[key] = found
+                self._ways.find(session, found, send.lane)
+        if found is None:
             self._set_status(tenant_id, send_id, SendStatus.PAUSED, "plugin_missing")
             return None
-        if key not in self._prepared:
-            parts = self._prepare(tenant_id, send_id, settings)
-            if parts is None:
-                return None
-            self._prepared[key] = parts, settings
-            while len(self._prepared) > _PREPARED_SENDS:
-                self._prepared.popitem(last=False)[1][0].session.close()
         self._prepared.move_to_end(key)
-        return self._prepared[key][0]
+        while len(self._prepared) > _PREPARED_SENDS:
+            self._prepared.popitem(last=False)[1].close()
+        return found
 
-    def _prepare(self, tenant_id: int, send_id: int, settings: Mapping[str, Any]) -> Parts | None:
-        with open_session(self.runtime.engines.worker, tenant_id=tenant_id, mode="read") as session:
-            send = find(session, Send, send_id)
-            channel = self.runtime.channels.get(send.channel)
-            content = None if channel is None else load_content(session, send, channel.capabilities.address_kind)
-        if channel is None or content is None:
-            self._set_status(tenant_id, send_id, SendStatus.PAUSED, "plugin_missing")
+    def _prepare(self, session: Session, send_id: int, settings: Mapping[str, Any]) -> Prepared | None:
+        send = find(session, Send, send_id)
+        channel = self.runtime.channels.get(send.channel)
+        if channel is None:
             return None
-        opened = channel.open({**content.sender, **settings}, content.content(self.runtime.settings.public_url))
-        return Parts(
+        content = load_content(session, send, channel.capabilities.address_kind)
+        parts = Parts(
             runtime=self.runtime,
             gate=Gate(self.runtime.keys, content, self.runtime.rng),
             composer=Composer(self.runtime, content),
-            session=watched(self.runtime, send.channel, opened),
+            session=NO_SESSION,
             journal=self._own_journal(),
             pace=self._pace,
             max_in_flight=_max_in_flight(channel),
@@ -222,6 +261,7 @@ class Sender:
             stopping=self.stopping,
             breaker=Breaker(content.max_bounced),
         )
+        return Prepared(parts, channel, settings)
 
     def _own_journal(self) -> HandOverJournal:
         if self._journal is None:
@@ -237,7 +277,7 @@ class Sender:
         reason = result.tripped if result.sender_failed is None else f"sender_refused: {result.sender_failed}"
         log.error("send_stopped_itself", tenant_id=tenant_id, send_id=send_id, reason=reason)
         self.runtime.telemetry.count("delivery.send_stopped_itself")
-        self._prepared.pop((tenant_id, send_id))[0].session.close()
+        self._prepared.pop((tenant_id, send_id)).close()
         self._set_status(tenant_id, send_id, SendStatus.PAUSED, (reason or "")[:200])
 
     def _set_status(self, tenant_id: int, send_id: int, status: SendStatus, reason: str) -> None:

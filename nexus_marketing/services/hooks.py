@@ -6,6 +6,7 @@ The request reads nothing of leads or messages and writes one row an event, so t
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
 from typing import Any, Final, TypeVar
 
@@ -14,11 +15,20 @@ from sqlalchemy import select
 from nexus_marketing.core.actors import Actor
 from nexus_marketing.core.contracts import Channel, HearingChannel, ProviderEvent, ProviderEventKind
 from nexus_marketing.core.deliveries import read_message_id
-from nexus_marketing.core.errors import NexusError, NotFound, PermissionDenied, Unavailable, ValidationError
-from nexus_marketing.db.models import ChannelAccount, Tenant
+from nexus_marketing.core.errors import (
+    NexusError,
+    NotFound,
+    PermissionDenied,
+    SecretsUnreadable,
+    Unavailable,
+    ValidationError,
+)
+from nexus_marketing.db.models import Tenant
+from nexus_marketing.db.queries.accounts import all_accounts
 from nexus_marketing.db.queries.provider_reports import find_tenant_id, keep_reports
 from nexus_marketing.db.types import to_text
 from nexus_marketing.runtime import Context, Runtime
+from nexus_marketing.services.channels import secrets_of
 from nexus_marketing.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -56,10 +66,14 @@ def receive_call(runtime: Runtime, call: HookCall) -> int:
     channel: Channel | None = runtime.channels.get(call.channel)
     if channel is None or not isinstance(channel, HearingChannel):
         raise NotFound("There is nothing at this address.")
-    tenant_id, settings = None, dict[str, Any]()
-    if channel.capabilities.secret_settings:
-        tenant_id, settings = _tenants_own(runtime, call)
-    if not _ask(runtime, call, lambda: channel.verify(settings, call.headers, call.body), otherwise=False):
+    tenant_id, known = None, list[Mapping[str, Any]]()
+    if channel.capabilities.secret_settings and not channel.capabilities.hears_for_all:
+        tenant_id, known = _tenants_own(runtime, call)
+    # An account that is off may still be reported on. Without any, the operator's own provider may be meant.
+    for settings in known or [{}]:
+        if _ask(runtime, call, partial(channel.verify, settings, call.headers, call.body), otherwise=False):
+            break
+    else:
         runtime.telemetry.count("hooks.refused", channel=call.channel)
         raise PermissionDenied("The signature is not the provider's, or this provider is not set up.")
     if tenant_id is None and call.tenant != ANY_TENANT:
@@ -94,15 +108,21 @@ def _aware(at: datetime | None) -> datetime | None:
     return at.astimezone(UTC) if at is not None and at.tzinfo is not None else None
 
 
-def _tenants_own(runtime: Runtime, call: HookCall) -> tuple[int | None, dict[str, Any]]:
-    """The settings by which it has to be judged who speaks; those of nobody where there is no such tenant."""
+def _tenants_own(runtime: Runtime, call: HookCall) -> tuple[int | None, list[Mapping[str, Any]]]:
+    """The accounts by whose settings it has to be judged who speaks; none where there is no such tenant."""
     tenant_id = None if call.tenant == ANY_TENANT else _tenant_id(runtime, call.tenant)
     if tenant_id is None:
-        return None, {}
+        return None, []
+    found: list[Mapping[str, Any]] = []
     with runtime.work(tenant_id, _PROVIDER, mode="read", role="app") as ctx:
-        wanted = (ChannelAccount.type == call.channel, ChannelAccount.name == "default")
-        config = ctx.session.scalars(select(ChannelAccount.config).where(*wanted)).one_or_none()
-    return tenant_id, dict(config or {})
+        accounts = [each for each in all_accounts(ctx.session) if each.type == call.channel]
+        of_plugin = runtime.channel_settings(ctx.session, call.channel) or {}
+        for account in accounts:
+            try:
+                found.append({**account.config, **secrets_of(ctx, account), **of_plugin})
+            except SecretsUnreadable:
+                log.warning("secrets_unreadable", tenant_id=tenant_id, account_id=account.id)
+    return tenant_id, found or ([of_plugin] if of_plugin else [])
 
 
 def _tenant_id(runtime: Runtime, slug: str) -> int | None:

@@ -147,6 +147,7 @@ class EmailChannel:
             secret_settings=SECRETS,
             secret_destinations=DESTINATIONS,
             identity_settings=IDENTITY,
+            hears_for_all=True,
         )
 
     def validate(self, settings: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from sqlalchemy import Row
 from sqlalchemy.orm import Session
 
 from nexus_marketing.core.contracts import AddressKind
+from nexus_marketing.db.queries.rowsets import as_ids, ids_of
 from nexus_marketing.db.tenancy import run, run_for_all
 from nexus_marketing.db.types import bigint_array
 
@@ -36,6 +37,8 @@ class ChunkClaim:
     seq_hi: int
     seqs: tuple[int, ...] | None
     fence: int
+    #: Of a chunk that was taken over: by which account its messages left.
+    account: int | None = None
 
     @property
     def key(self) -> Mapping[str, int]:
@@ -79,7 +82,7 @@ def sends_with_work(session: Session) -> list[Row[Any]]:
 
 _CLAIM = """
 UPDATE marketing_delivery_chunks
-SET lease_until = nexus_after(:lease_seconds), claims = CASE WHEN claims < 32767 THEN claims + 1 ELSE claims END, fence = fence + 1, worker = :worker
+SET lease_until = nexus_after(:lease_seconds), claims = CASE WHEN claims < 32767 THEN claims + 1 ELSE claims END, fence = fence + 1, worker = :worker, account = :account
 WHERE tenant_id = :tenant_id AND send_id = :send_id AND closed_at IS NULL AND lease_until IS NULL AND chunk_no = (
     SELECT c.chunk_no FROM marketing_delivery_chunks c
     WHERE c.tenant_id = :tenant_id AND c.send_id = :send_id AND c.closed_at IS NULL AND c.lease_until IS NULL
@@ -90,16 +93,41 @@ RETURNING chunk_no, seq_lo, seq_hi, seqs, fence
 """
 
 
-def claim_chunk(session: Session, send_id: int, worker: str, lease_seconds: float) -> ChunkClaim | None:
-    """Take the lease of the next open chunk of a send, or ``None``."""
+def claim_chunk(
+    session: Session, send_id: int, worker: str, lease_seconds: float, account: int | None = None
+) -> ChunkClaim | None:
+    """Take the lease of the next open chunk of a send, or ``None``; ``account`` is what its messages will leave by."""
     statement = _CLAIM.format(lock=" FOR UPDATE OF c SKIP LOCKED" if _is_postgresql(session) else "")
-    values = {"send_id": send_id, "worker": worker, "lease_seconds": lease_seconds}
+    values = {"send_id": send_id, "worker": worker, "lease_seconds": lease_seconds, "account": account}
     row = run(session, statement, values, writes=True).first()
     if row is None:
         return None
     return ChunkClaim(
         session.info["tenant_id"], send_id, row.chunk_no, row.seq_lo, row.seq_hi, chunk_members(row.seqs), row.fence
     )
+
+
+_ACCOUNT = """
+UPDATE marketing_delivery_chunks SET account = :account
+WHERE tenant_id = :tenant_id AND send_id = :send_id AND chunk_no = :chunk_no AND fence = :fence
+"""
+
+
+def set_account(session: Session, claim: ChunkClaim, account: int) -> None:
+    """The messages of a claim leave by another account than was thought; in the transaction of the claim."""
+    run(session, _ACCOUNT, {**claim.key, "account": account}, writes=True)
+
+
+_MARKED = """
+SELECT seq, provider_code FROM marketing_deliveries
+WHERE tenant_id = :tenant_id AND send_id = :send_id AND seq IN ({ids}) AND state = 'planned' AND reason = 'ambiguous'
+"""
+
+
+def marked_codes(session: Session, send_id: int, seqs: Sequence[int]) -> dict[int, str | None]:
+    """Of recipients whose message may have left already: by which account, as it was written down."""
+    statement, values = _MARKED.format(ids=ids_of(session)), {"send_id": send_id, "ids": as_ids(seqs)}
+    return {row.seq: row.provider_code for row in run(session, statement, values, writes=False)}
 
 
 def chunk_members(value: Any) -> tuple[int, ...] | None:
@@ -305,7 +333,7 @@ _TAKE_OVER = """
 UPDATE marketing_delivery_chunks SET fence = fence + 1
 WHERE tenant_id = :tenant_id AND send_id = :send_id AND chunk_no = :chunk_no AND fence = :fence AND closed_at IS NULL
   AND (:dead OR lease_until < nexus_now())
-RETURNING seq_lo, seq_hi, seqs, intent_lo, intent_hi, fence
+RETURNING seq_lo, seq_hi, seqs, intent_lo, intent_hi, fence, account
 """
 _OPEN_INTENT = """
 SELECT seq, attempts, CASE WHEN reason = 'ambiguous' THEN reason END AS mark FROM marketing_deliveries
@@ -328,7 +356,14 @@ def take_over(
     if row is None:
         return None
     claim = ChunkClaim(
-        session.info["tenant_id"], send_id, chunk_no, row.seq_lo, row.seq_hi, chunk_members(row.seqs), row.fence
+        session.info["tenant_id"],
+        send_id,
+        chunk_no,
+        row.seq_lo,
+        row.seq_hi,
+        chunk_members(row.seqs),
+        row.fence,
+        row.account,
     )
     if row.intent_lo is None:
         return claim, []

@@ -15,6 +15,7 @@ from nexus_marketing.core.accounts import (
     serving,
     unspoken,
 )
+from nexus_marketing.core.pacing.rates import account_limits, applying
 
 pytestmark = pytest.mark.req("US-018", "FR-P2-009")
 
@@ -95,3 +96,11 @@ def test_marks_read_back():
     assert marked_account(account_mark(12)) == 12
     assert [marked_account(each) for each in (None, "", "12", "account:", "account:x")] == [None] * 5
     assert account_mark(None) is None
+
+
+def test_limits_of_an_account_are_its_own():
+    (ours,) = account_limits([{"count": 5, "per": "1 hour"}], 1)
+    assert applying([ours], None, 1) == [ours]
+    assert applying([ours], None, 2) == applying([ours], None) == []
+    assert ours.counts("a@b.example", None, 1)
+    assert not ours.counts("a@b.example", None)
