@@ -54,7 +54,8 @@ class Prepared:
 
     parts: Parts
     channel: Channel
-    settings: Mapping[str, Any]
+    #: Of the channel's plugin, secrets among them.
+    settings: Mapping[str, Any] = field(repr=False)
     accounts: Sequence[Account] = ()
     sessions: dict[int | None, tuple[int, ChannelSession]] = field(default_factory=dict)
 

@@ -1,7 +1,8 @@
 """What a channel account may be set to: the schema of its channel's plugin, then the channel's own look at it."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -15,11 +16,12 @@ from nexus_marketing.plugin.manifests import Capability, Manifest
 from nexus_marketing.runtime import Runtime
 
 
-class Config(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Config:
     """Settings of an account, its secrets apart."""
 
     plain: dict[str, Any]
-    secrets: dict[str, Any]
+    secrets: dict[str, Any] = field(repr=False)
 
 
 def find_channel(runtime: Runtime, type_: str) -> Channel:

@@ -1,8 +1,9 @@
 """Trying a channel account: whether it can be reached, and one message by it. No transaction is open meanwhile."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from nexus_marketing.core.accounts import Account, AccountHealth
 from nexus_marketing.core.actors import Actor
@@ -25,11 +26,12 @@ from nexus_marketing.services.privacy import address_hash
 _BETWEEN: Final = timedelta(seconds=5)
 
 
-class _Trial(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Trial:
     account: Account
     channel: Channel
-    settings: Mapping[str, Any]
-    secrets: list[Any]
+    settings: Mapping[str, Any] = field(repr=False)
+    secrets: list[Any] = field(repr=False)
 
 
 def probe_account(runtime: Runtime, tenant_id: int, actor: Actor, account_id: int) -> Tried:

@@ -17,10 +17,10 @@ from nexus_marketing.tasks.loops import WorkerLoop
 from tests.common.database_fixtures import DatabaseTime
 from tests.functional.delivery.conftest import SENDER, Scene
 
-pytestmark = [
-    pytest.mark.req("US-018", "FR-P2-009", "REL-002"),
-    pytest.mark.parametrize("dialect", ["sqlite"], indirect=True),
-]
+pytestmark = pytest.mark.req("US-018", "FR-P2-009", "REL-002")
+
+#: Where no statement is that is another on PostgreSQL.
+on_sqlite = pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
 
 
 class Killed(BaseException):
@@ -109,6 +109,7 @@ def once(relays: Relays) -> bool:
     return max(Counter(each for got in relays.by.values() for each in got).values()) == 1
 
 
+@on_sqlite
 def test_chunks_leave_in_turn_by_weight(relays_for: Any) -> None:
     scene, relays = relays_for({"a": {"weight": 2}, "b": {}, "spare": {"weight": 0}, "off": {"enabled": False}})
     launch(scene)
@@ -121,6 +122,7 @@ def test_chunks_leave_in_turn_by_weight(relays_for: Any) -> None:
     assert "secret" not in str(scene.send().sender)
 
 
+@on_sqlite
 def test_an_account_for_another_sender_is_left_alone(relays_for: Any) -> None:
     scene, relays = relays_for({"a": {}, "b": {}})
     with scene.runtime.work(scene.tenant_id) as ctx:
@@ -131,6 +133,7 @@ def test_an_account_for_another_sender_is_left_alone(relays_for: Any) -> None:
     assert counts(relays) == {"a": 12}
 
 
+@on_sqlite
 @pytest.mark.parametrize(
     ("kind", "seen"), [(OutcomeKind.PERMANENT_SENDER, "refused"), (OutcomeKind.NOT_SENT, "unknown")]
 )
@@ -151,6 +154,7 @@ def test_another_takes_over_from_one_that_fails(
     assert scene.send().status == "completed"
 
 
+@on_sqlite
 def test_where_all_are_refused_the_send_stops_and_says_so(relays_for: Any, database_time: DatabaseTime) -> None:
     scene, relays = relays_for({"a": {}, "b": {}})
     relays.kinds = dict.fromkeys("ab", OutcomeKind.PERMANENT_SENDER)
@@ -185,6 +189,7 @@ def test_what_may_have_arrived_is_repeated_by_the_same_account_alone(
     assert {(row.state, row.reason) for row in scene.rows()} == {("accepted", "ambiguous")}
 
 
+@on_sqlite
 def test_what_may_have_arrived_by_an_account_that_is_gone_stays_unknown(
     relays_for: Any, database_time: DatabaseTime
 ) -> None:
@@ -200,6 +205,7 @@ def test_what_may_have_arrived_by_an_account_that_is_gone_stays_unknown(
     assert scene.states() == ["unknown(ambiguous)"] * 4
 
 
+@on_sqlite
 def test_what_a_dead_worker_began_keeps_its_account(relays_for: Any, database_time: DatabaseTime) -> None:
     scene, relays = relays_for({"b": {}, "a": {"weight": 0}}, leads=2, chunk_size=2)
     launch(scene, message_class="transactional")
@@ -215,6 +221,7 @@ def test_what_a_dead_worker_began_keeps_its_account(relays_for: Any, database_ti
     }
 
 
+@on_sqlite
 def test_without_its_account_a_send_does_not_leave_by_the_operators_relay(relays_for: Any) -> None:
     scene, relays = relays_for({"a": {}})
     launch(scene)
@@ -225,6 +232,7 @@ def test_without_its_account_a_send_does_not_leave_by_the_operators_relay(relays
     assert "account is off or gone" in str(scene.send().status_reason)
 
 
+@on_sqlite
 def test_an_account_without_a_readable_secret_gives_way(relays_for: Any) -> None:
     scene, relays = relays_for({"a": {"weight": 9}, "b": {}})
     launch(scene)
