@@ -22,6 +22,7 @@ from nexus_marketing.core.errors import Unavailable
 from nexus_marketing.db.models import Delivery, ProviderReport, Suppression
 from nexus_marketing.plugin.http import HttpClient
 from nexus_marketing.runtime import Runtime
+from nexus_marketing.services.channels import create_account
 from nexus_marketing.services.provider_reports import take_in_reports
 from nexus_marketing.smtp.client import PoolSettings
 from tests.common import provider_reports as reports
@@ -380,6 +381,17 @@ class TestTexts:
         call = reports.twilio(self.base + "/hooks/acme/sms", reports.text_received("STOP"))
         post(app, "/hooks/globex/sms", call, 403)
         post(app, "/hooks/nobody/sms", call, 403)
+
+    def test_any_account_of_the_tenants_own_may_be_reported_on(
+        self, app: TestApp, runtime: Runtime, tenant: int
+    ) -> None:
+        with runtime.work(tenant) as ctx:
+            for name in ("first", "second"):
+                config = {"from": "Shop", "account": f"AC-{name}", "token": f"token of the {name}"}
+                create_account(ctx, {"type": "sms", "name": name, "config": config})
+        for token, status in (("token of the second", 200), ("token of the third", 403), (reports.TWILIO_TOKEN, 403)):
+            call = reports.twilio(self.base + "/hooks/acme/sms", reports.text_received("hello"), token=token)
+            post(app, "/hooks/acme/sms", call, status)
 
 
 def test_numbers_of_the_campaign_follow(client: Client, runtime: Runtime, tenant: int, message: str) -> None:
