@@ -34,7 +34,6 @@ _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _DOMAIN = re.compile(rf"(?:{_LABEL}\.)+{_LABEL}").fullmatch
 _SELECTOR = re.compile(rf"{_LABEL}(?:\.{_LABEL})*").fullmatch
 _SPACES = re.compile(rb"[ \t]+")
-_LINE_END_SPACES = re.compile(rb"[ \t]+\r\n")
 _HEADER = re.compile(rb"([!-9;-~]+)[ \t]*:((?:[^\r\n]|\r\n[ \t])*)\r\n")
 _WIDTH: Final = 72
 
@@ -120,6 +119,7 @@ def _relaxed(name: bytes, value: bytes) -> bytes:
 
 def _body_hash(body: bytes) -> str:
     """Of the body in the relaxed form (RFC 6376 3.4.4)."""
-    text = _LINE_END_SPACES.sub(b"\r\n", _SPACES.sub(b" ", body)) if b" " in body or b"\t" in body else body
-    text = text.rstrip(b"\r\n")
+    # Most bodies hold neither, and looking is a hundredth of replacing.
+    text = _SPACES.sub(b" ", body) if b"  " in body or b"\t" in body else body
+    text = text.replace(b" \r\n", b"\r\n").rstrip(b"\r\n")
     return b64encode(sha256(text + b"\r\n" if text else b"").digest()).decode("ascii")

@@ -69,6 +69,9 @@ def test_a_test_through_a_relay_that_is_away_fails(run: Any, tenant: int) -> Non
     code, tried = run("channels", "health", made["id"], "--tenant", "acme")
     assert (code, tried["ok"], tried["health"]) == (1, False, "unreachable")
     assert run("channels", "list", "--tenant", "acme")[1]["data"][0]["health"] == "unreachable"
+    checks = {each["part"]: each["finding"] for each in run("doctor")[1]["checks"]}
+    assert "email main of acme is unreachable" in checks["channel accounts"]
+    assert checks["stored secrets"] == "there are none"
 
 
 def test_keys_rotate(run: Any, tenant: int) -> None:

@@ -3,18 +3,24 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import select
 
+from nexus_marketing.builtins.channels.email import ALLOW_SETTING, PORTS, EmailChannel
 from nexus_marketing.core.contracts import Content, Journal, Outcome, OutcomeKind, Submission
 from nexus_marketing.db.models import ChannelAccount, SendGrant
 from nexus_marketing.delivery.recovery import recover_expired
+from nexus_marketing.plugin.sockets import Dialer
 from nexus_marketing.plugin.testing import RecordingChannel
 from nexus_marketing.services.channels import create_account, delete_account, update_account
+from nexus_marketing.smtp.catcher import Catcher
+from nexus_marketing.smtp.client import PoolSettings
 from nexus_marketing.tasks.loops import WorkerLoop
 from tests.common.database_fixtures import DatabaseTime
+from tests.common.servers import free_port
 from tests.functional.delivery.conftest import SENDER, Scene
 
 pytestmark = pytest.mark.req("US-018", "FR-P2-009", "REL-002")
@@ -254,3 +260,28 @@ def test_a_rate_of_an_account_leaves_the_rest_to_others(relays_for: Any) -> None
             granted[row.account] += row.granted
         ids = dict(ctx.session.execute(select(ChannelAccount.name, ChannelAccount.id)).all())
     assert granted[ids["a"]] == 4
+
+
+@on_sqlite
+def test_mail_leaves_by_the_server_that_is_there(
+    make_scene: Callable[..., Scene], database_time: DatabaseTime, tmp_path: Path
+) -> None:
+    scene, gone = make_scene(12, chunk_size=4), free_port()
+    with Catcher(tmp_path / "mail") as server:
+        relay = PoolSettings(host="127.0.0.1", port=free_port(), connections=2, give_up_seconds=0.3)
+        dialer = Dialer(ALLOW_SETTING, [f"localhost:{port}" for port in (gone, server.port)], PORTS)
+        channel = EmailChannel(relay, scene.runtime.clock, {}, dialer)
+        scene.runtime = replace(scene.runtime, channels={"email": channel})
+        with scene.runtime.work(scene.tenant_id) as ctx:
+            for name, port in (("gone", gone), ("there", server.port)):
+                config = {**SENDER, "host": "localhost", "port": port, "security": "none"}
+                create_account(ctx, {"type": "email", "name": name, "config": config, "weight": len(name)})
+        launch(scene)
+        worker = WorkerLoop(scene.runtime, lambda: False)
+        for _ in range(4):
+            worker.turn()
+            database_time.advance(seconds=20)
+        worker.finish()
+        channel.close_thread()
+        assert (scene.states(), server.accepted) == (["accepted"] * 12, 12)
+    assert health(scene) == {"gone": "unknown", "there": "ok"}
