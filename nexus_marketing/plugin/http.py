@@ -3,7 +3,7 @@
 A name is looked up once, every answer is checked, and the connection goes to an address that was checked, so that a
 record that moves in between moves nothing. Redirects are answers, proxies of the environment are not asked, and a whole
 exchange ends in time however slowly the other side drips. The libraries that connect are known to this module
-and to ``http_transport`` alone.
+and to its neighbours ``http_transport``, ``policies`` and ``sockets`` alone.
 """
 
 import socket
