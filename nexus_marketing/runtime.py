@@ -166,9 +166,7 @@ class Runtime:
         """What the session's tenant set for the plugin of a channel, as :meth:`settings_of`."""
         return self.settings_of(session, self.plugin_of(channel), secrets=secrets)
 
-    def settings_of(
-        self, session: Session, plugin: Plugin | None, *, secrets: bool = True
-    ) -> Mapping[str, Any] | None:
+    def settings_of(self, session: Session, plugin: Plugin | None, *, secrets: bool = True) -> Mapping[str, Any] | None:
         """What the session's tenant set for a plugin, at most a second old.
 
         Args:
