@@ -5,8 +5,8 @@ from alembic import op
 
 from nexus_marketing.db.types import BigInt, Bytes, Json, Text, UtcDateTime
 
-revision = "0024"
-down_revision = "0025"
+revision = "0025"
+down_revision = "0024"
 branch_labels = None
 depends_on = None
 

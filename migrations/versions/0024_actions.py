@@ -6,7 +6,7 @@ from alembic import op
 from nexus_marketing.db.types import BigInt, Json, Text, UtcDateTime
 from nexus_marketing.migrations.support import fence
 
-revision = "0025"
+revision = "0024"
 down_revision = "0023"
 branch_labels = None
 depends_on = None
