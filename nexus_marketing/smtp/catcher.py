@@ -160,15 +160,19 @@ class Catcher:
 
     async def _part(self) -> None:
         """Drop the clients, handshakes under way included, and let their transports close."""
-        await asyncio.sleep(0)
+        await _turns()  # whoever was accepted at this moment becomes a session: nothing else would close the socket
         for session in list(self.sessions):
             session.abort()
         upgrades = asyncio.all_tasks() - {asyncio.current_task()}
         for upgrade in upgrades:
             upgrade.cancel()
         await asyncio.gather(*upgrades, return_exceptions=True)
-        for _ in range(_CLOSING_ROUNDS):
-            await asyncio.sleep(0)
+        await _turns()
+
+
+async def _turns() -> None:
+    for _ in range(_CLOSING_ROUNDS):
+        await asyncio.sleep(0)
 
 
 class _Session(asyncio.Protocol):
