@@ -154,13 +154,15 @@ class Catcher:
         self.port = server.sockets[0].getsockname()[1]
         ready.set()
         loop.run_forever()
-        server.close()
-        loop.run_until_complete(self._part())
+        loop.run_until_complete(self._part(server))
         loop.close()
 
-    async def _part(self) -> None:
+    async def _part(self, server: asyncio.Server) -> None:
         """Drop the clients, handshakes under way included, and let their transports close."""
-        await _turns()  # whoever was accepted at this moment becomes a session: nothing else would close the socket
+        for listening in server.sockets:
+            asyncio.get_running_loop().remove_reader(listening)
+        await _turns()  # who was accepted just now becomes a session: a closed server would leave that socket open
+        server.close()
         for session in list(self.sessions):
             session.abort()
         upgrades = asyncio.all_tasks() - {asyncio.current_task()}
