@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
+from hmac import compare_digest
 from typing import Any, Final
 
 import orjson
@@ -24,6 +25,7 @@ class Keys:
         self.vault = Vault([_derived(key, b"tenant secrets") for key in secret_keys])
         # Address hashes are stored for good, so they stay under the oldest key when keys rotate.
         self._address = blake2b(key=_derived(secret_keys[-1], b"addresses"), digest_size=16)
+        self._entrances = [_derived(key, b"entrances") for key in secret_keys]
         self._cursor = _derived(secret_keys[0], b"cursors")
 
     def address_hash(self, tenant_id: int, normalised_address: str) -> bytes:
@@ -40,6 +42,15 @@ class Keys:
             state.update(address.encode())
             hashes.append(state.digest())
         return hashes
+
+    def entrance_tag(self, payload: bytes) -> str:
+        """What proves that an address at which a journey may be entered is ours: 32 characters."""
+        return _entrance_tag(self._entrances[0], payload)
+
+    def is_entrance(self, payload: bytes, tag: str) -> bool:
+        """Whether a tag was made for this, by any of the keys."""
+        given = tag.encode(errors="replace")
+        return any(compare_digest(_entrance_tag(key, payload).encode(), given) for key in self._entrances)
 
     def cursor_tag(self, payload: bytes) -> bytes:
         """8 bytes that prove a page cursor is ours."""
@@ -110,6 +121,10 @@ def _cipher(key: bytes) -> Any:
 def _name(key: bytes) -> bytes:
     """What tells a key from others and says nothing of it."""
     return blake2b(b"name", key=key, digest_size=_NAME_BYTES).digest()
+
+
+def _entrance_tag(key: bytes, payload: bytes) -> str:
+    return blake2b(payload, key=key, digest_size=16).hexdigest()
 
 
 def _derived(key: bytes, use: bytes) -> bytes:

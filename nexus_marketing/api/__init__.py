@@ -22,6 +22,8 @@ _RESOURCES = (
     "actions",
     "escalations",
     "journeys",
+    "journey_approvals",
+    "entrances",
     "preflights",
     "engagements",
     "events",

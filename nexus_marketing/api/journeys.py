@@ -15,13 +15,15 @@ from nexus_marketing.api.versions import expected_version
 from nexus_marketing.api.writes import writes
 from nexus_marketing.core.errors import ValidationError
 from nexus_marketing.core.ids import parse_id
-from nexus_marketing.core.journeys.statuses import JourneyMove
+from nexus_marketing.core.journeys.statuses import JourneyMove, ResumePolicy
 from nexus_marketing.core.permissions import Permission
 from nexus_marketing.db.models import Journey
 from nexus_marketing.db.queries.resources import JOURNEY_RUNS, JOURNEYS
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.services import journeys as services
+from nexus_marketing.services.journey_entrances import close_entrance, open_entrance
 from nexus_marketing.services.journey_entries import ENTERED, Answer, enter_leads, enter_members
+from nexus_marketing.services.journey_moves import migrate_runs
 
 _PATH = "/api/v1/journeys"
 
@@ -39,6 +41,9 @@ def includeme(config: Configurator) -> None:
     for move in JourneyMove:
         config.add_api_route("POST", f"{one}/{move}", writes(_moves(move)), permission=launch)
     config.add_api_route("POST", f"{one}/entries", writes(enter), permission=launch)
+    config.add_api_route("POST", f"{one}/migrate", writes(migrate), permission=launch)
+    config.add_api_route("POST", f"{one}/entrance", writes(make_entrance), permission=launch)
+    config.add_api_route("DELETE", f"{one}/entrance", writes(end_entrance), permission=launch)
     config.add_api_route("GET", f"{one}/runs", list_runs, permission=Permission.LEADS_READ)
 
 
@@ -103,8 +108,25 @@ def enter(request: Request) -> Reply:
         members = enter_members(request.nexus, journey_id, segment_id, backfill=backfill == "all")
         document |= {"segment_id": str(segment_id), "backfill": backfill, "members": members}
     answers = enter_leads(request.nexus, journey_id, [parse_id(each, "lead") for each in data.get("lead_ids", ())])
-    document["data"] = [_answer_document(each) for each in answers]
+    document["data"] = [answer_document(each) for each in answers]
     return Reply(document, 202 if "segment_id" in data else 200)
+
+
+def migrate(request: Request) -> Reply:
+    """200 with what would become of whom, 202 where workers see to it."""
+    wish = read_object(request, schemas.MIGRATE)
+    return Reply(migrate_runs(request.nexus, path_id(request, "journey"), wish), 200 if wish.get("dry_run") else 202)
+
+
+def make_entrance(request: Request) -> Reply:
+    """The address is shown this once; making another one ends it."""
+    version = _version(request)
+    return Reply({"url": open_entrance(request.nexus, path_id(request, "journey"), expected_version=version)}, 201)
+
+
+def end_entrance(request: Request) -> Reply:
+    close_entrance(request.nexus, path_id(request, "journey"), expected_version=_version(request))
+    return Reply(None, 204)
 
 
 def list_runs(request: Request) -> Response:
@@ -112,7 +134,8 @@ def list_runs(request: Request) -> Response:
     return respond_page(request, JOURNEY_RUNS, scope={"journey_id": journey.id})
 
 
-def _answer_document(answer: Answer) -> Document:
+def answer_document(answer: Answer) -> Document:
+    """What became of somebody who was brought to a journey."""
     document: Document = {"lead_id": str(answer.lead_id)}
     if answer.outcome == ENTERED:
         return document | {"status": ENTERED, "run_id": str(answer.run_id)}
@@ -120,9 +143,13 @@ def _answer_document(answer: Answer) -> Document:
 
 
 def _moves(move: JourneyMove) -> Callable[[Request], Reply]:
+    form = schemas.RESUME if move is JourneyMove.RESUME else schemas.MOVE
+
     def view(request: Request) -> Reply:
-        version = _version(request)
-        journey = services.move_journey(request.nexus, path_id(request, "journey"), move, expected_version=version)
+        data = read_object(request, form) if request.content_length else {}
+        version, policy = expected_version(request, data), ResumePolicy(data.get("policy", ResumePolicy.CATCH_UP))
+        journey_id = path_id(request, "journey")
+        journey = services.move_journey(request.nexus, journey_id, move, expected_version=version, policy=policy)
         return changed(journey_document(journey), _PATH)
 
     view.__name__ = f"{move}_journey"

@@ -18,6 +18,7 @@ from nexus_marketing.cli import (
     channels,
     database,
     engagements,
+    journeys,
     keys,
     leads,
     plugins,
@@ -98,6 +99,7 @@ for group, name in (
     (engagements.app, "engagements"),
     (campaigns.app, "campaigns"),
     (channels.app, "channels"),
+    (journeys.app, "journeys"),
     (plugins.app, "plugins"),
 ):
     app.add_typer(group, name=name)

@@ -19,13 +19,14 @@ def create(
     scopes: Annotated[str, typer.Option(help="Comma-separated, for example leads:read,leads:write; * for all.")],
     name: Annotated[str, typer.Option(help="What the key is for.")] = "cli",
     expires_days: Annotated[int | None, typer.Option(min=1, help="Days until it expires (default: never).")] = None,
+    member: Annotated[int | None, typer.Option(help="The id of the member whom the key acts for.")] = None,
     *,
     as_json: AsJson = False,
 ) -> None:
     """Issue a key and show it, this once."""
     with context.obj.runtime() as runtime, runtime.work(tenant_id_of(runtime, tenant), OPERATOR) as ctx:
         expires_at = None if expires_days is None else ctx.now + timedelta(days=expires_days)
-        row, text = create_key(ctx, name, scopes.replace(",", " ").split(), expires_at=expires_at)
+        row, text = create_key(ctx, name, scopes.replace(",", " ").split(), expires_at=expires_at, member_id=member)
     document = {"key": text, "key_id": row.key_id, "scopes": row.scopes, "expires_at": row.expires_at}
     answer(document, f"{text}\nKeep it now: it is not shown again.", as_json=as_json)
 

@@ -285,6 +285,33 @@ class CompensatingChannel(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request to a program: ``id`` is the same however often it is repeated. What it says is never shown."""
+
+    id: str
+    method: str
+    url: str
+    body: str = field(repr=False)
+
+
+@runtime_checkable
+class CallingChannel(Protocol):
+    """A channel that can also call an address of its caller's choice, signed as its messages are."""
+
+    def check_url(self, url: str) -> None:
+        """Say what can be said of an address without asking anybody.
+
+        Raises:
+            HostRefused: it is not one that is connected to.
+        """
+        ...
+
+    def call(self, settings: Mapping[str, Any], call: Call) -> Outcome:
+        """Call it once; ``settings`` are the tenant's for this channel, empty where it has none."""
+        ...
+
+
 ChannelFactory = Callable[[Mapping[str, Any]], Channel]
 
 

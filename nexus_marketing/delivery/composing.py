@@ -54,6 +54,16 @@ class SendContent:
     address_kind: AddressKind = AddressKind.EMAIL
     #: What it shares with the other channels of its launch.
     launch_id: int = 0
+    #: Of a journey's message beside the tenant's; whether it keeps any, where its class does not say so.
+    quiet_hours: Sequence[Mapping[str, Any]] = ()
+    obeys_quiet_hours: bool | None = None
+    is_of_journey: bool = False
+
+    @property
+    def keeps_quiet(self) -> bool:
+        """Whether quiet hours hold it."""
+        said = self.obeys_quiet_hours
+        return self.message_class is MessageClass.MARKETING if said is None else said
 
     @property
     def needs_address(self) -> bool:
@@ -109,6 +119,9 @@ def load_content(session: Session, send: Send, kind: AddressKind) -> SendContent
         None if send.local_start is None else parse_local_time(send.local_start),
         kind,
         send.launch_id or send.id,
+        send.quiet_hours or (),
+        send.obeys_quiet_hours,
+        send.journey_id is not None,
     )
 
 

@@ -13,7 +13,7 @@ from nexus_marketing.core.campaigns import MessageClass
 from nexus_marketing.core.contracts import AddressKind
 from nexus_marketing.core.deliveries import DeliveryState, SkipReason
 from nexus_marketing.core.pacing.frequency import caps_of
-from nexus_marketing.core.pacing.quiet import quiet_hours_of
+from nexus_marketing.core.pacing.quiet import QuietHours, quiet_hours_of
 from nexus_marketing.core.pacing.rates import RateLimit, rates_of
 from nexus_marketing.core.pacing.zones import UTC_ZONE, zone_named
 from nexus_marketing.core.privacy import ConsentPolicy, ConsentState, consent_needed
@@ -113,7 +113,7 @@ class Gate:
     def _holding(self, policy: "_Policy", *, is_marketing: bool) -> Holding:
         content, settings = self.content, policy.settings
         return Holding(
-            quiet_hours=quiet_hours_of(settings, content.channel) if is_marketing else (),
+            quiet_hours=self._quiet_hours(settings) if content.keeps_quiet else (),
             caps=caps_of(settings) if is_marketing and content.obeys_caps else (),
             local_start=content.local_start,
             default_zone=zone_named(settings.get("default_time_zone")) or UTC_ZONE,
@@ -123,6 +123,11 @@ class Gate:
             now=policy.now,
             rng=self.rng,
         )
+
+    def _quiet_hours(self, settings: Mapping[str, Any]) -> tuple[QuietHours, ...]:
+        """The tenant's and the message's own: whichever is the strictest holds it."""
+        own = {"quiet_hours": self.content.quiet_hours}
+        return quiet_hours_of(settings, self.content.channel) + quiet_hours_of(own, self.content.channel)
 
     def hashes(self, rows: Sequence[Recipient]) -> dict[int, bytes]:
         """Keyed hashes of the addresses of recipients that passed, by ``seq``: each window asks for them once more."""

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from functools import partial
 from time import monotonic
@@ -14,7 +15,7 @@ from sqlalchemy.orm import Session
 from nexus_marketing.core.accounts import Account
 from nexus_marketing.core.campaigns import MessageClass
 from nexus_marketing.core.contracts import AddressKind, Channel
-from nexus_marketing.core.deliveries import SendStatus
+from nexus_marketing.core.deliveries import DeliveryState, SendStatus, SkipReason
 from nexus_marketing.core.errors import NexusError
 from nexus_marketing.core.pacing.breaker import Breaker
 from nexus_marketing.core.pacing.rates import as_sender
@@ -23,6 +24,7 @@ from nexus_marketing.db.models import Send
 from nexus_marketing.db.queries.deliveries import (
     ChunkClaim,
     Recipient,
+    Settlement,
     chunk_rows,
     claim_chunk,
     sends_with_work,
@@ -38,6 +40,7 @@ from nexus_marketing.delivery.composing import Composer, load_content
 from nexus_marketing.delivery.gate import Decided, Gate
 from nexus_marketing.delivery.handover import ChunkHandOver, ChunkResult, Pace, Parts
 from nexus_marketing.delivery.journal import HandOverJournal
+from nexus_marketing.delivery.outcomes import withheld
 from nexus_marketing.delivery.renders import keep
 from nexus_marketing.delivery.ways import NO_SESSION, Chosen, Prepared, Ways, via
 from nexus_marketing.runtime import Runtime
@@ -49,6 +52,7 @@ _PREPARED_SENDS = 32
 _TURN_SECONDS = 1.0
 #: A rate that is used up is looked at again by then: somebody may have raised it.
 _LIMITED_SECONDS = 30.0
+Unwanted = Callable[[Runtime, int, int, Sequence[int]], AbstractSet[int]]
 
 
 @dataclass(slots=True)
@@ -57,6 +61,8 @@ class Sender:
 
     runtime: Runtime
     stopping: Callable[[], bool]
+    #: Of a journey's send, by tenant and send: who of these is not to be written to any more.
+    unwanted: Unwanted | None = None
     worker_id: str = field(default_factory=lambda: uuid4().hex)
     _journal: HandOverJournal | None = None
     _prepared: "OrderedDict[tuple[int, int], Prepared]" = field(default_factory=OrderedDict)
@@ -155,7 +161,9 @@ class Sender:
         claim, parts, (account, decided) = claimed
         parts.journal.begin(claim)
         self.runtime.telemetry.point("delivery.claim.after")
+        decided, withdrawn = self._still_wanted(parts, decided)
         hand_over = ChunkHandOver(parts, claim, decided.passing, self._admission(parts, decided, account))
+        hand_over.known += withdrawn
         if self.runtime.settings.keep_renders_days and decided.rates:
             hand_over.before_first = partial(self._keep, parts, claim, decided.passing)
         result = hand_over.run()
@@ -175,6 +183,20 @@ class Sender:
                 return True
             self._not_before[send.lane] = monotonic() + min(result.limited_seconds, _LIMITED_SECONDS)
         return not result.limited_seconds
+
+    def _still_wanted(self, parts: Parts, decided: Decided) -> tuple[Decided, list[Settlement]]:
+        """Whom a journey still wants to write to, asked once more right before anything leaves; the others are settled."""
+        content = parts.gate.content
+        if not content.is_of_journey or self.unwanted is None or not decided.passing:
+            return decided, []
+        seqs = [row.seq for row in decided.passing]
+        gone = self.unwanted(self.runtime, content.tenant_id, content.send_id, seqs)
+        withdrawn = [
+            withheld(Settlement(row.seq, DeliveryState.SKIPPED, SkipReason.CANCELLED, attempts=row.attempts), row.mark)
+            for row in decided.passing
+            if row.seq in gone
+        ]
+        return decided._replace(passing=[row for row in decided.passing if row.seq not in gone]), withdrawn
 
     def _admission(self, parts: Parts, decided: Decided, account: Account | None) -> Admission:
         content = parts.gate.content

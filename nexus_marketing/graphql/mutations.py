@@ -6,14 +6,23 @@ from typing import Any
 import graphene
 
 from nexus_marketing.core.campaigns import CampaignAction, MessageClass
+from nexus_marketing.core.errors import ValidationError
 from nexus_marketing.core.ids import parse_id
+from nexus_marketing.core.journeys.statuses import JourneyMove, ResumePolicy
+from nexus_marketing.core.schemas import Schema, check
 from nexus_marketing.graphql.queries import Query
-from nexus_marketing.graphql.types import JSON, Campaign, Definition
+from nexus_marketing.graphql.types import JSON, Campaign, Definition, Journey, JourneyEntry, ResumePolicyName
 from nexus_marketing.services.campaign_forms import form_of
 from nexus_marketing.services.campaigns import create_campaign, move_campaign
 from nexus_marketing.services.definitions import create_definition, publish_definition
+from nexus_marketing.services.journey_entries import MOST_LEADS, enter_leads
+from nexus_marketing.services.journeys import create_journey, move_journey, publish_journey
 from nexus_marketing.services.preflights import check_preflight
 
+CREATE_JOURNEY: Schema = {
+    "name": {"type": "string", "minlength": 1, "maxlength": 200, "required": True},
+    "draft": {"type": "dict", "required": True},
+}
 MessageClassName = graphene.Enum("MessageClass", [(each.name, each.value) for each in MessageClass])
 
 
@@ -45,6 +54,13 @@ class CreateCampaignInput(graphene.InputObjectType):
     currency = graphene.String()
 
 
+class EnterJourneyInput(graphene.InputObjectType):
+    """Who comes into which journey: at most 200 leads."""
+
+    journey_id = graphene.ID(required=True)
+    lead_ids = graphene.List(graphene.NonNull(graphene.ID), required=True)
+
+
 class Mutation(graphene.ObjectType):
     """Each mutation of a request is committed with the others or not at all."""
 
@@ -68,6 +84,25 @@ class Mutation(graphene.ObjectType):
     )
     create_definition = graphene.Field(Definition, required=True, schema=graphene.Argument(JSON, required=True))
     publish_definition = graphene.Field(Definition, required=True, id=graphene.ID(required=True))
+    create_journey = graphene.Field(
+        Journey, required=True, name=graphene.String(required=True), draft=graphene.Argument(JSON, required=True)
+    )
+    publish_journey = graphene.Field(Journey, required=True, id=graphene.ID(required=True))
+    pause_journey = graphene.Field(Journey, required=True, id=graphene.ID(required=True))
+    resume_journey = graphene.Field(
+        Journey,
+        required=True,
+        id=graphene.ID(required=True),
+        policy=ResumePolicyName(description="What becomes of what was due meanwhile: CATCH_UP if left out."),
+    )
+    drain_journey = graphene.Field(Journey, required=True, id=graphene.ID(required=True))
+    stop_journey = graphene.Field(Journey, required=True, id=graphene.ID(required=True))
+    enter_journey = graphene.List(
+        graphene.NonNull(JourneyEntry),
+        required=True,
+        description="An answer for each of the leads.",
+        input=EnterJourneyInput(required=True),
+    )
 
     @staticmethod
     def resolve_create_campaign(_root: Any, info: Any, input: Mapping[str, Any]) -> Any:  # noqa: A002 - the schema's name
@@ -114,6 +149,51 @@ class Mutation(graphene.ObjectType):
     def resolve_publish_definition(_root: Any, info: Any, id: str) -> Any:  # noqa: A002 - the schema's name
         definition = publish_definition(info.context.nexus, parse_id(id, "definition"))
         return Query.resolve_definition(None, info, str(definition.id))
+
+    @staticmethod
+    def resolve_create_journey(_root: Any, info: Any, name: str, draft: Any) -> Any:
+        check({"name": name, "draft": draft}, CREATE_JOURNEY)
+        return _journey(info, create_journey(info.context.nexus, {"name": name, "draft": draft}).id)
+
+    @staticmethod
+    def resolve_publish_journey(_root: Any, info: Any, id: str) -> Any:  # noqa: A002 - the schema's name
+        return _journey(info, publish_journey(info.context.nexus, parse_id(id, "journey")).id)
+
+    @staticmethod
+    def resolve_pause_journey(_root: Any, info: Any, id: str) -> Any:  # noqa: A002 - the schema's name
+        return _move_journey(info, id, JourneyMove.PAUSE)
+
+    @staticmethod
+    def resolve_resume_journey(_root: Any, info: Any, id: str, policy: Any = None) -> Any:  # noqa: A002 - the schema's name
+        chosen = ResumePolicy.CATCH_UP if policy is None else ResumePolicy(policy.value)
+        return _move_journey(info, id, JourneyMove.RESUME, chosen)
+
+    @staticmethod
+    def resolve_drain_journey(_root: Any, info: Any, id: str) -> Any:  # noqa: A002 - the schema's name
+        return _move_journey(info, id, JourneyMove.DRAIN)
+
+    @staticmethod
+    def resolve_stop_journey(_root: Any, info: Any, id: str) -> Any:  # noqa: A002 - the schema's name
+        return _move_journey(info, id, JourneyMove.STOP)
+
+    @staticmethod
+    def resolve_enter_journey(_root: Any, info: Any, input: Mapping[str, Any]) -> Any:  # noqa: A002 - the schema's name
+        lead_ids = input["lead_ids"]
+        if len(lead_ids) > MOST_LEADS:
+            said = f"{len(lead_ids)} leads are too many for one call: name at most {MOST_LEADS}."
+            raise ValidationError.at("input.leadIds", "too_many", said)
+        journey_id = parse_id(input["journey_id"], "journey")
+        numbers = [parse_id(each, "lead") for each in lead_ids]
+        return [each._asdict() for each in enter_leads(info.context.nexus, journey_id, numbers)]
+
+
+def _move_journey(info: Any, id_: str, move: JourneyMove, policy: ResumePolicy = ResumePolicy.CATCH_UP) -> Any:
+    return _journey(info, move_journey(info.context.nexus, parse_id(id_, "journey"), move, policy=policy).id)
+
+
+def _journey(info: Any, journey_id: int) -> Any:
+    info.context.nexus.session.flush()
+    return Query.resolve_journey(None, info, str(journey_id))
 
 
 def _move(info: Any, id_: str, action: str, reason: str | None = None, version: int | None = None) -> Any:

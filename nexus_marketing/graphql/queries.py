@@ -8,13 +8,24 @@ import graphene
 from nexus_marketing.core.conditions import Evaluation
 from nexus_marketing.core.errors import NotFound, ValidationError
 from nexus_marketing.core.ids import parse_id
+from nexus_marketing.core.journeys import RunState
 from nexus_marketing.core.money import major_units
+from nexus_marketing.db.models import Journey as JourneyRow
 from nexus_marketing.db.models import Segment
 from nexus_marketing.db.queries.listings import Listing, page, read_wish
-from nexus_marketing.db.queries.resources import CAMPAIGNS, DEFINITIONS, LEADS, SEGMENT_LEADS
+from nexus_marketing.db.queries.resources import CAMPAIGNS, DEFINITIONS, JOURNEY_RUNS, JOURNEYS, LEADS, SEGMENT_LEADS
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.graphql.loaders import GraphContext, check_limit
-from nexus_marketing.graphql.types import DEFAULT_LIMIT, Campaign, CampaignStatus, Definition, Lead
+from nexus_marketing.graphql.types import (
+    DEFAULT_LIMIT,
+    Campaign,
+    CampaignStatus,
+    Definition,
+    Journey,
+    JourneyRun,
+    JourneyStatus,
+    Lead,
+)
 
 _MAX_OFFSET = 10_000
 Document = dict[str, Any]
@@ -44,6 +55,22 @@ class Query(graphene.ObjectType):
         offset=graphene.Int(),
     )
     lead = graphene.Field(Lead, id=graphene.ID(required=True))
+    journeys = graphene.List(
+        graphene.NonNull(Journey),
+        required=True,
+        status=JourneyStatus(),
+        limit=graphene.Int(),
+        offset=graphene.Int(),
+    )
+    journey = graphene.Field(Journey, id=graphene.ID(required=True))
+    journey_runs = graphene.List(
+        graphene.NonNull(JourneyRun),
+        required=True,
+        journey=graphene.ID(required=True),
+        state=graphene.String(description="Such as waiting or failed."),
+        limit=graphene.Int(),
+        offset=graphene.Int(),
+    )
 
     @staticmethod
     def resolve_campaigns(
@@ -83,6 +110,27 @@ class Query(graphene.ObjectType):
     @staticmethod
     def resolve_lead(_root: Any, info: Any, id: str) -> Document | None:  # noqa: A002 - the schema's name
         return _one(info.context, LEADS, id)
+
+    @staticmethod
+    def resolve_journeys(
+        _root: Any, info: Any, status: Any = None, limit: int = DEFAULT_LIMIT, offset: int = 0
+    ) -> list[Document]:
+        filter_text = f"status == '{status.value}'" if status is not None else ""
+        return _page(info.context, JOURNEYS, limit, offset, filter_text)
+
+    @staticmethod
+    def resolve_journey(_root: Any, info: Any, id: str) -> Document | None:  # noqa: A002 - the schema's name
+        return _one(info.context, JOURNEYS, id)
+
+    @staticmethod
+    def resolve_journey_runs(
+        _root: Any, info: Any, journey: str, state: str | None = None, limit: int = DEFAULT_LIMIT, offset: int = 0
+    ) -> list[Document]:
+        journey_id = find(info.context.nexus.session, JourneyRow, parse_id(journey, "journey")).id
+        if state is not None and state not in RunState.__members__.values():
+            raise ValidationError.at("state", "unknown_choice", f"{state!r} is none of {', '.join(RunState)}.")
+        filter_text = f"state == '{state}'" if state is not None else ""
+        return _page(info.context, JOURNEY_RUNS, limit, offset, filter_text, journey_id=journey_id)
 
 
 def as_campaign(row: Document) -> Document:

@@ -7,6 +7,8 @@ from graphene.types.generic import GenericScalar
 
 from nexus_marketing.core.campaigns import CampaignStatus as Status
 from nexus_marketing.core.engagements import EngagementType as Type
+from nexus_marketing.core.journeys.statuses import JourneyStatus as JourneyState
+from nexus_marketing.core.journeys.statuses import ResumePolicy
 
 DEFAULT_LIMIT = 20
 MAX_LIMIT = 100
@@ -131,6 +133,47 @@ class Definition(graphene.ObjectType):
     active = graphene.Boolean(required=True)
     version = graphene.String()
     revision = graphene.Int(required=True)
+
+
+JourneyStatus = graphene.Enum("JourneyStatus", [(each.name, each.value) for each in JourneyState])
+ResumePolicyName = graphene.Enum("ResumePolicy", [(each.name, each.value) for each in ResumePolicy])
+
+
+class Journey(graphene.ObjectType):
+    """A journey: ``published`` is the number of the version in force."""
+
+    id = graphene.ID(required=True)
+    name = graphene.String(required=True)
+    status = JourneyStatus(required=True)
+    draft = graphene.Field(JSON, required=True)
+    published = graphene.Int()
+    campaign_id = graphene.ID(description="Under which its messages are sent and counted.")
+    version = graphene.Int(required=True)
+    created_at = graphene.DateTime(required=True)
+    updated_at = graphene.DateTime(required=True)
+
+
+class JourneyRun(graphene.ObjectType):
+    """A lead's passage through a version of a journey."""
+
+    id = graphene.ID(required=True)
+    lead_id = graphene.ID(required=True)
+    version = graphene.Int(required=True)
+    sequence = graphene.Int(required=True)
+    state = graphene.String(required=True)
+    node = graphene.String(required=True)
+    wake_at = graphene.DateTime()
+    entered_at = graphene.DateTime(required=True)
+    ended_at = graphene.DateTime()
+    reason = graphene.String()
+
+
+class JourneyEntry(graphene.ObjectType):
+    """What became of a lead that was to come in: ``entered`` with the run, else the reason of the refusal."""
+
+    lead_id = graphene.ID(required=True)
+    outcome = graphene.String(required=True)
+    run_id = graphene.ID()
 
 
 class Campaign(graphene.ObjectType):

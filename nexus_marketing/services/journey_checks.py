@@ -8,20 +8,22 @@ from typing import Any, Final, cast
 from sqlalchemy import select
 
 from nexus_marketing.core.campaigns import MessageClass
-from nexus_marketing.core.errors import Problem, hint
+from nexus_marketing.core.contracts import CallingChannel
+from nexus_marketing.core.errors import HostRefused, Problem, hint
 from nexus_marketing.core.fan_out import Leg
 from nexus_marketing.core.journeys import NodeKind, TriggerKind
+from nexus_marketing.core.journeys.nodes import CALL
 from nexus_marketing.core.scoring import DEFAULT_SCORE
 from nexus_marketing.core.segments import SegmentKind
-from nexus_marketing.core.values import join
-from nexus_marketing.db.models import Segment, Template
-from nexus_marketing.db.queries.journeys import known_segments
+from nexus_marketing.core.values import email_norm, join
+from nexus_marketing.db.models import Journey, Member, Segment, Template
+from nexus_marketing.db.queries.journeys import known_journeys, known_segments
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.launching import leg_problems, ready_for
+from nexus_marketing.services.tenants import MEMBER_ROLES
 
 #: What the simulator can do and running journeys cannot: refused by name, so that nobody waits for it.
-_NOT_YET: Final = frozenset({NodeKind.WEBHOOK, NodeKind.APPROVAL, NodeKind.ACTION})
-_TRIGGERS_NOT_YET: Final = frozenset({TriggerKind.DATE, TriggerKind.JOURNEY})
+_NOT_YET: Final = frozenset({NodeKind.ACTION})
 _BY_SEGMENT: Final = (NodeKind.ADD_TO_SEGMENT, NodeKind.REMOVE_FROM_SEGMENT)
 Document = dict[str, Any]
 
@@ -39,30 +41,27 @@ class Findings:
         self.problems.append(Problem(path, code, message))
 
 
-def examine(ctx: Context, document: Mapping[str, Any]) -> Findings:
+def examine(ctx: Context, document: Mapping[str, Any], journey_id: int) -> Findings:
     """Hold a document against what the tenant has; also one whose own faults are known already.
 
     Args:
         ctx: the unit of work.
         document: nodes and edges, canonical where it could be read.
+        journey_id: whose it is.
     """
     found = Findings(deepcopy(dict(document)))
     nodes = _tables(found.document.get("nodes"))
     for name, node in nodes.items():
         _supported(found, join("nodes", name), node)
+        if node.get("type") == NodeKind.WEBHOOK:
+            _webhook(ctx, found, join("nodes", name), node)
+        if node.get("type") == NodeKind.APPROVAL:
+            _approval(ctx, found, join("nodes", name), node)
         if node.get("type") == NodeKind.MESSAGE:
             _message(ctx, found, name, node)
-    for number, trigger in enumerate(_triggers(found.document)):
-        if trigger.get("on") in _TRIGGERS_NOT_YET:
-            said = f"A running journey has no trigger on {trigger['on']} yet: use a segment, an event, api or list."
-            found.fault(f"entry.triggers.{number}.on", "not_supported", said)
-    if found.document.get("quiet_hours"):
-        found.fault("quiet_hours", "not_supported", _QUIET)
+    _other_journeys(ctx, found, journey_id)
     _segments(ctx, found)
     return found
-
-
-_QUIET: Final = "A running journey keeps the tenant's quiet hours and has none of its own yet: leave them out."
 
 
 def _supported(found: Findings, path: str, node: Mapping[str, Any]) -> None:
@@ -73,13 +72,30 @@ def _supported(found: Findings, path: str, node: Mapping[str, Any]) -> None:
     if kind == NodeKind.SCORE and node.get("score", DEFAULT_SCORE) != DEFAULT_SCORE:
         said = f"Points are given to {DEFAULT_SCORE!r}, the lead's own: {node['score']!a} follows from its rules."
         found.fault(join(path, "score"), "not_supported", said)
-    if kind == NodeKind.MESSAGE:
-        if node.get("quiet_hours"):
-            found.fault(join(path, "quiet_hours"), "not_supported", _QUIET)
-        is_marketing = node.get("class") == MessageClass.MARKETING
-        if node.get("obeys_quiet_hours", is_marketing) != is_marketing:
-            said = "Quiet hours hold marketing messages and no others: leave obeys_quiet_hours out."
-            found.fault(join(path, "obeys_quiet_hours"), "not_supported", said)
+
+
+def _webhook(ctx: Context, found: Findings, path: str, node: Mapping[str, Any]) -> None:
+    """There is a signed way out, and the address is one that it leads to."""
+    channel = ctx.runtime.channels.get(CALL)
+    if not isinstance(channel, CallingChannel):
+        said = "Webhooks are signed, and there is no secret to sign with: the operator sets nexus.webhook.secrets."
+        found.fault(join(path, "type"), "no_channel", said)
+        return
+    try:
+        channel.check_url(str(node.get("url", "")))
+    except HostRefused as error:
+        found.fault(join(path, "url"), HostRefused.code, error.message)
+
+
+def _approval(ctx: Context, found: Findings, path: str, node: Mapping[str, Any]) -> None:
+    """Somebody can answer."""
+    asked = str(node.get("by", ""))
+    if asked in MEMBER_ROLES:
+        return
+    known = ctx.session.execute(select(Member.id, Member.email_norm)).all()
+    if not any(asked == str(each.id) or email_norm(asked) == each.email_norm for each in known):
+        said = f"{asked!a} is nobody who could answer: name a role ({', '.join(MEMBER_ROLES)}) or a member's address."
+        found.fault(join(path, "by"), "unknown_member", said)
 
 
 def _message(ctx: Context, found: Findings, name: str, node: Mapping[str, Any]) -> None:
@@ -114,6 +130,26 @@ def _template(ctx: Context, found: Findings, path: str, named: object) -> int | 
         said = f"There is no template {named!a}{hint(named, known)}."
         found.fault(join(path, "template"), "unknown_template", said)
     return by_name
+
+
+def _other_journeys(ctx: Context, found: Findings, journey_id: int) -> None:
+    """Journeys that this one begins after become ids, too; it does not begin after itself."""
+    places = [
+        (each, f"entry.triggers.{number}.journey")
+        for number, each in enumerate(_triggers(found.document))
+        if each.get("on") == TriggerKind.JOURNEY and isinstance(each.get("journey"), (str, int))
+    ]
+    known = known_journeys(ctx.session, {str(each["journey"]) for each, _ in places})
+    for trigger, path in places:
+        other = known.get(str(trigger["journey"]))
+        if other is None:
+            names = ctx.session.scalars(select(Journey.name).order_by(Journey.name).limit(200)).all()
+            said = f"There is no journey {trigger['journey']!a}{hint(str(trigger['journey']), names)}."
+            found.fault(path, "unknown_journey", said)
+        elif other.id == journey_id:
+            found.fault(path, "circle", "A journey does not begin where it ends itself: use reentry, or a jump.")
+        else:
+            trigger["journey"] = str(other.id)
 
 
 def _segments(ctx: Context, found: Findings) -> None:

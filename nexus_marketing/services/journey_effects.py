@@ -6,6 +6,8 @@ from typing import Any
 from nexus_marketing.core.errors import NexusError
 from nexus_marketing.core.journeys.runs import (
     AddPoints,
+    AskApproval,
+    CallUrl,
     CancelMessages,
     Effect,
     PutInSegment,
@@ -13,12 +15,15 @@ from nexus_marketing.core.journeys.runs import (
     SetFields,
 )
 from nexus_marketing.db.models import JourneyRun, JourneyStep, Lead
+from nexus_marketing.db.queries.journeys import CALL_DUE
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import Context
+from nexus_marketing.services.journey_approvals import ask
 from nexus_marketing.services.journey_messages import cancel_messages, send_message
 from nexus_marketing.services.leads import update_lead
 from nexus_marketing.services.score_setting import set_score
 from nexus_marketing.services.segments import change_members
+from nexus_marketing.services.timers import set_timer
 from nexus_marketing.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -32,6 +37,13 @@ def take_effect(ctx: Context, row: JourneyRun, effect: Effect) -> None:
             return
         case CancelMessages():
             cancel_messages(ctx, row, effect.visit)
+            return
+        case CallUrl():
+            set_timer(ctx, CALL_DUE, f"{row.id}:{effect.visit}", ctx.now)
+            ctx.ring("timers")
+            return
+        case AskApproval():
+            ask(ctx, row, effect)
             return
     try:
         with ctx.session.begin_nested():

@@ -13,6 +13,7 @@ from nexus_marketing.core.journeys import Journey, TriggerKind
 from nexus_marketing.core.journeys.model import Trigger
 from nexus_marketing.core.journeys.statuses import JourneyStatus, Listens
 from nexus_marketing.core.timers import TimerFact
+from nexus_marketing.core.values import canonical_datetime
 from nexus_marketing.db.models import Journey as JourneyRow
 from nexus_marketing.db.models import JourneyArrival, JourneyListener, JourneyRun, Lead, Segment, SegmentMember
 from nexus_marketing.db.tenancy import find
@@ -20,15 +21,21 @@ from nexus_marketing.runtime import Context
 from nexus_marketing.services.audit import record
 from nexus_marketing.services.journey_effects import take_effect
 from nexus_marketing.services.journey_facts import facts_of, happened_at, tenant_zone
+from nexus_marketing.services.journey_hearing import ends_of
 from nexus_marketing.services.journey_rows import insert_run, journey_version, live_runs, run_of, write_decision
 from nexus_marketing.services.journey_runs import event_happened, lead_moved
 from nexus_marketing.services.timers import set_timer
+from nexus_marketing.telemetry import get_logger
+
+log = get_logger(__name__)
 
 #: The members of a segment are let in so many at a time.
 BACKFILL: Final = "journey.backfill"
 PIECE: Final = 100
 #: Leads of one call of the API, decided on in its transaction.
 MOST_LEADS: Final = 200
+#: Journeys that begin where others end, one after the other: longer chains are circles.
+MOST_IN_CHAIN: Final = 50
 ENTERED: Final = "entered"
 #: Refused before the engine is asked: there is no such lead (any more).
 GONE: Final = "gone"
@@ -127,14 +134,22 @@ def enter_members(ctx: Context, journey_id: int, segment_id: int, *, backfill: b
 
 def begin_backfill(ctx: Context, row: JourneyRow, segment_id: int) -> None:
     """Have the members of a segment come in from now on."""
-    payload = {"after": 0, "name": ctx.request_id}
+    payload = {"after": 0, "occurrence": f"list:{segment_id}:{ctx.request_id}"}
     set_timer(ctx, BACKFILL, f"{row.id}:{segment_id}", ctx.now, payload)
     ctx.ring("timers")
 
 
+def begin_round(ctx: Context, row: JourneyRow, number: int, trigger: Trigger, planned: datetime) -> None:
+    """Have the members of a segment come in by a schedule; rounds do not disturb each other."""
+    name = canonical_datetime(planned)
+    payload = {"after": 0, "occurrence": f"schedule:{number}:{name}", "trigger": number}
+    set_timer(ctx, BACKFILL, f"{row.id}:{trigger.name}:{name}", ctx.now, payload)
+    ctx.ring("timers")
+
+
 def backfill_due(ctx: Context, timer: TimerFact) -> None:
-    """Let the next members of a segment in; they came as a list, or as if they had just entered it."""
-    journey_id, segment_id = (int(part) for part in timer.key.split(":"))
+    """Let the next members of a segment in; they came by a schedule, as a list, or as if they had just entered it."""
+    journey_id, segment_id = (int(part) for part in timer.key.split(":")[:2])
     row = find(ctx.session, JourneyRow, journey_id)
     if row.status != JourneyStatus.PUBLISHED or row.published is None:
         return
@@ -142,11 +157,49 @@ def backfill_due(ctx: Context, timer: TimerFact) -> None:
     members = select(SegmentMember.lead_id).where(*after).order_by(SegmentMember.lead_id).limit(PIECE)
     lead_ids = list(ctx.session.scalars(members))
     triggers = journey_version(ctx, row.id, row.published).entry.triggers
-    ways = [each for each in triggers if each.name == str(segment_id)] or [_by_hand(ctx, row)]
+    way = _way_in(ctx, row, triggers, segment_id, timer.payload)
+    if way is None:
+        return
     for lead_id in lead_ids:
-        arrive(ctx, row, lead_id, Occasion(ways[0], f"list:{segment_id}:{timer.payload['name']}"))
+        arrive(ctx, row, lead_id, Occasion(way, timer.payload["occurrence"]))
     if len(lead_ids) == PIECE:
         set_timer(ctx, BACKFILL, timer.key, ctx.now, {**timer.payload, "after": lead_ids[-1]})
+
+
+def _way_in(
+    ctx: Context, row: JourneyRow, triggers: Sequence[Trigger], segment_id: int, payload: Mapping[str, Any]
+) -> Trigger | None:
+    """By which trigger members come; nothing where the schedule of their round is there no more."""
+    number = payload.get("trigger")
+    if number is not None:
+        found = triggers[number] if number < len(triggers) else None
+        return found if found is not None and found.on is TriggerKind.SCHEDULE else None
+    entered = (each for each in triggers if each.on is TriggerKind.SEGMENT_ENTERED and each.name == str(segment_id))
+    return next(entered, None) or _by_hand(ctx, row)
+
+
+def run_ended(ctx: Context, timer: TimerFact) -> None:
+    """A run of a journey ended by itself: its lead comes into those that begin there."""
+    ended = ctx.session.get(JourneyRun, (ctx.tenant_id, int(timer.key)))
+    if ended is None or ended.ended_at is None:
+        return
+    chain = int((ended.snapshot.get("event") or {}).get("chain") or 0) + 1
+    if chain > MOST_IN_CHAIN:
+        log.warning("journey_chain_too_long", tenant_id=ctx.tenant_id, run_id=ended.id, chain=chain)
+        return
+    event = {
+        "type": "journey_ended",
+        "journey": str(ended.journey_id),
+        "run": str(ended.id),
+        "state": ended.state,
+        "reason": ended.reason,
+        "chain": chain,
+    }
+    for row in _listening(ctx, Listens.EVENT, ends_of(ended.journey_id)):
+        found = triggers_for(_newest(ctx, row), TriggerKind.JOURNEY, str(ended.journey_id), event, ctx.now)
+        trigger = next((each for each in found if ended.state in each.ended), None)
+        if trigger is not None:
+            arrive(ctx, row, ended.lead_id, Occasion(trigger, f"run:{ended.id}", event))
 
 
 def segment_moved(ctx: Context, timer: TimerFact) -> None:

@@ -3,7 +3,11 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from nexus_marketing.db.queries.journeys import HAPPENED, events_listened, tell_change
+from sqlalchemy import select
+
+from nexus_marketing.core.journeys.statuses import Listens
+from nexus_marketing.db.models import JourneyListener, JourneyRun
+from nexus_marketing.db.queries.journeys import ENDED, HAPPENED, events_listened, tell_change
 from nexus_marketing.db.types import to_text
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.timers import set_timer
@@ -28,3 +32,16 @@ def hear_events(ctx: Context, rows: Iterable[Mapping[str, Any]]) -> None:
 def hear_changes(ctx: Context, lead_ids: Sequence[int]) -> None:
     """Have journeys look at their runs of leads that changed, where they read what leads are."""
     tell_change(ctx.session, sorted(set(lead_ids)), ctx.now)
+
+
+def ends_of(journey_id: int) -> str:
+    """What journeys that begin where runs of this one end listen to; no event can be called so."""
+    return f"journey:{journey_id}"
+
+
+def tell_end(ctx: Context, row: JourneyRun) -> None:
+    """Have other journeys hear that a run ended, where any begins with it."""
+    listening = (JourneyListener.kind == Listens.EVENT, JourneyListener.name == ends_of(row.journey_id))
+    if ctx.session.scalars(select(JourneyListener.journey_id).where(*listening).limit(1)).first() is not None:
+        set_timer(ctx, ENDED, str(row.id), ctx.now)
+        ctx.ring("timers")

@@ -4,7 +4,7 @@ Delivery hands them over like any others. What became of them is told to their r
 the transaction that moves its run on, so that a crash in between loses nothing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import select
@@ -19,11 +19,12 @@ from nexus_marketing.core.journeys.nodes import Message
 from nexus_marketing.core.journeys.runs import SendMessage
 from nexus_marketing.db.models import Campaign, JourneyRun, Send
 from nexus_marketing.db.models import Journey as JourneyRow
-from nexus_marketing.db.queries.journeys import append_message, occurrence_of, withdraw_messages
+from nexus_marketing.db.queries.journeys import CALL_DUE, append_message, occurrence_of, withdraw_messages
 from nexus_marketing.db.tenancy import append, find
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.campaign_rows import state_of
 from nexus_marketing.services.campaigns import apply_decision, create_campaign
+from nexus_marketing.services.timers import cancel_timer
 
 Pins = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
@@ -68,12 +69,18 @@ def begin_messages(ctx: Context, row: JourneyRow, number: int, journey: Journey,
     campaign_id = open_campaign(ctx, row)
     for node in journey.nodes.values():
         if isinstance(node, Message):
-            _begin(ctx, row, (campaign_id, number), node, pins[node.id])
+            quiet_hours = (*journey.quiet_hours, *node.quiet_hours)
+            _begin(ctx, row, (campaign_id, number), (node, quiet_hours), pins[node.id])
 
 
 def _begin(
-    ctx: Context, row: JourneyRow, version: tuple[int, int], node: Message, pins: Mapping[str, Mapping[str, Any]]
+    ctx: Context,
+    row: JourneyRow,
+    version: tuple[int, int],
+    message: tuple[Message, Sequence[Mapping[str, Any]]],
+    pins: Mapping[str, Mapping[str, Any]],
 ) -> None:
+    node, quiet_hours = message
     launch_id = None
     for channel in node.channels:
         pin = pins[channel]
@@ -91,6 +98,8 @@ def _begin(
             priority=node.priority,
             obeys_caps=node.obeys_caps,
             counts_toward_caps=node.counts_toward_caps,
+            quiet_hours=[dict(each) for each in quiet_hours] or None,
+            obeys_quiet_hours=node.obeys_quiet_hours,
             template_id=int(pin["template_id"]),
             template_version=pin["version"],
             sender=pin["sender"],
@@ -125,3 +134,4 @@ def send_message(ctx: Context, row: JourneyRun, message: SendMessage) -> None:
 def cancel_messages(ctx: Context, row: JourneyRun, visit: int) -> None:
     """Withdraw what a visit wrote, unless a worker has it in its hands."""
     withdraw_messages(ctx.session, row.lead_id, occurrence_of(row.id, visit))
+    cancel_timer(ctx, CALL_DUE, f"{row.id}:{visit}")

@@ -61,6 +61,8 @@ def run_of(row: JourneyRun, journey: Journey) -> Run:
         tuple(Outcome(each) for each in kept.get("outcomes", ())),
         frozenset(kept.get("held", ())),
         frozenset(kept.get("goals", ())),
+        kept.get("visits") or {},
+        bool(kept.get("is_late")),
         row.ended_at,
         row.reason,
     )
@@ -158,6 +160,8 @@ def _snapshot(run: Run) -> dict[str, Any]:
         "outcomes": [str(each) for each in run.outcomes],
         "held": sorted(run.held),
         "goals": sorted(run.goals),
+        "visits": dict(run.visits),
+        "is_late": run.is_late,
     }
     return {name: value for name, value in kept.items() if value}
 

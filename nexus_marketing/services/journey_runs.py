@@ -14,17 +14,21 @@ from sqlalchemy.exc import DBAPIError
 
 from nexus_marketing.core.actors import SYSTEM
 from nexus_marketing.core.engine.journeys import decide
+from nexus_marketing.core.errors import Conflict
 from nexus_marketing.core.journeys import Changed, Happened, Outcome, Reported, RunState, Woken
+from nexus_marketing.core.journeys.nodes import Approval
 from nexus_marketing.core.journeys.runs import LIVE, Occurrence
 from nexus_marketing.core.journeys.statuses import JourneyStatus, Listens
 from nexus_marketing.core.timers import TimerFact
-from nexus_marketing.db.models import Journey, JourneyListener, JourneyRun, Lead
+from nexus_marketing.db.models import Journey, JourneyApproval, JourneyListener, JourneyRun, Lead
 from nexus_marketing.db.queries import journeys as queries
 from nexus_marketing.db.retry import is_transient
-from nexus_marketing.db.tenancy import open_session
+from nexus_marketing.db.tenancy import find, open_session
 from nexus_marketing.runtime import Context, Runtime
+from nexus_marketing.services.journey_approvals import close_answered, close_questions
 from nexus_marketing.services.journey_effects import take_effect
 from nexus_marketing.services.journey_facts import facts_of, happened_at
+from nexus_marketing.services.journey_hearing import tell_end
 from nexus_marketing.services.journey_messages import OUTCOMES
 from nexus_marketing.services.journey_rows import journey_version, run_of, write_decision
 from nexus_marketing.services.timers import set_timer
@@ -35,7 +39,7 @@ log = get_logger(__name__)
 #: An event that a paused journey has yet to hear of, by run.
 HELD: Final = "journey.held"
 #: How long a pause puts things off at a time; resuming ends it at once.
-_LATER: Final = timedelta(hours=1)
+LATER: Final = timedelta(hours=1)
 _SOON: Final = timedelta(seconds=1)
 #: Runs of a journey that is stopped, for each transaction.
 PIECE: Final = 500
@@ -52,6 +56,10 @@ def step(ctx: Context, row: JourneyRun, occurrence: Occurrence) -> bool:
     if decision.is_ignored:
         return False
     write_decision(ctx, row, decision)
+    if isinstance(journey.nodes.get(run.node), Approval) and row.wait_token != run.wait_token:
+        close_questions(ctx, row.id, row.wait_token, ctx.now)
+    if not decision.run.is_live and run.is_live:
+        tell_end(ctx, row)
     ctx.runtime.telemetry.point("journeys.step.written")
     for effect in decision.effects:
         take_effect(ctx, row, effect)
@@ -60,15 +68,39 @@ def step(ctx: Context, row: JourneyRun, occurrence: Occurrence) -> bool:
 
 def run_due(ctx: Context, timer: TimerFact) -> None:
     """The timer of a run rang: it goes on, and has another one as long as it lives."""
-    row = _locked(ctx, int(timer.key))
+    row = locked_run(ctx, int(timer.key))
     if row is None or row.state not in LIVE:
         return
     if _is_paused(ctx, row.journey_id):
-        set_timer(ctx, queries.RUN_DUE, timer.key, ctx.now + _LATER, timer.payload)
+        set_timer(ctx, queries.RUN_DUE, timer.key, ctx.now + LATER, timer.payload)
         return
     token = int(timer.payload["token"])
     if not step(ctx, row, Woken(token)) or (row.state in LIVE and row.wait_token == token):
         _wait_on(ctx, row)
+
+
+def run_dead(ctx: Context, timer: TimerFact, reason: str) -> None:
+    """The timer of a run is put aside for good: so that nobody stands still unseen, the run has failed, and says why."""
+    said = f"timer_dead: {reason}"[:300]
+    queries.end_runs(ctx.session, "run", [int(timer.key)], said, ctx.now, 1, state=RunState.FAILED)
+
+
+def answer_question(ctx: Context, approval_id: int, *, approved: bool) -> JourneyApproval:
+    """Say yes or no to what a run waits with; it goes on in this transaction.
+
+    Raises:
+        NotFound: nobody asked such a thing.
+        PermissionDenied: somebody else is asked.
+        Conflict: it was answered already, the run waits no longer, or the journey is paused.
+    """
+    run_id = find(ctx.session, JourneyApproval, approval_id).run_id
+    row = locked_run(ctx, run_id)  # before the question: whoever moves the run on locks in this order
+    question = find(ctx.session, JourneyApproval, approval_id, lock=True)
+    answered = close_answered(ctx, question, approved=approved)
+    if row is None or not step(ctx, row, answered):
+        raise Conflict("The run waits no longer: nothing was answered.", state=None if row is None else row.state)
+    ctx.ring("timers")
+    return question
 
 
 def _wait_on(ctx: Context, row: JourneyRun) -> None:
@@ -107,11 +139,11 @@ def event_happened(ctx: Context, lead_id: int, at: datetime, name: str) -> None:
 
 def event_held(ctx: Context, timer: TimerFact) -> None:
     """An event that a run was to hear of later."""
-    row = _locked(ctx, int(timer.key.partition(":")[0]))
+    row = locked_run(ctx, int(timer.key.partition(":")[0]))
     if row is None:
         return
     if _is_paused(ctx, row.journey_id):
-        set_timer(ctx, HELD, timer.key, ctx.now + _LATER, timer.payload)
+        set_timer(ctx, HELD, timer.key, ctx.now + LATER, timer.payload)
         return
     at = datetime.fromisoformat(timer.payload["at"])
     for event in happened_at(ctx, row.lead_id, at, timer.payload["name"]):
@@ -141,7 +173,7 @@ def _tell(runtime: Runtime, tenant_id: int, send_id: int, seq: int) -> int:
             if found is None:
                 return 0
             run_id, visit = divmod(found.occurrence, queries.VISITS)
-            row = _locked(ctx, run_id)
+            row = locked_run(ctx, run_id)
             if row is not None:
                 outcome = OUTCOMES.get(found.state, Outcome.FAILED)
                 step(ctx, row, Reported(visit, found.channel, outcome, found.reason))
@@ -161,7 +193,8 @@ def _not_told(tenant_id: int, send_id: int, seq: int, error: Exception) -> int:
     return 0
 
 
-def _locked(ctx: Context, run_id: int) -> JourneyRun | None:
+def locked_run(ctx: Context, run_id: int) -> JourneyRun | None:
+    """A run's row as it is now, locked; nothing where there is none."""
     wanted = select(JourneyRun).where(JourneyRun.id == run_id).with_for_update()
     return ctx.session.scalars(wanted.execution_options(populate_existing=True)).first()
 

@@ -10,18 +10,21 @@ from nexus_marketing.core.campaigns import CampaignAction
 from nexus_marketing.core.engine.journey_reading import read_journey
 from nexus_marketing.core.errors import Conflict, Problem, TransitionRefused, ValidationError
 from nexus_marketing.core.journeys import Journey, TriggerKind, canonical_text, digest_of, parse_journey
-from nexus_marketing.core.journeys.statuses import MOVES, JourneyMove, JourneyStatus, Listens
+from nexus_marketing.core.journeys.statuses import MOVES, JourneyMove, JourneyStatus, Listens, ResumePolicy
 from nexus_marketing.core.values import canonical
 from nexus_marketing.db.models import Journey as JourneyRow
 from nexus_marketing.db.models import JourneyListener, JourneyRun, JourneyVersion
-from nexus_marketing.db.queries.journeys import hurry
+from nexus_marketing.db.queries.journeys import DATES
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.audit import record
 from nexus_marketing.services.fields import declared_fields
 from nexus_marketing.services.journey_checks import Findings, examine
+from nexus_marketing.services.journey_dates import begin_waiting
 from nexus_marketing.services.journey_entries import begin_backfill
 from nexus_marketing.services.journey_facts import reads_states
+from nexus_marketing.services.journey_hearing import ends_of
 from nexus_marketing.services.journey_messages import begin_messages, move_campaign_along
+from nexus_marketing.services.journey_moves import begin_resuming
 from nexus_marketing.services.journey_runs import STOP
 from nexus_marketing.services.timers import set_timer
 from nexus_marketing.services.versions import find_to_change
@@ -33,7 +36,6 @@ _STATUS_AFTER: Final = {
 }
 _CAMPAIGN_MOVES: Final = {
     JourneyMove.PAUSE: CampaignAction.PAUSE,
-    JourneyMove.RESUME: CampaignAction.RESUME,
     JourneyMove.STOP: CampaignAction.CANCEL,
 }
 _SEGMENT_TRIGGERS: Final = {
@@ -119,6 +121,7 @@ def publish_journey(ctx: Context, journey_id: int, *, expected_version: int | No
     begin_messages(ctx, row, number, journey, found.pins)
     row.published, row.status = number, JourneyStatus.PUBLISHED
     _listen(ctx, row, journey)
+    begin_waiting(ctx, row, journey)
     _touch(ctx, row)
     record(ctx, "journey.published", "journey", row.id, {"version": (None, number)})
     if journey.entry.backfill:
@@ -129,12 +132,17 @@ def publish_journey(ctx: Context, journey_id: int, *, expected_version: int | No
 
 
 def move_journey(
-    ctx: Context, journey_id: int, move: JourneyMove, *, expected_version: int | None = None
+    ctx: Context,
+    journey_id: int,
+    move: JourneyMove,
+    *,
+    expected_version: int | None = None,
+    policy: ResumePolicy = ResumePolicy.CATCH_UP,
 ) -> JourneyRow:
     """Drain (nobody comes in), pause, resume or stop a journey.
 
-    A pause holds entries, steps and messages; timers keep their moments, and what was due meanwhile is due when it
-    goes on. Stopping ends every run, which workers do a piece at a time, and cancels what was not handed over.
+    A pause holds entries, steps and messages; timers keep their moments. What was due meanwhile is due when it goes on,
+    or as ``policy`` says; where that takes a while the journey stays paused until it is done. Stopping ends every run, which workers do a piece at a time, and cancels what was not handed over.
 
     Raises:
         StaleVersion: ``expected_version`` is not the current one.
@@ -145,13 +153,14 @@ def move_journey(
     if before not in MOVES[move]:
         said = f"The journey is {before}: {move} is possible from {' or '.join(MOVES[move])}."
         raise TransitionRefused(said, status=before, action=str(move))
-    row.status = _STATUS_AFTER.get(move) or row.resumes_to or JourneyStatus.PUBLISHED
-    row.resumes_to = before if move is JourneyMove.PAUSE else None
+    if move is JourneyMove.RESUME:
+        begin_resuming(ctx, row, policy)
+    else:
+        row.status, row.paused_at = _STATUS_AFTER[move], ctx.now if move is JourneyMove.PAUSE else None
+        row.resumes_to = before if move is JourneyMove.PAUSE else None
     _touch(ctx, row)
     if move in _CAMPAIGN_MOVES:
         move_campaign_along(ctx, row, _CAMPAIGN_MOVES[move])
-    if move is JourneyMove.RESUME:
-        hurry(ctx.session, row.id, ctx.now)
     if move is JourneyMove.STOP:
         ctx.session.execute(delete(JourneyListener).where(JourneyListener.journey_id == row.id))
         set_timer(ctx, STOP, str(row.id), ctx.now, {"reason": "stopped"})
@@ -181,7 +190,7 @@ def _understood(ctx: Context, row: JourneyRow) -> tuple[Journey, Findings]:
         document = read_journey(row.draft, fields, code=f"journey-{row.id}").document
     except ValidationError as error:
         problems += error.problems
-    found = examine(ctx, document)
+    found = examine(ctx, document, row.id)
     problems += found.problems
     if problems:
         listed = sorted(dict.fromkeys(problems), key=lambda each: each.path)
@@ -198,6 +207,10 @@ def _listen(ctx: Context, row: JourneyRow, journey: Journey) -> None:
     for trigger in journey.entry.triggers:
         if trigger.on is TriggerKind.EVENT:
             wanted.add((Listens.EVENT, trigger.name))
+        elif trigger.on is TriggerKind.JOURNEY:
+            wanted.add((Listens.EVENT, ends_of(int(trigger.name))))
+        elif trigger.on is TriggerKind.DATE:
+            wanted.add((Listens.CHANGE, DATES))
         elif trigger.on in _SEGMENT_TRIGGERS:
             wanted.add((_SEGMENT_TRIGGERS[trigger.on], trigger.name))
     known = select(JourneyListener.kind, JourneyListener.name).where(JourneyListener.journey_id == row.id)

@@ -38,9 +38,14 @@ class Outside:
 
 #: What a due timer does, by its type; runs in the transaction that removed it unless it says otherwise.
 TimerHandlers = Mapping[str, Callable[[Context, TimerFact], None] | Outside]
+#: Takes a claimed timer that must not be fired in a transaction, and the moment of the monotonic clock by which to begin.
+Aside = Mapping[str, Callable[[TimerFact, float], None]]
+#: What is done in the transaction that puts a timer aside for good, by its type, with the reason.
+OnDead = Mapping[str, Callable[[Context, TimerFact, str], None]]
 
 _MOST_PER_TENANT: Final = 50
 _MOST: Final = 1_000
+_DOUBTFUL_SECONDS: Final = 1.0
 
 
 def set_timer(
@@ -80,8 +85,38 @@ def cancel_timer(ctx: Context, type_: str, key: str) -> bool:
     return queries.cancel_timer(ctx.session, type_, key)
 
 
-def fire_due(runtime: Runtime, handlers: TimerHandlers) -> int:
-    """Claim what is due, a few of each tenant, and fire it; answers how many it took on."""
+@dataclass(frozen=True, slots=True)
+class _Firing:
+    """What becomes of due timers, by their type."""
+
+    handlers: TimerHandlers
+    aside: Aside
+    on_dead: OnDead
+
+
+def fire_due(
+    runtime: Runtime, handlers: TimerHandlers, aside: Aside | None = None, on_dead: OnDead | None = None
+) -> int:
+    """Claim what is due, a few of each tenant, and fire it; answers how many it took on.
+
+    Args:
+        runtime: of the process.
+        handlers: what due timers do, by their type.
+        aside: types whose timers are handed to somebody else, who removes them or gives them back under their lease.
+        on_dead: what follows where a timer of a type is put aside for good.
+    """
+    firing = _Firing(handlers, aside or {}, on_dead or {})
+    fired, is_doubtful = _fire_some(runtime, firing)
+    if is_doubtful:  # each of those that a dead worker held is fired alone: as many as a moment holds
+        until = time.monotonic() + _DOUBTFUL_SECONDS
+        while is_doubtful and time.monotonic() < until:
+            more, is_doubtful = _fire_some(runtime, firing)
+            fired += more
+    return fired
+
+
+def _fire_some(runtime: Runtime, firing: _Firing) -> tuple[int, bool]:
+    """Claim and fire once; how many, and whether it was one alone because its worker had ended."""
     token = runtime.rng.getrandbits(62)
     lease_seconds = runtime.settings.lease.total_seconds()
     until = time.monotonic() + lease_seconds / 2
@@ -98,10 +133,10 @@ def fire_due(runtime: Runtime, handlers: TimerHandlers) -> int:
     for place, timer in enumerate(taken):
         if time.monotonic() > until:
             # Before the lease is over: whoever takes the rest up then must not believe that somebody died over it.
-            _let_go(runtime, taken[place:])
+            let_go(runtime, taken[place:])
             break
-        _fire(runtime, handlers, timer)
-    return len(taken)
+        _fire(runtime, firing, timer, until)
+    return len(taken), taken is not claimed
 
 
 def _one_if_doubtful(runtime: Runtime, claimed: Sequence[TimerFact]) -> Sequence[TimerFact]:
@@ -109,11 +144,12 @@ def _one_if_doubtful(runtime: Runtime, claimed: Sequence[TimerFact]) -> Sequence
     doubtful = next((each for each in claimed if each.crashes), None)
     if doubtful is None:
         return claimed
-    _let_go(runtime, [each for each in claimed if each is not doubtful])
+    let_go(runtime, [each for each in claimed if each is not doubtful])
     return [doubtful]
 
 
-def _let_go(runtime: Runtime, timers: Sequence[TimerFact]) -> None:
+def let_go(runtime: Runtime, timers: Sequence[TimerFact]) -> None:
+    """Give claimed timers back that nobody has tried to fire."""
     by_tenant: dict[int, list[TimerFact]] = {}
     for each in timers:
         by_tenant.setdefault(each.tenant_id, []).append(each)
@@ -122,19 +158,22 @@ def _let_go(runtime: Runtime, timers: Sequence[TimerFact]) -> None:
             queries.let_go(session, found)
 
 
-def _fire(runtime: Runtime, handlers: TimerHandlers, timer: TimerFact) -> None:
-    handler = handlers.get(timer.type)
+def _fire(runtime: Runtime, firing: _Firing, timer: TimerFact, until: float) -> None:
+    handler = firing.handlers.get(timer.type)
     if timer.crashes >= MAX_CRASHES:
         _bury(
             runtime,
+            firing,
             timer,
-            handler,
             f"{timer.crashes} workers ended while they fired it: the last error is in their logs.",
         )
         return
     runtime.telemetry.observe("timers.late", (runtime.clock.now() - timer.trigger_at).total_seconds(), type=timer.type)
+    if timer.type in firing.aside:
+        firing.aside[timer.type](timer, until)
+        return
     if handler is None:
-        _bury(runtime, timer, None, f"Nothing here handles timers of type {timer.type!r}: is a plugin missing?")
+        _bury(runtime, firing, timer, f"Nothing here handles timers of type {timer.type!r}: is a plugin missing?")
         return
     try:
         if isinstance(handler, Outside):
@@ -146,34 +185,39 @@ def _fire(runtime: Runtime, handlers: TimerHandlers, timer: TimerFact) -> None:
     except DBAPIError as error:
         if is_transient(error):
             raise  # the lease runs out and somebody takes it up
-        _failed(runtime, timer, handler, error)
+        _failed(runtime, firing, timer, error)
     except Exception as error:  # noqa: BLE001 - isolation boundary: the other timers must have their turn
-        _failed(runtime, timer, handler, error)
+        _failed(runtime, firing, timer, error)
 
 
-def _failed(runtime: Runtime, timer: TimerFact, handler: object, error: Exception) -> None:
+def _failed(runtime: Runtime, firing: _Firing, timer: TimerFact, error: Exception) -> None:
     log.warning(
         "timer_failed", tenant_id=timer.tenant_id, type=timer.type, attempts=timer.attempts, error=type(error).__name__
     )
     pause = retry_after(timer.attempts, runtime.rng)
     if pause is None:
-        _bury(runtime, timer, handler, str(error))
+        _bury(runtime, firing, timer, str(error))
         return
-    _give_back(runtime, timer, TimerStatus.WAITING, runtime.clock.now() + pause, str(error))
+    give_back(runtime, timer, TimerStatus.WAITING, runtime.clock.now() + pause, str(error))
 
 
-def _bury(runtime: Runtime, timer: TimerFact, handler: object, reason: str) -> None:
+def _bury(runtime: Runtime, firing: _Firing, timer: TimerFact, reason: str) -> None:
     log.error("timer_dead", tenant_id=timer.tenant_id, type=timer.type, key=timer.key, reason=reason)
     runtime.telemetry.count("timers.dead", type=timer.type)
-    if isinstance(handler, Outside):
-        # Its own row says what became of it, and is where a person has it done again.
-        with runtime.work(timer.tenant_id, SYSTEM) as ctx:
+    handler, on_dead = firing.handlers.get(timer.type), firing.on_dead.get(timer.type)
+    with runtime.work(timer.tenant_id, SYSTEM) as ctx:
+        if isinstance(handler, Outside):
+            # Its own row says what became of it, and is where a person has it done again.
             if queries.take_timer(ctx.session, timer):
                 handler.give_up(ctx, timer, reason)
-        return
-    _give_back(runtime, timer, TimerStatus.DEAD, timer.trigger_at, reason)
+        elif (
+            queries.give_back(ctx.session, timer, status=TimerStatus.DEAD, at=timer.trigger_at, error=reason)
+            and on_dead is not None
+        ):
+            on_dead(ctx, timer, reason)
 
 
-def _give_back(runtime: Runtime, timer: TimerFact, status: TimerStatus, at: datetime, error: str) -> None:
+def give_back(runtime: Runtime, timer: TimerFact, status: TimerStatus, at: datetime, error: str) -> None:
+    """Let go of a claimed timer that failed: to be tried again at ``at``, or dead."""
     with open_session(runtime.engines.worker, tenant_id=timer.tenant_id) as session, session.begin():
         queries.give_back(session, timer, status=status, at=at, error=error)

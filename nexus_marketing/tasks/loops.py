@@ -51,9 +51,21 @@ from nexus_marketing.services.escalations import escalate
 from nexus_marketing.services.hits import judge_hits
 from nexus_marketing.services.idempotency import forget_answers
 from nexus_marketing.services.import_work import ImportWork, forget_imports
-from nexus_marketing.services.journey_entries import BACKFILL, backfill_due, segment_moved
-from nexus_marketing.services.journey_runs import HELD, STOP, event_held, lead_changed, stop_due, tell_runs
+from nexus_marketing.services.journey_calls import JourneyCalls, tell_call
+from nexus_marketing.services.journey_dates import (
+    DATE_DUE,
+    DATES_DUE,
+    SCHEDULE_DUE,
+    date_due,
+    dates_due,
+    redate,
+    schedule_due,
+)
+from nexus_marketing.services.journey_entries import BACKFILL, backfill_due, run_ended, segment_moved
+from nexus_marketing.services.journey_moves import MIGRATE, RESUME, migrate_due, resume_due
+from nexus_marketing.services.journey_runs import HELD, STOP, event_held, lead_changed, run_dead, stop_due, tell_runs
 from nexus_marketing.services.journey_runs import run_due as journey_run_due
+from nexus_marketing.services.journey_wanted import unwanted_messages
 from nexus_marketing.services.lead_removals import finish_removals
 from nexus_marketing.services.provider_reports import take_in_reports
 from nexus_marketing.services.public_events import take_in_public_events
@@ -65,7 +77,7 @@ from nexus_marketing.services.scoring import score_due, score_marked
 from nexus_marketing.services.segment_refresh import recalculate_requested, refresh
 from nexus_marketing.services.segment_upkeep import keep_segments
 from nexus_marketing.services.send_ends import join_channels, tell_ends
-from nexus_marketing.services.timers import TimerHandlers, fire_due
+from nexus_marketing.services.timers import OnDead, TimerHandlers, fire_due
 from nexus_marketing.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -88,10 +100,19 @@ TIMERS: TimerHandlers = {
     journeys.HAPPENED: happened,
     SCORED: scored,
     journeys.CHANGED: lead_changed,
+    journeys.ENDED: run_ended,
+    journeys.REDATE: redate,
+    DATE_DUE: date_due,
+    DATES_DUE: dates_due,
+    SCHEDULE_DUE: schedule_due,
     HELD: event_held,
     BACKFILL: backfill_due,
     STOP: stop_due,
+    MIGRATE: migrate_due,
+    RESUME: resume_due,
 }
+#: What follows where one of them is put aside for good.
+DEAD_TIMERS: OnDead = {journeys.RUN_DUE: run_dead, journeys.CALL_DUE: tell_call}
 
 
 @dataclass(slots=True)
@@ -102,11 +123,13 @@ class WorkerLoop:
     stopping: Callable[[], bool]
     sender: Sender = field(init=False)
     imports: ImportWork = field(init=False)
+    calls: JourneyCalls = field(init=False)
     _partitions_at: float = field(default=float("-inf"), init=False)
 
     def __post_init__(self) -> None:
-        self.sender = Sender(self.runtime, self.stopping)
+        self.sender = Sender(self.runtime, self.stopping, unwanted_messages)
         self.imports = ImportWork(self.runtime)
+        self.calls = JourneyCalls(self.runtime)
 
     def run(self) -> None:
         """Turn until stopped, sleeping only when there was nothing to do."""
@@ -122,6 +145,7 @@ class WorkerLoop:
         """Remove the journal and part from servers; nothing of ours is open any more."""
         self.sender.close()
         self.imports.close()
+        self.calls.close()
         self._close_channels()
 
     def turn(self) -> int:
@@ -133,7 +157,8 @@ class WorkerLoop:
             lambda: recover_dead(runtime, runtime.settings.state_dir / "journal"),
             lambda: recover_expired(runtime),
             lambda: tell_runs(runtime),
-            lambda: fire_due(runtime, TIMERS),
+            lambda: fire_due(runtime, TIMERS, {journeys.CALL_DUE: self.calls.take}, DEAD_TIMERS),
+            self.calls.look,
             lambda: keep_segments(runtime),
             lambda: recalculate_requested(runtime),
             lambda: tick_due(runtime),

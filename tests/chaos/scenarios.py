@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from tests.chaos import clocks, doorbell, drops, imports, kills, outages, schedules, shortages, unsubscribing
+from tests.chaos import clocks, doorbell, drops, imports, journeys, kills, outages, schedules, shortages, unsubscribing
 from tests.chaos.verdicts import Plan, Servers, Verdict
 
 FAULTS: Mapping[str, Callable[[Servers, Plan], Verdict]] = {
@@ -22,4 +22,5 @@ FAULTS: Mapping[str, Callable[[Servers, Plan], Verdict]] = {
     "out_of_files": shortages.out_of_files,
     "probes": kills.probes,
     "import_kill": imports.import_kill,
+    "journey_kill": journeys.journey_kill,
 }

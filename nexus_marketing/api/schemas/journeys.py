@@ -1,6 +1,7 @@
 """Bodies of journeys; what lies in a draft is held against the journeys' own schema when it is published."""
 
 from nexus_marketing.api.versions import VERSION
+from nexus_marketing.core.journeys.statuses import ResumePolicy, Unmapped
 from nexus_marketing.core.schemas import Schema
 
 _FIELDS: Schema = {
@@ -17,4 +18,12 @@ ENTRIES: Schema = {
     "lead_ids": {"type": "list", "minlength": 1, "maxlength": 200, "schema": {"type": "id", "check_with": "id"}},
     "segment_id": {"type": "id", "check_with": "id"},
     "backfill": {"type": "string", "allowed": ["none", "all"]},
+}
+ANSWER: Schema = {"approved": {"type": "boolean", "required": True}}
+RESUME: Schema = {"version": VERSION, "policy": {"type": "string", "allowed": [str(each) for each in ResumePolicy]}}
+MIGRATE: Schema = {
+    "map": {"type": "dict", "valuesrules": {"type": "string", "maxlength": 64}},
+    "unmapped": {"type": "string", "allowed": [str(each) for each in Unmapped]},
+    "version": {"type": "integer", "min": 1},
+    "dry_run": {"type": "boolean"},
 }

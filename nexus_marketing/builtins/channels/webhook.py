@@ -6,7 +6,7 @@
 import hashlib
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from standardwebhooks import Webhook
@@ -14,6 +14,7 @@ from standardwebhooks import Webhook
 from nexus_marketing.core.clock import Clock
 from nexus_marketing.core.contracts import (
     AddressKind,
+    Call,
     Capabilities,
     Content,
     Outcome,
@@ -23,7 +24,7 @@ from nexus_marketing.core.contracts import (
 )
 from nexus_marketing.core.errors import HostRefused, Problem, ValidationError
 from nexus_marketing.core.json_text import JsonText, json_text
-from nexus_marketing.plugin.http import Answer, HttpClient, Request
+from nexus_marketing.plugin.http import Answer, HttpClient, NoAnswer, NotReached, Request
 from nexus_marketing.plugin.http_sessions import HttpSession, Lanes
 
 _SETTINGS: Final = ("url", "secrets")
@@ -98,6 +99,26 @@ class WebhookChannel:
         """
         del settings
         return Rendered("application/json", json_text(content.message.parts["text"]).fill(submission.values).encode())
+
+    def check_url(self, url: str) -> None:
+        """Whether an address is one that is connected to, as far as can be said without asking.
+
+        Raises:
+            HostRefused: it is not.
+        """
+        self._client.check(url)
+
+    def call(self, settings: Mapping[str, Any], call: Call) -> Outcome:
+        """Call an address once, signed; what may have arrived may be repeated under the same id."""
+        signers = tuple(Webhook(each) for each in self._chosen(settings))
+        posts = _Posts(call.url, JsonText((call.body,)), signers, self._origin, self._clock)
+        request = replace(posts.request(Submission(0, "", call.id, {})), method=call.method)
+        try:
+            return posts.outcome(0, self._client.send(request))
+        except HostRefused as error:
+            return Outcome(0, OutcomeKind.PERMANENT_SENDER, HostRefused.code, error.message)
+        except (NotReached, NoAnswer) as error:
+            return Outcome(0, OutcomeKind.TRANSIENT, error.code)
 
     def close_thread(self) -> None:
         """End this thread's part in sending."""

@@ -23,6 +23,7 @@ class Refusal(StrEnum):
     FILTER = "filter"
     REENTRY = "reentry"
     TOO_SOON = "too_soon"
+    COOLDOWN = "cooldown"
     KEY_MISSING = "key_missing"
     KEY_USED = "key_used"
     CONCURRENCY = "concurrency"
@@ -119,6 +120,9 @@ def _again(journey: Journey, key: str | None, facts: LeadFacts, past: Past, now:
             return Refusal.KEY_MISSING
         if key in past.keys:
             return Refusal.KEY_USED
+    last, cooldown = past.last_entered_at, journey.entry.cooldown
+    if last is not None and now - last < cooldown:
+        return Refusal.COOLDOWN
     policy = journey.entry.reentry
     if not past.entries or policy.kind is ReentryKind.ALWAYS:
         return None

@@ -12,6 +12,7 @@ from nexus_marketing.core.engine.journey_situations import Situation
 from nexus_marketing.core.journeys.delays import Fallback, UntilDate, ends_at
 from nexus_marketing.core.journeys.draws import bucket, drawn
 from nexus_marketing.core.journeys.nodes import (
+    CALL,
     END,
     Act,
     Approval,
@@ -24,6 +25,7 @@ from nexus_marketing.core.journeys.nodes import (
     Jump,
     Message,
     NodeKind,
+    Outcome,
     Split,
     UpdateLead,
     WaitUntil,
@@ -60,6 +62,13 @@ def execute(situation: Situation, name: str) -> None:
     if node is None or situation.run.visit >= MOST_VISITS:
         draft.end(RunState.FAILED, "node_missing" if node is None else "too_many_steps")
         return
+    if name in situation.journey.visits:
+        most, to = situation.journey.visits[name]
+        count = situation.run.visits.get(name, 0) + 1
+        if count > most:
+            _advance(situation, to, "visits", most=most)
+            return
+        draft.set(visits={**situation.run.visits, name: count})
     _EXECUTORS[node.kind](situation, node)
 
 
@@ -103,7 +112,7 @@ def _advance(situation: Situation, to: str, edge: str = "", **detail: Any) -> No
 def _wait(situation: Situation, wake_at: datetime, deadline: datetime | None = None, **detail: Any) -> None:
     draft = situation.draft
     draft.say(Said.EXECUTED, draft.get("node"), until=wake_at, **detail)
-    draft.rest(RunState.WAITING, wake_at, arrived_at=situation.now, deadline=deadline)
+    draft.rest(RunState.WAITING, wake_at, arrived_at=situation.now, deadline=deadline, is_late=False)
 
 
 def _delay(situation: Situation, node: Delay) -> None:
@@ -162,6 +171,14 @@ def _split(situation: Situation, node: Split) -> None:
 
 def _message(situation: Situation, node: Message) -> None:
     draft, channels = situation.draft, tuple(node.channels)
+    if situation.run.is_late:
+        to = node.edge(Outcome.SKIPPED)
+        if to is None:
+            draft.say(Said.EXECUTED, node.id, edge="late", to=END)
+            draft.end(RunState.EXITED, "not_sent")
+        else:
+            _advance(situation, to, str(Outcome.SKIPPED), reason="late")
+        return
     count = 1 if node.mode is ChannelMode.FIRST else len(channels)
     draft.say(Said.EXECUTED, node.id, channels=channels[:count])
     draft.rest(
@@ -197,10 +214,6 @@ def _score_effect(node: GivePoints) -> Effect:
     return AddPoints(node.score, node.points)
 
 
-def _webhook_effect(node: Webhook) -> Effect:
-    return CallUrl(node.url, node.method, node.body)
-
-
 def _action_effect(node: Act) -> Effect:
     return TakeAction(node.action, node.arguments)
 
@@ -208,7 +221,15 @@ def _action_effect(node: Act) -> Effect:
 def _approval(situation: Situation, node: Approval) -> None:
     deadline = situation.now + node.timeout
     _wait(situation, deadline, deadline, by=node.by)
-    situation.draft.do(AskApproval(node.id, node.by, situation.draft.get("wait_token")))
+    situation.draft.do(AskApproval(node.id, node.by, situation.draft.get("wait_token"), deadline))
+
+
+def _webhook(situation: Situation, node: Webhook) -> None:
+    draft = situation.draft
+    draft.say(Said.EXECUTED, node.id, url=node.url)
+    wake_at = situation.now + OUTCOME_TIMEOUT
+    draft.rest(RunState.SENDING, wake_at, arrived_at=situation.now, open=(CALL,))
+    draft.do(CallUrl(node.id, draft.get("visit"), node.url, node.method, node.body))
 
 
 def _jump(situation: Situation, node: Jump) -> None:
@@ -230,7 +251,7 @@ _EXECUTORS: Final[Mapping[NodeKind, Callable[[Situation, Any], None]]] = {
     NodeKind.ADD_TO_SEGMENT: _effect(_segment_effect),
     NodeKind.REMOVE_FROM_SEGMENT: _effect(_segment_effect),
     NodeKind.SCORE: _effect(_score_effect),
-    NodeKind.WEBHOOK: _effect(_webhook_effect),
+    NodeKind.WEBHOOK: _webhook,
     NodeKind.APPROVAL: _approval,
     NodeKind.ACTION: _effect(_action_effect),
     NodeKind.JUMP: _jump,

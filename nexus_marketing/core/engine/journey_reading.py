@@ -8,6 +8,7 @@ from nexus_marketing.core.definitions import parse_definition
 from nexus_marketing.core.errors import Problem, ValidationError
 from nexus_marketing.core.journeys import JOURNEY_KEYS, Journey, Surroundings, expanded, is_short, parse_journey
 from nexus_marketing.core.pacing.quiet import check_quiet_hours
+from nexus_marketing.core.pacing.recurrence import read_recurrence
 from nexus_marketing.core.values import canonical
 
 
@@ -37,4 +38,4 @@ def read_journey(
     elif "nodes" not in plain:
         said = "There is no journey in this: write nodes, or steps in automation.sequence."
         raise ValidationError(problems=[Problem("nodes", "required", said)])
-    return parse_journey(plain, Surroundings(fields or {}, actions, check_quiet_hours))
+    return parse_journey(plain, Surroundings(fields or {}, actions, check_quiet_hours, read_recurrence))

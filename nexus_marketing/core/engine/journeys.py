@@ -12,7 +12,7 @@ from nexus_marketing.core.engine.journey_nodes import OUTCOME_TIMEOUT, execute, 
 from nexus_marketing.core.engine.journey_situations import LeadFacts, Situation
 from nexus_marketing.core.journeys.delays import ends_at
 from nexus_marketing.core.journeys.model import Goal, GoalEffect, Journey
-from nexus_marketing.core.journeys.nodes import Approval, ChannelMode, Delay, Message, Outcome, WaitUntil, Way
+from nexus_marketing.core.journeys.nodes import Approval, ChannelMode, Delay, Message, Outcome, WaitUntil, Way, Webhook
 from nexus_marketing.core.journeys.occasions import has_happened, is_event
 from nexus_marketing.core.journeys.runs import (
     Answered,
@@ -154,7 +154,7 @@ def _wake(situation: Situation) -> None:
         _look_again(situation, node)
     elif run.state is RunState.WAITING and isinstance(node, Approval):
         _leave(situation, node.timeout_to, "timeout")
-    elif run.state is RunState.SENDING and isinstance(node, Message):
+    elif run.state is RunState.SENDING and isinstance(node, (Message, Webhook)):
         _give_up(situation, node)
     else:
         execute(situation, run.node)
@@ -252,11 +252,11 @@ def _settle(situation: Situation, reported: Reported) -> None:
         draft.do(message_to(node, situation, run.left[0]))
         return
     draft.set(open=waiting, outcomes=outcomes)
-    if not waiting and isinstance(node, Message):
+    if not waiting and isinstance(node, (Message, Webhook)):
         _go_on(situation, node, outcomes)
 
 
-def _give_up(situation: Situation, node: Message) -> None:
+def _give_up(situation: Situation, node: Message | Webhook) -> None:
     """Nobody told in time what became of it: that is a failure, and no reason to stand still."""
     run, draft = situation.run, situation.draft
     draft.do(CancelMessages(run.visit, "no_outcome"))
@@ -266,7 +266,7 @@ def _give_up(situation: Situation, node: Message) -> None:
     _go_on(situation, node, (*run.outcomes, *(Outcome.FAILED for _ in run.open)))
 
 
-def _go_on(situation: Situation, node: Message, outcomes: Iterable[Outcome]) -> None:
+def _go_on(situation: Situation, node: Message | Webhook, outcomes: Iterable[Outcome]) -> None:
     known = set(outcomes)
     total = next(each for each in (Outcome.SENT, Outcome.FAILED, Outcome.SKIPPED) if each in known)
     to = node.edge(total)

@@ -131,14 +131,32 @@ def _next_weekday(rule: Weekdays, arrived: datetime, zone: ZoneInfo) -> datetime
         day += _DAY
 
 
-def _until(rule: UntilDate, zone: ZoneInfo, record: Mapping[str, object]) -> datetime | None:
-    value: object = record
-    for key in rule.path:
-        value = value.get(key) if isinstance(value, Mapping) else None
+def day_of(path: tuple[str, ...], zone: ZoneInfo, record: Mapping[str, object]) -> date | None:
+    """The day that a record keeps somewhere; of a moment the one that clocks in the zone show."""
+    try:
+        moment, day = _read(_value(path, record))
+    except (ValidationError, ValueError, OverflowError):
+        return None
+    return day if moment is None else moment.astimezone(zone).date()
+
+
+def moved(rule: UntilDate, value: object, zone: ZoneInfo) -> datetime | None:
+    """When a date, moved as the rule says, has come; nothing where it is none or beyond the calendar."""
     try:
         return _moved(rule, value, zone)
-    except (ValidationError, ValueError, OverflowError):  # it is no date, or beyond the calendar
+    except (ValidationError, ValueError, OverflowError):
         return None
+
+
+def _until(rule: UntilDate, zone: ZoneInfo, record: Mapping[str, object]) -> datetime | None:
+    return moved(rule, _value(rule.path, record), zone)
+
+
+def _value(path: tuple[str, ...], record: Mapping[str, object]) -> object:
+    value: object = record
+    for key in path:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
 
 
 def _moved(rule: UntilDate, value: object, zone: ZoneInfo) -> datetime | None:

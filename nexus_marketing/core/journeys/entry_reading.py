@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from nexus_marketing.core.conditions import EVENTS
 from nexus_marketing.core.journeys.model import (
+    ENDS,
     Concurrency,
     ConcurrencyKind,
     Entry,
@@ -25,8 +26,12 @@ _NAMED_BY: Final[Mapping[TriggerKind, str]] = {
     TriggerKind.EVENT: "event",
     TriggerKind.DATE: "field",
     TriggerKind.JOURNEY: "journey",
+    TriggerKind.SCHEDULE: "segment",
 }
 _OPTIONS: Final[Mapping[str, TriggerKind]] = {
+    "every": TriggerKind.DATE,
+    "recurrence": TriggerKind.SCHEDULE,
+    "ended": TriggerKind.JOURNEY,
     "where": TriggerKind.EVENT,
     "offset": TriggerKind.DATE,
     "at": TriggerKind.DATE,
@@ -48,6 +53,7 @@ def read_entry(reading: Reading, document: dict[str, Any], start: str) -> Entry:
         (cap["count"], reading.length(cap["per"], "entry.cap.per")) if cap else None,
         hundredths(reading, document.get("holdout", 0), "entry.holdout"),
         document.get("backfill") == "all",
+        reading.length(document["cooldown"], "entry.cooldown") if "cooldown" in document else timedelta(),
     )
 
 
@@ -71,11 +77,34 @@ def _trigger(reading: Reading, said: dict[str, Any], path: str, start: str) -> T
     for name, owner in _OPTIONS.items():
         if name in said and kind is not owner:
             reading.fault(join(path, name), "not_allowed", f"{name} belongs to triggers on {owner}: leave it out.")
-    if kind is TriggerKind.DATE and "field" in said and reading.schema.find(said["field"]) is None:
-        reading.fault(join(path, "field"), "unknown_field", reading.schema.unknown(said["field"]).capitalize() + ".")
+    if kind is TriggerKind.SCHEDULE:
+        reading.recurrence(said, path)
     where = reading.rule(said, "where", path, EVENTS)
     begins = reading.edge(said.setdefault("start", start), join(path, "start"))
-    return Trigger(kind, begins, str(said.get(wanted or "", "")), where, reading.offset(said, path), said.get("at"))
+    return Trigger(
+        kind,
+        begins,
+        str(said.get(wanted or "", "")),
+        where,
+        reading.offset(said, path),
+        said.get("at"),
+        _date(reading, said, path) if kind is TriggerKind.DATE else (),
+        "every" in said,
+        said.get("recurrence"),
+        frozenset(said.get("ended", ENDS[:2])) if kind is TriggerKind.JOURNEY else frozenset(),
+    )
+
+
+def _date(reading: Reading, said: Mapping[str, Any], path: str) -> tuple[str, ...]:
+    """Where a record keeps the date."""
+    name = said.get("field")
+    field = None if name is None else reading.schema.find(name)
+    if name is not None and field is None:
+        reading.fault(join(path, "field"), "unknown_field", reading.schema.unknown(name).capitalize() + ".")
+    if field is None:
+        return ()
+    reading.read_names.add(".".join(field.path))
+    return field.path
 
 
 def _reentry(reading: Reading, said: Mapping[str, Any] | None) -> Reentry:

@@ -7,7 +7,7 @@ from typing import Any, Final
 from nexus_marketing.core.campaigns import MessageClass
 from nexus_marketing.core.conditions import FieldType
 from nexus_marketing.core.journeys.delays import WEEKDAYS
-from nexus_marketing.core.journeys.model import ConcurrencyKind, ReentryKind, TriggerKind
+from nexus_marketing.core.journeys.model import ENDS, ConcurrencyKind, ReentryKind, TriggerKind
 from nexus_marketing.core.journeys.nodes import ChannelMode, NodeKind
 from nexus_marketing.core.schemas import Form, Schema
 
@@ -75,6 +75,8 @@ _MESSAGE: Final[Schema] = {
     "quiet_hours": {"type": "list"},
     "next": _EDGE,
 }
+#: How often a run may come to a node, and where to instead of one time more.
+_VISITS: Final = _dict({"most": {"type": "integer", "required": True, "min": 1, "max": 1_000}, "to": _EDGE})
 _NODES: Final[Mapping[NodeKind, Schema]] = {
     NodeKind.DELAY: _DELAY,
     NodeKind.WAIT_UNTIL: {
@@ -101,6 +103,7 @@ _NODES: Final[Mapping[NodeKind, Schema]] = {
         "method": {"type": "string", "allowed": ["POST", "PUT", "PATCH", "DELETE", "GET"]},
         "body": {"type": "dict"},
         "next": _EDGE,
+        "failed": _EDGE,
     },
     NodeKind.APPROVAL: {
         "by": {**_NAME, "required": True},
@@ -118,14 +121,25 @@ _NODES: Final[Mapping[NodeKind, Schema]] = {
 }
 #: A node's form by its type.
 NODES: Final[Mapping[str, Form]] = {
-    str(kind): Form({"type": {"type": "string", "required": True}, **schema}) for kind, schema in _NODES.items()
+    str(kind): Form({"type": {"type": "string", "required": True}, "visits": _VISITS, **schema})
+    for kind, schema in _NODES.items()
 }
 _TRIGGER: Final[Schema] = {
     "on": {"type": "string", "required": True, "allowed": [str(each) for each in TriggerKind]},
     "segment": {"type": ["string", "integer"]},
     "event": _EVENT,
     "field": _NAME,
-    "journey": _CODE,
+    "journey": {"type": ["string", "integer"]},
+    "every": {"type": "string", "allowed": ["year"]},
+    "recurrence": _dict(
+        {
+            "cron": {**_NAME, "required": True},
+            "time_zone": _ZONE,
+            "until": _NAME,
+            "count": {"type": "integer", "min": 1, "max": 10_000},
+        }
+    ),
+    "ended": {"type": "list", "minlength": 1, "allowed": list(ENDS)},
     "where": _CONDITION,
     "offset": _OFFSET,
     "at": _CLOCK,
@@ -165,6 +179,7 @@ ENTRY: Final = Form(
                 "per": {**_TIME, "required": True},
             }
         ),
+        "cooldown": _TIME,
         "holdout": _PERCENT,
         "backfill": {"type": "string", "allowed": ["none", "all"]},
     }

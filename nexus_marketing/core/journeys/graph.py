@@ -17,6 +17,7 @@ from nexus_marketing.core.journeys.nodes import (
     Outcome,
     Split,
     WaitUntil,
+    Webhook,
 )
 
 
@@ -48,6 +49,10 @@ def edges(node: Node) -> Iterator[Edge]:
             yield Edge("approved", node.approved, takes_time=True)
             yield Edge("rejected", node.rejected, takes_time=True)
             yield Edge("timeout", node.timeout_to, takes_time=True)
+        case Webhook():
+            yield Edge("", node.next)
+            if node.failed != node.next:
+                yield Edge("failed", node.failed)
         case Jump():
             yield Edge("", node.to)
         case Exit():
@@ -76,22 +81,26 @@ def _message_edges(node: Message) -> Iterator[Edge]:
         yield Edge("", node.next)
 
 
-def reached(nodes: Mapping[str, Node], starts: Iterable[str]) -> set[str]:
-    """Every node that can be come to."""
+def reached(nodes: Mapping[str, Node], starts: Iterable[str], instead: Mapping[str, str]) -> set[str]:
+    """Every node that can be come to; ``instead`` is where to whoever comes to a node too often."""
     found: set[str] = set()
     waiting = [start for start in starts if start in nodes]
     while waiting:
         name = waiting.pop()
         if name not in found:
             found.add(name)
-            waiting += [edge.to for edge in edges(nodes[name]) if edge.to in nodes]
+            ways = [*(edge.to for edge in edges(nodes[name])), instead.get(name, END)]
+            waiting += [to for to in ways if to in nodes]
     return found
 
 
-def instant_circles(nodes: Mapping[str, Node]) -> list[list[str]]:
+def instant_circles(nodes: Mapping[str, Node], instead: Mapping[str, str]) -> list[list[str]]:
     """Circles of nodes in which no time passes, each once, beginning with the node that stands first."""
     instant = {
-        name: [edge.to for edge in edges(node) if not edge.takes_time and edge.to != END and edge.to in nodes]
+        name: [
+            *(edge.to for edge in edges(node) if not edge.takes_time and edge.to != END and edge.to in nodes),
+            *(to for to in [instead.get(name, END)] if to in nodes),
+        ]
         for name, node in nodes.items()
     }
     found: list[list[str]] = []

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 from nexus_marketing.core.conditions import Dependencies, FieldType
 from nexus_marketing.core.errors import Problem
@@ -22,14 +22,25 @@ class TriggerKind(StrEnum):
     DATE = "date"
     API = "api"
     LIST = "list"
+    #: Another journey ended for the lead.
     JOURNEY = "journey"
+    #: Again and again, the members of a segment.
+    SCHEDULE = "schedule"
+    #: A program calls the journey's own address.
+    WEBHOOK = "webhook"
+
+
+#: How runs end by themselves; what operators and newer runs end is no end that another journey begins with.
+ENDS: Final = ("done", "exited", "failed")
 
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
     """One way in. ``name`` is the segment, event, date field or journey; ``offset`` and ``at`` belong to dates.
 
-    ``at`` is a time of day, ``HH:MM``, by the lead's clock.
+    ``at`` is a time of day, ``HH:MM``, by the lead's clock, ``path`` where a record keeps the date, and ``is_yearly``: it
+    comes again every year. ``recurrence`` is the rule of a schedule as campaigns write theirs down, ``ended`` how a run
+    of the other journey has to end.
     """
 
     on: TriggerKind
@@ -38,6 +49,10 @@ class Trigger:
     where: Rule | None = None
     offset: timedelta = timedelta()
     at: str | None = None
+    path: tuple[str, ...] = ()
+    is_yearly: bool = False
+    recurrence: Mapping[str, Any] | None = None
+    ended: frozenset[str] = frozenset()
 
 
 class ReentryKind(StrEnum):
@@ -79,7 +94,7 @@ class Concurrency:
 class Entry:
     """Who comes in. ``holdout`` is in hundredths of a percent; ``cap`` is so many entries within a time.
 
-    ``key`` is where a record keeps what may start one run only, such as the number of an order.
+    Nobody enters within ``cooldown`` of the last time, whatever the policy. ``key`` is where a record keeps what may start one run only, such as the number of an order.
     """
 
     triggers: tuple[Trigger, ...] = ()
@@ -90,6 +105,7 @@ class Entry:
     cap: tuple[int, timedelta] | None = None
     holdout: int = 0
     backfill: bool = False
+    cooldown: timedelta = timedelta()
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +153,8 @@ class Journey:
     fields: Mapping[str, FieldType] = field(default_factory=dict)
     notices: tuple[Problem, ...] = ()
     document: Mapping[str, Any] = field(default_factory=dict)
+    #: How often a run may come to a node, and where to instead of one time more.
+    visits: Mapping[str, tuple[int, str]] = field(default_factory=dict)
     digest: str = ""
 
     def occasions(self) -> Iterator[Occasion]:

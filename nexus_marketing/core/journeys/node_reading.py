@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from nexus_marketing.core.campaigns import MessageClass
+from nexus_marketing.core.journeys.bodies import read_body
 from nexus_marketing.core.journeys.delays import (
     WEEKDAYS,
     DaysAt,
@@ -268,8 +269,12 @@ def _score(reading: Reading, id_: str, document: dict[str, Any], path: str) -> G
 
 
 def _webhook(reading: Reading, id_: str, document: dict[str, Any], path: str) -> Webhook:
-    method, body = document.get("method", "POST"), document.get("body", {})
-    return Webhook(id_, document["url"], method, body, _next(reading, document, path))
+    method = document.get("method", "POST")
+    if "body" in document:
+        document["body"] = read_body(reading, document["body"], join(path, "body"))
+    following = _next(reading, document, path)
+    failed = reading.edge(document["failed"], join(path, "failed")) if "failed" in document else following
+    return Webhook(id_, document["url"], method, document.get("body", {}), following, failed)
 
 
 def _approval(reading: Reading, id_: str, document: dict[str, Any], path: str) -> Approval:

@@ -23,6 +23,8 @@ from nexus_marketing.core.journeys.delays import DelayRule
 
 #: The edge that leads out: no node may be called so.
 END: Final = "end"
+#: What a run waits for while a webhook is called, in place of a channel.
+CALL: Final = "webhook"
 #: How long after a deadline an event that happened before it is still waited for.
 GRACE: Final = timedelta(seconds=60)
 
@@ -223,14 +225,22 @@ class GivePoints:
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """Tells another system."""
+    """Tells another system, and goes on when that has heard it; ``failed`` is the way where it never did.
+
+    Texts in the body may have gaps (``core.journeys.bodies``).
+    """
 
     id: str
     url: str
     method: str = "POST"
     body: Mapping[str, Any] = field(default_factory=dict)
     next: str = END
+    failed: str = END
     kind: NodeKind = NodeKind.WEBHOOK
+
+    def edge(self, outcome: Outcome) -> str:
+        """Where an outcome leads."""
+        return self.next if outcome is Outcome.SENT else self.failed
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,7 @@ class _Parts:
 
     def __init__(self, reading: Reading, document: dict[str, Any], broken: set[str]) -> None:
         self.reading = reading
+        self.visits: dict[str, tuple[int, str]] = {}
         self.document = {key: value for key, value in document.items() if key not in broken}
 
     def journey(self) -> Journey:
@@ -84,6 +85,7 @@ class _Parts:
             {**reading.around.fields, **document.get("fields", {})},
             tuple(reading.notices),
             document,
+            self.visits,
             digest_of(document),
         )
 
@@ -95,6 +97,9 @@ class _Parts:
             self.reading.problems += faults
             if not faults:
                 found[name] = read_node(self.reading, name, said, path)
+                if "visits" in said:
+                    to = self.reading.edge(said["visits"].get("to"), join(path, "visits.to"))
+                    self.visits[name] = (said["visits"]["most"], to)
         return found
 
     def _entry_document(self, start: str) -> dict[str, Any]:
@@ -155,10 +160,11 @@ class _Parts:
 
     def _graph(self, nodes: Mapping[str, Node], entry: Entry, goals: tuple[Goal, ...]) -> None:
         starts = chain((each.start for each in entry.triggers), (goal.to for goal in goals if goal.to is not None))
-        for name in nodes.keys() - reached(nodes, starts):
+        instead = {name: to for name, (_, to) in self.visits.items()}
+        for name in nodes.keys() - reached(nodes, starts, instead):
             text = f"Nothing leads to {name}: let an edge lead there, or take the node out."
             self.reading.fault(join("nodes", name), "unreachable", text)
-        for circle in instant_circles(nodes):
+        for circle in instant_circles(nodes, instead):
             way = " -> ".join([*circle, circle[0]])
             text = f"No time need pass on the way {way}: put a delay into it."
             self.reading.fault(join("nodes", circle[0]), "zero_delay_cycle", text)

@@ -27,13 +27,14 @@ LONGEST: Final = timedelta(days=3_660)
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a journey may name: the tenant's own ``fields``, registered ``actions`` (nothing: not checked), and the check
-    of quiet hours, which are another topic's.
+    """What a journey may name: the tenant's own ``fields``, registered ``actions`` (nothing: not checked), and the checks
+    of quiet hours and of recurrence, which are another topic's.
     """
 
     fields: Mapping[str, FieldType] = field(default_factory=dict)
     actions: Collection[str] | None = None
     check_quiet_hours: Callable[[object], list[dict[str, Any]]] | None = None
+    check_recurrence: Callable[[Mapping[str, Any]], object] | None = None
 
 
 @dataclass(slots=True)
@@ -150,6 +151,18 @@ class Reading:
                 place = each.path.replace("[", "").replace("].", ".").replace("]", "")
                 self.fault(join(where, place) if place else where, each.code, each.message)
             return ()
+
+    def recurrence(self, document: Mapping[str, Any], path: str) -> None:
+        """When a schedule comes again, under ``recurrence``."""
+        where = join(path, "recurrence")
+        if "recurrence" not in document:
+            said = 'A schedule says when: write "recurrence": {"cron": "0 9 * * mon", "time_zone": "Europe/Berlin"}.'
+            self.fault(where, "required", said)
+        elif self.around.check_recurrence is not None:
+            try:
+                self.around.check_recurrence(document["recurrence"])
+            except ValidationError as error:
+                self.problems += [Problem(join(where, each.path), each.code, each.message) for each in error.problems]
 
     def action(self, name: str, path: str) -> None:
         """An action by name: where names are known, an unknown one refuses the journey."""

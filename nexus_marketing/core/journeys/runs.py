@@ -33,7 +33,8 @@ class Run:
     """One run. ``visit`` numbers the nodes it executed; ``wait_token`` proves that a wake-up is meant for this wait.
 
     ``open`` are the channels whose outcome is not known yet, ``left`` those that are tried if they fail, and ``outcomes``
-    what is known. ``held`` numbers the ways of a wait that were open before the run came. ``goals`` are the ids of those
+    what is known. ``visits`` counts how often it came to nodes that limit it; ``is_late``: a pause made it late, and its messages
+    up to the next wait are left out. ``held`` numbers the ways of a wait that were open before the run came. ``goals`` are the ids of those
     it reached.
     """
 
@@ -58,6 +59,8 @@ class Run:
     outcomes: tuple[Outcome, ...] = ()
     held: frozenset[int] = frozenset()
     goals: frozenset[str] = frozenset()
+    visits: Mapping[str, int] = field(default_factory=dict)
+    is_late: bool = False
     ended_at: datetime | None = None
     reason: str | None = None
 
@@ -172,8 +175,10 @@ class AddPoints:
 
 @dataclass(frozen=True, slots=True)
 class CallUrl:
-    """Tell another system."""
+    """Tell another system; what became of it is reported with ``visit`` and :data:`~.nodes.CALL`."""
 
+    node: str
+    visit: int
     url: str
     method: str
     body: Mapping[str, Any]
@@ -186,6 +191,7 @@ class AskApproval:
     node: str
     by: str
     token: int
+    until: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +216,8 @@ class Said(StrEnum):
     #: A message has an outcome on a channel.
     OUTCOME = "outcome"
     GOAL = "goal"
+    #: An operator moved it: to another version, or in time.
+    MOVED = "moved"
     ENDED = "ended"
 
 

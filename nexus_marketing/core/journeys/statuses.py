@@ -24,6 +24,26 @@ class JourneyMove(StrEnum):
     STOP = "stop"
 
 
+class ResumePolicy(StrEnum):
+    """What becomes of what was due during a pause: it happens late, its messages are left out, or everything waits on for
+    as long as the pause was.
+    """
+
+    CATCH_UP = "catch_up"
+    SKIP_MESSAGE = "skip_message"
+    SHIFT = "shift_all_by_pause_length"
+
+
+class Unmapped(StrEnum):
+    """What becomes of runs at nodes that a migration gives no other: they finish where they are, leave, or wait for an
+    operator.
+    """
+
+    STAY = "stay"
+    EXIT = "exit"
+    HOLD = "hold"
+
+
 #: From where each move is possible; :attr:`JourneyMove.RESUME` leads back to where the pause began.
 MOVES: Final[Mapping[JourneyMove, tuple[JourneyStatus, ...]]] = {
     JourneyMove.DRAIN: (JourneyStatus.PUBLISHED,),

@@ -35,6 +35,7 @@ from nexus_marketing.db.models.imports import (
 )
 from nexus_marketing.db.models.journeys import (
     Journey,
+    JourneyApproval,
     JourneyArrival,
     JourneyListener,
     JourneyRun,
@@ -83,6 +84,7 @@ __all__ = [
     "Hit",
     "IdempotencyKey",
     "Journey",
+    "JourneyApproval",
     "JourneyArrival",
     "JourneyListener",
     "JourneyRun",

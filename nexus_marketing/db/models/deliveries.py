@@ -116,6 +116,9 @@ class Send(TenantKeyed, Base):
     priority: Mapped[int] = plain(SmallInteger, server_default=text("50"))
     obeys_caps: Mapped[bool] = plain(server_default=true())
     counts_toward_caps: Mapped[bool] = plain(server_default=true())
+    #: Of a journey's message beside the tenant's; and whether it keeps any, where the message's class does not say it.
+    quiet_hours: Mapped[list[Any] | None] = plain()
+    obeys_quiet_hours: Mapped[bool | None] = plain()
     plan_cursor: Mapped[int] = plain(server_default=text("0"))
     planned: Mapped[int] = plain(server_default=text("0"))
     #: When the audience was frozen whole; nobody is added after it.

@@ -36,6 +36,10 @@ class Journey(TenantKeyed, Base):
     resumes_to: Mapped[str | None] = plain()
     published: Mapped[int | None] = plain()
     campaign_id: Mapped[int | None] = plain()
+    #: What is secret in the address that programs call to bring leads in; nothing where there is none.
+    hook_secret: Mapped[str | None] = plain()
+    #: When the pause began that holds it.
+    paused_at: Mapped[datetime | None] = plain()
     version: Mapped[int] = plain(server_default=text("1"))
     created_at: Mapped[datetime] = plain()
     updated_at: Mapped[datetime] = plain()
@@ -164,3 +168,36 @@ class JourneyArrival(TenantKeyed, Base):
     outcome: Mapped[str] = plain()
     run_id: Mapped[int | None] = plain()
     at: Mapped[datetime] = plain()
+
+
+class JourneyApproval(TenantKeyed, Base):
+    """A question that a run waits with. ``asked`` is who may answer, ``token`` the wait that the answer is meant for.
+
+    ``answer`` is ``approved`` or ``rejected``; of a question that was closed without one it is ``expired``.
+    """
+
+    __tablename__ = "marketing_journey_approvals"
+    __table_args__ = (
+        tenant_fk("journey_id", "marketing_journeys"),
+        tenant_fk("run_id", "marketing_journey_runs"),
+        UniqueConstraint("tenant_id", "run_id", "token", name="uq_marketing_journey_approvals_token"),
+        Index(
+            "ix_marketing_journey_approvals_open",
+            "tenant_id",
+            "journey_id",
+            "id",
+            postgresql_where=text("closed_at IS NULL"),
+            sqlite_where=text("closed_at IS NULL"),
+        ),
+    )
+
+    journey_id: Mapped[int] = plain()
+    run_id: Mapped[int] = plain()
+    node: Mapped[str] = plain()
+    asked: Mapped[str] = plain()
+    token: Mapped[int] = plain()
+    asked_at: Mapped[datetime] = plain()
+    due_at: Mapped[datetime | None] = plain()
+    closed_at: Mapped[datetime | None] = plain()
+    answer: Mapped[str | None] = plain()
+    answered_by: Mapped[str | None] = plain()

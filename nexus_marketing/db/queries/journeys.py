@@ -9,7 +9,7 @@ import orjson
 from sqlalchemy import Row, bindparam, text
 from sqlalchemy.orm import Session
 
-from nexus_marketing.core.journeys.runs import LIVE
+from nexus_marketing.core.journeys.runs import LIVE, RunState
 from nexus_marketing.core.timers import TimerStatus
 from nexus_marketing.db.queries.deliveries import WITHHELD
 from nexus_marketing.db.queries.rowsets import as_ids, ids_of, is_postgresql
@@ -21,6 +21,11 @@ RUN_DUE: Final = "journey.run"
 MOVED: Final = "journey.segment"
 HAPPENED: Final = "journey.event"
 CHANGED: Final = "journey.change"
+CALL_DUE: Final = "journey.call"
+ENDED: Final = "journey.ended"
+REDATE: Final = "journey.redate"
+#: What journeys with date triggers listen to among changes.
+DATES: Final = "dates"
 #: A run takes this many numbers of occurrences in the ledger: one for each node it comes to, at most 10,000.
 VISITS: Final = 1 << 14
 _LIVE: Final = ", ".join(f"'{state}'" for state in sorted(LIVE))
@@ -60,11 +65,25 @@ ON CONFLICT (tenant_id, type, key) DO UPDATE SET trigger_at = excluded.trigger_a
 )
 
 
+_TELL_DATES = (
+    _TIMER
+    + """
+SELECT l.tenant_id, 'journey.redate', CAST(l.id AS text), :now, {empty}, :now FROM marketing_leads l
+WHERE l.tenant_id = :tenant_id AND l.id IN ({ids}) AND EXISTS (SELECT 1 FROM marketing_journey_listeners j
+  WHERE j.tenant_id = :tenant_id AND j.kind = 'change' AND j.name = 'dates')
+ORDER BY 3
+ON CONFLICT (tenant_id, type, key) DO UPDATE SET trigger_at = excluded.trigger_at, status = 'waiting', attempts = 0,
+  crashes = 0, error = NULL, lease_until = NULL, lease_token = NULL
+"""
+)
+
+
 def tell_change(session: Session, lead_ids: Sequence[int], now: datetime) -> None:
-    """Have the runs of changed leads looked at, where their journeys read what leads are."""
+    """Have the runs of changed leads looked at, where their journeys read what leads are, and dates that bring them in."""
     empty = _EMPTY_PG if is_postgresql(session) else _EMPTY
-    statement = text(_TELL_CHANGE.format(ids=ids_of(session), live=_LIVE, empty=empty)).bindparams(_NOW)
-    run(session, statement, {"ids": as_ids(lead_ids), "now": now}, writes=True)
+    for told in (_TELL_CHANGE, _TELL_DATES):
+        statement = text(told.format(ids=ids_of(session), live=_LIVE, empty=empty)).bindparams(_NOW)
+        run(session, statement, {"ids": as_ids(lead_ids), "now": now}, writes=True)
 
 
 # The segment's generation and the moment make it an occurrence of its own, told once however often it is looked at.
@@ -166,29 +185,44 @@ def take_outcome(session: Session, send_id: int, seq: int) -> Row[Any] | None:
 
 
 _END = f"""
-UPDATE marketing_journey_runs SET state = 'exited', reason = :reason, ended_at = :now, wake_at = NULL,
+UPDATE marketing_journey_runs SET state = :state, reason = :reason, ended_at = :now, wake_at = NULL,
   version = version + 1, wait_token = wait_token + 1
 WHERE tenant_id = :tenant_id AND id IN (
   SELECT r.id FROM marketing_journey_runs r
   WHERE r.tenant_id = :tenant_id AND {{whose}} AND r.state IN ({_LIVE}) ORDER BY r.id LIMIT :size)
 RETURNING id, node
 """
-_WHOSE = {"lead": "r.lead_id IN ({ids})", "journey": "r.journey_id IN ({ids})"}
+_WHOSE = {"run": "r.id IN ({ids})", "lead": "r.lead_id IN ({ids})", "journey": "r.journey_id IN ({ids})"}
 _NOTE = text(
     "INSERT INTO marketing_journey_steps (tenant_id, run_id, at, said, node, detail)"
     " VALUES (:tenant_id, :run_id, :now, 'ended', :node, :detail)"
 ).bindparams(_NOW)
-_FORGET = "DELETE FROM marketing_timers WHERE tenant_id = :tenant_id AND type = 'journey.run' AND key = :key"
+_FORGET = "DELETE FROM marketing_timers WHERE tenant_id = :tenant_id AND type = 'journey.run' AND status <> 'dead' AND key = :key"
+_CLOSE = text(
+    "UPDATE marketing_journey_approvals SET closed_at = :now, answer = 'expired'"
+    " WHERE tenant_id = :tenant_id AND run_id = :run_id AND closed_at IS NULL"
+).bindparams(_NOW)
 
 
-def end_runs(session: Session, whose: str, ids: Sequence[int], reason: str, now: datetime, size: int) -> int:
-    """End up to ``size`` live runs of leads (``lead``) or of journeys (``journey``), with their timers; answers how many."""
+def end_runs(
+    session: Session,
+    whose: str,
+    ids: Sequence[int],
+    reason: str,
+    now: datetime,
+    size: int,
+    *,
+    state: RunState = RunState.EXITED,
+) -> int:
+    """End up to ``size`` live runs of leads (``lead``), of journeys (``journey``) or by their ids (``run``), with their
+    timers and questions; answers how many.
+    """
     statement = text(_END.format(whose=_WHOSE[whose].format(ids=ids_of(session)))).bindparams(_NOW)
-    bound = {"ids": as_ids(ids), "reason": reason, "now": now, "size": size}
+    bound = {"ids": as_ids(ids), "reason": reason, "now": now, "size": size, "state": str(state)}
     ended = run(session, statement, bound, writes=True).all()
     if not ended:
         return 0
-    detail = orjson.dumps({"state": "exited", "reason": reason}).decode()
+    detail = orjson.dumps({"state": str(state), "reason": reason}).decode()
     kind = "CAST(:detail AS jsonb)" if is_postgresql(session) else ":detail"
     note = text(str(_NOTE).replace(":detail", kind)).bindparams(_NOW)
     run(
@@ -198,6 +232,7 @@ def end_runs(session: Session, whose: str, ids: Sequence[int], reason: str, now:
         writes=True,
     )
     run(session, _FORGET, [{"key": str(row.id)} for row in ended], writes=True)
+    run(session, _CLOSE, [{"run_id": row.id, "now": now} for row in ended], writes=True)
     return len(ended)
 
 
@@ -275,14 +310,22 @@ def consent_acts(session: Session, lead_id: int) -> Sequence[Row[Any]]:
 
 def known_segments(session: Session, names: Collection[str]) -> dict[str, Row[Any]]:
     """Segments by what they were called: by name, or by id in digits."""
+    return _known(session, "SELECT id, name, kind FROM marketing_segments", names)
+
+
+def known_journeys(session: Session, names: Collection[str]) -> dict[str, Row[Any]]:
+    """Journeys in the same way."""
+    return _known(session, "SELECT id, name FROM marketing_journeys", names)
+
+
+def _known(session: Session, select: str, names: Collection[str]) -> dict[str, Row[Any]]:
     if not names:
         return {}
     rows = run(
         session,
-        text(
-            "SELECT id, name, kind FROM marketing_segments WHERE tenant_id = :tenant_id"
-            " AND (name IN :names OR CAST(id AS text) IN :names)"
-        ).bindparams(bindparam("names", expanding=True)),
+        text(f"{select} WHERE tenant_id = :tenant_id AND (name IN :names OR CAST(id AS text) IN :names)").bindparams(
+            bindparam("names", expanding=True)
+        ),
         {"names": sorted(names)},
         writes=False,
     ).all()

@@ -15,6 +15,7 @@ from nexus_marketing.db.models import (
     Escalation,
     History,
     Journey,
+    JourneyApproval,
     JourneyRun,
     Lead,
     LeadField,
@@ -331,6 +332,27 @@ JOURNEY_RUNS = Listing(
     ),
     frozenset({"id", "lead_id"}),
     scope=table_of(JourneyRun).c.journey_id == bindparam("journey_id"),
+)
+JOURNEY_APPROVALS = Listing(
+    "journey-approvals",
+    table_of(JourneyApproval),
+    _same("id", "journey_id", "run_id", "node", "asked", "asked_at", "due_at", "closed_at", "answer", "answered_by"),
+    ("id", "asked_at"),
+    Schema.of(
+        Field(name, kind)
+        for name, kind in {
+            "id": _N,
+            "journey_id": _N,
+            "run_id": _N,
+            "node": _T,
+            "asked": _T,
+            "asked_at": _D,
+            "due_at": _D,
+            "closed_at": _D,
+            "answer": _T,
+        }.items()
+    ),
+    frozenset({"id", "journey_id", "run_id"}),
 )
 MEMBERS = Listing(
     "members",

@@ -101,10 +101,10 @@ WHERE tenant_id = :tenant_id AND id = :id AND lease_token = :token
 """).bindparams(_AT)
 
 
-def give_back(session: Session, timer: TimerFact, *, status: str, at: datetime, error: str) -> None:
-    """Let go of a timer that failed: to be tried again at ``at``, or dead."""
+def give_back(session: Session, timer: TimerFact, *, status: str, at: datetime, error: str) -> bool:
+    """Let go of a timer that failed: to be tried again at ``at``, or dead; ``False``: it is somebody else's now."""
     values = {"id": timer.id, "token": timer.token, "status": status, "at": at, "error": error[:500]}
-    run(session, _GIVE_BACK, values, writes=True)
+    return bool(run(session, _GIVE_BACK, values, writes=True).rowcount)  # type: ignore[attr-defined]
 
 
 _LET_GO = """

@@ -25,7 +25,7 @@ from nexus_marketing.core.actions import ActionSource
 from nexus_marketing.core.actors import SYSTEM
 from nexus_marketing.core.audience import ImportOptions
 from nexus_marketing.db.base import Base
-from nexus_marketing.db.models import ChannelAccount, Engagement, Escalation, LeadField, SegmentChange
+from nexus_marketing.db.models import ChannelAccount, Engagement, Escalation, JourneyApproval, LeadField, SegmentChange
 from nexus_marketing.db.queries import resources
 from nexus_marketing.db.queries.listings import Listing
 from nexus_marketing.graphql.schema import build_schema
@@ -80,6 +80,8 @@ BODIES: Mapping[str, Any] = {
     "POST /api/v1/journeys": {"name": "Eve SERIAL", "draft": {}},
     "PATCH /api/v1/journeys/{id}": {"name": "Eve SERIAL"},
     "POST /api/v1/journeys/{id}/entries": {"lead_ids": ["OWN leads"]},
+    "POST /api/v1/journeys/{id}/migrate": {"dry_run": True},
+    "POST /api/v1/journey-approvals/{id}/answer": {"approved": True},
     "POST /api/v1/definitions": {"schema": {"id": "eve-SERIAL"}},
     "PATCH /api/v1/definitions/{id}": {"schema": {"name": "Eve"}},
     "POST /api/v1/definitions/{id}/duplicate": {"code": "eve-copy-SERIAL"},
@@ -100,14 +102,23 @@ _ROUTES_OF_SCHEMAS = {
     "ACCEPT": "POST /api/v1/{}/{{id}}/dead-letters/accept",
     "PREVIEW": "POST /api/v1/{}/{{id}}/preview",
     "ENTRIES": "POST /api/v1/{}/{{id}}/entries",
+    "MIGRATE": "POST /api/v1/{}/{{id}}/migrate",
+    "RESUME": "POST /api/v1/{}/{{id}}/resume",
+    "ANSWER": "POST /api/v1/journey-approvals/{{id}}/answer",
 }
 #: What an id is of where its name does not say it.
 _KINDS = {
     "from": "leads",
     "owner": "members",
     "manager": "members",
+    "run": "journey-runs",
     "profile": "lead-import-profiles",
     "launchCampaign": "campaigns",
+    "publishJourney": "journeys",
+    "pauseJourney": "journeys",
+    "resumeJourney": "journeys",
+    "drainJourney": "journeys",
+    "stopJourney": "journeys",
     "pauseCampaign": "campaigns",
     "moveCampaign": "campaigns",
     "publishDefinition": "definitions",
@@ -125,7 +136,10 @@ _COLLECTIONS = {
     "campaign_engagements": "campaigns/OWN campaigns/engagements",
 }
 #: Fields of input objects that a mutation cannot do without.
-_INPUTS = {"createCampaign": {"name": "Eve"}}
+_INPUTS: Mapping[str, Mapping[str, Any]] = {
+    "createCampaign": {"name": "Eve"},
+    "enterJourney": {"journeyId": "OWN journeys", "leadIds": ["OWN leads"]},
+}
 #: What differs from one answer to the next by its nature.
 _PASSING = frozenset(
     {"request_id", "version", "created_at", "updated_at", "as_of", "generation", "name", "tracked_at", "duration_ms"}
@@ -263,6 +277,10 @@ def build_estate(runtime: Runtime, tenant_id: int, mark: str) -> Estate:
         publish_journey(ctx, journey)
         (entered,) = enter_leads(ctx, journey, leads[:1])
         assert entered.run_id is not None
+        asked = {"journey_id": journey, "run_id": entered.run_id, "node": mark, "asked": "owner", "token": 99}
+        question = JourneyApproval(asked_at=ctx.now, closed_at=ctx.now, answer="expired", **asked)
+        ctx.session.add(question)
+        ctx.session.flush()
     with runtime.work(tenant_id, SYSTEM, role="app") as ctx:
         about = {"lead_id": leads[0], "campaign_id": campaign, "notes": mark, "attributes": {"note": mark}}
         engagement = Engagement(tracked_at=ctx.now, type="page_visited", verdict="human", **about)
@@ -309,6 +327,7 @@ def build_estate(runtime: Runtime, tenant_id: int, mark: str) -> Estate:
             "campaigns": (campaign,),
             "journeys": (journey,),
             "journey-runs": (entered.run_id,),
+            "journey-approvals": (question.id,),
             "preflights": (preflight,),
             "definitions": (definition,),
             "members": (member, report),

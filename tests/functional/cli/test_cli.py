@@ -19,6 +19,7 @@ from nexus_marketing.core.api_keys import parse_key
 from nexus_marketing.core.deliveries import DeliveryState, SkipReason
 from nexus_marketing.db.models import ChannelAccount, Delivery, DeliveryChunk, Escalation, Lead, Send, Timer
 from nexus_marketing.services.actions import ActionRequest, request_action
+from nexus_marketing.services.journeys import create_journey, update_journey
 from nexus_marketing.services.scores import create_score, publish_score
 from nexus_marketing.services.templates import create_template
 from tests.common.factories import make_campaign, make_leads, make_segment, make_send, make_template
@@ -76,6 +77,7 @@ def commands() -> list[list[str]]:
         "leads": ["import", "export"],
         "segments": ["recalculate"],
         "plugins": ["list", "check", "enable", "disable", "new"],
+        "journeys": ["list", "runs", "publish", "drain", "pause", "resume", "stop", "enter", "migrate"],
         "campaigns": [
             "launch",
             "preflight",
@@ -108,6 +110,7 @@ def test_every_command_explains_itself(command):
         (["leads", "export", "-t", "acme", "--format", "xlsx"], "use csv or jsonl"),
         (["segments", "recalculate", "-t", "acme", "99"], "There is no segment 99"),
         (["campaigns", "launch", "99", "-t", "acme"], "There is no campaign 99"),
+        (["journeys", "publish", "99", "-t", "acme"], "There is no journey 99"),
         (["explain", "-t", "acme", "--lead", "1", "--campaign", "99"], "There is no campaign 99"),
         (["tenants", "apply", "nowhere"], "no <name>/tenant.toml"),
         (["plugins", "check", "nix"], "No plugin 'nix' is installed"),
@@ -527,3 +530,31 @@ def test_a_lead_is_erased_with_what_is_still_to_be_sent(ask, cli, runtime, tenan
     assert (erased["status"], erased["counts"]["marketing_deliveries"]) == ("finished", 1)
     code, _, err = cli("leads", "erase", "999", "--tenant", "acme")
     assert (code, "no lead 999" in err) == (1, True)
+
+
+def test_an_operator_runs_a_journey(cli, ask, runtime, tenant):
+    (lead,) = make_leads(runtime, tenant, 1)
+    draft = {"id": "way", "nodes": {"wait": {"type": "delay", "for": "1 day"}}}
+    with runtime.work(tenant) as ctx:
+        journey = create_journey(ctx, {"name": "Way", "draft": draft}).id
+    one = [str(journey), "-t", "acme"]
+    assert ask("journeys", "publish", *one)["published"] == 1
+    (entry,) = ask("journeys", "enter", str(journey), str(lead), "-t", "acme")["data"]
+    assert entry["outcome"] == "entered"
+    (again,) = ask("journeys", "enter", str(journey), str(lead), "-t", "acme")["data"]
+    assert (again["outcome"], again["run_id"]) == ("reentry", None)
+    assert ask("journeys", "pause", *one)["status"] == "paused"
+    assert ask("journeys", "resume", *one, "--policy", "shift_all_by_pause_length")["status"] == "published"
+    (run,) = ask("journeys", "runs", *one, "--state", "ready")["data"]
+    assert (run["lead_id"], run["node"]) == (str(lead), "wait")
+    draft["nodes"] = {"later": {"type": "delay", "for": "2 days"}}
+    with runtime.work(tenant) as ctx:
+        update_journey(ctx, journey, {"draft": draft})
+    ask("journeys", "publish", *one)
+    (plan,) = ask("journeys", "migrate", *one, "--map", "wait=later", "--dry-run")["nodes"]
+    assert (plan["what"], plan["to"], plan["runs"]) == ("moves", "later", 1)
+    code, _, err = cli("journeys", "migrate", *one, "--map", "wait")
+    assert (code, "'wait' is no pair: write OLD=NEW" in err) == (2, True)
+    assert ask("journeys", "drain", *one)["status"] == "draining"
+    assert ask("journeys", "stop", *one)["status"] == "stopped"
+    assert [each["status"] for each in ask("journeys", "list", "-t", "acme")["data"]] == ["stopped"]

@@ -3,11 +3,12 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import select
 
+from nexus_marketing.core.clock import FakeClock
 from nexus_marketing.core.contracts import AddressKind, OutcomeKind
 from nexus_marketing.core.events import ChannelsJoined
 from nexus_marketing.core.privacy import ConsentState
@@ -17,7 +18,11 @@ from nexus_marketing.runtime import Runtime
 from nexus_marketing.services.campaigns import create_campaign, move_campaign
 from nexus_marketing.services.templates import create_template
 from nexus_marketing.tasks.loops import WorkerLoop
+from tests.common.databases import NOW, DatabaseTime
 from tests.common.factories import make_leads, make_segment
+
+if TYPE_CHECKING:
+    from tests.functional.delivery.journeys import Way
 
 CONTENT = {
     "subject": 'Hello {{ first_name | default("there") }}',
@@ -217,3 +222,12 @@ def stage(runtime: Runtime, tenant: int) -> Stage:
             lead.phone = f"+49301234{number:04}"
     stage.set_up(dict.fromkeys(channels, SENDER))
     return stage
+
+
+@pytest.fixture
+def way(stage: Stage, clock: FakeClock, database_time: DatabaseTime) -> "Way":
+    """A journey to be, on the stage, where time goes by as the test says."""
+    from tests.functional.delivery.journeys import Way
+
+    database_time.set_to(NOW)
+    return Way(stage, clock, database_time)

@@ -15,11 +15,8 @@ from nexus_marketing.core.journeys import Reported
 from nexus_marketing.core.journeys.statuses import JourneyMove
 from nexus_marketing.db.models import (
     Campaign,
-    Delivery,
     Journey,
     JourneyArrival,
-    JourneyRun,
-    JourneyStep,
     JourneyVersion,
     Lead,
     SegmentMember,
@@ -30,95 +27,17 @@ from nexus_marketing.db.queries.completion import broken_invariants
 from nexus_marketing.services import journey_runs
 from nexus_marketing.services.engagements import record_engagements
 from nexus_marketing.services.journey_entries import enter_leads, enter_members
-from nexus_marketing.services.journeys import create_journey, move_journey, publish_journey, run_counts, update_journey
+from nexus_marketing.services.journeys import create_journey, publish_journey, run_counts, update_journey
 from nexus_marketing.services.lead_erasure import erase_lead
 from nexus_marketing.services.lead_merging import merge_leads
 from nexus_marketing.services.leads import update_lead
 from nexus_marketing.services.segments import change_members
 from nexus_marketing.tasks.loops import WorkerLoop
-from tests.common.databases import NOW, DatabaseTime, FakeClock
+from tests.common.databases import NOW
 from tests.common.factories import make_segment
-from tests.functional.delivery.conftest import Stage
+from tests.functional.delivery.journeys import API, Way, message
 
 pytestmark = pytest.mark.req("US-020", "FR-P3-011", "SCL-005")
-
-API = {"entry": {"triggers": [{"on": "api"}]}}
-
-
-def message(template: str = "email", **more: Any) -> dict[str, Any]:
-    return {"type": "message", "channel": "email", "template": template, "class": "transactional", **more}
-
-
-class Way:
-    """A stage on which days go by, and one journey."""
-
-    def __init__(self, stage: Stage, clock: FakeClock, database_time: DatabaseTime) -> None:
-        self.stage, self.clock, self.database_time = stage, clock, database_time
-        self.runtime, self.tenant = stage.runtime, stage.tenant_id
-        self.journey = 0
-
-    def publish(self, nodes: dict[str, Any] | None = None, **document: Any) -> int:
-        draft = {"id": "way", **API, **({"nodes": nodes} if nodes else {}), **document}
-        with self.runtime.work(self.tenant) as ctx:
-            self.journey = create_journey(ctx, {"name": f"way {ctx.request_id}", "draft": draft}).id
-            publish_journey(ctx, self.journey)
-        return self.journey
-
-    def enter(self, *numbers: int) -> list[str]:
-        leads = [self.stage.lead_ids[number - 1] for number in numbers]
-        with self.runtime.work(self.tenant) as ctx:
-            return [answer.outcome for answer in enter_leads(ctx, self.journey, leads)]
-
-    def go_on(self, **delta: float) -> None:
-        self.clock.advance(**delta)
-        self.database_time.advance(**delta)
-        self.work()
-
-    def work(self, turns: int = 100) -> None:
-        self.stage.work(turns)
-
-    def move(self, move: JourneyMove) -> None:
-        with self.runtime.work(self.tenant) as ctx:
-            move_journey(ctx, self.journey, move)
-
-    def event(self, number: int, name: str, **more: Any) -> None:
-        row = {"type": "custom", "name": name, "lead_id": str(self.stage.lead_ids[number - 1]), **more}
-        with self.runtime.work(self.tenant) as ctx:
-            (answer,) = record_engagements(ctx, [row])
-            assert answer["status"] == "accepted", answer
-
-    def runs(self, number: int | None = None) -> list[JourneyRun]:
-        with self.runtime.work(self.tenant, mode="read") as ctx:
-            wanted = select(JourneyRun).order_by(JourneyRun.id)
-            if number is not None:
-                wanted = wanted.where(JourneyRun.lead_id == self.stage.lead_ids[number - 1])
-            return list(ctx.session.scalars(wanted))
-
-    def where(self) -> Counter[str]:
-        return Counter(f"{run.state}:{run.reason or run.node}" for run in self.runs())
-
-    def said(self, number: int) -> list[str]:
-        (run,) = self.runs(number)
-        with self.runtime.work(self.tenant, mode="read") as ctx:
-            steps = ctx.session.scalars(
-                select(JourneyStep).where(JourneyStep.run_id == run.id).order_by(JourneyStep.id)
-            )
-            return [f"{step.said} {step.node}" for step in steps]
-
-    def ledger(self) -> list[Delivery]:
-        with self.runtime.work(self.tenant, mode="read") as ctx:
-            return list(ctx.session.scalars(select(Delivery).order_by(Delivery.settled_at, Delivery.lead_id)))
-
-    def is_sound(self) -> bool:
-        with self.runtime.work(None, mode="read") as ctx:
-            return broken_invariants(ctx.session) == {}
-
-
-@pytest.fixture
-def way(stage: Stage, clock: FakeClock, database_time: DatabaseTime) -> Way:
-    database_time.set_to(NOW)
-    return Way(stage, clock, database_time)
-
 
 DRIP = {
     "automation": {
@@ -496,13 +415,13 @@ class TestPublishing:
             "d": {"type": "delay", "for": "often"},
         }
         with pytest.raises(ValidationError) as raised:
-            way.publish(nodes, quiet_hours=[{"from": "21:00", "to": "08:00"}])
+            way.publish(nodes, quiet_hours=[{"from": "21:00", "to": "late"}])
         found = {(each.path, each.code) for each in raised.value.problems}
         assert {
             ("draft.nodes.a.channels.0.template", "unknown_template"),
-            ("draft.nodes.b.type", "not_supported"),
+            ("draft.nodes.b.type", "no_channel"),
             ("draft.nodes.c.segment", "unknown_segment"),
-            ("draft.quiet_hours", "not_supported"),
+            ("draft.quiet_hours.0.to", "not_a_clock"),
         } <= found | {("draft.nodes.a.channels.0.template", "unknown_template")}
         assert any(path.startswith("draft.nodes.d") for path, _ in found)
 

@@ -180,3 +180,23 @@ def test_engagements_of_leads_and_campaigns_are_the_newest_by_type(
     }  # fmt: skip
     data = ask(client, "{ campaigns { engagements { type } } }")["data"]["campaigns"][0]["engagements"]
     assert [row["type"] for row in data] == ["PAGE_VISITED"] * 3 + ["CONVERSION"]
+
+
+def test_journeys_are_put_in_force_entered_and_held(client: Client, runtime: Runtime, tenant: int) -> None:
+    (lead,) = make_leads(runtime, tenant, 1)
+    draft = {"id": "way", "nodes": {"wait": {"type": "delay", "for": "1 day"}}}
+    make = 'mutation ($draft: JSON!) { createJourney(name: "Way", draft: $draft) { id status published } }'
+    made = ask(client, make, draft=draft)["data"]["createJourney"]
+    assert (made["status"], made["published"]) == ("DRAFT", None)
+    go = "mutation ($id: ID!) { publishJourney(id: $id) { status published } }"
+    assert ask(client, go, id=made["id"])["data"]["publishJourney"] == {"status": "PUBLISHED", "published": 1}
+    come = "mutation ($it: EnterJourneyInput!) { enterJourney(input: $it) { leadId outcome runId } }"
+    (entry,) = ask(client, come, it={"journeyId": made["id"], "leadIds": [str(lead)]})["data"]["enterJourney"]
+    assert (entry["leadId"], entry["outcome"]) == (str(lead), "entered")
+    asked = 'query ($id: ID!) { journeyRuns(journey: $id, state: "ready") { id leadId node state } }'
+    (run,) = ask(client, asked, id=made["id"])["data"]["journeyRuns"]
+    assert run == {"id": entry["runId"], "leadId": str(lead), "node": "wait", "state": "ready"}
+    hold = "mutation ($id: ID!) { pauseJourney(id: $id) { status } resumeJourney(id: $id, policy: SHIFT) { status } }"
+    held = ask(client, hold, id=made["id"])["data"]
+    assert (held["pauseJourney"], held["resumeJourney"]) == ({"status": "PAUSED"}, {"status": "PUBLISHED"})
+    assert ask(client, "{ journeys(status: PUBLISHED) { name } }")["data"]["journeys"] == [{"name": "Way"}]

@@ -248,3 +248,19 @@ def test_those_of_a_worker_that_died_wait_as_long_as_a_lease(
     database_time.advance(seconds=runtime.settings.lease.total_seconds() + 1)
     assert fire_due(runtime, {"test": fired}) == 1
     assert fired == [(tenant, "a")]
+
+
+def test_those_of_a_worker_that_died_do_not_take_a_turn_each(
+    runtime: Runtime, tenant: int, database_time: DatabaseTime
+) -> None:
+    fired = Fired()
+
+    def die(ctx: Context, timer: TimerFact) -> None:
+        raise KeyboardInterrupt
+
+    put(runtime, tenant, "a", "b", "c")
+    with pytest.raises(KeyboardInterrupt):
+        fire_due(runtime, {"test": die})
+    database_time.advance(seconds=runtime.settings.lease.total_seconds() + 1)
+    assert fire_due(runtime, {"test": fired}) == 3
+    assert len(fired) == 3

@@ -22,9 +22,10 @@ from nexus_marketing.core.engine.simulation.gate import Gate, Letter
 from nexus_marketing.core.engine.simulation.people import Person
 from nexus_marketing.core.engine.simulation.report import Period, Report, Tally
 from nexus_marketing.core.errors import ValidationError
+from nexus_marketing.core.journeys.anniversaries import next_occurrence
 from nexus_marketing.core.journeys.draws import chance
-from nexus_marketing.core.journeys.model import Journey
-from nexus_marketing.core.journeys.nodes import Outcome
+from nexus_marketing.core.journeys.model import Journey, TriggerKind
+from nexus_marketing.core.journeys.nodes import CALL, Outcome
 from nexus_marketing.core.journeys.runs import (
     AddPoints,
     Answered,
@@ -44,6 +45,7 @@ from nexus_marketing.core.journeys.runs import (
     Woken,
 )
 from nexus_marketing.core.pacing.frequency import Use
+from nexus_marketing.core.pacing.recurrence import read_recurrence
 
 #: How long people take, on average, and at most.
 _OPENS_AFTER: Final = timedelta(hours=4)
@@ -90,7 +92,9 @@ class World:
         self._steps_left = once + len(self._people) * (for_each + for_each_day * self.period.days)
         self.gate.asks_consent = any(person.consent is not None for person in self._people)
         for person in self._people:
-            self._enter(person)
+            at = self._arrival(person)
+            if at is not None:
+                self._later(at, self._enter, person)
         passed = 0
         while self._queue:
             self.now, _, work, arguments = heappop(self._queue)
@@ -117,6 +121,16 @@ class World:
     def _later(self, at: datetime, work: Work, *arguments: Any) -> None:
         if at < self._end:
             heappush(self._queue, (at, next(self._numbers), work, arguments))
+
+    def _arrival(self, person: Person) -> datetime | None:
+        """When somebody comes: with the first date or the first round of a schedule, else at the start."""
+        trigger, before = self.journey.entry.triggers[0], self.now - timedelta.resolution
+        if trigger.on is TriggerKind.DATE:
+            found = next_occurrence(trigger, person.record, person.facts.zone, before)
+            return None if found is None else found.at
+        if trigger.on is TriggerKind.SCHEDULE and trigger.recurrence is not None:
+            return read_recurrence(trigger.recurrence, self.period.zone.key).next_after(before)
+        return self.now
 
     def _enter(self, person: Person) -> None:
         trigger = self.journey.entry.triggers[0]
@@ -167,6 +181,9 @@ class World:
                 self._change(person, effect)
             case CallUrl():
                 self.tally.effects["webhook"] += 1
+                drawn = self._chance(run_id, "call", str(effect.visit))
+                outcome = Outcome.FAILED if drawn < self.assumptions.failures else Outcome.SENT
+                self._later(self.now, self._decide, person, run_id, Reported(effect.visit, CALL, outcome))
             case TakeAction():
                 self.tally.effects[f"action {effect.action}"] += 1
 

@@ -12,14 +12,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from nexus_marketing.core.engine.journey_entry import Arrival, Entered, Past, Refusal, enter
+from nexus_marketing.core.engine.journey_moves import leave_out_late, migrate, shift
 from nexus_marketing.core.engine.journey_reading import read_journey
 from nexus_marketing.core.engine.journey_situations import LeadFacts
 from nexus_marketing.core.engine.journeys import decide, is_wanted
 from nexus_marketing.core.journeys import Answered, Changed, Happened, Outcome, Reported, RunState, Said, Stopped, Woken
 from nexus_marketing.core.journeys.graph import edges
 from nexus_marketing.core.journeys.model import ConcurrencyKind
-from nexus_marketing.core.journeys.nodes import Delay, WaitUntil
-from nexus_marketing.core.journeys.runs import AskApproval, CancelMessages, SendMessage, SetFields
+from nexus_marketing.core.journeys.nodes import CALL, Delay, WaitUntil
+from nexus_marketing.core.journeys.runs import AskApproval, CallUrl, CancelMessages, SendMessage, SetFields
 
 pytestmark = pytest.mark.req("FR-P3-011", "D06", "REL-006")
 
@@ -98,7 +99,9 @@ def _goals(draw, names):
 
 @st.composite
 def _node(draw, targets, earlier):
-    kind = draw(st.sampled_from(["delay", "back", "wait", "branch", "message", "score", "set", "approval", "exit"]))
+    kind = draw(
+        st.sampled_from(["delay", "back", "wait", "branch", "message", "score", "set", "approval", "call", "exit"])
+    )
     to = draw(targets)
     if kind == "delay":
         return {"type": "delay", **draw(st.sampled_from(DELAYS)), "next": to}
@@ -115,6 +118,8 @@ def _node(draw, targets, earlier):
         mode, must = draw(st.sampled_from(["all", "first"])), draw(st.booleans())
         message = {"type": "message", "channels": ["email", "sms"], "mode": mode, "class": "marketing"}
         return {**message, "require_sent": must, "next": to, "on": draw(st.sampled_from([{}, {"failed": "end"}]))}
+    if kind == "call":
+        return {"type": "webhook", "url": "https://x.example", "next": to, "failed": draw(targets)}
     if kind == "approval":
         timeout = {"after": "2 days", "to": "end"}
         return {"type": "approval", "by": "x", "approved": to, "rejected": "end", "timeout": timeout}
@@ -172,6 +177,10 @@ class Shell(RuleBasedStateMachine):
             case SendMessage():
                 key = (run_id, effect.visit, effect.channel)
                 assert key not in self.ledger, "a message is written twice"
+                self.ledger[key] = None
+            case CallUrl():
+                key = (run_id, effect.visit, CALL)
+                assert key not in self.ledger, "an address is called twice"
                 self.ledger[key] = None
             case CancelMessages():
                 for key in self.ledger:
@@ -271,6 +280,27 @@ class Shell(RuleBasedStateMachine):
                 slow = decide(self.journey, run, self.facts, Woken(run.wait_token), self.now)
                 assert self.tell(run.id, Woken(run.wait_token))
                 assert not self.write(slow), "two workers wrote the same step"
+
+    @rule(data=st.data(), days=st.integers(1, 40))
+    @precondition(lambda self: self.live)
+    def pause_and_move(self, data, days):
+        """An operator lets a run go on after a pause, or takes it to a node of its choice."""
+        run = data.draw(st.sampled_from(self.live))
+        how = data.draw(st.sampled_from(["shift", "late", "migrate"]))
+        if how == "migrate":
+            if run.state is RunState.SENDING:
+                return
+            to = data.draw(st.sampled_from([*self.journey.nodes, "end"]))
+            assert self.write(migrate(self.journey, run, self.facts, to, self.now))
+            assert self.runs[run.id].node == to or not self.runs[run.id].is_live
+            return
+        self.now += timedelta(days=days)
+        moved = shift(run, timedelta(days=days), self.now) if how == "shift" else leave_out_late(run, self.now)
+        self.write(moved)
+        for channel in self.runs[run.id].open if how == "late" and CALL not in run.open else ():
+            self.tell(run.id, Reported(run.visit, channel, Outcome.SKIPPED))
+        if how == "shift":
+            assert self.runs[run.id].wake_at - run.wake_at == timedelta(days=days)
 
     @rule(data=st.data())
     @precondition(lambda self: self.live)

@@ -21,6 +21,7 @@ from nexus_marketing.core.journeys import (
     Stopped,
     Woken,
 )
+from nexus_marketing.core.journeys.nodes import CALL
 from nexus_marketing.core.journeys.runs import (
     AddPoints,
     AskApproval,
@@ -116,10 +117,6 @@ def test_each_step_executes_one_node():
         ({"type": "update_lead", "set": {"metadata.plan": "pro"}}, SetFields({"metadata.plan": "pro"})),
         ({"type": "add_to_segment", "segment": "warm"}, PutInSegment("warm", is_member=True)),
         ({"type": "remove_from_segment", "segment": 7}, PutInSegment("7", is_member=False)),
-        (
-            {"type": "webhook", "url": "https://x.example", "method": "PUT", "body": {"a": 1}},
-            CallUrl("https://x.example", "PUT", {"a": 1}),
-        ),
         ({"type": "action", "action": "call", "with": {"team": 1}}, TakeAction("call", {"team": 1})),
     ],
 )
@@ -454,6 +451,20 @@ def test_an_outcome_that_nobody_tells_is_a_failure_and_no_reason_to_stand_still(
     assert walk.run.node == "c"
 
 
+@pytest.mark.parametrize(("outcome", "to"), [(Outcome.SENT, "b"), (Outcome.FAILED, "c"), (None, "c")])
+def test_a_webhook_is_waited_for_and_its_failure_has_a_way_of_its_own(outcome, to):
+    call = {"type": "webhook", "url": "https://x.example", "method": "PUT", "body": {"a": "{{ email }}"}}
+    walk = Walk({"a": {**call, "next": "b", "failed": "c"}, "b": LATER, "c": LATER})
+    assert walk.wake().effects == (CallUrl("a", 1, "https://x.example", "PUT", {"a": "{{ email }}"}),)
+    assert walk.state == (RunState.SENDING, "a")
+    assert walk.take(Reported(7, CALL, Outcome.SENT)).is_ignored
+    if outcome is None:
+        walk.wake()
+    else:
+        walk.report(outcome, CALL)
+    assert walk.run.node == to
+
+
 def test_an_approval_is_waited_for():
     node = {
         "type": "approval",
@@ -466,7 +477,7 @@ def test_an_approval_is_waited_for():
     for occurrence, to in ((True, "yes"), (False, "no"), (None, "late")):
         walk = Walk(nodes)
         (asked,) = walk.wake().effects
-        assert asked == AskApproval("a", "sales", walk.run.wait_token)
+        assert asked == AskApproval("a", "sales", walk.run.wait_token, NOW + 2 * DAY)
         if occurrence is None:
             walk.wake()
         else:

@@ -343,3 +343,21 @@ def test_ten_thousand_leads_through_thirty_days_take_seconds():
     report = simulate(WELCOME, made_up(10_000, "0", START, "UTC"), NIGHT, read_rates([]))
     assert report.tally.entered > 8_500
     assert time.perf_counter() - began < 30  # about three on a quiet machine
+
+
+def test_leads_come_with_their_dates_or_with_the_first_round():
+    hello = {"a": {**HELLO, "class": "transactional"}}
+    dated = {"triggers": [{"on": "date", "field": "born", "every": "year", "at": "10:00"}]}
+    journey = of(hello, entry=dated, fields={"born": "date"})
+    (ann,) = leads = people(ANN)
+    ann.record["metadata"] = {"born": "1990-12-03"}
+    sent = {day["date"] for day in simulate(journey, leads).document()["calendar"] if day["sent"] + day["failed"]}
+    assert sent == {"2026-12-03"}
+    assert simulate(journey, people(ANN)).document()["entered"] == 0
+    weekly = {"triggers": [{"on": "schedule", "segment": "warm", "recurrence": {"cron": "0 10 * * sat"}}]}
+    sent = {
+        day["date"]
+        for day in simulate(of(hello, entry=weekly), people(ANN)).document()["calendar"]
+        if day["sent"] + day["failed"]
+    }
+    assert sent == {"2026-12-05"}

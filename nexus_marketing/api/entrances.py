@@ -1,0 +1,22 @@
+"""``POST /entrances/{token}``: where a program brings a lead into a journey, at the address that it was given for it."""
+
+from pyramid.config import Configurator
+from pyramid.request import Request
+from pyramid.response import Response
+
+from nexus_marketing.api.journeys import answer_document
+from nexus_marketing.api.replies import show
+from nexus_marketing.security.routes import PUBLIC
+from nexus_marketing.services.journey_entrances import PATH, EntranceCall, receive_entrance
+
+
+def includeme(config: Configurator) -> None:
+    """Public: the address is what a program needs to know."""
+    config.add_api_route("POST", f"{PATH}/{{token}}", receive, permission=PUBLIC)
+
+
+def receive(request: Request) -> Response:
+    """What became of it; 200 too where the lead is not let in, which a repetition would not change."""
+    headers = {name.lower(): value for name, value in request.headers.items()}
+    call = EntranceCall(request.matchdict["token"], headers, request.body)
+    return show(answer_document(receive_entrance(request.registry["nexus.runtime"], call)))

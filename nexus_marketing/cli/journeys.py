@@ -1,0 +1,178 @@
+"""``nexus-marketing journeys``: put one in force, hold it, let leads in, and see where its runs are."""
+
+from dataclasses import replace
+from typing import Annotated, Any
+
+import typer
+
+from nexus_marketing.cli.session import OPERATOR, AsJson, InputRefused, TenantName, answer, table, tenant_id_of
+from nexus_marketing.core.conditions import Evaluation
+from nexus_marketing.core.errors import Problem
+from nexus_marketing.core.journeys.statuses import JourneyMove, ResumePolicy, Unmapped
+from nexus_marketing.db.models import Journey
+from nexus_marketing.db.queries.listings import Listing, page, read_wish
+from nexus_marketing.db.queries.resources import JOURNEY_RUNS, JOURNEYS
+from nexus_marketing.db.tenancy import find
+from nexus_marketing.runtime import Context
+from nexus_marketing.services.journey_entries import MOST_LEADS, enter_leads
+from nexus_marketing.services.journey_moves import migrate_runs
+from nexus_marketing.services.journeys import move_journey, publish_journey
+
+app = typer.Typer(no_args_is_help=True, help="Journeys.")
+
+_JourneyId = Annotated[int, typer.Argument(help="The journey's id.")]
+_Limit = Annotated[int, typer.Option(min=1, max=100, help="At most so many, the newest first.")]
+
+
+@app.callback()
+def journeys() -> None:
+    """Journeys."""
+
+
+@app.command("list")
+def list_(context: typer.Context, tenant: TenantName, *, limit: _Limit = 100, as_json: AsJson = False) -> None:
+    """List journeys, the newest first."""
+    with context.obj.runtime() as runtime, runtime.work(tenant_id_of(runtime, tenant), OPERATOR, mode="read") as ctx:
+        rows = _rows(ctx, JOURNEYS, limit)
+    _show("Journeys", ("id", "name", "status", "published", "updated_at"), rows, as_json=as_json)
+
+
+@app.command()
+def runs(
+    context: typer.Context,
+    journey: _JourneyId,
+    tenant: TenantName,
+    *,
+    state: Annotated[str | None, typer.Option(help="Only in this state, such as waiting or failed.")] = None,
+    limit: _Limit = 100,
+    as_json: AsJson = False,
+) -> None:
+    """Show where runs of a journey are, the newest first."""
+    filter_text = "" if state is None else f"state == '{state}'"
+    with context.obj.runtime() as runtime, runtime.work(tenant_id_of(runtime, tenant), OPERATOR, mode="read") as ctx:
+        find(ctx.session, Journey, journey)
+        rows = _rows(ctx, JOURNEY_RUNS, limit, filter_text, journey_id=journey)
+    columns = ("id", "lead_id", "version", "state", "node", "wake_at", "entered_at", "reason")
+    _show(f"Runs of journey {journey}", columns, rows, as_json=as_json)
+
+
+@app.command()
+def publish(context: typer.Context, journey: _JourneyId, tenant: TenantName, *, as_json: AsJson = False) -> None:
+    """Put the draft in force as a new version."""
+    with context.obj.runtime() as runtime, runtime.work(tenant_id_of(runtime, tenant), OPERATOR) as ctx:
+        row = publish_journey(ctx, journey)
+    _tell(row, f"Version {row.published} of journey {row.id} is in force.", as_json=as_json)
+
+
+@app.command()
+def drain(context: typer.Context, journey: _JourneyId, tenant: TenantName, *, as_json: AsJson = False) -> None:
+    """Let nobody in any more; those inside finish."""
+    _move(context, (journey, tenant), JourneyMove.DRAIN, as_json=as_json)
+
+
+@app.command()
+def pause(context: typer.Context, journey: _JourneyId, tenant: TenantName, *, as_json: AsJson = False) -> None:
+    """Hold entries, steps and messages."""
+    _move(context, (journey, tenant), JourneyMove.PAUSE, as_json=as_json)
+
+
+@app.command()
+def resume(
+    context: typer.Context,
+    journey: _JourneyId,
+    tenant: TenantName,
+    *,
+    policy: Annotated[ResumePolicy, typer.Option(help="What becomes of what was due meanwhile.")] = (
+        ResumePolicy.CATCH_UP
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """Let a paused journey go on."""
+    _move(context, (journey, tenant), JourneyMove.RESUME, policy=policy, as_json=as_json)
+
+
+@app.command()
+def stop(context: typer.Context, journey: _JourneyId, tenant: TenantName, *, as_json: AsJson = False) -> None:
+    """End every run, and the journey with them."""
+    _move(context, (journey, tenant), JourneyMove.STOP, as_json=as_json)
+
+
+@app.command()
+def enter(
+    context: typer.Context,
+    journey: _JourneyId,
+    leads: Annotated[list[int], typer.Argument(help="Ids of the leads.")],
+    tenant: TenantName,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Let leads in that are named here; those who are refused are told with the reason."""
+    if len(leads) > MOST_LEADS:
+        said = f"{len(leads)} leads are too many for one command: name at most {MOST_LEADS}, or enter a segment."
+        raise InputRefused(problems=[Problem("leads", "too_many", said)])
+    with context.obj.runtime() as runtime, runtime.work(tenant_id_of(runtime, tenant), OPERATOR) as ctx:
+        answers = enter_leads(ctx, journey, leads)
+    rows = [
+        {"lead_id": str(each.lead_id), "outcome": each.outcome, "run_id": each.run_id and str(each.run_id)}
+        for each in answers
+    ]
+    _show(f"Entries of journey {journey}", ("lead_id", "outcome", "run_id"), rows, as_json=as_json)
+
+
+@app.command()
+def migrate(
+    context: typer.Context,
+    journey: _JourneyId,
+    tenant: TenantName,
+    *,
+    moves: Annotated[
+        list[str] | None, typer.Option("--map", metavar="OLD=NEW", help="Where runs at a node go; end is the end.")
+    ] = None,
+    unmapped: Annotated[Unmapped, typer.Option(help="What becomes of those without a place.")] = Unmapped.STAY,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would become of whom and do nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Take runs of older versions to the newest one."""
+    mapped = dict(_pair(each) for each in moves or ())
+    wish = {"map": mapped, "unmapped": unmapped, "dry_run": dry_run}
+    with context.obj.runtime() as runtime, runtime.work(tenant_id_of(runtime, tenant), OPERATOR) as ctx:
+        found = migrate_runs(ctx, journey, wish)
+    columns = ("version", "node", "runs", "what", "to")
+    cells = [[each[name] for name in columns] for each in found["nodes"]]
+    answer(found, table(f"To version {found['version']}", columns, cells), as_json=as_json)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    old, equals, new = text.partition("=")
+    if not equals:
+        raise InputRefused(problems=[Problem("map", "not_a_pair", f"{text!r} is no pair: write OLD=NEW.")])
+    return old, new
+
+
+def _move(
+    context: typer.Context,
+    named: tuple[int, str],
+    move: JourneyMove,
+    *,
+    policy: ResumePolicy = ResumePolicy.CATCH_UP,
+    as_json: bool,
+) -> None:
+    journey, tenant = named
+    with context.obj.runtime() as runtime, runtime.work(tenant_id_of(runtime, tenant), OPERATOR) as ctx:
+        row = move_journey(ctx, journey, move, policy=policy)
+    _tell(row, f"Journey {row.id} is {row.status}.", as_json=as_json)
+
+
+def _tell(row: Journey, text: str, *, as_json: bool) -> None:
+    document = {"id": str(row.id), "status": row.status, "published": row.published, "version": row.version}
+    answer(document, text, as_json=as_json)
+
+
+def _rows(ctx: Context, listing: Listing, limit: int, filter_text: str = "", **scope: int) -> list[dict[str, Any]]:
+    wish = replace(read_wish(listing, limit=limit, sort="-id", filter_text=filter_text), parameters=scope)
+    return page(ctx.session, listing, wish, Evaluation(ctx.now)).documents()
+
+
+def _show(title: str, columns: tuple[str, ...], rows: list[dict[str, Any]], *, as_json: bool) -> None:
+    cells = [[row[name] for name in columns] for row in rows]
+    answer({"data": rows}, table(title, columns, cells), as_json=as_json)

@@ -1,0 +1,170 @@
+"""Webhooks of journeys: called without a transaction being open, repeated while the other side is away, told to their runs.
+
+A call is a timer. Whoever leased it asks what is to be said, calls, and only then opens the transaction that removes the
+timer and moves the run on; a crash in between repeats the call under the same id. A few threads call, so that a receiver
+who takes his time keeps neither timers nor messages waiting.
+"""
+
+import json
+import threading
+import time
+from collections import Counter
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from datetime import timedelta
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy.exc import DBAPIError
+
+from nexus_marketing.core.actors import SYSTEM
+from nexus_marketing.core.contracts import Call, CallingChannel, OutcomeKind
+from nexus_marketing.core.contracts import Outcome as Answer
+from nexus_marketing.core.fan_out import Leg
+from nexus_marketing.core.journeys import Outcome, Reported
+from nexus_marketing.core.journeys.bodies import filled
+from nexus_marketing.core.journeys.nodes import CALL, Webhook
+from nexus_marketing.core.journeys.statuses import JourneyStatus
+from nexus_marketing.core.timers import TimerFact, TimerStatus, retry_after
+from nexus_marketing.db.models import Journey, JourneyRun
+from nexus_marketing.db.queries.journeys import CALL_DUE
+from nexus_marketing.db.queries.timers import take_timer
+from nexus_marketing.db.retry import is_transient
+from nexus_marketing.runtime import Context, Runtime
+from nexus_marketing.services.journey_facts import facts_of
+from nexus_marketing.services.journey_rows import journey_version, run_of
+from nexus_marketing.services.journey_runs import LATER, locked_run, step
+from nexus_marketing.services.launching import ready_for
+from nexus_marketing.services.timers import give_back, let_go, set_timer
+from nexus_marketing.telemetry import get_logger
+
+log = get_logger(__name__)
+
+#: Calls of one worker at a time, and of one tenant that may wait for their turn.
+_LANES: Final = 4
+_MOST_PER_TENANT: Final = 50
+#: A turn of the worker waits so long for calls that are under way: most are over by then.
+_LOOK_SECONDS: Final = 0.25
+_CROWDED: Final = timedelta(seconds=5)
+
+
+class _Asked(NamedTuple):
+    """What is to be called, and how."""
+
+    call: Call
+    settings: dict[str, Any]
+
+
+class JourneyCalls:
+    """Calls on their way, of one worker thread."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._executor: ThreadPoolExecutor | None = None
+        self._under_way: set[Future[None]] = set()
+        self._waiting: Counter[int] = Counter()
+        self._lock = threading.Lock()
+
+    def take(self, timer: TimerFact, until: float) -> None:
+        """Have a claimed call made by a thread that is free before ``until`` (of the monotonic clock), or give it back."""
+        if self._waiting[timer.tenant_id] >= _MOST_PER_TENANT:
+            again = self._runtime.clock.now() + _CROWDED
+            give_back(self._runtime, timer, TimerStatus.WAITING, again, "others of the tenant are called first")
+            return
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(_LANES, thread_name_prefix="journey-call")
+        self._count(timer.tenant_id, 1)
+        future = self._executor.submit(self._make, timer, until)
+        self._under_way.add(future)
+
+    def look(self) -> int:
+        """Wait a moment for calls that are under way; answers how many are over."""
+        if not self._under_way:
+            return 0
+        done, self._under_way = wait(self._under_way, _LOOK_SECONDS)
+        return len(done)
+
+    def close(self) -> None:
+        """Wait for what was begun."""
+        if self._executor is not None:
+            self._executor.shutdown()
+            self._executor = None
+        self._under_way.clear()
+
+    def _count(self, tenant_id: int, by: int) -> None:
+        with self._lock:
+            self._waiting[tenant_id] += by
+            if not self._waiting[tenant_id]:
+                del self._waiting[tenant_id]
+
+    def _make(self, timer: TimerFact, until: float) -> None:
+        try:
+            if time.monotonic() > until:
+                let_go(self._runtime, [timer])
+            else:
+                make_call(self._runtime, timer)
+        except DBAPIError as error:  # the lease runs out, and somebody takes it up
+            log.warning("journey_call_left", tenant_id=timer.tenant_id, key=timer.key, transient=is_transient(error))
+        except Exception:  # isolation boundary: a thread that dies would take the others' turn with it
+            log.exception("journey_call_failed", tenant_id=timer.tenant_id, key=timer.key)
+        finally:
+            self._count(timer.tenant_id, -1)
+            self._runtime.doorbell.ring(timer.tenant_id, "timers")
+
+
+def make_call(runtime: Runtime, timer: TimerFact) -> None:
+    """Call once, and tell the run or wait for the next attempt; what a run waits for no longer is not called."""
+    with runtime.work(timer.tenant_id, SYSTEM, mode="read") as ctx:
+        asked = _asked(ctx, timer)
+    answer = _answer(runtime, asked) if isinstance(asked, _Asked) else None
+    if answer is not None and answer.kind in (OutcomeKind.TRANSIENT, OutcomeKind.THROTTLED):
+        pause = retry_after(timer.attempts, runtime.rng)
+        if pause is not None:
+            wanted = timedelta(seconds=answer.retry_after_seconds or 0.0)
+            again = runtime.clock.now() + max(pause, wanted)
+            give_back(runtime, timer, TimerStatus.WAITING, again, answer.code)
+            return
+    with runtime.work(timer.tenant_id, SYSTEM) as ctx:
+        if not take_timer(ctx.session, timer):
+            return
+        if asked == JourneyStatus.PAUSED:
+            set_timer(ctx, CALL_DUE, timer.key, ctx.now + LATER, timer.payload)
+        elif answer is not None:
+            accepted = answer.kind is OutcomeKind.ACCEPTED
+            tell_call(ctx, timer, None if accepted else answer.code or str(answer.kind))
+
+
+def tell_call(ctx: Context, timer: TimerFact, failure: str | None) -> None:
+    """Tell a run what became of its call; also of one that was put aside for good."""
+    run_id, visit = map(int, timer.key.split(":"))
+    row = locked_run(ctx, run_id)
+    if row is not None:
+        outcome = Outcome.SENT if failure is None else Outcome.FAILED
+        step(ctx, row, Reported(visit, CALL, outcome, None if failure is None else failure[:200]))
+        ctx.ring("timers")
+
+
+def _asked(ctx: Context, timer: TimerFact) -> "_Asked | JourneyStatus | None":
+    """The call as it stands now; nothing where the run waits for something else by now."""
+    run_id, visit = map(int, timer.key.split(":"))
+    row = ctx.session.get(JourneyRun, (ctx.tenant_id, run_id))
+    if row is None or row.visit != visit:
+        return None
+    if ctx.session.get_one(Journey, (ctx.tenant_id, row.journey_id)).status == JourneyStatus.PAUSED:
+        return JourneyStatus.PAUSED
+    journey = journey_version(ctx, row.journey_id, row.version_number)
+    run, node = run_of(row, journey), journey.nodes.get(row.node)
+    facts = facts_of(ctx, row.lead_id, journey)
+    if not isinstance(node, Webhook) or CALL not in run.open or facts is None:
+        return None
+    told = {"journey": journey.code, "node": node.id, "run": run.id, "lead": run.lead_id, "sequence": run.sequence}
+    body = filled(node.body, {**facts.record, "event": run.event}) if node.body else told
+    (ready,) = ready_for(ctx, [Leg(CALL, None)])
+    text = "" if node.method == "GET" else json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+    call = Call(f"j{ctx.tenant_id}-{run_id}-{visit}", node.method, node.url, text)
+    return _Asked(call, dict(ready.sender or {}))
+
+
+def _answer(runtime: Runtime, asked: _Asked) -> Answer:
+    channel = runtime.channels.get(CALL)
+    if not isinstance(channel, CallingChannel):
+        return Answer(0, OutcomeKind.PERMANENT_SENDER, "no_channel")
+    return channel.call(asked.settings, asked.call)

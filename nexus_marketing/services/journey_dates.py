@@ -1,0 +1,143 @@
+"""Leads whom a date or the clock brings into journeys: one timer for each lead's next date, one for each schedule.
+
+A timer says only when to look: what is due is worked out again from what the lead is then, so that a date that moved, a
+lead who moved, and a version that came meanwhile all count.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import select
+
+from nexus_marketing.core.engine.journey_situations import LeadFacts
+from nexus_marketing.core.journeys import Journey, TriggerKind
+from nexus_marketing.core.journeys.anniversaries import next_occurrence
+from nexus_marketing.core.journeys.model import Trigger
+from nexus_marketing.core.journeys.statuses import JourneyStatus, Listens
+from nexus_marketing.core.pacing.recurrence import read_recurrence
+from nexus_marketing.core.timers import TimerFact
+from nexus_marketing.core.values import canonical_datetime
+from nexus_marketing.db.models import Journey as JourneyRow
+from nexus_marketing.db.models import JourneyListener, Lead
+from nexus_marketing.db.queries.journeys import DATES
+from nexus_marketing.db.queries.upkeep import lead_records
+from nexus_marketing.runtime import Context
+from nexus_marketing.services.audit import record
+from nexus_marketing.services.journey_entries import Occasion, arrive, begin_round
+from nexus_marketing.services.journey_facts import tenant_zone
+from nexus_marketing.services.journey_rows import journey_version
+from nexus_marketing.services.timers import cancel_timer, set_timer
+
+#: The next date of a lead in a journey, looking for the dates of all leads, and the next round of a schedule.
+DATE_DUE: Final = "journey.date"
+DATES_DUE: Final = "journey.dates"
+SCHEDULE_DUE: Final = "journey.schedule"
+#: Leads of one transaction.
+_PIECE: Final = 500
+
+
+def begin_waiting(ctx: Context, row: JourneyRow, journey: Journey) -> None:
+    """Wait for what the newly published version is brought in by; what the one before waited for is let go."""
+    if _dated(journey):
+        set_timer(ctx, DATES_DUE, str(row.id), ctx.now, {"after": 0})
+    for number, trigger in enumerate(journey.entry.triggers):
+        cancel_timer(ctx, SCHEDULE_DUE, f"{row.id}:{number}")
+        if trigger.on is TriggerKind.SCHEDULE:
+            _wait_for_round(ctx, row.id, number, trigger, (ctx.now, 0))
+
+
+def dates_due(ctx: Context, timer: TimerFact) -> None:
+    """Look for the next dates of some leads of a journey that was published."""
+    row = ctx.session.get(JourneyRow, (ctx.tenant_id, int(timer.key)))
+    if row is None or row.published is None or row.status == JourneyStatus.STOPPED:
+        return
+    after = int(timer.payload["after"])
+    wanted = select(Lead.id).where(Lead.id > after, Lead.gone_at.is_(None)).order_by(Lead.id).limit(_PIECE)
+    lead_ids = list(ctx.session.scalars(wanted))
+    _wait_for_dates(ctx, row, journey_version(ctx, row.id, row.published), lead_ids, ctx.now)
+    if len(lead_ids) == _PIECE:
+        set_timer(ctx, DATES_DUE, timer.key, ctx.now, {"after": lead_ids[-1]})
+
+
+def redate(ctx: Context, timer: TimerFact) -> None:
+    """A lead came or changed: its next dates may be others."""
+    ids = select(JourneyListener.journey_id).where(
+        JourneyListener.kind == Listens.CHANGE, JourneyListener.name == DATES
+    )
+    for row in ctx.session.scalars(select(JourneyRow).where(JourneyRow.id.in_(ids)).order_by(JourneyRow.id)):
+        if row.published is not None:
+            _wait_for_dates(ctx, row, journey_version(ctx, row.id, row.published), [int(timer.key)], ctx.now)
+
+
+def date_due(ctx: Context, timer: TimerFact) -> None:
+    """The date of a lead has come, unless it moved meanwhile: then the next one is waited for."""
+    journey_id, lead_id = map(int, timer.key.split(":"))
+    row = ctx.session.get(JourneyRow, (ctx.tenant_id, journey_id))
+    if row is None or row.published is None or row.status == JourneyStatus.STOPPED:
+        return
+    journey = journey_version(ctx, row.id, row.published)
+    after = datetime.fromisoformat(timer.payload["after"])
+    for facts in _facts(ctx, [lead_id]).values():
+        for trigger in _dated(journey):
+            found = next_occurrence(trigger, facts.record, facts.zone, after)
+            if found is not None and found.at <= ctx.now:
+                event = {"type": "date", "field": trigger.name, "day": found.day.isoformat()}
+                arrive(ctx, row, lead_id, Occasion(trigger, found.name(trigger), event))
+    _wait_for_dates(ctx, row, journey, [lead_id], ctx.now)
+
+
+def schedule_due(ctx: Context, timer: TimerFact) -> None:
+    """A round of a schedule: the segment's members come in, unless nobody could begin it in time.
+
+    What is later than the grace is missed, as launches are; the audit says so, and the next round is waited for.
+    """
+    journey_id, number = map(int, timer.key.split(":"))
+    row = ctx.session.get(JourneyRow, (ctx.tenant_id, journey_id))
+    if row is None or row.published is None or row.status == JourneyStatus.STOPPED:
+        return
+    triggers = journey_version(ctx, row.id, row.published).entry.triggers
+    trigger = triggers[number] if number < len(triggers) else None
+    if trigger is None or trigger.on is not TriggerKind.SCHEDULE:
+        return
+    planned, runs = datetime.fromisoformat(timer.payload["planned"]), int(timer.payload["runs"])
+    if ctx.now - planned > ctx.runtime.settings.grace:
+        record(ctx, "journey.round_missed", "journey", row.id, {"planned": (None, canonical_datetime(planned))})
+    elif row.status == JourneyStatus.PUBLISHED:
+        begin_round(ctx, row, number, trigger, planned)
+    _wait_for_round(ctx, row.id, number, trigger, (max(planned, ctx.now), runs + 1))
+
+
+def _wait_for_round(ctx: Context, journey_id: int, number: int, trigger: Trigger, after: tuple[datetime, int]) -> None:
+    moment, runs = after
+    at = read_recurrence(trigger.recurrence or {}, tenant_zone(ctx)).next_after(moment, runs)
+    if at is not None:
+        payload = {"planned": at.isoformat(), "runs": runs}
+        set_timer(ctx, SCHEDULE_DUE, f"{journey_id}:{number}", at, payload)
+
+
+def _wait_for_dates(ctx: Context, row: JourneyRow, journey: Journey, lead_ids: Sequence[int], after: datetime) -> None:
+    triggers = _dated(journey)
+    found = _facts(ctx, lead_ids) if triggers else {}
+    for lead_id in sorted(lead_ids):
+        key, facts = f"{row.id}:{lead_id}", found.get(lead_id)
+        dates = [] if facts is None else _coming(triggers, facts, after)
+        if dates:
+            set_timer(ctx, DATE_DUE, key, min(dates), {"after": after.isoformat()})
+        else:
+            cancel_timer(ctx, DATE_DUE, key)
+
+
+def _coming(triggers: Iterable[Trigger], facts: LeadFacts, after: datetime) -> list[datetime]:
+    dates = (next_occurrence(each, facts.record, facts.zone, after) for each in triggers)
+    return [each.at for each in dates if each is not None]
+
+
+def _facts(ctx: Context, lead_ids: Sequence[int]) -> Mapping[int, LeadFacts]:
+    zone = tenant_zone(ctx)
+    records: list[dict[str, Any]] = lead_records(ctx.session, list(lead_ids))
+    return {each["id"]: LeadFacts(each, zone) for each in records}
+
+
+def _dated(journey: Journey) -> list[Trigger]:
+    return [each for each in journey.entry.triggers if each.on is TriggerKind.DATE]
