@@ -19,11 +19,10 @@ from nexus_marketing.core.values import email_norm, join
 from nexus_marketing.db.models import Journey, Member, Segment, Template
 from nexus_marketing.db.queries.journeys import known_journeys, known_segments
 from nexus_marketing.runtime import Context
+from nexus_marketing.services.action_names import action_problem
 from nexus_marketing.services.launching import leg_problems, ready_for
 from nexus_marketing.services.tenants import MEMBER_ROLES
 
-#: What the simulator can do and running journeys cannot: refused by name, so that nobody waits for it.
-_NOT_YET: Final = frozenset({NodeKind.ACTION})
 _BY_SEGMENT: Final = (NodeKind.ADD_TO_SEGMENT, NodeKind.REMOVE_FROM_SEGMENT)
 Document = dict[str, Any]
 
@@ -57,6 +56,10 @@ def examine(ctx: Context, document: Mapping[str, Any], journey_id: int) -> Findi
             _webhook(ctx, found, join("nodes", name), node)
         if node.get("type") == NodeKind.APPROVAL:
             _approval(ctx, found, join("nodes", name), node)
+        if node.get("type") == NodeKind.ACTION:
+            path = join(join("nodes", name), "action")
+            problem = action_problem(ctx, str(node.get("action")), path, for_lead=True)
+            found.problems += [problem] if problem is not None else []
         if node.get("type") == NodeKind.MESSAGE:
             _message(ctx, found, name, node)
     _other_journeys(ctx, found, journey_id)
@@ -66,9 +69,6 @@ def examine(ctx: Context, document: Mapping[str, Any], journey_id: int) -> Findi
 
 def _supported(found: Findings, path: str, node: Mapping[str, Any]) -> None:
     kind = node.get("type")
-    if kind in _NOT_YET:
-        said = f"A running journey cannot do {kind} yet (the simulator can): take {path} out, or use another type."
-        found.fault(join(path, "type"), "not_supported", said)
     if kind == NodeKind.SCORE and node.get("score", DEFAULT_SCORE) != DEFAULT_SCORE:
         said = f"Points are given to {DEFAULT_SCORE!r}, the lead's own: {node['score']!a} follows from its rules."
         found.fault(join(path, "score"), "not_supported", said)

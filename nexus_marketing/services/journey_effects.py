@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from nexus_marketing.core.actions import ActionSource
 from nexus_marketing.core.errors import NexusError
 from nexus_marketing.core.journeys.runs import (
     AddPoints,
@@ -13,11 +14,13 @@ from nexus_marketing.core.journeys.runs import (
     PutInSegment,
     SendMessage,
     SetFields,
+    TakeAction,
 )
 from nexus_marketing.db.models import JourneyRun, JourneyStep, Lead
 from nexus_marketing.db.queries.journeys import CALL_DUE
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import Context
+from nexus_marketing.services.actions import ActionRequest, request_action
 from nexus_marketing.services.journey_approvals import ask
 from nexus_marketing.services.journey_messages import cancel_messages, send_message
 from nexus_marketing.services.leads import update_lead
@@ -44,6 +47,11 @@ def take_effect(ctx: Context, row: JourneyRun, effect: Effect) -> None:
             return
         case AskApproval():
             ask(ctx, row, effect)
+            return
+        case TakeAction():
+            key, lead_id = f"journey:{row.id}:{row.visit}", row.lead_id
+            wanted = ActionRequest(effect.action, key, ActionSource.JOURNEY, lead_id=lead_id, data=effect.arguments)
+            request_action(ctx, wanted)
             return
     try:
         with ctx.session.begin_nested():

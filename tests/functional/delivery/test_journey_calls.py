@@ -13,11 +13,13 @@ from nexus_marketing.core.actors import Actor
 from nexus_marketing.core.errors import Conflict, NotFound, PermissionDenied, ValidationError
 from nexus_marketing.core.journeys.statuses import JourneyMove
 from nexus_marketing.core.timers import MAX_CRASHES
-from nexus_marketing.db.models import JourneyApproval, Timer
+from nexus_marketing.db.models import JourneyApproval, TakenAction, Timer
 from nexus_marketing.plugin.http import HttpClient, HttpLimits
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.services.journey_runs import answer_question
+from nexus_marketing.services.plugins import switch_on
 from nexus_marketing.services.tenants import create_member
+from tests.common.plugins import Deed, deeds_plugin, with_plugins
 from tests.contract.channels.servers import HttpServer, Reply
 from tests.functional.delivery.journeys import Way
 
@@ -194,3 +196,23 @@ def test_a_run_whose_timer_is_put_aside_has_failed_and_says_why(way):
     assert dead.reason.startswith("timer_dead: ")
     assert way.said(1)[-1] == "ended wait"
     assert way.is_sound()
+
+
+def test_an_action_is_taken_by_its_name_once_a_visit(way):
+    nodes = {"tell": {"type": "action", "action": "send_to_sales_team", "with": {"team": "west"}, "next": "end"}}
+    with pytest.raises(ValidationError) as raised:
+        way.publish(nodes)
+    assert [each.path for each in raised.value.problems] == ["draft.nodes.tell.action"]
+    deed = Deed("send_to_sales_team")
+    way.runtime = way.stage.runtime = with_plugins(way.runtime, deeds_plugin(deed))
+    with way.runtime.work(way.tenant) as ctx:
+        switch_on(ctx, "nexus-deeds", {"station": "west"})
+    way.publish(nodes)
+    way.enter(1)
+    way.work()
+    assert way.where() == {"done:end": 1}
+    with way.runtime.work(way.tenant, mode="read") as ctx:
+        (taken,) = ctx.session.scalars(select(TakenAction)).all()
+    (run,) = way.runs()
+    assert (taken.key, taken.lead_id, taken.data) == (f"journey:{run.id}:1", run.lead_id, {"team": "west"})
+    assert taken.state == "done"
