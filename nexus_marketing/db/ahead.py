@@ -6,7 +6,7 @@ one by one as ever. A transaction of its own that is under way is ``db.underway`
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from datetime import UTC
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -30,7 +30,7 @@ _TIMESTAMPTZ = psycopg.postgres.types["timestamptz"].oid
 def sent_ahead(session: Session) -> Iterator[None]:
     """Send the statements of the block one behind the other; its end waits until all were executed.
 
-    Only for statements that nobody wants an answer of: no rows come back, and no count of them.
+    Statements of which somebody wants an answer are asked by :func:`ask`; no rows of others come back, and no count.
 
     Raises:
         DBAPIError: one of them failed; those behind it were not executed.
@@ -46,36 +46,31 @@ def sent_ahead(session: Session) -> Iterator[None]:
         raise _told(error, "statements sent ahead") from error
 
 
-@contextmanager
-def under_way(
-    session: Session, statement: str, parameters: Mapping[str, Any]
-) -> Iterator[Callable[[], Sequence[Sequence[Any]]]]:
-    """Have a hand-written statement that writes executed during the block, which must leave the session alone.
-
-    The rules are those of :func:`nexus_marketing.db.tenancy.run`. What is yielded answers its rows, after the block.
-
-    Raises:
-        DBAPIError: it failed; at the end of the block.
-    """
-    connection = _driver_of(session)
-    if connection is None:
-        found = run(session, statement, parameters, writes=True).all()
-        yield lambda: found
-        return
-    cursor, sql, values = _made_ready(session, connection, Question(statement, parameters, writes=True))
-    try:
-        with connection.pipeline():
-            yield cursor.execute(sql.encode(), values).fetchall
-    except psycopg.Error as error:
-        raise _told(error, statement) from error
-
-
 class Question(NamedTuple):
     """A hand-written statement with its parameters; one that writes says so."""
 
     statement: str | Executable
     parameters: Mapping[str, Any]
     writes: bool = False
+
+
+def ask(session: Session, question: Question) -> Callable[[], list[Any]]:
+    """Have a statement executed, inside :func:`sent_ahead` while the block goes on; what is answered tells its rows.
+
+    It tells them once, and inside the block waits for them. The rules are those of :func:`answers`.
+
+    Raises:
+        DBAPIError: it failed; inside a block at its end.
+    """
+    connection = _driver_of(session)
+    if connection is None:
+        found = list(run(session, question.statement, question.parameters, writes=question.writes))
+        return lambda: found
+    cursor, sql, values = _made_ready(session, connection, question)
+    try:
+        return cursor.execute(sql.encode(), values).fetchall
+    except psycopg.Error as error:
+        raise _told(error, sql) from error
 
 
 def answers(session: Session, *questions: Question) -> list[list[Any]]:
@@ -87,16 +82,11 @@ def answers(session: Session, *questions: Question) -> list[list[Any]]:
     Raises:
         DBAPIError: one of them failed.
     """
-    connection = _driver_of(session)
-    if connection is None:
-        return [list(run(session, each.statement, each.parameters, writes=each.writes)) for each in questions]
-    asked = [_made_ready(session, connection, each) for each in questions]
-    try:
-        with connection.pipeline() if len(questions) > 1 else nullcontext():
-            cursors = [cursor.execute(sql.encode(), values) for cursor, sql, values in asked]
-        return [cursor.fetchall() for cursor in cursors]
-    except psycopg.Error as error:
-        raise _told(error, "; ".join(sql for _, sql, _ in asked)) from error
+    if len(questions) == 1:
+        return [ask(session, questions[0])()]
+    with sent_ahead(session):
+        asked = [ask(session, each) for each in questions]
+    return [rows() for rows in asked]
 
 
 def send(session: Session, statement: str | Executable, parameters: Mapping[str, Any]) -> None:

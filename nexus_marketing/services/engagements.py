@@ -5,25 +5,32 @@ and everything that waits for people to do something, hear of each of them in th
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from hashlib import sha256
 from typing import Any, NamedTuple
 
 import orjson
+from sqlalchemy.orm import Session
 
 from nexus_marketing.core.engagements import Verdict, read_event
-from nexus_marketing.core.engagements.reported import OLDEST, ReportedEvent, event_id_of, receipt_days
+from nexus_marketing.core.engagements.reported import (
+    OLDEST,
+    ReportedEvent,
+    event_ids_of,
+    ids_named,
+    receipt_days,
+)
 from nexus_marketing.core.errors import NexusError, Problem
 from nexus_marketing.core.events import EngagementsTracked
 from nexus_marketing.db.ahead import sent_ahead
 from nexus_marketing.db.queries.event_batches import (
+    Later,
     append_deltas,
-    claiming_event_ids,
+    claim_event_ids,
     forget_event_days,
-    insert_engagement,
     insert_engagements,
     known_campaigns,
     leads_by,
@@ -33,17 +40,27 @@ from nexus_marketing.db.queries.event_batches import (
 from nexus_marketing.db.tenancy import open_session
 from nexus_marketing.runtime import Context, Runtime
 from nexus_marketing.services.audit import record_bulk
-from nexus_marketing.services.journey_hearing import hear_events
-from nexus_marketing.services.score_marks import mark_engaged
+from nexus_marketing.services.journey_hearing import ask_listened, hear_events
+from nexus_marketing.services.score_marks import ask_rules, mark_engaged
 from nexus_marketing.services.segment_marks import mark_leads
 
 #: Rows of one call, which is one transaction; longer input is taken in by several.
 MAX_BATCH = 1000
-#: From so many rows on, the database claims event ids while they are read.
+#: From so many rows on, half of them are written while the others are read.
 _LARGE = 100
 Answer = dict[str, Any]
 
 _ACCEPTED: Answer = {"status": "accepted"}
+_CAMPAIGN = "campaign_id"
+_NOT_FOUND = dict.fromkeys(("lead_id", "external_id", "email"), "There is no such lead.") | {
+    _CAMPAIGN: "There is no such campaign."
+}
+_LOOK_UPS: dict[str, Callable[[Session, Collection[Any]], Later[dict[Any, int]]]] = {
+    "lead_id": living_leads,
+    "external_id": partial(leads_by, "external_id"),
+    "email": partial(leads_by, "email_norm"),
+    _CAMPAIGN: known_campaigns,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,23 +76,6 @@ class Judged(NamedTuple):
 
     verdict: Verdict
     machine_hint: str | None
-
-
-@dataclass(slots=True)
-class _Batch:
-    """A batch on its way: an answer per row, and the rows that are still in the running."""
-
-    answers: list[Answer]
-    events: dict[int, ReportedEvent] = field(default_factory=dict)
-
-    def event_ids(self) -> set[str]:
-        """Of the rows that are in the running."""
-        return {event.event_id for event in self.events.values() if event.event_id is not None}
-
-    def reject(self, number: int, problems: Iterable[Problem]) -> None:
-        self.events.pop(number, None)
-        listed = [{"path": each.path, "code": each.code, "message": each.message} for each in problems]
-        self.answers[number] = {"status": "rejected", "errors": listed}
 
 
 def touched_by(rows: Iterable[dict[str, Any]]) -> Touched:
@@ -95,50 +95,53 @@ def record_engagements(ctx: Context, rows: Sequence[Any], judged: Sequence[Judge
         Per row ``status`` (``accepted``, ``duplicate``, ``rejected``), and ``errors`` of a rejected one. A
         single row that is accepted has its ``id``.
     """
-    batch = _Batch([_ACCEPTED] * len(rows))
-    if len(rows) < _LARGE:
-        _read(ctx, batch, rows)
-        _resolve(ctx, batch)
-        new = _claimed(ctx, batch.event_ids())
-    else:
-        new = _read_claiming(ctx, batch, rows)
-    _leave_out_known(batch, new)
-    for number, event in batch.events.items():
-        if judged:
-            event.values.update(judged[number]._asdict())
-    if batch.events:
-        written = [event.values for event in batch.events.values()]
-        id_ = write_engagements(ctx, written, also=partial(_record, ctx, written))
-        if len(rows) == 1:
-            batch.answers[0] = {"status": "accepted", "id": str(id_)}
+    batch = _Batch(ctx, rows, judged)
+    id_ = _write(ctx, batch.pieces(), also=partial(_record, ctx))
+    if id_ is not None and len(rows) == 1:
+        batch.answers[0] = {"status": "accepted", "id": str(id_)}
     return batch.answers
 
 
-def write_engagements(
-    ctx: Context, rows: list[dict[str, Any]], *, recipients: int = 0, also: Callable[[], None] | None = None
-) -> int | None:
+def write_engagements(ctx: Context, rows: list[dict[str, Any]], *, recipients: int = 0) -> int | None:
     """Write engagements with their counters and tell what they touch; answers the id of a single one.
 
     Args:
         rows: values by column; ``tracked_at`` is canonical text.
         recipients: how many recipients of messages each row is the first of its type of.
-        also: writes something else together with them, and wants no answer to it.
     """
-    if not rows:
-        return None
-    id_ = insert_engagement(ctx.session, rows[0]) if len(rows) == 1 else None
+    return _write(ctx, [rows] if rows else [], recipients=recipients)
+
+
+def _write(
+    ctx: Context,
+    pieces: Iterable[list[dict[str, Any]]],
+    *,
+    recipients: int = 0,
+    also: Callable[[list[dict[str, Any]]], None] | None = None,
+) -> int | None:
+    """Write pieces, none of them empty, as they come: each is on its way while the next is made.
+
+    ``also`` writes something else together with all rows, and wants no answer to it.
+    """
+    rows: list[dict[str, Any]] = []
+    ids = []
     with sent_ahead(ctx.session):
-        if len(rows) > 1:
-            insert_engagements(ctx.session, rows)
+        for piece in pieces:
+            ids.append(insert_engagements(ctx.session, piece))
+            rows += piece
+        if not rows:
+            return None
         append_deltas(ctx.session, _counted(rows, recipients))
         touched = touched_by(rows)
         mark_leads(ctx, sorted(touched.lead_ids), [f"event:{name}" for name in touched.names])
         if also is not None:
-            also()
+            also(rows)
+        ask_rules(ctx)
+        listened = ask_listened(ctx)
     mark_engaged(ctx, rows)
-    hear_events(ctx, rows)
+    hear_events(ctx, rows, listened())
     ctx.emit(EngagementsTracked(ctx.tenant_id, ctx.now, touched.lead_ids, touched.names))
-    return id_
+    return ids[0]() if len(ids) == 1 else None
 
 
 def _counted(rows: Iterable[dict[str, Any]], recipients: int) -> list[dict[str, Any]]:
@@ -168,73 +171,113 @@ def forget_event_ids(runtime: Runtime) -> None:
             gone = forget_event_days(session, before)
 
 
-def _read(ctx: Context, batch: _Batch, rows: Sequence[Any]) -> None:
-    now = ctx.now
-    for number, row in enumerate(rows):
-        try:
-            batch.events[number] = read_event(row, now)
-        except NexusError as error:
-            batch.reject(number, error.problems)
+class _Known:
+    """What names of leads and campaigns stand for, by the kind of name; ``None`` where there is no such thing."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, dict[Any, int | None]] = {kind: {} for kind in _LOOK_UPS}
+
+    def ask(self, session: Session, kind: str, names: set[Any]) -> Callable[[], None]:
+        """Look up those that nobody has looked up; what is answered takes the answer in (``db.ahead.ask``)."""
+        missing = names.difference(self.found[kind])
+        found = _LOOK_UPS[kind](session, missing)
+
+        def take_in() -> None:
+            there = found()
+            self.found[kind].update((name, there.get(name)) for name in missing)
+
+        return take_in
+
+    def ask_all(self, session: Session, events: Iterable[ReportedEvent]) -> None:
+        """Look up whatever events name: a statement for each kind of name, with one wait for them."""
+        named: dict[str, set[Any]] = {kind: set() for kind in _LOOK_UPS}
+        for event in events:
+            kind, name = event.lead
+            named[kind].add(name)
+            if event.campaign_id is not None:
+                named[_CAMPAIGN].add(event.campaign_id)
+        if all(names <= self.found[kind].keys() for kind, names in named.items()):
+            return
+        with sent_ahead(session):
+            asked = [self.ask(session, kind, names) for kind, names in named.items()]
+        for take_in in asked:
+            take_in()
 
 
-def _resolve(ctx: Context, batch: _Batch) -> None:
-    """Put lead ids in, and reject what refers to nothing of this tenant: a look-up per kind of name."""
-    given: dict[str, set[Any]] = {"lead_id": set(), "external_id": set(), "email": set()}
-    for event in batch.events.values():
-        kind, name = event.lead
-        given[kind].add(name)
-    asked = {event.campaign_id for event in batch.events.values() if event.campaign_id is not None}
-    leads: dict[str, dict[Any, int]] = {
-        "lead_id": living_leads(ctx.session, given["lead_id"]),
-        "external_id": leads_by(ctx.session, "external_id", given["external_id"]),
-        "email": leads_by(ctx.session, "email_norm", given["email"]),
-    }
-    campaigns: set[int | None] = {None, *known_campaigns(ctx.session, asked)}
-    for number, event in list(batch.events.items()):
-        kind, name = event.lead
-        lead_id = leads[kind].get(name)
-        if lead_id is not None and event.campaign_id in campaigns:
-            event.values["lead_id"] = lead_id
-            event.values["campaign_id"] = event.campaign_id
-            continue
-        problems = [] if lead_id is not None else [Problem(kind, "not_found", "There is no such lead.")]
-        if event.campaign_id not in campaigns:
-            problems.append(Problem("campaign_id", "not_found", "There is no such campaign."))
-        batch.reject(number, problems)
+class _Batch:
+    """A batch on its way, with an answer per row.
 
-
-def _read_claiming(ctx: Context, batch: _Batch, rows: Sequence[Any]) -> set[str]:
-    """The same of many rows, which are read while the database claims their event ids; answers those that are new.
-
-    Ids of rows that turn out to be rejected are given back.
+    The database claims the event ids of all rows and looks up what they name while the first of them are read, and
+    writes those while the others are read.
     """
-    days = receipt_days(ctx.now)
-    given = {id_ for id_ in map(event_id_of, rows) if id_ is not None}
-    with claiming_event_ids(ctx.session, given, days) as new:
-        _read(ctx, batch, rows)
-    _resolve(ctx, batch)
-    found = new()
-    release_event_ids(ctx.session, found.difference(batch.event_ids()), days)
-    return found
+
+    def __init__(self, ctx: Context, rows: Sequence[Any], judged: Sequence[Judged]) -> None:
+        self._ctx, self._rows, self._judged = ctx, rows, judged
+        self._known = _Known()
+        self._new: set[str] = set()
+        self.answers: list[Answer] = [_ACCEPTED] * len(rows)
+
+    def pieces(self) -> Iterator[list[dict[str, Any]]]:
+        """What is to be written, inside ``sent_ahead``; event ids of what is not are given back."""
+        rows, session, days = self._rows, self._ctx.session, receipt_days(self._ctx.now)
+        first = len(rows) // 2 if len(rows) >= _LARGE else len(rows)
+        new = claim_event_ids(session, event_ids_of(rows), days)
+        asked = [self._known.ask(session, kind, ids_named(rows, kind)) for kind in ("lead_id", _CAMPAIGN)]
+        read = self._read(range(first))
+        self._new = new()
+        for take_in in asked:
+            take_in()
+        if piece := self._settled(read):
+            yield piece
+        if piece := self._settled(self._read(range(first, len(rows)))):
+            yield piece
+        release_event_ids(session, self._new, days)
+
+    def _read(self, numbers: range) -> dict[int, ReportedEvent]:
+        now, rows = self._ctx.now, self._rows
+        events = {}
+        for number in numbers:
+            try:
+                events[number] = read_event(rows[number], now)
+            except NexusError as error:
+                self._reject(number, error.problems)
+        return events
+
+    def _settled(self, events: dict[int, ReportedEvent]) -> list[dict[str, Any]]:
+        """What is to be written of them: not what refers to nothing of this tenant, nor what was taken in before.
+
+        That was in an earlier batch, or an earlier row of this one.
+        """
+        self._known.ask_all(self._ctx.session, events.values())
+        known, new = self._known.found, self._new
+        campaigns = known[_CAMPAIGN]
+        found = []
+        for number, event in events.items():
+            kind, name = event.lead
+            lead_id, campaign_id, event_id = known[kind][name], event.campaign_id, event.event_id
+            is_lost = campaign_id is not None and campaigns[campaign_id] is None
+            if lead_id is None or is_lost:
+                self._reject(number, _not_found(kind if lead_id is None else None, _CAMPAIGN if is_lost else None))
+                continue
+            if event_id is not None:
+                if event_id not in new:
+                    self.answers[number] = {"status": "duplicate", "event_id": event_id}
+                    continue
+                new.discard(event_id)
+            event.values["lead_id"] = lead_id
+            event.values["campaign_id"] = campaign_id
+            if self._judged:
+                event.values.update(self._judged[number]._asdict())
+            found.append(event.values)
+        return found
+
+    def _reject(self, number: int, problems: Iterable[Problem]) -> None:
+        listed = [{"path": each.path, "code": each.code, "message": each.message} for each in problems]
+        self.answers[number] = {"status": "rejected", "errors": listed}
 
 
-def _claimed(ctx: Context, event_ids: Collection[str]) -> set[str]:
-    with claiming_event_ids(ctx.session, event_ids, receipt_days(ctx.now)) as new:
-        pass
-    return new()
-
-
-def _leave_out_known(batch: _Batch, new: set[str]) -> None:
-    """Leave out what was taken in before, by an earlier batch or by an earlier row of this one."""
-    for number, event in list(batch.events.items()):
-        id_ = event.event_id
-        if id_ is None:
-            continue
-        if id_ in new:
-            new.discard(id_)
-            continue
-        del batch.events[number]
-        batch.answers[number] = {"status": "duplicate", "event_id": id_}
+def _not_found(*fields: str | None) -> list[Problem]:
+    return [Problem(each, "not_found", _NOT_FOUND[each]) for each in fields if each is not None]
 
 
 def _record(ctx: Context, rows: Sequence[dict[str, Any]]) -> None:

@@ -1,11 +1,12 @@
 """What journeys hear of: a timer for each, set in the transaction of what happened, so that none is missed or told twice."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import select
 
 from nexus_marketing.core.journeys.statuses import Listens
+from nexus_marketing.db.ahead import sent_ahead
 from nexus_marketing.db.models import JourneyListener, JourneyRun
 from nexus_marketing.db.queries.journeys import ENDED, HAPPENED, events_listened, tell_change
 from nexus_marketing.db.types import to_text
@@ -13,9 +14,13 @@ from nexus_marketing.runtime import Context
 from nexus_marketing.services.timers import set_timer
 
 
-def hear_events(ctx: Context, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Have journeys hear of engagements that were just written, where any waits for such."""
-    listened = events_listened(ctx.session)
+def ask_listened(ctx: Context) -> Callable[[], frozenset[str]]:
+    """Which events are waited for, asked behind what was written: whoever begins to wait meanwhile finds either."""
+    return events_listened(ctx.session)
+
+
+def hear_events(ctx: Context, rows: Iterable[Mapping[str, Any]], listened: Collection[str]) -> None:
+    """Have journeys hear of engagements that were just written, where any waits for such (:func:`ask_listened`)."""
     if not listened:
         return
     found = {}
@@ -25,8 +30,9 @@ def hear_events(ctx: Context, rows: Iterable[Mapping[str, Any]]) -> None:
             moment = at if isinstance(at, str) else to_text(at)
             payload = {"lead": row["lead_id"], "at": moment, "name": name}
             found[f"{row['lead_id']}:{moment}:{name}"] = payload
-    for key in sorted(found):  # locked in one order, whoever else writes the same
-        set_timer(ctx, HAPPENED, key, ctx.now, found[key])
+    with sent_ahead(ctx.session):
+        for key in sorted(found):  # locked in one order, whoever else writes the same
+            set_timer(ctx, HAPPENED, key, ctx.now, found[key])
 
 
 def hear_changes(ctx: Context, lead_ids: Sequence[int]) -> None:

@@ -30,7 +30,7 @@ from nexus_marketing.core.privacy import SuppressionReason, SuppressionType
 from nexus_marketing.core.values import email_norm
 from nexus_marketing.db.models import Delivery, Lead
 from nexus_marketing.db.queries import provider_reports as queries
-from nexus_marketing.db.queries.event_batches import claiming_event_ids
+from nexus_marketing.db.queries.event_batches import claim_event_ids
 from nexus_marketing.db.queries.locks import try_alone
 from nexus_marketing.db.retry import is_transient
 from nexus_marketing.db.types import from_text
@@ -134,9 +134,7 @@ def _take_in(runtime: Runtime, tenant_id: int, size: int) -> int:
 def _unknown(ctx: Context, events: Sequence[_Event], piece: _Piece) -> list[_Event]:
     """Those that nobody has acted on; what is older than ids are kept cannot be told apart from a repeat."""
     first = {event.id: event for event in reversed(events) if not event.row.tries}
-    with claiming_event_ids(ctx.session, first, receipt_days(ctx.now)) as answer:
-        pass  # nothing to do meanwhile
-    new = answer()
+    new = claim_event_ids(ctx.session, first, receipt_days(ctx.now))()
     found = [event for event in events if event.row.tries or (event.id in new and first[event.id] is event)]
     piece.told["known"] += len(events) - len(found)
     fresh = [event for event in found if event.at > ctx.now - OLDEST]

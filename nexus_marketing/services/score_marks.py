@@ -3,7 +3,7 @@
 Whoever writes engagements or leads says so here; the worker does the rest after commit (``services.scoring``).
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -47,6 +47,12 @@ def mark_engaged(ctx: Context, rows: Iterable[Mapping[str, Any]], *, only_human:
     _append(ctx, [{"lead_id": lead_id, "since": span[0], "until": span[1]} for lead_id, span in spans.items()])
 
 
+def ask_rules(ctx: Context) -> None:
+    """Inside ``db.ahead.sent_ahead``, behind what was written: :func:`mark_engaged` need not wait for the answer."""
+    if _ASKED not in ctx.session.info:
+        ctx.session.info[_ASKED] = asked_by_rules(ctx.session)
+
+
 def mark_changed(ctx: Context, lead_ids: Collection[int], names: Collection[str] | None = None) -> None:
     """Have the scores of leads looked at that were written.
 
@@ -88,9 +94,9 @@ def _append(ctx: Context, rows: list[dict[str, Any]]) -> None:
 
 
 def _asked(ctx: Context) -> _Asked:
-    known: _Asked | None = ctx.session.info.get(_ASKED)
-    if known is None:
-        rows = asked_by_rules(ctx.session)
+    known: _Asked | Callable[[], list[Any]] | None = ctx.session.info.get(_ASKED)
+    if not isinstance(known, _Asked):
+        rows = (known or asked_by_rules(ctx.session))()
         events = frozenset(str(name) for row in rows for name in row.events)
         known = _Asked(events, frozenset(str(name) for row in rows for name in row.reads))
         ctx.session.info[_ASKED] = known  # for this unit of work

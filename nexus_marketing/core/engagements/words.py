@@ -8,6 +8,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from nexus_marketing.core.errors import ValidationError
@@ -19,6 +20,8 @@ _ASCII_WORDS = {code: chr(code).lower() if chr(code).isalnum() else " " for code
 #: Longer words are cut, when they are stored and when they are asked for.
 _MAX_WORD = 64
 _MAX_QUERY_WORDS = 16
+#: Longer texts hardly come twice.
+_MAX_KEPT = 128
 
 
 def search_words(notes: str | None, attributes: Mapping[str, Any]) -> str | None:
@@ -29,7 +32,8 @@ def search_words(notes: str | None, attributes: Mapping[str, Any]) -> str | None
             texts.append(value)
         else:
             texts += _texts(value)
-    return " ".join(dict.fromkeys(_cut(" ".join(texts)))) or None
+    text = " ".join(texts)
+    return (_distinct_words if len(text) <= _MAX_KEPT else _distinct_words.__wrapped__)(text)
 
 
 def query_words(text: str, path: str = "q") -> list[str]:
@@ -44,6 +48,12 @@ def query_words(text: str, path: str = "q") -> list[str]:
             path, "out_of_bounds", f"{text[:60]!a}: search for 1 to {_MAX_QUERY_WORDS} words of letters and digits."
         )
     return words
+
+
+# The same pages and plans are reported again and again.
+@lru_cache(maxsize=5_000)
+def _distinct_words(text: str) -> str | None:
+    return " ".join(dict.fromkeys(_cut(text))) or None
 
 
 def _cut(text: str) -> list[str]:

@@ -2,15 +2,14 @@
 # ruff: noqa: S608 - the pieces put together here are our own column names, never input
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Sequence
 from datetime import date
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 from sqlalchemy.orm import Session
 
-from nexus_marketing.db.ahead import send, under_way
+from nexus_marketing.db.ahead import Question, ask, send
 from nexus_marketing.db.queries.rowsets import Values, as_ids, as_rows, columns_of, ids_of, is_postgresql, rowset
 from nexus_marketing.db.tenancy import run, run_for_all
 
@@ -39,70 +38,77 @@ _DELTA = {
     "recipients": "bigint",
 }
 _FORGET_PIECE = 2000
+Found = TypeVar("Found")
 
 
-def known_campaigns(session: Session, ids: Collection[int]) -> set[int]:
+#: Tells once what was asked: inside ``sent_ahead`` it waits, behind the block it need not.
+Later = Callable[[], Found]
+
+
+def known_campaigns(session: Session, ids: Collection[int]) -> Later[dict[int, int]]:
     """Which of these ids are of campaigns that the tenant has."""
     if not ids:
-        return set()
+        return dict
     # Only what is not as one expects comes back, here and below: mostly nothing.
     statement = (
         f"SELECT s.id FROM ({ids_of(session)}) s"
         " LEFT JOIN marketing_campaigns k ON k.tenant_id = :tenant_id AND k.id = s.id WHERE k.id IS NULL"
     )
-    return set(ids).difference(run(session, statement, {"ids": as_ids(ids)}, writes=False).scalars())
+    answer = ask(session, Question(statement, {"ids": as_ids(ids)}))
+
+    def found() -> dict[int, int]:
+        missing = {row.id for row in answer()}
+        return {id_: id_ for id_ in ids if id_ not in missing}
+
+    return found
 
 
-def living_leads(session: Session, ids: Collection[int]) -> dict[int, int]:
+def living_leads(session: Session, ids: Collection[int]) -> Later[dict[int, int]]:
     """Of these ids, who is there: the lead itself, or the one into which it was merged since the id was noted."""
     if not ids:
-        return {}
+        return dict
     statement = (
         f"SELECT s.id, k.merged_into AS now FROM ({ids_of(session)}) s"
         " LEFT JOIN marketing_leads k ON k.tenant_id = :tenant_id AND k.id = s.id"
         " WHERE k.id IS NULL OR k.gone_at IS NOT NULL OR k.merged_into IS NOT NULL"
     )
-    found = {id_: id_ for id_ in ids}
-    for row in run(session, statement, {"ids": as_ids(ids)}, writes=False):
-        if row.now is None:
-            del found[row.id]
-        else:
-            found[row.id] = row.now
+    answer = ask(session, Question(statement, {"ids": as_ids(ids)}))
+
+    def found() -> dict[int, int]:
+        moved = {row.id: row.now for row in answer()}
+        return {id_: now for id_ in ids if (now := moved.get(id_, id_)) is not None}
+
     return found
 
 
-def leads_by(session: Session, column: str, values: Collection[str]) -> dict[str, int]:
+def leads_by(column: str, session: Session, values: Collection[str]) -> Later[dict[str, int]]:
     """Ids of leads by a text that is unique to each: ``external_id`` or ``email_norm``."""
     if not values:
-        return {}
+        return dict
     statement = (
         f"SELECT l.{column} AS known, l.id FROM {rowset(session, {'known': 'text'})} CROSS JOIN marketing_leads l"
         f" WHERE l.tenant_id = :tenant_id AND l.{column} = s.known"
     )
-    found = run(session, statement, {"rows": as_rows([{"known": each} for each in values])}, writes=False)
-    return {row.known: row.id for row in found}
+    answer = ask(session, Question(statement, {"rows": as_rows([{"known": each} for each in values])}))
+    return lambda: {row.known: row.id for row in answer()}
 
 
-@contextmanager
-def claiming_event_ids(
-    session: Session, event_ids: Collection[str], days: Sequence[date]
-) -> Iterator[Callable[[], set[str]]]:
-    """Take event ids for these days of receipt; what is yielded answers, after the block, those nobody had taken.
+def claim_event_ids(session: Session, event_ids: Collection[str], days: Sequence[date]) -> Later[set[str]]:
+    """Take event ids for these days of receipt; what is answered tells those nobody had taken.
 
     All days that are kept are asked. A copy that arrives at the same moment waits for this transaction
     at the key of its day; ``days`` are two around midnight, so that there it does so too.
     """
     if not event_ids:
-        yield set
-        return
+        return set
     statement = _CLAIM.format(source=_source_of_ids(session))
     # In key order: two batches that share ids wait for each other and do not deadlock.
     bound: dict[str, Any] = {**_ids_on(sorted(event_ids), days), "first": days[0].isoformat()}
     if is_postgresql(session):
         statement = _TAKEN.format(claim=statement)
         bound.update(first=days[0], all=len(event_ids) * len(days))
-    with under_way(session, statement, bound) as answer:
-        yield lambda: _taken_for_all(event_ids, len(days), answer())
+    answer = ask(session, Question(statement, bound, writes=True))
+    return lambda: _taken_for_all(event_ids, len(days), answer())
 
 
 def _taken_for_all(event_ids: Collection[str], days: int, answer: Sequence[Sequence[Any]]) -> set[str]:
@@ -153,15 +159,17 @@ def _source_of_ids(session: Session) -> str:
     return "(SELECT i.value AS event_id, d.value AS day FROM json_each(:ids) i CROSS JOIN json_each(:days) d) s"
 
 
-def insert_engagements(session: Session, rows: Sequence[Values]) -> None:
-    """Write engagements: keys are those of the table, moments are canonical text, what is missing is NULL."""
-    send(session, *_insert(session, rows))
+def insert_engagements(session: Session, rows: Sequence[Values]) -> Later[int | None]:
+    """Write engagements; what is answered tells the id of a single one.
 
-
-def insert_engagement(session: Session, row: Values) -> int:
-    """Write one and answer its id."""
-    statement, bound = _insert(session, [row])
-    return int(run(session, f"{statement} RETURNING id", bound, writes=True).scalar_one())
+    Keys are those of the table, moments are canonical text, what is missing is NULL.
+    """
+    statement, bound = _insert(session, rows)
+    if len(rows) > 1:
+        send(session, statement, bound)
+        return lambda: None
+    answer = ask(session, Question(f"{statement} RETURNING id", bound, writes=True))
+    return lambda: int(answer()[0].id)
 
 
 def _insert(session: Session, rows: Sequence[Values]) -> tuple[str, dict[str, str]]:

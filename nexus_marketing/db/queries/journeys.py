@@ -1,7 +1,7 @@
 """SQL of journeys that run: who listens, the messages of runs in the ledger, and ends of many runs at once."""
 # ruff: noqa: S608 - the pieces put together here are our own words, never input
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from nexus_marketing.core.journeys.runs import LIVE, RunState
 from nexus_marketing.core.timers import TimerStatus
+from nexus_marketing.db.ahead import Question, ask
 from nexus_marketing.db.queries.deliveries import WITHHELD
 from nexus_marketing.db.queries.rowsets import as_ids, ids_of, is_postgresql
 from nexus_marketing.db.tenancy import run, run_for_all
@@ -43,9 +44,10 @@ UNION SELECT name FROM marketing_campaign_listeners WHERE tenant_id = :tenant_id
 """
 
 
-def events_listened(session: Session) -> frozenset[str]:
-    """Of which events any journey or campaign of the tenant wants to hear."""
-    return frozenset(run(session, _LISTENED, writes=False).scalars())
+def events_listened(session: Session) -> Callable[[], frozenset[str]]:
+    """Of which events any journey or campaign of the tenant wants to hear: told by what is answered (``db.ahead.ask``)."""
+    answer = ask(session, Question(_LISTENED, {}))
+    return lambda: frozenset(row.name for row in answer())
 
 
 _TIMER = "INSERT INTO marketing_timers (tenant_id, type, key, trigger_at, payload, created_at)"

@@ -2,7 +2,7 @@
 # ruff: noqa: S608 - the pieces put together here are our own column names, never input
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, cast
@@ -12,7 +12,7 @@ from sqlalchemy import Executable, Row, RowMapping, Table, bindparam, select, te
 from sqlalchemy.orm import Session
 from sqlalchemy.types import TypeEngine
 
-from nexus_marketing.db.ahead import Question, answers, send
+from nexus_marketing.db.ahead import Question, answers, ask, send
 from nexus_marketing.db.models import Lead, ScoreValue
 from nexus_marketing.db.queries.queues import taking
 from nexus_marketing.db.queries.rowsets import Values, among, as_among, as_rows, is_postgresql, of_tenant, rowset
@@ -213,9 +213,9 @@ WHERE tenant_id = :tenant_id AND published IS NOT NULL AND removed_at IS NULL
 """
 
 
-def asked_by_rules(session: Session) -> list[Row[Any]]:
-    """(events, reads) of every score whose rules are published: what they ask about."""
-    return answers(session, Question(_typed(_ASKED), {}))[0]
+def asked_by_rules(session: Session) -> Callable[[], list[Row[Any]]]:
+    """(events, reads) of every score whose rules are published, told by what is answered (``db.ahead.ask``)."""
+    return ask(session, Question(_typed(_ASKED), {}))
 
 
 _CONTRIBUTION = {

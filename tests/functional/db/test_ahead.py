@@ -7,7 +7,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from nexus_marketing.core.actors import SYSTEM
-from nexus_marketing.db.ahead import Question, answers, sent_ahead, under_way
+from nexus_marketing.db.ahead import Question, answers, ask, sent_ahead
 from nexus_marketing.db.retry import is_transient
 from nexus_marketing.db.tenancy import run
 from nexus_marketing.db.types import UtcDateTime
@@ -76,17 +76,24 @@ def test_a_question_that_fails_is_told_of(runtime: Runtime, tenant: int) -> None
     assert not is_transient(caught.value)
 
 
-def test_what_is_under_way_is_answered_after_the_block(runtime: Runtime, tenant: int) -> None:
+def test_what_is_asked_ahead_is_answered_after_the_block(runtime: Runtime, tenant: int) -> None:
     with runtime.work(tenant, SYSTEM) as ctx:
-        with under_way(ctx.session, f"{RENAME} RETURNING country", {"country": "IT"}) as rows:
-            pass
-        assert [tuple(row) for row in rows()] == [("IT",)]
+        with sent_ahead(ctx.session):
+            renamed = ask(ctx.session, Question(f"{RENAME} RETURNING country", {"country": "IT"}, writes=True))
+            seen = ask(ctx.session, Question(COUNTRY, {}))
+        assert [row.country for row in seen()] == ["IT"]
+        assert [tuple(row) for row in renamed()] == [("IT",)]
+        assert [row.country for row in ask(ctx.session, Question(COUNTRY, {}))()] == ["IT"]
     with runtime.work(tenant, SYSTEM, mode="read") as ctx:
         assert run(ctx.session, COUNTRY, writes=False).scalar_one() == "IT"
 
 
-def test_what_is_under_way_and_fails_is_told_of(runtime: Runtime, tenant: int) -> None:
-    with pytest.raises(DBAPIError, match=r"(?i)null") as caught, runtime.work(tenant, SYSTEM) as ctx:  # noqa: SIM117 - one line would be too long
-        with under_way(ctx.session, BROKEN, {}):
-            pass
+def test_what_is_asked_ahead_and_fails_is_told_of(runtime: Runtime, tenant: int) -> None:
+    with (
+        pytest.raises(DBAPIError, match=r"(?i)null") as caught,
+        runtime.work(tenant, SYSTEM) as ctx,
+        sent_ahead(ctx.session),
+    ):
+        ask(ctx.session, Question(BROKEN, {}, writes=True))
+        ask(ctx.session, Question(COUNTRY, {}))
     assert not is_transient(caught.value)

@@ -55,6 +55,25 @@ def test_a_batch_is_one_audit_row_and_each_row_is_answered(runtime: Runtime, ten
     assert [entry.body["count"]["after"] for entry in entries] == [3]
 
 
+def test_a_large_batch_is_answered_as_a_small_one(runtime: Runtime, tenant: int) -> None:
+    (lead,) = make_leads(runtime, tenant, external_id="crm-1")
+    named = {"type": "conversion", "lead_id": str(lead)}
+    rows: list[Any] = [{**named, "event_id": f"e{number}"} for number in range(120)]
+    rows[3] = {**named, "event_id": "späte"}  # refers to nobody and leaves its id to row 110
+    rows[3]["lead_id"] = "999"
+    rows[5] = {**named, "event_id": "e5", "nonsense": 1}
+    rows[100] = {"type": "conversion", "external_id": "crm-1", "event_id": "e2"}
+    rows[105] = {"type": "conversion", "external_id": "nobody"}
+    rows[108] = {**named, "campaign_id": "77"}
+    rows[110] = {**named, "event_id": "späte"}
+    rows[115] = []
+    odd = {3: "rejected", 5: "rejected", 100: "duplicate", 105: "rejected", 108: "rejected", 115: "rejected"}
+    assert statuses(take_in(runtime, tenant, *rows)) == [odd.get(number, "accepted") for number in range(120)]
+    assert [row.lead_id for row in stored(runtime, tenant)] == [lead] * 114
+    again = [{**named, "event_id": id_} for id_ in ("e5", "e3", "e119", "späte")]
+    assert statuses(take_in(runtime, tenant, *again)) == ["accepted", "accepted", "duplicate", "duplicate"]
+
+
 def test_leads_are_named_by_id_external_id_or_address(runtime: Runtime, tenant: int, other_tenant: int) -> None:
     (lead,) = make_leads(runtime, tenant, external_id="crm-1", email="Ann@Example.org")
     make_leads(runtime, other_tenant, external_id="crm-2", email="bob@example.org")

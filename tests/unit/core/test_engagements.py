@@ -143,3 +143,29 @@ def test_what_is_stored_is_found_by_its_own_words(notes: str, value: str) -> Non
     for text in (notes, value):
         with suppress(ValidationError):
             assert set(query_words(text)) <= set(words)
+
+
+USUAL = {
+    "type": "conversion",
+    "lead_id": "7",
+    "event_id": "e1",
+    "campaign_id": "12",
+    "tracked_at": "2026-03-02T09:00:00Z",
+    "metadata": {"url": "/shop/1", "n": 2},
+}
+ODD_TEXTS = ("0", "007", "custom", "page_visited", "", "é", "e\u0301", "x\x00", "9" * 19)
+ODD_MOMENTS = ("2026-03-02T09:00:00.120Z", "2026-02-30T09:00:00Z", "2020-01-01T00:00:00Z")
+ODD_VALUES = (12, None, True, [], {}, {"a": "\x00"}, {"a": {"b": ["Deep Word"]}})
+ODD = st.sampled_from([*ODD_TEXTS, *ODD_MOMENTS, *ODD_VALUES])
+
+
+@given(st.dictionaries(st.sampled_from(sorted(USUAL)), ODD, max_size=2))
+def test_a_row_of_the_usual_shape_is_read_like_any_other(changes: dict[str, Any]) -> None:
+    def read(row: dict[str, Any]) -> Any:
+        try:
+            return read_event(row, SENT)
+        except ValidationError as error:
+            return error.problems
+
+    row = USUAL | changes
+    assert read(row) == read({**row, "notes": None})
