@@ -41,9 +41,9 @@ def _events(options: Options, count: int, leads: list[int], campaigns: list[int]
     ]
 
 
-def _batches(events: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    for start in range(0, len(events), _BATCH):
-        yield events[start : start + _BATCH]
+def _batches(lines: list[bytes]) -> Iterator[list[dict[str, Any]]]:
+    for start in range(0, len(lines), _BATCH):
+        yield [orjson.loads(line) for line in lines[start : start + _BATCH]]
 
 
 def _copied(tenant_id: int, row: dict[str, Any]) -> tuple[Any, ...]:
@@ -56,8 +56,9 @@ def _copied(tenant_id: int, row: dict[str, Any]) -> tuple[Any, ...]:
 def ingest(options: Options) -> Result:
     """Batches of 1,000, a transaction each: validated, de-duplicated, counted and audited, against COPY of the same.
 
-    COPY is done by a superuser, because PostgreSQL refuses it under row-level security; it writes the same
-    engagements and the same event ids, checks nothing, and counts nothing.
+    Both begin with the lines of a request and end with a commit for each batch. COPY is done by a superuser, because
+    PostgreSQL refuses it under row-level security; it writes the same engagements and the same event ids, checks
+    nothing, and counts nothing.
     """
     rows = options.size(100_000, 5_000)
     copies: list[float] = []
@@ -65,8 +66,7 @@ def ingest(options: Options) -> Result:
         tenant_id = make_tenant(runtime)
         leads = make_leads(runtime, tenant_id, 2000)
         campaigns = [make_campaign(runtime, tenant_id, f"c{n}") for n in range(200)]
-        events = _events(options, rows, leads, campaigns)
-        lines = [orjson.dumps(event) for event in events]
+        lines = [orjson.dumps(event) for event in _events(options, rows, leads, campaigns)]
         database = runtime.engines.worker.url.database
         dsn = options.cluster.dsn("postgres", database).replace("postgresql+psycopg", "postgresql")
 
@@ -74,8 +74,7 @@ def ingest(options: Options) -> Result:
             _empty(runtime)
             begun = time.perf_counter()
             accepted = 0
-            for start in range(0, rows, _BATCH):
-                batch = [orjson.loads(line) for line in lines[start : start + _BATCH]]
+            for batch in _batches(lines):
                 with runtime.work(tenant_id, SYSTEM, role="app") as ctx:
                     accepted += sum(each["status"] == "accepted" for each in record_engagements(ctx, batch))
             taken = time.perf_counter() - begun
@@ -87,7 +86,7 @@ def ingest(options: Options) -> Result:
             with psycopg.connect(dsn) as connection:
                 begun = time.perf_counter()
                 alone = 0.0
-                for batch in _batches(events):
+                for batch in _batches(lines):
                     started = time.perf_counter()
                     with connection.cursor().copy(_COPY) as copy:
                         for row in batch:
