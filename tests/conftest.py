@@ -32,6 +32,13 @@ settings.register_profile(
 settings.load_profile("nexus")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Coverage is measured on one database: tracing takes longer than most tests, and both run the same code."""
+    for item in items:
+        if getattr(getattr(item, "callspec", None), "params", {}).get("dialect") == "sqlite":
+            item.add_marker("no_cover")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Open the run, or join the one of the controller when this is an xdist worker."""
     address = getattr(config, "workerinput", {}).get("nexus_run")

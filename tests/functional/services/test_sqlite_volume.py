@@ -1,6 +1,7 @@
 """A hundred thousand leads in one SQLite file: in, chosen, changed, out again and undone."""
 
 import io
+import os
 import random
 from pathlib import Path
 
@@ -23,10 +24,12 @@ from nexus_marketing.tasks.loops import tend_scores
 from tests.common.factories import make_tenant
 from tests.common.segments import create, members, settle
 
-COUNT = 100_000
+#: CI does with fewer (NEXUS_VOLUME_LEADS).
+COUNT = int(os.environ.get("NEXUS_VOLUME_LEADS", "100000"))
 VISIT = {"key": "visit", "event": "page_visited", "points": 100}
 
 
+@pytest.mark.no_cover
 @pytest.mark.req("SCL-003", "FR-P2-003", "FR-P2-012", "PR-007")
 def test_sqlite_holds_a_hundred_thousand_leads(sqlite_only_runtime: Runtime, tmp_path: Path) -> None:
     runtime = sqlite_only_runtime
