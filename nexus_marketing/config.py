@@ -25,6 +25,7 @@ from nexus_marketing.core.contracts import BlobStore, Cache
 from nexus_marketing.core.errors import ConfigurationError
 from nexus_marketing.core.home import HOME, use_storage
 from nexus_marketing.db.engines import DatabaseSettings, build_engines, check_versions
+from nexus_marketing.db.queries.clock import DatabaseClock
 from nexus_marketing.db.queries.tenants import require_tenant
 from nexus_marketing.db.upgrade import lock_file, require_current
 from nexus_marketing.keys import Keys
@@ -136,17 +137,19 @@ def make_runtime(settings: Mapping[str, str]) -> Runtime:
 def _parts(settings: Mapping[str, str], registry: PluginRegistry) -> Runtime:
     """The parts of a process; no connection is made yet. The registry is filled by the includes."""
     parsed = Settings.parse(with_environment(settings, os.environ))
-    clock = SystemClock()
+    machine = SystemClock()
     # A process without the owner's login gets the least of the others: what needs the owner is then refused there.
     urls = (parsed.database_url, parsed.database_worker_url, parsed.database_owner_url or parsed.database_url)
     database = DatabaseSettings(*urls, pool_size=parsed.pool_size, prepared_statements=parsed.prepared_statements)
+    engines = build_engines(database, machine.now)
     return Runtime(
         settings=parsed,
-        engines=build_engines(database, clock.now),
+        engines=engines,
         keys=Keys(parsed.secret_keys),
         channels=registry.channels,
         plugins=registry,
-        clock=clock,
+        # An embedded database has no clock of its own.
+        clock=DatabaseClock(engines.worker, machine) if engines.dialect == "postgresql" else machine,
         telemetry=_telemetry(parsed),
         doorbell=_doorbell(parsed),
         blobs=_blobs(parsed),

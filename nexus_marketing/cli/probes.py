@@ -12,6 +12,7 @@ from redis import Redis, RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from nexus_marketing.cli.session import OPERATOR, AsJson, answer, table
+from nexus_marketing.core.clock import SystemClock
 from nexus_marketing.core.deliveries import SendStatus
 from nexus_marketing.core.errors import NexusError
 from nexus_marketing.db.engines import check_versions
@@ -44,7 +45,7 @@ _REMEDIES = {
     "tenant (plugins enable), then resume.",
     "cannot be planned": "Cannot be planned: mend the segment's rule, then resume the campaign.",
 }
-_ESSENTIAL = ("database", "revision", "clock", "send ledger")
+_ESSENTIAL = ("database", "revision", "send ledger")
 
 
 def doctor(context: typer.Context, *, as_json: AsJson = False) -> None:
@@ -104,9 +105,12 @@ def _revision(runtime: Runtime) -> str:
 def _clock(runtime: Runtime) -> str:
     begun = monotonic()
     theirs = database_now(runtime.engines.worker)
-    skew = abs((theirs - runtime.clock.now()).total_seconds()) - (monotonic() - begun)
+    skew = abs((theirs - SystemClock().now()).total_seconds()) - (monotonic() - begun)
     if skew > _SKEW_SECONDS:
-        raise OSError(f"this machine and the database differ by {skew:.1f} s: run a time service on both")
+        raise OSError(
+            f"this machine and the database differ by {skew:.1f} s. Work goes by the database's clock and is not harmed; "
+            "logs and certificates go by this machine's: run a time service (chrony, systemd-timesyncd) on both"
+        )
     return "this machine and the database agree"
 
 

@@ -32,8 +32,8 @@ def two_schedulers(servers: Servers, plan: Plan) -> Verdict:
         launch(stage)
         watch = Watch(stage.runtime)
         segment_id = make_segment(stage, _FEW)
-        campaigns = [_recurring(stage, f"run {number}", segment_id) for number in range(runs)]
-        too_late = [_recurring(stage, f"late {number}", segment_id) for number in range(10)]
+        campaigns = [recurring(stage, f"run {number}", segment_id) for number in range(runs)]
+        too_late = [recurring(stage, f"late {number}", segment_id) for number in range(10)]
         for _ in range(_WORKERS):
             stage.start_worker()
         play_to_the_end(stage)  # all of them are up
@@ -41,20 +41,20 @@ def two_schedulers(servers: Servers, plan: Plan) -> Verdict:
         killed = 0
         while killed < kills:
             share = (killed + 1) * runs // (kills + 2)
-            wait_until(lambda share=share: _begun(stage, campaigns) > share)  # type: ignore[misc]
+            wait_until(lambda share=share: begun(stage, campaigns) > share)  # type: ignore[misc]
             for victim in rng.sample(stage.living(), _WORKERS - 1):
                 victim.send_signal(signal.SIGKILL)
                 victim.wait()
                 stage.start_worker()
                 killed += 1
-        wait_until(lambda: _begun(stage, campaigns) == runs)
+        wait_until(lambda: begun(stage, campaigns) == runs)
         slowest = time.time() - due
         play_to_the_end(stage)
         stage.stop_workers()
         _due_in(stage, too_late, 0.5)
         time.sleep(0.5 + 2 * _GRACE_SECONDS)
         stage.start_worker(grace_seconds=str(_GRACE_SECONDS))
-        wait_until(lambda: _begun(stage, too_late) == len(too_late) and not _planning(stage), 30.0)
+        wait_until(lambda: begun(stage, too_late) == len(too_late) and not _planning(stage), 30.0)
         stage.audience = _FEW * (1 + runs)
         verdict = pass_judgement(
             stage,
@@ -65,11 +65,12 @@ def two_schedulers(servers: Servers, plan: Plan) -> Verdict:
             bound=killed * stage.connections,
         )
         for campaigns_of, wanted in ((campaigns, "completed"), (too_late, "missed")):
-            _require_once(stage, verdict, campaigns_of, wanted)
+            require_once(stage, verdict, campaigns_of, wanted)
         return verdict
 
 
-def _recurring(stage: Stage, name: str, segment_id: int) -> int:
+def recurring(stage: Stage, name: str, segment_id: int) -> int:
+    """A campaign that is sent every year, at a moment that is to be moved; which one."""
     return begin_campaign(stage, name, segment_id, recurrence=_YEARLY)
 
 
@@ -77,14 +78,19 @@ def _due_in(stage: Stage, campaigns: list[int], seconds: float) -> float:
     """Let all of them be due at one moment; which (seconds since 1970)."""
     # What it takes to move them is part of the wait.
     at = datetime.now(UTC) + timedelta(seconds=seconds + 0.05 * len(campaigns))
-    with stage.runtime.work(stage.tenant_id) as ctx:
-        for campaign_id in campaigns:
-            move_next_run(ctx, campaign_id, at)
+    be_due(stage, campaigns, at)
     time.sleep(max(0.0, (at - datetime.now(UTC)).total_seconds()))
     return at.timestamp()
 
 
-def _begun(stage: Stage, campaigns: list[int]) -> int:
+def be_due(stage: Stage, campaigns: list[int], at: datetime) -> None:
+    """Let the next run of all of them be at one moment."""
+    with stage.runtime.work(stage.tenant_id) as ctx:
+        for campaign_id in campaigns:
+            move_next_run(ctx, campaign_id, at)
+
+
+def begun(stage: Stage, campaigns: list[int]) -> int:
     """How many of the campaigns have a send."""
     return len(query(stage.dsn, _SENDS_OF.format(ids=", ".join(map(str, campaigns)))))
 
@@ -93,7 +99,8 @@ def _planning(stage: Stage) -> bool:
     return bool(query(stage.dsn, "SELECT 1 FROM marketing_sends WHERE status = 'planning'"))
 
 
-def _require_once(stage: Stage, verdict: Verdict, campaigns: list[int], wanted: str) -> None:
+def require_once(stage: Stage, verdict: Verdict, campaigns: list[int], wanted: str) -> None:
+    """Each of them has one send, and that ended so."""
     ids = ", ".join(map(str, campaigns))
     counts = dict(query(stage.dsn, _SENDS_OF.format(ids=ids)))
     never = len(campaigns) - len(counts)

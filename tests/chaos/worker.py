@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from nexus_marketing.config import make_runtime
+from nexus_marketing.core.clock import SystemClock
 from nexus_marketing.core.contracts import OutcomeKind
 from nexus_marketing.delivery.journal import HandOverJournal
 from nexus_marketing.tasks.worker import run
@@ -31,15 +32,13 @@ class Probe(NullTelemetry):
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
-class WrongClock:
-    """Wrong by as many seconds as a file says, as if somebody set the machine's clock while it runs."""
+def _set_the_clock_wrong(path: Path) -> None:
+    """By as many seconds as a file says, as if somebody set the machine's clock while it runs."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def wrong(self: SystemClock) -> datetime:
+        return datetime.now(UTC) + timedelta(seconds=float(path.read_text() or 0))
 
-    def now(self) -> datetime:
-        """The present moment as this worker believes it to be (UTC)."""
-        return datetime.now(UTC) + timedelta(seconds=float(self._path.read_text() or 0))
+    SystemClock.now = wrong  # type: ignore[method-assign]
 
 
 def _probe_the_wire(probe: Probe) -> None:
@@ -66,14 +65,14 @@ def main() -> None:
     parser.add_argument("--clock", type=Path, help="a file with the seconds by which the clock is wrong")
     options = parser.parse_args()
     configure_logging("WARNING", sys.stderr)
+    if options.clock:
+        _set_the_clock_wrong(options.clock)
     runtime = make_runtime(json.loads(options.settings))
     if options.probe:
         name, _, nth = options.probe.rpartition(":")
         probe = Probe(name, int(nth))
         _probe_the_wire(probe)
         runtime = replace(runtime, telemetry=probe)
-    if options.clock:
-        runtime = replace(runtime, clock=WrongClock(options.clock))
     run(runtime)
 
 
