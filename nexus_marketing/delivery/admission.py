@@ -37,6 +37,8 @@ class Admitted(NamedTuple):
     leaving: Sequence[Recipient]
     waiting: Sequence[Settlement] = ()
     retry_after_seconds: float = 0.0
+    #: It is the send's own rate that is used up, not one that it shares.
+    is_own: bool = False
 
 
 @dataclass(slots=True)
@@ -70,11 +72,13 @@ class Admission:
     rng: Random
     #: Stays beside recipients whose message may have left by the account already.
     via: str | None = None
+    #: Those of the send alone.
+    own_rates: Sequence[RateLimit] = ()
 
     def ahead(self, pace: float) -> int:
         """How many messages may be asked for at once, at so many a second: what is granted has to leave soon."""
-        own = applying(self.rates, self.asker.sender, self.asker.account)
-        return int(min(_AHEAD_SECONDS, usable_seconds(own)) * pace) if own else 0
+        limits = [*applying(self.rates, self.asker.sender, self.asker.account), *self.own_rates]
+        return int(min(_AHEAD_SECONDS, usable_seconds(limits)) * pace) if limits else 0
 
     def admit(self, rows: Sequence[Recipient], ask: Callable[[Callable[[], Grant]], Grant]) -> Admitted:
         """Split the rows that come next.
@@ -86,13 +90,13 @@ class Admission:
         slow = self._slow(rows)
         ready = [row for row in rows if row.seq not in slow] if slow else rows
         own = applying(self.rates, self.asker.sender, self.asker.account)
-        if not own or not ready:
+        if not (own or self.own_rates) or not ready:
             return Admitted(len(rows), ready, list(slow.values()))
         groups = told_apart(tuple(own)) if self.by_domain else {}
         wanted = [groups.get(domain_of(row)) if groups else None for row in ready]
-        found = ask(lambda: take_grant(self.engine, self.asker, self.rates, wanted))
+        found = ask(lambda: take_grant(self.engine, self.asker, self.rates, wanted, self.own_rates))
         if not found.looked:
-            return Admitted(0, (), (), found.retry_after.total_seconds())
+            return Admitted(0, (), (), found.retry_after.total_seconds(), found.is_own)
         return self._split(rows, ready, slow, found)
 
     def heard(self, row: Recipient, outcome: Outcome) -> None:

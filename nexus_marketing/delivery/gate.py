@@ -14,10 +14,10 @@ from nexus_marketing.core.contracts import AddressKind
 from nexus_marketing.core.deliveries import DeliveryState, SkipReason
 from nexus_marketing.core.pacing.frequency import caps_of
 from nexus_marketing.core.pacing.quiet import QuietHours, quiet_hours_of
-from nexus_marketing.core.pacing.rates import RateLimit, rates_of
+from nexus_marketing.core.pacing.rates import RateLimit, own_rates_of, rates_of
 from nexus_marketing.core.pacing.zones import UTC_ZONE, zone_named
 from nexus_marketing.core.privacy import ConsentPolicy, ConsentState, consent_needed
-from nexus_marketing.db.models import Tenant
+from nexus_marketing.db.models import Campaign, Tenant
 from nexus_marketing.db.queries.deliveries import Recipient, Settlement
 from nexus_marketing.db.queries.privacy import consent_states, suppressed_hashes
 from nexus_marketing.db.queries.warm_ups import warm_up_limits
@@ -35,6 +35,13 @@ class Decided(NamedTuple):
     passing: list[Recipient]
     settled: list[Settlement]
     rates: Sequence[RateLimit]
+    #: Those of the send itself, which it shares with nobody.
+    own_rates: Sequence[RateLimit] = ()
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether there may be no room for them now."""
+        return bool(self.rates or self.own_rates)
 
 
 class Check(NamedTuple):
@@ -59,7 +66,7 @@ class Gate:
     def decide(self, session: Session, rows: Sequence[Recipient]) -> "Decided":
         """Split a chunk's recipients into those who may be written to and those settled, or held for later."""
         self._know(rows)
-        policy = _policy(session)
+        policy = _policy(session, self.content.campaign_id)
         is_marketing = self.content.message_class is MessageClass.MARKETING
         reasons = self._reasons(session, rows, policy if is_marketing else None)
         passing = [row for row in rows if row.seq not in reasons] if reasons else list(rows)
@@ -72,7 +79,7 @@ class Gate:
         marks = {row.seq: row.mark for row in rows if row.mark is not None}
         if marks:
             settled = [withheld(each, marks.get(each.seq)) for each in settled]
-        return Decided(passing, settled, self._rates(session, policy))
+        return Decided(passing, settled, self._rates(session, policy), policy.own_rates)
 
     def _rates(self, session: Session, policy: "_Policy") -> list[RateLimit]:
         found = list(rates_of(policy.settings, self.content.channel))
@@ -83,7 +90,7 @@ class Gate:
     def trace(self, session: Session, row: Recipient) -> list["Check"]:
         """Everything that the gate asks of one recipient, each question with its answer, whatever the others say."""
         self._know([row])
-        policy = _policy(session)
+        policy = _policy(session, self.content.campaign_id)
         is_marketing = self.content.message_class is MessageClass.MARKETING
         lacks = self.content.needs_address and not row.address_norm
         found = [
@@ -173,16 +180,20 @@ class _Policy:
 
     settings: Mapping[str, Any]
     now: datetime
+    own_rates: Sequence[RateLimit] = ()
 
     @property
     def consent(self) -> ConsentPolicy:
         return ConsentPolicy(self.settings.get("consent_policy", ConsentPolicy.EU))
 
 
-def _policy(session: Session) -> _Policy:
-    # The column alone: loading the row as an object takes three times as long.
-    row = session.execute(select(Tenant.settings, func.nexus_now()).where(Tenant.id == tenant_of(session))).one()
-    return _Policy(row[0] or {}, read_moment(row[1]))
+def _policy(session: Session, campaign_id: int) -> _Policy:
+    tenant_id = tenant_of(session)
+    rates = select(Campaign.send_rates).where(Campaign.tenant_id == tenant_id, Campaign.id == campaign_id)
+    # The columns alone: loading the row as an object takes three times as long.
+    columns = (Tenant.settings, func.nexus_now(), rates.scalar_subquery())
+    row = session.execute(select(*columns).where(Tenant.id == tenant_id)).one()
+    return _Policy(row[0] or {}, read_moment(row[1]), own_rates_of(row[2]))
 
 
 def _skip(seq: int, reason: SkipReason) -> Settlement:

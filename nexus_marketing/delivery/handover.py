@@ -124,8 +124,9 @@ class ChunkResult:
     gives_way: bool = False
     #: Too many were refused: what the breaker says.
     tripped: str | None = None
-    #: Nothing more may leave for so long: the tenant's rate is used up.
+    #: Nothing more may leave for so long: a rate is used up, the send's own or one that it shares.
     limited_seconds: float = 0.0
+    limited_by_own: bool = False
 
     @property
     def must_stop(self) -> bool:
@@ -178,7 +179,7 @@ class ChunkHandOver:
             asked = max(self._width(), self.admission.ahead(self.parts.pace.rate))
             found = self.admission.admit(self.rows[position : position + asked], self._commit)
             if not found.looked:
-                self.result.limited_seconds = found.retry_after_seconds
+                self.result.limited_seconds, self.result.limited_by_own = found.retry_after_seconds, found.is_own
                 return False
             self._wait_for(found.waiting)
             position += found.looked

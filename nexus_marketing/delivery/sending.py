@@ -70,8 +70,8 @@ class Sender:
     _pace: Pace = field(default_factory=Pace)
     _turns: Turns = field(default_factory=Turns)
     _patience: Patience = field(default_factory=Patience)
-    #: Until when a lane's rate is used up, by the monotonic clock.
-    _not_before: dict[Lane, float] = field(default_factory=dict)
+    #: Until when the rate of a lane, or that of a single send, is used up, by the monotonic clock.
+    _not_before: dict[Lane | tuple[int, int], float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._ways = Ways(self.runtime)
@@ -108,13 +108,13 @@ class Sender:
             self._journal.close()
 
     def _waiting(self) -> dict[tuple[int, int], WaitingSend]:
-        """Sends with work whose lane has not used up its rate."""
+        """Sends with work that have not used up a rate, their own or that of their lane."""
         with open_session(self.runtime.engines.worker, tenant_id=None, mode="read") as session:
             found = [WaitingSend._make(row) for row in sends_with_work(session)]
         now = monotonic()
         self._not_before = {lane: until for lane, until in self._not_before.items() if until > now}
         self._turns.keep({send.tenant_id for send in found})
-        return {send.key: send for send in found if send.lane not in self._not_before}
+        return {send.key: send for send in found if not {send.lane, send.key} & self._not_before.keys()}
 
     def _serve_safely(self, send: WaitingSend) -> bool:
         """One send that cannot be sent is paused with its reason and keeps nobody else waiting."""
@@ -164,7 +164,7 @@ class Sender:
         decided, withdrawn = self._still_wanted(parts, decided)
         hand_over = ChunkHandOver(parts, claim, decided.passing, self._admission(parts, decided, account))
         hand_over.known += withdrawn
-        if self.runtime.settings.keep_renders_days and decided.rates:
+        if self.runtime.settings.keep_renders_days and decided.is_limited:
             hand_over.before_first = partial(self._keep, parts, claim, decided.passing)
         result = hand_over.run()
         return self._learn(send, prepared, account, result)
@@ -178,10 +178,12 @@ class Sender:
         if result.must_stop and (result.tripped is not None or not may_go_on):
             self._hold(*send.key, result)
         if result.limited_seconds:
-            self.runtime.telemetry.count("delivery.limited", channel=send.channel)
-            if self._ways.used_up(prepared, send.lane, account, min(result.limited_seconds, _LIMITED_SECONDS)):
+            own = result.limited_by_own
+            self.runtime.telemetry.count("delivery.limited", channel=send.channel, by="send" if own else "shared")
+            rest_seconds = min(result.limited_seconds, _LIMITED_SECONDS)
+            if not own and self._ways.used_up(prepared, send.lane, account, rest_seconds):
                 return True
-            self._not_before[send.lane] = monotonic() + min(result.limited_seconds, _LIMITED_SECONDS)
+            self._not_before[send.key if own else send.lane] = monotonic() + rest_seconds
         return not result.limited_seconds
 
     def _still_wanted(self, parts: Parts, decided: Decided) -> tuple[Decided, list[Settlement]]:
@@ -205,13 +207,14 @@ class Sender:
         number = None if account is None else account.id
         return Admission(
             self.runtime.engines.worker,
-            Asker(content.tenant_id, content.channel, sender, is_marketing, number),
+            Asker(content.tenant_id, content.channel, sender, is_marketing, number, content.send_id),
             decided.rates,
             content.address_kind is AddressKind.EMAIL,
             self._patience,
             monotonic,
             self.runtime.rng,
             parts.via,
+            decided.own_rates,
         )
 
     def _claim(
@@ -238,7 +241,7 @@ class Sender:
             settle(session, send_id, decided.settled)
             parts.composer.at = self.runtime.clock.now().replace(microsecond=0)
             # Where a rate may leave no room, nothing is kept until somebody leaves.
-            if self.runtime.settings.keep_renders_days and not decided.rates:
+            if self.runtime.settings.keep_renders_days and not decided.is_limited:
                 keep(session, claim, decided.passing, parts.composer)
             return claim, parts, chosen
 

@@ -42,6 +42,9 @@ class CreateCampaignInput(graphene.InputObjectType):
     recurrence = graphene.Field(
         JSON, description='Sent again and again: {"cron": "0 9 * * mon", "time_zone": "Europe/Berlin", "count": 12}.'
     )
+    send_rates = graphene.List(
+        graphene.NonNull(JSON), description='How fast each of its sends may be: [{"count": 100, "per": "1 minute"}].'
+    )
     local_start = graphene.String(description="YYYY-MM-DDThh:mm by the clock of each lead.")
     priority = graphene.Int(description="Who goes first where two are due for the same lead: 0 to 100, the higher.")
     obeys_caps = graphene.Boolean()

@@ -188,6 +188,7 @@ class Campaign(graphene.ObjectType):
     channels = graphene.Field(JSON, description="Where it goes out by several at once: the template of each.")
     wait_for = graphene.String(required=True, description="How many of them have to be through: all, any, or a number.")
     recurrence = graphene.Field(JSON)
+    send_rates = graphene.List(graphene.NonNull(JSON), description="How fast each of its sends may be.")
     next_run_at = graphene.DateTime(description="When a recurring campaign is sent next.")
     version = graphene.Int(required=True)
     definition_id = graphene.ID()

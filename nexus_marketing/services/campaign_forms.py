@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from nexus_marketing.core.campaigns import MessageClass
-from nexus_marketing.core.errors import ValidationError
+from nexus_marketing.core.errors import Problem, ValidationError
 from nexus_marketing.core.fan_out import MAX_CHANNELS, check_wait_for
+from nexus_marketing.core.pacing.rates import check_own_rates
 from nexus_marketing.core.schemas import Form, Schema
 
 _REFERENCE: Final = {"type": "id", "nullable": True, "check_with": "id"}
@@ -34,6 +35,7 @@ FIELDS: Final[Schema] = {
             "count": {"type": "integer", "min": 1, "max": 10_000},
         },
     },
+    "send_rates": {"type": "list", "nullable": True},
     "local_start": {"type": "string", "nullable": True, "check_with": "local_time"},
     "priority": {"type": "integer", "min": 0, "max": 100},
     "obeys_caps": {"type": "boolean"},
@@ -87,3 +89,12 @@ def settle_times(values: Mapping[str, Any], recurrence: Any, local_start: str | 
     if values.get("recurrence", recurrence) is not None and values.get("local_start", local_start) is not None:
         said = "A recurring campaign is sent when its rule says so: set local_start or recurrence to null."
         raise ValidationError.at("local_start", "not_allowed", said)
+
+
+def own_rate_faults(value: object) -> list[Problem]:
+    """What is wrong with a campaign's own rates, with its place in the campaign."""
+    try:
+        check_own_rates(value)
+    except ValidationError as error:
+        return [Problem(f"send_rates{each.path}", each.code, each.message) for each in error.problems]
+    return []

@@ -34,7 +34,7 @@ from nexus_marketing.db.queries.engagements import ledger_counts
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.audit import record
-from nexus_marketing.services.campaign_forms import settle_channels, settle_times
+from nexus_marketing.services.campaign_forms import own_rate_faults, settle_channels, settle_times
 from nexus_marketing.services.campaign_listening import hush, listen
 from nexus_marketing.services.campaign_rows import key_of, remember, state_of, write_state
 from nexus_marketing.services.campaign_steps import begin_steps, open_step
@@ -65,7 +65,8 @@ def create_campaign(ctx: Context, data: Mapping[str, Any]) -> Campaign:
         data: ``name``; optional ``message_class``, ``channel``, or ``channels`` (several at once, each with its
             ``template_id``) with ``wait_for`` (``all``, ``any`` or how many of them), ``recurrence`` (sent again and again:
             ``core.pacing.recurrence``), ``local_start`` (each lead gets it when its own clock
-            shows this), ``priority`` (0 to 100), ``obeys_caps``,
+            shows this), ``send_rates`` (how fast each of its sends may be: ``core.pacing.rates.check_own_rates``),
+            ``priority`` (0 to 100), ``obeys_caps``,
             ``counts_toward_caps``, ``segment_id``, ``template_id``, ``owner_id``,
             ``subject_type``, ``subject_id``, ``data``, ``budget`` (major units) and ``currency``. With
             ``definition_id`` (and ``definition_version``; the one in force where it is left out) the
@@ -391,6 +392,8 @@ def _canonical(ctx: Context, data: Mapping[str, Any]) -> dict[str, Any]:
     ]
     if values.get("recurrence") is not None:
         problems += recurrence_faults(ctx, values["recurrence"])
+    if values.get("send_rates") is not None:
+        problems += own_rate_faults(values["send_rates"])
     if "budget" in values:
         values["budget_minor"] = _minor(values.pop("budget"), values.get("currency"), problems)
     if problems:

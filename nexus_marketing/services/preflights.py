@@ -9,7 +9,7 @@ from sqlalchemy import delete, func, select
 from nexus_marketing.core.campaigns import FINAL_STATUSES, CampaignStatus, MessageClass
 from nexus_marketing.core.errors import Conflict, NotFound, Problem, ValidationError
 from nexus_marketing.core.fan_out import legs_of
-from nexus_marketing.core.pacing.rates import applying, as_sender, rates_of
+from nexus_marketing.core.pacing.rates import applying, as_sender, own_rates_of, rates_of
 from nexus_marketing.core.pacing.warm_up import warm_ups_of
 from nexus_marketing.core.preflight import TOLERANCE, VALID_FOR, PreflightStatus, Standing, Tally, moved
 from nexus_marketing.db.models import Campaign, Preflight, Segment, Template, Tenant
@@ -78,7 +78,10 @@ def preflight_document(ctx: Context, preflight: Preflight) -> dict[str, Any]:
         tally = Tally.read(found)
         sender = _sender(ctx, name)
         limits = applying(rates_of(settings, name), sender)
-        by_limits = seconds_by_limits(limits, tally, is_marketing=is_marketing)
+        by_limits = max(
+            seconds_by_limits(limits, tally, is_marketing=is_marketing),
+            seconds_by_limits(own_rates_of(campaign.send_rates), tally, is_marketing=False),
+        )
         seconds = max(by_limits, tally.held_seconds, _warming_up(ctx, settings, sender, tally.sendable))
         channel = ctx.runtime.channels.get(name)
         cost = 0

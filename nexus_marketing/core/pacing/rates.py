@@ -1,7 +1,7 @@
 """How fast may be sent: exact sliding windows over grants (BEHAVIOUR.md 5.2, Rate control).
 
-A message may leave with a grant of every limit that it falls under: those of its channel, of its sender and of the domain of its
-address. Grants are remembered with their moment; as many are given as keep every interval of the window's length at the limit or
+A message may leave with a grant of every limit that it falls under: those of its channel, of its sender, of the domain of its
+address and of its send. Grants are remembered with their moment; as many are given as keep every interval of the window's length at the limit or
 below. A grant is used within a short *slack*, by which the window is made longer: what left late still lies inside.
 A server that stalls in the middle of a window may be handed its rest later than that: at most the two windows that a worker
 has open.
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from nexus_marketing.core.pacing.tables import Table, checked_tables
 
@@ -82,7 +82,8 @@ class Waiting:
 class Grant:
     """What was decided of the first ``looked`` of the wanted messages: they leave, but for those ``waiting`` by position.
 
-    ``retry_after`` says when to ask again where not even the first could be decided.
+    ``retry_after`` says when to ask again where not even the first could be decided, ``is_own`` that it was the send's own
+    rate that left no room: other sends may go on.
     """
 
     looked: int
@@ -90,11 +91,19 @@ class Grant:
     #: By domain: what is to be remembered.
     leaving: Mapping[str | None, int] = field(default_factory=dict)
     retry_after: timedelta = timedelta()
+    is_own: bool = False
 
     @property
     def count(self) -> int:
         """How many may leave now."""
         return self.looked - len(self.waiting)
+
+
+class Own(NamedTuple):
+    """The limits of one send, and what was granted to it before, oldest first."""
+
+    limits: Sequence[RateLimit]
+    given: Sequence[Given] = ()
 
 
 @dataclass(slots=True)
@@ -105,6 +114,7 @@ class _Meter:
     recent: list[Given]
     free: int
     now: datetime
+    is_own: bool = False
 
     def wait(self) -> timedelta:
         """Until one more is free: enough of the oldest grants are out of the window."""
@@ -123,6 +133,7 @@ def grant(
     now: datetime,
     *,
     is_marketing: bool,
+    own: "Own | None" = None,
 ) -> Grant:
     """Which of the wanted messages may leave now; every limit must agree.
 
@@ -134,8 +145,11 @@ def grant(
         wanted: for each message that is ready the domain of its address as :func:`told_apart` says, or nothing.
         now: the moment.
         is_marketing: leaves :data:`RESERVED` of each limit to others.
+        own: the limits of the send itself, which it shares with nobody.
     """
     meters = [_meter(limit, given, now, is_marketing=is_marketing) for limit in limits]
+    if own is not None:
+        meters += [replace(_meter(limit, own.given, now, is_marketing=False), is_own=True) for limit in own.limits]
     common = [meter for meter in meters if not meter.limit.domains]
     looked = max(0, min([len(wanted), *(meter.free for meter in common)]))
     special = [meter for meter in meters if meter.limit.domains]
@@ -170,8 +184,11 @@ def _meter(limit: RateLimit, given: Sequence[Given], now: datetime, *, is_market
 def _ended(looked: int, waiting: dict[int, Waiting], leaving: Counter[str | None], common: Sequence[_Meter]) -> Grant:
     if looked:
         return Grant(looked, waiting, {domain: count for domain, count in leaving.items() if count})
-    waits = [meter.wait() for meter in common if meter.free <= 0]
-    return Grant(0, retry_after=max(waits, default=timedelta()))
+    full = [meter for meter in common if meter.free <= 0]
+    if not full:
+        return Grant(0)
+    longest = max(full, key=_Meter.wait)
+    return Grant(0, retry_after=longest.wait(), is_own=longest.is_own)
 
 
 def merged(given: Sequence[Given], limits: Sequence[RateLimit], now: datetime) -> list[Given]:
@@ -199,6 +216,11 @@ def rates_of(settings: Mapping[str, Any], channel: str) -> tuple[RateLimit, ...]
     """The limits of a tenant for a channel, from its stored settings: those of all its senders."""
     limits = (_rate(Table(document)) for document in settings.get("send_rates", ()))
     return tuple(limit for limit in limits if limit.channel in (None, channel))
+
+
+def own_rates_of(documents: Iterable[Mapping[str, Any]] | None) -> tuple[RateLimit, ...]:
+    """The limits of each send of a campaign, from what is stored with it."""
+    return tuple(_own_rate(Table(document)) for document in documents or ())
 
 
 def applying(limits: Iterable[RateLimit], sender: str | None, account: int | None = None) -> list[RateLimit]:
@@ -249,6 +271,20 @@ def check_account_rates(value: object) -> list[dict[str, Any]]:
         ValidationError: every fault with its place.
     """
     return checked_tables(value, "rates", _account_rate)
+
+
+def check_own_rates(value: object) -> list[dict[str, Any]]:
+    """The rates of a campaign, in the form in which they are stored: tables of ``count`` and ``per``, for each of its sends.
+
+    Raises:
+        ValidationError: every fault with its place.
+    """
+    return checked_tables(value, "send_rates", _own_rate)
+
+
+def _own_rate(table: Table) -> RateLimit:
+    table.only("count", "per")
+    return RateLimit(table.count("count", None, _MOST), table.span("per", None, _LONGEST))
 
 
 def account_limits(rates: Iterable[Mapping[str, Any]], account: int) -> list[RateLimit]:

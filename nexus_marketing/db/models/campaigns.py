@@ -97,6 +97,8 @@ class Campaign(TenantKeyed, Base):
     #: When it is sent again and again (core.pacing.recurrence), and when next.
     recurrence: Mapped[dict[str, Any] | None] = plain()
     next_run_at: Mapped[datetime | None] = plain()
+    #: How fast each of its sends may be (core.pacing.rates.check_own_rates).
+    send_rates: Mapped[list[Any] | None] = plain()
     #: When a queued campaign becomes active.
     starts_at: Mapped[datetime | None] = plain()
     #: When the clock may next move it (core.engine.lifecycle.next_look).

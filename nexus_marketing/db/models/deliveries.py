@@ -242,7 +242,7 @@ class SendGrant(TenantKeyed, Base):
     """So many messages were allowed to leave then: what the windows of send rates are counted from."""
 
     __tablename__ = "marketing_send_grants"
-    __table_args__ = (Index("ix_marketing_send_grants_at", "tenant_id", "channel", "at"),)
+    __table_args__ = (Index("ix_marketing_send_grants_at", "tenant_id", "channel", "send_id", "at"),)
 
     channel: Mapped[str] = plain()
     #: The address that they leave from, and where a limit names it the domain that they go to.
@@ -250,6 +250,8 @@ class SendGrant(TenantKeyed, Base):
     domain: Mapped[str | None] = plain()
     #: The channel account that they leave by, where the tenant has one.
     account: Mapped[int | None] = plain()
+    #: Of the windows of this send's own rates; nothing: of those that sends share.
+    send_id: Mapped[int | None] = plain()
     at: Mapped[datetime] = plain()
     granted: Mapped[int] = plain()
 

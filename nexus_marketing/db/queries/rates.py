@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from nexus_marketing.core.pacing.rates import Given, Grant, RateLimit, applying, grant, merged
+from nexus_marketing.core.pacing.rates import Given, Grant, Own, RateLimit, applying, grant, merged
 from nexus_marketing.db.models import SendGrant
 from nexus_marketing.db.queries.locks import wait_alone
 from nexus_marketing.db.queries.rowsets import as_ids, ids_of
@@ -18,7 +18,16 @@ from nexus_marketing.db.types import read_moment
 _MANY = 100
 _GIVEN = """
 SELECT id, at, granted, sender, domain, account FROM marketing_send_grants
-WHERE tenant_id = :tenant_id AND channel = :channel ORDER BY at, id
+WHERE tenant_id = :tenant_id AND channel = :channel AND send_id IS NULL ORDER BY at, id
+"""
+_GIVEN_TO_SEND = """
+SELECT id, at, granted, sender, domain, account FROM marketing_send_grants
+WHERE tenant_id = :tenant_id AND channel = :channel AND send_id = :send_id ORDER BY at, id
+"""
+#: No window of a send that ended reaches back so far.
+_FORGET_SENDS = """
+DELETE FROM marketing_send_grants
+WHERE tenant_id = :tenant_id AND channel = :channel AND send_id IS NOT NULL AND at < nexus_after(-32 * 86400)
 """
 _FORGET = "DELETE FROM marketing_send_grants WHERE tenant_id = :tenant_id AND id IN ({ids})"
 
@@ -31,9 +40,17 @@ class Asker(NamedTuple):
     sender: str | None
     is_marketing: bool
     account: int | None = None
+    #: Needed where the send has rates of its own.
+    send_id: int | None = None
 
 
-def take_grant(engine: Engine, asker: Asker, limits: Sequence[RateLimit], wanted: Sequence[str | None]) -> Grant:
+def take_grant(
+    engine: Engine,
+    asker: Asker,
+    limits: Sequence[RateLimit],
+    wanted: Sequence[str | None],
+    own_limits: Sequence[RateLimit] = (),
+) -> Grant:
     """Ask for messages now, in a transaction of its own; what is granted is written down.
 
     Args:
@@ -41,44 +58,64 @@ def take_grant(engine: Engine, asker: Asker, limits: Sequence[RateLimit], wanted
         asker: for whom.
         limits: of the channel, those of other senders and accounts too: what these count must not be forgotten.
         wanted: for each message the domain of its address where a limit names that, else nothing.
+        own_limits: of the asker's send.
     """
     with open_session(engine, tenant_id=asker.tenant_id) as session, session.begin():
         wait_alone(session, f"rates {asker.channel}")
         now = read_moment(run(session, "SELECT nexus_now() WHERE :tenant_id IS NOT NULL", writes=False).scalar_one())
-        given = _given(session, asker.channel, now, limits)
-        own = applying(limits, asker.sender, asker.account)
-        found = grant(own, given, wanted, now, is_marketing=asker.is_marketing)
-        for domain, count in found.leaving.items():
-            _remember(session, asker.channel, Given(now, count, asker.sender, domain, asker.account))
+        book, own_book = _Book(session, asker.channel), _Book(session, asker.channel, asker.send_id)
+        given = book.given(now, limits) if limits else []
+        own = Own(own_limits, own_book.given(now, own_limits)) if own_limits else None
+        applied = applying(limits, asker.sender, asker.account)
+        found = grant(applied, given, wanted, now, is_marketing=asker.is_marketing, own=own)
+        if limits:
+            for domain, count in found.leaving.items():
+                book.remember(Given(now, count, asker.sender, domain, asker.account))
+        if own is not None and found.count:
+            if not own.given:
+                run(session, _FORGET_SENDS, {"channel": asker.channel}, writes=True)
+            own_book.remember(Given(now, found.count))
         return found
 
 
-def _remember(session: Session, channel: str, each: Given) -> None:
-    values = {
-        "at": each.at,
-        "granted": each.count,
-        "sender": each.sender,
-        "domain": each.domain,
-        "account": each.account,
-    }
-    append(session, SendGrant, channel=channel, **values)
+class _Book(NamedTuple):
+    """What was granted by a channel: to all, or (counted apart) to one send."""
 
+    session: Session
+    channel: str
+    send_id: int | None = None
 
-def _given(session: Session, channel: str, now: datetime, limits: Sequence[RateLimit]) -> list[Given]:
-    """The grants that count; the others are forgotten, old ones put together."""
-    rows = [
-        (row.id, Given(read_moment(row.at), row.granted, row.sender, row.domain, row.account))
-        for row in run(session, _GIVEN, {"channel": channel}, writes=False)
-    ]
-    oldest = now - max(limit.reach for limit in limits)
-    live = [(id_, each) for id_, each in rows if each.at > oldest]
-    gone = [id_ for id_, each in rows if each.at <= oldest]
-    if len(live) > _MANY:
-        together = merged([each for _, each in live], limits, now)
-        if len(together) < len(live) // 2:
-            gone += [id_ for id_, _ in live]
-            for each in together:
-                _remember(session, channel, each)
-    if gone:
-        run(session, _FORGET.format(ids=ids_of(session)), {"ids": as_ids(gone)}, writes=True)
-    return [each for _, each in live]
+    def remember(self, each: Given) -> None:
+        """Write it down."""
+        values = {
+            "at": each.at,
+            "granted": each.count,
+            "sender": each.sender,
+            "domain": each.domain,
+            "account": each.account,
+        }
+        append(self.session, SendGrant, channel=self.channel, send_id=self.send_id, **values)
+
+    def given(self, now: datetime, limits: Sequence[RateLimit]) -> list[Given]:
+        """The grants that count; the others are forgotten, old ones put together."""
+        session = self.session
+        values: dict[str, Any] = {"channel": self.channel}
+        if self.send_id is not None:
+            values["send_id"] = self.send_id
+        statement = _GIVEN if self.send_id is None else _GIVEN_TO_SEND
+        rows = [
+            (row.id, Given(read_moment(row.at), row.granted, row.sender, row.domain, row.account))
+            for row in run(session, statement, values, writes=False)
+        ]
+        oldest = now - max(limit.reach for limit in limits)
+        live = [(id_, each) for id_, each in rows if each.at > oldest]
+        gone = [id_ for id_, each in rows if each.at <= oldest]
+        if len(live) > _MANY:
+            together = merged([each for _, each in live], limits, now)
+            if len(together) < len(live) // 2:
+                gone += [id_ for id_, _ in live]
+                for each in together:
+                    self.remember(each)
+        if gone:
+            run(session, _FORGET.format(ids=ids_of(session)), {"ids": as_ids(gone)}, writes=True)
+        return [each for _, each in live]

@@ -245,6 +245,7 @@ CAMPAIGNS = Listing(
         "wait_for",
         "recurrence",
         "next_run_at",
+        "send_rates",
         "local_start",
         "priority",
         "obeys_caps",

@@ -53,6 +53,21 @@ def test_a_campaign_says_how_it_takes_part(client: Client) -> None:
         assert [each["path"] for each in refused["errors"]] == list(wrong)
 
 
+def test_a_campaign_has_rates_of_its_own(client: Client) -> None:
+    rates = [{"count": 100, "per": "1 minute"}, {"count": 5000, "per": "1 day"}]
+    made = client.post("/api/v1/campaigns", {"name": "slow", "send_rates": rates}).json
+    assert made["send_rates"] == client.get(f"/api/v1/campaigns/{made['id']}").json["send_rates"] == rates
+    assert client.patch(f"/api/v1/campaigns/{made['id']}", {"send_rates": None}).json["send_rates"] is None
+    wrong = [{"count": 0, "per": "1 minute"}, {"count": 1, "per": "1 day", "domains": ["gmail.com"]}]
+    refused = client.post("/api/v1/campaigns", {"name": "x", "send_rates": wrong}, status=422).json
+    assert [each["path"] for each in refused["errors"]] == ["send_rates[0].count", "send_rates[1].domains"]
+    refused = client.post("/api/v1/campaigns", {"name": "x", "send_rates": [{"count": 1}, wrong[1]]}, status=422).json
+    assert [each["path"] for each in refused["errors"]] == ["send_rates[0].per", "send_rates[1].domains"]
+    asked = "mutation ($input: CreateCampaignInput!) { createCampaign(input: $input) { sendRates } }"
+    given = {"query": asked, "variables": {"input": {"name": "g", "sendRates": rates}}}
+    assert client.post("/graphql", given, status=200).json["data"]["createCampaign"] == {"sendRates": rates}
+
+
 @pytest.mark.req("BR-008", "US-013")
 def test_a_campaign_says_what_it_goes_out_by(client: Client) -> None:
     made = client.post("/api/v1/campaigns", {"name": "plain"}).json

@@ -289,6 +289,7 @@ class TestKeys:
             "marketing_score_marks.lead_id",
             "marketing_segment_changes.lead_id",
             "marketing_segment_changes.segment_id",
+            "marketing_send_grants.send_id",
             "marketing_sends.journey_id",
             "marketing_sends.launch_id",
             "marketing_sends.segment_id",

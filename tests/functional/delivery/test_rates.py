@@ -115,6 +115,34 @@ def test_two_sends_take_turns(make_scene: MakeScene, database_time: DatabaseTime
     assert shares == [(5, 0), (5, 5), (10, 5), (10, 10)]
 
 
+def test_a_send_keeps_to_its_own_rate_while_others_go_on(make_scene: MakeScene, database_time: DatabaseTime) -> None:
+    scene = make_scene(25, chunk_size=10)
+    database_time.set_to(NOON)
+    with scene.runtime.work(None, role="owner") as ctx:
+        rates = [{"count": 1000, "per": "1 minute"}]
+        ctx.session.get_one(Tenant, scene.tenant_id).settings = {"send_rates": rates, "frequency_caps": []}
+    scene.launch(send_rates=[{"count": 10, "per": "10 minutes"}])
+    second = launch_again(scene)
+    loop, shares = WorkerLoop(scene.runtime, lambda: False), []
+    for step in range(3):
+        database_time.set_to(NOON + step * 11 * MINUTE)
+        loop.sender._not_before.clear()
+        for _ in range(4):
+            loop.turn()
+        shares.append((accepted(scene, scene.campaign_id), accepted(scene, second)))
+    assert shares == [(10, 25), (20, 25), (25, 25)]
+    assert scene.states()[:25] == ["accepted"] * 25
+    database_time.set_to(NOON + timedelta(days=33))
+    third = launch_again(scene, "third", send_rates=[{"count": 5, "per": "30 days"}])
+    for _ in range(4):
+        loop.turn()
+    loop.finish()
+    assert accepted(scene, third) == 5
+    with scene.runtime.work(scene.tenant_id, mode="read") as ctx:
+        kept = ctx.session.execute(select(SendGrant.granted).where(SendGrant.send_id.is_not(None))).all()
+    assert [row.granted for row in kept] == [5]  # what no window reaches is forgotten
+
+
 def test_a_raised_rate_is_heeded_before_the_window_ends(make_scene: MakeScene, database_time: DatabaseTime) -> None:
     scene = make_scene(10)
     database_time.set_to(NOON)
@@ -142,11 +170,11 @@ def test_a_chunk_may_be_taken_up_any_number_of_times(make_scene: MakeScene) -> N
     assert scene.states() == ["accepted"] * 3
 
 
-def launch_again(scene: Scene) -> int:
+def launch_again(scene: Scene, name: str = "second", **options: object) -> int:
     with scene.runtime.work(scene.tenant_id) as ctx:
         first = ctx.session.scalars(select(Campaign).where(Campaign.id == scene.campaign_id)).one()
-        made = {"name": "second", "segment_id": first.segment_id, "template_id": first.template_id}
-        campaign = create_campaign(ctx, made)
+        made = {"name": name, "segment_id": first.segment_id, "template_id": first.template_id}
+        campaign = create_campaign(ctx, {**made, **options})
         move_campaign(ctx, campaign.id, "launch")
         return campaign.id
 

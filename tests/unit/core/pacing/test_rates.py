@@ -10,11 +10,14 @@ from nexus_marketing.core.errors import ValidationError
 from nexus_marketing.core.pacing.rates import (
     Given,
     Grant,
+    Own,
     RateLimit,
     applying,
+    check_own_rates,
     check_rates,
     grant,
     merged,
+    own_rates_of,
     rates_of,
 )
 
@@ -81,6 +84,26 @@ def test_no_window_ever_holds_more_than_it_may(limit, arrivals, puts_together):
     left.sort()
     for moment, _ in left:
         assert sum(n for at, n in left if moment <= at < moment + limit.per) <= limit.count
+
+
+def test_a_send_has_rates_of_its_own_of_which_nothing_is_reserved():
+    own = own_rates_of(check_own_rates([{"count": 10, "per": "1 minute"}]))
+    shared = RateLimit(100, SECOND)
+
+    def found(limits: list[RateLimit], given: list[Given], own_given: list[Given]) -> Grant:
+        return grant(limits, given, [None] * 20, NOW, is_marketing=True, own=Own(own, own_given))
+
+    assert found([shared], [], []).count == 10
+    assert found([], [], []).count == 10
+    ended = found([shared], [], [Given(NOW - 20 * SECOND, 10)])
+    assert (ended.count, ended.retry_after, ended.is_own) == (0, 41 * SECOND, True)
+    full = [Given(NOW, 90)]
+    assert not found([shared], full, []).is_own
+    assert found([shared], full, [Given(NOW, 10)]).is_own
+    with pytest.raises(ValidationError) as refused:
+        check_own_rates([{"count": 10, "per": "1 minute"}, {"count": 5, "per": "1 hour", "sender": "a@b.example"}])
+    assert [(each.path, each.code) for each in refused.value.problems] == [("[1].sender", "unknown_key")]
+    assert own_rates_of(None) == ()
 
 
 @given(limits, st.lists(st.tuples(st.timedeltas(timedelta(), 20 * SECOND), st.integers(1, 50)), max_size=30))
