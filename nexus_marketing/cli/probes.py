@@ -17,7 +17,13 @@ from nexus_marketing.core.deliveries import SendStatus
 from nexus_marketing.core.errors import NexusError
 from nexus_marketing.db.engines import check_versions
 from nexus_marketing.db.queries.accounts import ill_accounts
-from nexus_marketing.db.queries.backlog import abandoned_chunks, overdue_retries, stopped_sends, waiting_chunks
+from nexus_marketing.db.queries.backlog import (
+    abandoned_chunks,
+    crashed_chunks,
+    overdue_retries,
+    stopped_sends,
+    waiting_chunks,
+)
 from nexus_marketing.db.queries.clock import database_now
 from nexus_marketing.db.queries.completion import broken_invariants
 from nexus_marketing.db.queries.plugins import tenants_by_plugin
@@ -65,6 +71,7 @@ def doctor(context: typer.Context, *, as_json: AsJson = False) -> None:
             "queue": _queue,
             "retries": _retries,
             "leases": _leases,
+            "crashes": _crashes,
             "sends": _stopped,
             "timers": _timers,
             "plugins": _plugins,
@@ -192,6 +199,18 @@ def _leases(runtime: Runtime) -> str:
     if count:
         raise OSError(f"{count} chunks were left by workers that died and nobody took them up: start a worker")
     return "every chunk is held by a worker or free"
+
+
+def _crashes(runtime: Runtime) -> str:
+    with runtime.work(None, OPERATOR, mode="read") as ctx:
+        rows = crashed_chunks(ctx.session)
+    if not rows:
+        return "no worker ended over a message of late"
+    named = [f"campaign {row.campaign_id} of tenant {row.tenant_id} ({row.crashes} workers)" for row in rows[:3]]
+    raise OSError(
+        f"workers ended while they made messages of {'; '.join(named)}: see their logs and the kernel's (no memory left?), mend "
+        "the template, the data or the plugin. What was given up: campaigns dead-letters, then replay --reason crashed"
+    )
 
 
 def _stopped(runtime: Runtime) -> str:

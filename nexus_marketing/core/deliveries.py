@@ -155,3 +155,9 @@ class FailReason(StrEnum):
     PERMANENT_RECIPIENT = "permanent_recipient"
     PERMANENT_SENDER = "permanent_sender"
     EXHAUSTED = "exhausted"
+    #: Workers ended while they made this message, one after the other.
+    CRASHED = "crashed"
+
+
+#: Workers that may end over one message: then it is given up, and the others go on.
+MAX_CRASHES: Final = 3

@@ -203,8 +203,11 @@ class ChunkHandOver:
         while position < len(rows):
             if position and (self.parts.stopping() or self.result.must_stop):
                 return False
-            window = rows[position : position + self._width()]
-            if not self._commit_window(window):
+            careful = self.claim.is_doubtful(rows[position].seq)
+            while careful and self._open:
+                self._exhaust_oldest()
+            window = rows[position : position + (1 if careful else self._width())]
+            if not self._commit_window(window, careful=careful):
                 return False
             position += len(window)
             if len(self._open) > 1:
@@ -214,10 +217,11 @@ class ChunkHandOver:
     def _width(self) -> int:
         return self.parts.pace.window(self.parts.max_in_flight, self.parts.gate.content.message_class)
 
-    def _commit_window(self, window: Sequence[Recipient]) -> bool:
+    def _commit_window(self, window: Sequence[Recipient], *, careful: bool) -> bool:
         """Settle, intend and re-check in one transaction; then submit. ``False``: not running any more.
 
-        Messages are composed while the transaction is committed, and the window before goes on; none leaves before.
+        Messages are composed while the transaction is committed, and the window before goes on; none leaves before. With
+        ``careful`` nothing is done before it is known who was next: the process may end over it.
         """
         telemetry = self.parts.runtime.telemetry
         lo = self._open[0].lo if self._open else window[0].seq
@@ -225,9 +229,11 @@ class ChunkHandOver:
         hashes = self.parts.gate.hashes(window)
         telemetry.point("delivery.intent.before")
         with self._intending((lo, hi), self._open_range(), list(hashes.values())) as pending:
-            composed = self._composed(window)
+            composed = [] if careful else self._composed(window)
             self._hear_meanwhile(pending)
             answer = self._answered(pending)
+        if careful:
+            composed = self._composed(window)
         telemetry.point("delivery.intent.after")
         if not answer.running:
             return False

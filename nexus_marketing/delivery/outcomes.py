@@ -120,6 +120,14 @@ def _again_later(
     )
 
 
+def crashed(seq: int, attempts: int, mark: str | None, crashes: int) -> Settlement:
+    """Given up because so many workers ended over it: failed, unless an earlier hand-over had no answer."""
+    code = f"{crashes} workers ended"
+    if mark is not None:
+        return Settlement(seq, DeliveryState.UNKNOWN, mark, code, attempts)
+    return Settlement(seq, DeliveryState.FAILED, FailReason.CRASHED, code, attempts)
+
+
 def _exhausted(seq: int, attempts: int, mark: str | None, code: str | None) -> Settlement:
     """Given up: failed, unless an attempt without an answer may have reached somebody."""
     if mark is not None:

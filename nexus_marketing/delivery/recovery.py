@@ -5,23 +5,30 @@ from random import Random
 from typing import Any
 
 from sqlalchemy import Row
+from sqlalchemy.orm import Session
 
 from nexus_marketing.core.accounts import account_mark
 from nexus_marketing.core.campaigns import MessageClass
 from nexus_marketing.core.contracts import Outcome, OutcomeKind
+from nexus_marketing.core.deliveries import MAX_CRASHES
 from nexus_marketing.db.models import Send
 from nexus_marketing.db.queries.deliveries import (
     ChunkClaim,
     Settlement,
+    TakenOver,
     expired_chunks,
     release_chunk,
+    set_doubt,
     settle,
     take_over,
 )
 from nexus_marketing.db.tenancy import find, open_session
 from nexus_marketing.delivery.journal import DeadJournal, JournalKey, dead_journals
-from nexus_marketing.delivery.outcomes import RetryPolicy, settlement, unknown
+from nexus_marketing.delivery.outcomes import RetryPolicy, crashed, settlement, unknown
 from nexus_marketing.runtime import Runtime
+from nexus_marketing.telemetry import get_logger
+
+log = get_logger(__name__)
 
 
 def recover_dead(runtime: Runtime, folder: Path) -> int:
@@ -50,7 +57,7 @@ def _recover(runtime: Runtime, key: JournalKey, journal: DeadJournal | None) -> 
         taken = take_over(session, key.send_id, key.chunk_no, key.fence, dead=journal is not None)
         if taken is None:
             return 0
-        claim, rows = taken
+        claim = taken.claim
         send = find(session, Send, key.send_id)
         channel = runtime.channels.get(send.channel)
         is_repeatable = channel is not None and channel.capabilities.supports_idempotency
@@ -59,10 +66,38 @@ def _recover(runtime: Runtime, key: JournalKey, journal: DeadJournal | None) -> 
             runtime.settings.max_attempts, runtime.settings.lease, is_repeatable=is_repeatable, via=left_by
         )
         policy = _Recovery(retries, runtime.rng, claim, MessageClass(send.message_class), journal)
-        settle(session, key.send_id, [each for row in rows for each in policy.settle(row)])
+        settled = [each for row in taken.rows for each in policy.settle(row)]
+        if journal is not None:
+            settled += _doubt(runtime, session, taken, {each.seq for each in settled})
+        settle(session, key.send_id, settled)
         release_chunk(session, claim, closed=False)
     runtime.telemetry.count("delivery.recovered", 1, journal="yes" if journal else "no")
     return 1
+
+
+def _doubt(runtime: Runtime, session: Session, taken: TakenOver, settled: set[int]) -> list[Settlement]:
+    """Suspect those over whom the worker may have ended; the one over whom several did is given up.
+
+    Those that it was about to hand over and that were not on the wire; all of the chunk where it had not come so far.
+    """
+    claim = taken.claim
+    left = [row for row in taken.rows if row.seq not in settled]
+    doubt = (left[0].seq, left[-1].seq) if left else None
+    if not taken.has_intent:
+        doubt = (claim.seq_lo, claim.seq_hi)
+    if doubt is None:
+        set_doubt(session, claim, 0, None)
+        return []
+    again = claim.is_doubtful(doubt[0]) and claim.is_doubtful(doubt[1])
+    crashes = min(taken.crashes + 1, 1_000) if again else 1
+    if crashes < MAX_CRASHES or len(left) != 1:
+        set_doubt(session, claim, crashes, doubt)
+        return []
+    set_doubt(session, claim, crashes, None)  # kept for whoever asks what happened
+    row = left[0]
+    log.error("message_buried", tenant_id=claim.tenant_id, send_id=claim.send_id, seq=row.seq, crashes=crashes)
+    runtime.telemetry.count("delivery.buried")
+    return [crashed(row.seq, row.attempts, row.mark, crashes)]
 
 
 class _Recovery:

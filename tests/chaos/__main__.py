@@ -22,6 +22,7 @@ _COLUMNS = (
     "bound",
     "recovery_s_max",
 )
+_AUDIENCE, _SMALL_AUDIENCE = 4_000, 1_600
 _FEW = 4  # kills of each further fault with --small
 
 
@@ -31,11 +32,12 @@ def main() -> int:
     parser.add_argument("fault", nargs="*", choices=[*FAULTS, []], help="default: all")
     parser.add_argument("--faults", type=int, default=20, help="how often each strikes")
     parser.add_argument("--small", action="store_true", help="every fault, but only the first one --faults times")
-    parser.add_argument("--audience", type=int, help="leads; default: 200 per kill")
+    parser.add_argument("--audience", type=int, help="leads; default: 200 per kill, 4000 at least")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    plan = Plan(options.faults, options.audience or max(4_000, 200 * options.faults), options.seed)
+    least = _SMALL_AUDIENCE if options.small else _AUDIENCE
+    plan = Plan(options.faults, options.audience or max(least, 200 * options.faults), options.seed)
     fewer = replace(plan, faults=min(_FEW, plan.faults), small=True) if options.small else plan
     first, verdicts = next(iter(FAULTS)), []
     with Run.open(durable=True) as run:

@@ -2,13 +2,13 @@
 
 import random
 import signal
-import subprocess
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
 from tests.chaos.judge import query
+from tests.chaos.processes import Running
 from tests.chaos.schedules import be_due, begun, recurring, require_once
 from tests.chaos.stage import Stage, begin_campaign, launch, make_segment, open_stage
 from tests.chaos.verdicts import Plan, Servers, Verdict, Watch, pass_judgement, play_to_the_end, wait_until
@@ -111,7 +111,7 @@ def _leased(stage: Stage) -> list[tuple[str]]:
     )
 
 
-def _kill(stage: Stage, worker: subprocess.Popen[bytes]) -> float | None:
+def _kill(stage: Stage, worker: Running) -> float | None:
     """How long until what it held is taken over; ``None`` where it held nothing."""
     names = [name for (name,) in query(stage.dsn, f"SELECT id FROM marketing_workers WHERE pid = {worker.pid:d}")]
     worker.send_signal(signal.SIGKILL)

@@ -1,6 +1,5 @@
 """The judge, a process of its own: reads the sink's log and plain SQL, never the product's counters."""
 
-import argparse
 import json
 import re
 import sqlite3
@@ -122,15 +121,6 @@ def judge(dsn: str, log: Path, audience: int) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Print the verdict as JSON."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--dsn", required=True)
-    parser.add_argument("--log", type=Path, required=True)
-    parser.add_argument("--audience", type=int, required=True)
-    options = parser.parse_args()
-    print(json.dumps(judge(options.dsn, options.log, options.audience)))
-
-
-if __name__ == "__main__":
-    main()
+def write_judgement(path: Path, dsn: str, log: Path, audience: int) -> None:
+    """What :func:`judge` finds, as JSON."""
+    path.write_text(json.dumps(judge(dsn, log, audience)), encoding="utf-8")

@@ -1,15 +1,19 @@
 """The stage of a chaos run: a real database, a recording mail sink, a campaign about to be sent."""
 
+import atexit
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from pyramid.scripts.pserve import main as serve
 from sqlalchemy import insert
 
 from nexus_marketing.core.campaigns import MessageClass
@@ -21,6 +25,8 @@ from nexus_marketing.runtime import Runtime
 from nexus_marketing.services.campaigns import create_campaign, move_campaign
 from nexus_marketing.services.templates import create_template
 from tests.chaos.judge import Arrival, arrival
+from tests.chaos.processes import Forked, Running
+from tests.chaos.worker import work
 from tests.common.databases import SECRET_KEY, build_runtime, opened, postgres_copy, postgres_settings, sqlite_settings
 from tests.common.servers import PostgresCluster, free_port
 
@@ -49,14 +55,14 @@ class Stage:
     template_id: int = 0
     server_port: int = 0
     redis_url: str = ""
-    workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    workers: list[Running] = field(default_factory=list)
 
     @property
     def dsn(self) -> str:
         """The database, for whoever may see all of it."""
         return self.runtime.settings.database_owner_url
 
-    def start_server(self, worker_threads: int = 1) -> subprocess.Popen[bytes]:
+    def start_server(self, worker_threads: int = 1) -> Running:
         """``pserve`` as people run it: with a worker thread inside, or the API alone."""
         settings = {**self.settings, "nexus.worker_threads": str(worker_threads)}
         lines = "\n".join(f"{name} = {value}" for name, value in settings.items())
@@ -64,11 +70,9 @@ class Stage:
         server = f"[server:main]\nuse = egg:waitress#main\nlisten = 127.0.0.1:{self.server_port}\n"
         path = self.folder / "chaos.ini"
         path.write_text(f"[app:main]\nuse = egg:nexus-marketing\n{lines}\n{server}", encoding="utf-8")
-        return self._start([str(Path(sys.executable).with_name("pserve")), str(path)])
+        return self._start(serve, ["pserve", str(path)])
 
-    def start_worker(
-        self, probe: str | None = None, *, clock: Path | None = None, **settings: str
-    ) -> subprocess.Popen[bytes]:
+    def start_worker(self, probe: str | None = None, *, clock: Path | None = None, **settings: str) -> Running:
         """A worker process.
 
         Args:
@@ -77,21 +81,15 @@ class Stage:
             settings: its own, instead of the stage's.
         """
         own = {f"nexus.{name.replace('__', '.')}": value for name, value in settings.items()}
-        command = [sys.executable, "-m", "tests.chaos.worker", json.dumps({**self.settings, **own})]
-        if probe is not None:
-            command += ["--probe", probe]
-        if clock is not None:
-            command += ["--clock", str(clock)]
-        return self._start(command)
+        return self._start(work, {**self.settings, **own}, probe, clock)
 
     def arrivals(self) -> list[Arrival]:
         """What the sink took so far, in that order."""
         lines = self.sink_log.read_text(encoding="utf-8").splitlines() if self.sink_log.exists() else []
         return [arrival(line) for line in lines]
 
-    def _start(self, command: list[str]) -> subprocess.Popen[bytes]:
-        with (self.folder / "worker.log").open("a") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log)
+    def _start(self, target: Callable[..., Any], *args: Any) -> Running:
+        process = Forked(self.folder / "worker.log", target, *args)
         self.workers.append(process)
         return process
 
@@ -114,7 +112,7 @@ class Stage:
                 process.kill()
             process.wait()
 
-    def living(self) -> list[subprocess.Popen[bytes]]:
+    def living(self) -> list[Running]:
         """Workers that run."""
         return [each for each in self.workers if each.poll() is None]
 
@@ -154,10 +152,20 @@ def _database(stack: ExitStack, cluster: PostgresCluster | None, folder: Path) -
         name = postgres_copy(cluster)
         stack.callback(cluster.drop_database, name)
         return postgres_settings(cluster, name)
-    database = sqlite_settings(folder / "nexus.db")
-    with opened(database) as engines:
+    path = folder / "nexus.db"
+    shutil.copyfile(_migrated(), path)
+    return sqlite_settings(path)
+
+
+@cache
+def _migrated() -> Path:
+    """An embedded database at the current schema, made once."""
+    folder = Path(tempfile.mkdtemp(prefix="nexus-chaos-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    path = folder / "nexus.db"
+    with opened(sqlite_settings(path)) as engines:
         upgrade(engines)
-    return database
+    return path
 
 
 def _channels() -> dict[str, Any]:

@@ -1,8 +1,6 @@
 """What a scenario comes to: the judge's figures, bounds, and the invariants while it ran (DESIGN.md §7, SECURITY.md R29)."""
 
 import json
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -17,7 +15,8 @@ from nexus_marketing.core.campaigns import MessageClass
 from nexus_marketing.db.queries.completion import broken_invariants
 from nexus_marketing.db.tenancy import open_session
 from nexus_marketing.runtime import Runtime
-from tests.chaos.judge import broken, query
+from tests.chaos.judge import broken, query, write_judgement
+from tests.chaos.processes import Forked
 from tests.chaos.stage import Stage
 from tests.common.servers import PostgresCluster, RedisServer, Run, start_redis
 
@@ -208,10 +207,10 @@ def _complaints(
 
 
 def _judged(stage: Stage) -> dict[str, Any]:
-    command = [sys.executable, "-m", "tests.chaos.judge", "--dsn", stage.dsn]
-    command += ["--log", str(stage.sink_log), "--audience", str(stage.audience)]
-    printed = subprocess.run(command, check=True, capture_output=True, text=True)
-    return dict(json.loads(printed.stdout))
+    log, path = stage.folder / "judge.log", stage.folder / "judgement.json"
+    if Forked(log, write_judgement, path, stage.dsn, stage.sink_log, stage.audience).wait():
+        raise RuntimeError(f"no judgement: {log.read_text(encoding='utf-8')}")
+    return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
 def merge(total: Verdict, one: Verdict) -> None:

@@ -1,10 +1,9 @@
 """A worker process for chaos runs: the product's own loop, optionally with a place to die at."""
 
-import argparse
-import json
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -57,24 +56,21 @@ def _probe_the_wire(probe: Probe) -> None:
     HandOverJournal.on_outcome = after  # type: ignore[method-assign]
 
 
-def main() -> None:
-    """Run a worker with the settings given as JSON."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("settings")
-    parser.add_argument("--probe", help="point:nth")
-    parser.add_argument("--clock", type=Path, help="a file with the seconds by which the clock is wrong")
-    options = parser.parse_args()
+def work(settings: Mapping[str, str], probe_at: str | None = None, clock: Path | None = None) -> None:
+    """Run a worker.
+
+    Args:
+        settings: ``nexus.*``.
+        probe_at: where it kills itself (``point:nth``).
+        clock: a file with the seconds by which its clock is wrong.
+    """
     configure_logging("WARNING", sys.stderr)
-    if options.clock:
-        _set_the_clock_wrong(options.clock)
-    runtime = make_runtime(json.loads(options.settings))
-    if options.probe:
-        name, _, nth = options.probe.rpartition(":")
+    if clock is not None:
+        _set_the_clock_wrong(clock)
+    runtime = make_runtime(settings)
+    if probe_at is not None:
+        name, _, nth = probe_at.rpartition(":")
         probe = Probe(name, int(nth))
         _probe_the_wire(probe)
         runtime = replace(runtime, telemetry=probe)
     run(runtime)
-
-
-if __name__ == "__main__":
-    main()

@@ -236,6 +236,10 @@ class DeliveryChunk(TenantScoped, Base):
     intent_lo: Mapped[int | None] = plain()
     intent_hi: Mapped[int | None] = plain()
     closed_at: Mapped[datetime | None] = plain()
+    #: Workers that ended one after the other over these recipients, while they made their messages.
+    crashes: Mapped[int] = plain(SmallInteger, server_default=text("0"))
+    doubt_lo: Mapped[int | None] = plain()
+    doubt_hi: Mapped[int | None] = plain()
 
 
 class SendGrant(TenantKeyed, Base):

@@ -24,6 +24,13 @@ _ABANDONED = """
 SELECT count(*) FROM marketing_delivery_chunks
 WHERE closed_at IS NULL AND lease_until IS NOT NULL AND lease_until < nexus_after(-60)
 """
+# One may have been killed by anybody; the second over the same message is no chance.
+_CRASHED = """
+SELECT s.tenant_id, s.campaign_id, max(c.crashes) AS crashes FROM marketing_delivery_chunks c
+JOIN marketing_sends s ON s.tenant_id = c.tenant_id AND s.id = c.send_id
+WHERE c.crashes > 1 AND (c.closed_at IS NULL OR c.closed_at > nexus_after(-7 * 86400))
+GROUP BY s.tenant_id, s.campaign_id ORDER BY s.campaign_id DESC LIMIT 20
+"""
 _STOPPED = """
 SELECT s.tenant_id, s.id, s.campaign_id, s.channel, s.status, s.status_reason FROM marketing_sends s
 WHERE s.status IN ('paused', 'missed', 'failed') AND s.status_reason IS NOT NULL
@@ -52,6 +59,11 @@ def overdue_retries(session: Session) -> Row[Any]:
 def abandoned_chunks(session: Session) -> int:
     """Chunks whose lease was over a minute ago, which workers should have taken up."""
     return int(run_for_all(session, _ABANDONED, writes=False).scalar_one())
+
+
+def crashed_chunks(session: Session) -> list[Row[Any]]:
+    """Campaigns over whose messages several workers ended, one after the other, within a week."""
+    return list(run_for_all(session, _CRASHED, writes=False))
 
 
 def stopped_sends(session: Session) -> list[Row[Any]]:

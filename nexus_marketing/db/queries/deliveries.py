@@ -39,6 +39,12 @@ class ChunkClaim:
     fence: int
     #: Of a chunk that was taken over: by which account its messages left.
     account: int | None = None
+    #: Of whom an earlier worker ended: they are handed over one by one.
+    doubt: tuple[int, int] | None = None
+
+    def is_doubtful(self, seq: int) -> bool:
+        """Whether a worker may have ended because of this recipient."""
+        return self.doubt is not None and self.doubt[0] <= seq <= self.doubt[1]
 
     @property
     def key(self) -> Mapping[str, int]:
@@ -89,7 +95,7 @@ WHERE tenant_id = :tenant_id AND send_id = :send_id AND closed_at IS NULL AND le
       AND EXISTS (SELECT 1 FROM marketing_sends s
                   WHERE s.tenant_id = :tenant_id AND s.id = :send_id AND s.status = 'running')
     ORDER BY c.chunk_no LIMIT 1{lock})
-RETURNING chunk_no, seq_lo, seq_hi, seqs, fence
+RETURNING chunk_no, seq_lo, seq_hi, seqs, fence, doubt_lo, doubt_hi
 """
 
 
@@ -103,7 +109,14 @@ def claim_chunk(
     if row is None:
         return None
     return ChunkClaim(
-        session.info["tenant_id"], send_id, row.chunk_no, row.seq_lo, row.seq_hi, chunk_members(row.seqs), row.fence
+        session.info["tenant_id"],
+        send_id,
+        row.chunk_no,
+        row.seq_lo,
+        row.seq_hi,
+        chunk_members(row.seqs),
+        row.fence,
+        doubt=None if row.doubt_lo is None else (row.doubt_lo, row.doubt_hi),
     )
 
 
@@ -333,7 +346,7 @@ _TAKE_OVER = """
 UPDATE marketing_delivery_chunks SET fence = fence + 1
 WHERE tenant_id = :tenant_id AND send_id = :send_id AND chunk_no = :chunk_no AND fence = :fence AND closed_at IS NULL
   AND (:dead OR lease_until < nexus_now())
-RETURNING seq_lo, seq_hi, seqs, intent_lo, intent_hi, fence, account
+RETURNING seq_lo, seq_hi, seqs, intent_lo, intent_hi, fence, account, crashes, doubt_lo, doubt_hi
 """
 _OPEN_INTENT = """
 SELECT seq, attempts, CASE WHEN reason = 'ambiguous' THEN reason END AS mark FROM marketing_deliveries
@@ -343,10 +356,17 @@ ORDER BY seq
 """
 
 
-def take_over(
-    session: Session, send_id: int, chunk_no: int, fence: int, *, dead: bool
-) -> tuple[ChunkClaim, list[Row[Any]]] | None:
-    """Raise the fence of a chunk whose worker is gone; also its recipients that may have been on the wire.
+class TakenOver(NamedTuple):
+    """A chunk of a worker that is gone, its recipients that may have been on the wire, and who ended workers before."""
+
+    claim: ChunkClaim
+    rows: list[Row[Any]]
+    has_intent: bool
+    crashes: int
+
+
+def take_over(session: Session, send_id: int, chunk_no: int, fence: int, *, dead: bool) -> TakenOver | None:
+    """Raise the fence of a chunk whose worker is gone.
 
     ``dead``: the worker is known to be gone; otherwise its lease must be over at this very moment.
     ``None`` when somebody else was quicker or the worker is alive after all.
@@ -355,6 +375,7 @@ def take_over(
     row = run(session, _TAKE_OVER, values, writes=True).first()
     if row is None:
         return None
+    doubt = None if row.doubt_lo is None else (row.doubt_lo, row.doubt_hi)
     claim = ChunkClaim(
         session.info["tenant_id"],
         send_id,
@@ -363,13 +384,26 @@ def take_over(
         row.seq_hi,
         chunk_members(row.seqs),
         row.fence,
-        row.account,
+        account=row.account,
+        doubt=doubt,
     )
     if row.intent_lo is None:
-        return claim, []
+        return TakenOver(claim, [], has_intent=False, crashes=row.crashes)
     window = {"send_id": send_id, "lo": row.intent_lo, "hi": row.intent_hi}
     rows = run(session, _OPEN_INTENT.format(lane=_lane(claim.seqs)), window, writes=False).all()
-    return claim, _members(claim, rows)
+    return TakenOver(claim, _members(claim, rows), has_intent=True, crashes=row.crashes)
+
+
+_DOUBT = """
+UPDATE marketing_delivery_chunks SET crashes = :crashes, doubt_lo = :lo, doubt_hi = :hi
+WHERE tenant_id = :tenant_id AND send_id = :send_id AND chunk_no = :chunk_no AND fence = :fence
+"""
+
+
+def set_doubt(session: Session, claim: ChunkClaim, crashes: int, doubt: tuple[int, int] | None) -> None:
+    """Write down of whom a worker ended, and how many did one after the other."""
+    lo, hi = doubt or (None, None)
+    run(session, _DOUBT, {**claim.key, "crashes": crashes, "lo": lo, "hi": hi}, writes=True)
 
 
 def sends_with_due_rows(session: Session) -> list[Row[Any]]:

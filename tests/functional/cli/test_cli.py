@@ -392,7 +392,7 @@ def test_doctor_finds_what_is_missing(ask, tenant):
 
 def test_doctor_explains_what_stands_still(ask, runtime, tenant):
     quiet = {row["part"]: (row["status"], row["finding"]) for row in ask("doctor")["checks"]}
-    parts = ("queue", "retries", "leases", "sends", "timers")
+    parts = ("queue", "retries", "leases", "crashes", "sends", "timers")
     assert {quiet[part][0] for part in parts} == {"ok"}
     campaign, template = make_campaign(runtime, tenant), make_template(runtime, tenant)
     leads = make_leads(runtime, tenant, 3)
@@ -406,7 +406,9 @@ def test_doctor_explains_what_stands_still(ask, runtime, tenant):
     )
     with runtime.work(tenant, role="owner") as ctx:
         ctx.session.execute(update(Delivery).where(Delivery.send_id == late, Delivery.seq == 1).values(due_at=old))
-        ctx.session.execute(update(DeliveryChunk).where(DeliveryChunk.send_id == left).values(lease_until=old))
+        ctx.session.execute(
+            update(DeliveryChunk).where(DeliveryChunk.send_id == left).values(lease_until=old, crashes=2)
+        )
         dead = {
             "status": "dead",
             "type": "campaign.run",
@@ -421,6 +423,7 @@ def test_doctor_explains_what_stands_still(ask, runtime, tenant):
     assert "start more workers" in found["queue"][1]
     assert "1 are overdue" in found["retries"][1]
     assert "start a worker" in found["leases"][1]
+    assert f"campaign {campaign} of tenant {tenant} (2 workers)" in found["crashes"][1]
     assert all(word in found["sends"][1] for word in ("sender_refused: 535", "mend login", "no worker began in time"))
     assert "campaign.run 7" in found["timers"][1]
 

@@ -4,6 +4,7 @@ import errno
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import select
@@ -19,6 +20,7 @@ from nexus_marketing.delivery.journal import HandOverJournal, dead_journals
 from nexus_marketing.delivery.planning import SendRef, plan_send
 from nexus_marketing.delivery.recovery import recover_dead, recover_expired
 from nexus_marketing.services.campaigns import move_campaign
+from nexus_marketing.services.dead_letters import replay_dead_letters
 from tests.common.databases import DatabaseTime
 from tests.functional.delivery.conftest import Scene
 
@@ -74,6 +76,76 @@ def test_a_dead_workers_journal_tells_what_was_on_the_wire(make_scene: MakeScene
     scene.work()
     assert scene.states() == ["accepted", "unknown", *["accepted"] * 8]
     assert len(scene.channel.sent) == 8
+
+
+def crash_over(scene: Scene, lo: int, hi: int) -> ChunkClaim:
+    """A worker claims the chunk, is about to hand these over, and ends before anything is on the wire."""
+    journal = HandOverJournal(scene.runtime.settings.state_dir / JOURNALS / "next.journal")
+    engine = scene.runtime.engines.worker
+    with open_session(engine, tenant_id=scene.tenant_id, mode="durable") as session, session.begin():
+        held = claim_chunk(session, scene.send_id, "next", 30)
+    assert held is not None
+    journal.begin(held)
+    assert intend(scene, held, (lo, hi)) is not None
+    die(journal)
+    recover_dead(scene.runtime, scene.runtime.settings.state_dir / JOURNALS)
+    return held
+
+
+@pytest.mark.req("R12")
+def test_a_message_that_ends_every_worker_is_given_up(make_scene: MakeScene) -> None:
+    scene = make_scene(10)
+    journal, _ = claim(scene, 1, 6)
+    die(journal)
+    recover_dead(scene.runtime, scene.runtime.settings.state_dir / JOURNALS)
+    assert crash_over(scene, 4, 4).doubt == (1, 6)  # and is to hand them over one by one
+    assert scene.states() == ["planned"] * 10
+    assert crash_over(scene, 4, 4).doubt == (4, 4)
+    assert scene.states() == [*["planned"] * 3, "failed(crashed)", *["planned"] * 6]
+    scene.work()
+    assert scene.states() == [*["accepted"] * 3, "failed(crashed)", *["accepted"] * 6]
+    assert scene.send().status == "completed"
+    with scene.runtime.work(scene.tenant_id) as ctx:
+        assert replay_dead_letters(ctx, scene.campaign_id, DeliveryState.FAILED) == 0
+        assert replay_dead_letters(ctx, scene.campaign_id, DeliveryState.FAILED, reason="crashed") == 1
+    scene.work()
+    assert scene.states() == ["accepted"] * 10
+    assert len(scene.channel.sent) == 10
+
+
+@pytest.mark.req("R12")
+def test_workers_that_are_killed_over_different_people_harm_nobody(make_scene: MakeScene) -> None:
+    scene = make_scene(10)
+    journal, _ = claim(scene, 1, 6)
+    die(journal)
+    recover_dead(scene.runtime, scene.runtime.settings.state_dir / JOURNALS)
+    for seq in (1, 2, 3, 4, 7, 8):
+        crash_over(scene, seq, seq)
+    crash_over(scene, 8, 9)
+    assert scene.states() == ["planned"] * 10
+    scene.work()
+    assert scene.states() == ["accepted"] * 10
+
+
+@pytest.mark.req("R12")
+def test_who_may_have_ended_a_worker_is_handed_over_alone(
+    make_scene: MakeScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = make_scene(10)
+    journal, _ = claim(scene, 1, 6)
+    die(journal)
+    session, sizes = type(scene.channel.open({}, None)), []  # type: ignore[arg-type]
+    submit = session.submit
+
+    def counting(self: Any, batch: Any, journal: Any) -> Any:
+        sizes.append(len(batch))
+        return submit(self, batch, journal)
+
+    monkeypatch.setattr(session, "submit", counting)
+    scene.work()
+    assert sizes[:6] == [1] * 6
+    assert sum(sizes) == 10
+    assert scene.states() == ["accepted"] * 10
 
 
 def test_without_a_journal_the_whole_open_intent_is_unknown(make_scene: MakeScene, database_time: DatabaseTime) -> None:
