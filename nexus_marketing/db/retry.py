@@ -1,14 +1,24 @@
 """Which database errors go away by themselves, and which say that a statement took too long.
 
-zope.sqlalchemy marks only serialization failures as retryable; a busy SQLite file and a PostgreSQL
-that restarts or drops the connection are just as transient (DATABASE.md, SQLite, Retry).
+zope.sqlalchemy marks only serialization failures as retryable; a busy SQLite file, a PostgreSQL that restarts
+or drops the connection, and a disk that is full are just as transient (DATABASE.md, SQLite, Retry).
 """
 
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 
-#: serialization_failure, deadlock_detected, admin_shutdown, crash_shutdown, cannot_connect_now,
-#: too_many_connections, and the class 08 (connection exceptions).
-_SQLSTATES = ("40001", "40P01", "57P01", "57P02", "57P03", "53300", "08")
+#: serialization_failure, deadlock_detected, admin_shutdown, crash_shutdown, cannot_connect_now, the class 53 (disk or
+#: memory full, too many connections: until somebody makes room), and the class 08 (connection exceptions).
+_SQLSTATES = ("40001", "40P01", "57P01", "57P02", "57P03", "53", "08")
+#: Somebody else writes, or the disk or the memory is full.
+_SQLITE = (
+    "SQLITE_BUSY",
+    "SQLITE_LOCKED",
+    "SQLITE_FULL",
+    "SQLITE_IOERR_WRITE",
+    "SQLITE_IOERR_SHMSIZE",
+    "SQLITE_NOMEM",
+    "SQLITE_IOERR_NOMEM",
+)
 #: query_canceled, which a statement's timeout is, and what SQLite's progress handler leads to.
 _TIMEOUTS = ("57014", "SQLITE_INTERRUPT")
 
@@ -32,6 +42,6 @@ def is_transient(error: BaseException) -> bool:
         return str(state).startswith(_SQLSTATES)
     name = getattr(error.orig, "sqlite_errorname", "")
     if name:
-        return name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
+        return name.startswith(_SQLITE)
     # psycopg gives no SQLSTATE when the connection itself is gone or refused.
     return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)

@@ -26,6 +26,9 @@ from nexus_marketing.delivery.gate import Gate
 from nexus_marketing.delivery.journal import HandOverJournal
 from nexus_marketing.delivery.outcomes import RetryPolicy, settlement, withheld
 from nexus_marketing.runtime import Runtime
+from nexus_marketing.telemetry import get_logger
+
+log = get_logger(__name__)
 
 Result = TypeVar("Result")
 
@@ -391,12 +394,16 @@ class ChunkHandOver:
         where nobody took the chunk over.
         """
         deadline = self._renewed_at + max(self.parts.runtime.settings.lease.total_seconds(), _OUTAGE_SECONDS)
+        waits = False
         while True:
             try:
                 result = step()
             except DBAPIError as error:
                 if not is_transient(error) or time.monotonic() > deadline or self.parts.stopping():
                     raise
+                if not waits:  # once: it may be a while
+                    log.warning("commit_waits_for_the_database", error=str(error.orig)[:200])
+                waits = True
                 self.parts.runtime.telemetry.count("delivery.database_retry")
                 time.sleep(_DATABASE_RETRY_SECONDS)
             else:

@@ -67,7 +67,7 @@ def redis_flush(servers: Servers, plan: Plan) -> Verdict:
 
 def redis_stopped(servers: Servers, plan: Plan) -> Verdict:
     """Redis stopped, then frozen, while the API launches: quick answers, polling sends, and afterwards it rings again."""
-    away_seconds = 2.0 if plan.small else 60.0
+    stopped_seconds, frozen_seconds = (1.0, 1.0) if plan.small else (300.0, 90.0)
     launches = 2 if plan.small else plan.faults
     with _stage(servers, 0, reply_delay_seconds=0.0, leads=_FEW) as stage:
         stage.start_server(worker_threads=0)
@@ -77,9 +77,9 @@ def redis_stopped(servers: Servers, plan: Plan) -> Verdict:
         api = Caller.of(stage)
         answers, waits = [], []
         server = servers.redis
-        for strike, mend in (
-            (server.stop, server.start),
-            (_freezing(server, signal.SIGSTOP), _freezing(server, signal.SIGCONT)),
+        for strike, mend, away_seconds in (
+            (server.stop, server.start, stopped_seconds),
+            (_freezing(server, signal.SIGSTOP), _freezing(server, signal.SIGCONT), frozen_seconds),
         ):
             api.launch()  # so that every process has its connection
             strike()

@@ -2,7 +2,21 @@
 
 from collections.abc import Callable, Mapping
 
-from tests.chaos import clocks, doorbell, drops, imports, journeys, kills, outages, schedules, shortages, unsubscribing
+from tests.chaos import (
+    clocks,
+    disks,
+    doorbell,
+    drops,
+    fairness,
+    imports,
+    journeys,
+    kills,
+    outages,
+    poisoned,
+    schedules,
+    shortages,
+    unsubscribing,
+)
 from tests.chaos.verdicts import Plan, Servers, Verdict
 
 FAULTS: Mapping[str, Callable[[Servers, Plan], Verdict]] = {
@@ -15,11 +29,14 @@ FAULTS: Mapping[str, Callable[[Servers, Plan], Verdict]] = {
     "redis_flush": doorbell.redis_flush,
     "redis_stopped": doorbell.redis_stopped,
     "poison": doorbell.poison,
+    "poison_actor": poisoned.poison_actor,
+    "fairness": fairness.fairness,
     "smtp_network": drops.smtp_network,
     "unsubscribe_race": unsubscribing.unsubscribe_race,
     "two_schedulers": schedules.two_schedulers,
     "clock_jumps": clocks.clock_jumps,
     "out_of_files": shortages.out_of_files,
+    "disk_full": disks.disk_full,
     "probes": kills.probes,
     "import_kill": imports.import_kill,
     "journey_kill": journeys.journey_kill,

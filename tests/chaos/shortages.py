@@ -5,6 +5,7 @@ import resource
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +25,10 @@ from tests.chaos.verdicts import (
 )
 
 _FILES: Final = 64
+_CGROUP_BYTES: Final = 2 * 1024 * 1024
+_CGROUPS: Final = next(
+    (each for each in (Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")) if each.exists()), Path("/none")
+)
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 _CONNECTIONS: Final = 4
 _STANDS_STILL_SECONDS: Final = 2.0
@@ -41,17 +46,17 @@ _SAID: Final = (
 def out_of_files(servers: Servers, plan: Plan) -> Verdict:
     """Limits drawn around working workers; afterwards a healthy one is started, and everybody gets their message.
 
-    One has 64 files and wants twice as many connections. One may open no further file, one take no further memory, just
-    when the database parts from them. A worker may go on with what it has, wait, or end; if it stands still it says why.
+    One has 64 files and wants twice as many connections. One may open no further file, one take no further memory, one has
+    a memory cgroup of two megabytes, just when the database parts from them. A worker may go on with what it has, wait, or end; if it stands still it says why.
     """
     rounds = 1 if plan.small else max(2, plan.faults // 3)
-    audience = min(plan.audience, 1_200) if plan.small else plan.audience
+    audience = min(plan.audience, 700) if plan.small else plan.audience
     with open_stage(servers.cluster, audience=audience, reply_delay_seconds=0.1) as stage:
         launch(stage)
         watch = Watch(stage.runtime)
         injected, silent = 0, []
         for _ in range(rounds):
-            for limit in (_few_files, _no_file, _no_memory):
+            for limit in (_few_files, _no_file, _no_memory, _small_cgroup):
                 silent += [] if _strike(servers, stage, limit) else [limit.__name__]
                 injected += 1
         was_open = status_of(stage)
@@ -61,7 +66,7 @@ def out_of_files(servers: Servers, plan: Plan) -> Verdict:
         recovered = time.monotonic() - begun
         play_to_the_end(stage)
         # Whoever cannot reach the database any more leaves what its two open windows hold; whoever drains leaves nothing.
-        bound = 2 * rounds * 2 * _CONNECTIONS
+        bound = 3 * rounds * 2 * _CONNECTIONS
         verdict = pass_judgement(
             stage, "out_of_files", injected, recovered=recovered, violations=watch.finish(), bound=bound
         )
@@ -83,11 +88,13 @@ def _strike(servers: Servers, stage: Stage, limit: Callable[[int], None]) -> boo
         limit(victim.pid)
         terminate_backends(servers, stage)
     wait_until(lambda: bool(_reasons(stage.worker_log()[said:])), _STANDS_STILL_SECONDS)
-    fine = settled(stage) > before or bool(_reasons(stage.worker_log()[said:]))
+    ended_by_kernel = victim.poll() == -signal.SIGKILL
+    fine = ended_by_kernel or settled(stage) > before or bool(_reasons(stage.worker_log()[said:]))
     victim.send_signal(signal.SIGTERM)
     if not wait_until(lambda: victim.poll() is not None, 10.0):
         victim.kill()
     victim.wait()
+    _leave_cgroup(victim.pid)
     return fine
 
 
@@ -103,6 +110,24 @@ def _no_file(pid: int) -> None:
 def _no_memory(pid: int) -> None:
     size = int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * _PAGE
     resource.prlimit(pid, resource.RLIMIT_AS, (size, size))
+
+
+def _small_cgroup(pid: int) -> None:
+    """From now on so little memory of its own that the kernel may end it; where cgroups cannot be made, as without one."""
+    folder = _CGROUPS / f"nexus-chaos-{pid}"
+    try:
+        folder.mkdir()
+        limit = folder / ("memory.max" if (folder / "memory.max").exists() else "memory.limit_in_bytes")
+        limit.write_text(str(_CGROUP_BYTES))
+        (folder / "cgroup.procs").write_text(str(pid))
+    except OSError:
+        _leave_cgroup(pid)
+        _no_memory(pid)
+
+
+def _leave_cgroup(pid: int) -> None:
+    with suppress(OSError):
+        (_CGROUPS / f"nexus-chaos-{pid}").rmdir()
 
 
 def _reasons(lines: list[str]) -> list[str]:

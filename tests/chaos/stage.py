@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,7 @@ class Stage:
     campaign_id: int = 0
     send_id: int = 0
     audience: int = 0
+    segment_id: int = 0
     connections: int = 8
     template_id: int = 0
     server_port: int = 0
@@ -72,24 +73,27 @@ class Stage:
         path.write_text(f"[app:main]\nuse = egg:nexus-marketing\n{lines}\n{server}", encoding="utf-8")
         return self._start(serve, ["pserve", str(path)])
 
-    def start_worker(self, probe: str | None = None, *, clock: Path | None = None, **settings: str) -> Running:
+    def start_worker(
+        self, probe: str | None = None, *, clock: Path | None = None, poisoned: bool = False, **settings: str
+    ) -> Running:
         """A worker process.
 
         Args:
             probe: where it kills itself (``name:nth``).
             clock: a file that says by how many seconds its clock is wrong.
+            poisoned: whether messages and timers that are called so end it.
             settings: its own, instead of the stage's.
         """
         own = {f"nexus.{name.replace('__', '.')}": value for name, value in settings.items()}
-        return self._start(work, {**self.settings, **own}, probe, clock)
+        return self._start(work, {**self.settings, **own}, probe, clock, poisoned=poisoned)
 
     def arrivals(self) -> list[Arrival]:
         """What the sink took so far, in that order."""
         lines = self.sink_log.read_text(encoding="utf-8").splitlines() if self.sink_log.exists() else []
         return [arrival(line) for line in lines]
 
-    def _start(self, target: Callable[..., Any], *args: Any) -> Running:
-        process = Forked(self.folder / "worker.log", target, *args)
+    def _start(self, target: Callable[..., Any], *args: Any, **options: Any) -> Running:
+        process = Forked(self.folder / "worker.log", target, *args, **options)
         self.workers.append(process)
         return process
 
@@ -119,19 +123,25 @@ class Stage:
 
 @contextmanager
 def open_stage(
-    cluster: PostgresCluster | None, *, audience: int, reply_delay_seconds: float, connections: int = 8
+    cluster: PostgresCluster | None,
+    *,
+    audience: int,
+    reply_delay_seconds: float,
+    connections: int = 8,
+    disk: Path | None = None,
 ) -> Iterator[Stage]:
-    """A stage on PostgreSQL, or on SQLite without a cluster."""
+    """A stage on PostgreSQL, or on SQLite without a cluster; what the product writes itself goes to ``disk``."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nexus-chaos-")))
         sink_port = stack.enter_context(_sink(folder, reply_delay_seconds))
-        database = _database(stack, cluster, folder)
+        own = disk or folder
+        database = _database(stack, cluster, own)
         settings = {
             "nexus.database_url": database.app_url,
             "nexus.database_worker_url": database.worker_url,
             "nexus.database_owner_url": database.owner_url,
             "nexus.secret_key": SECRET_KEY,
-            "nexus.state_dir": str(folder / "state"),
+            "nexus.state_dir": str(own / "state"),
             "nexus.smtp.host": "127.0.0.1",
             "nexus.smtp.port": str(sink_port),
             "nexus.smtp.connections": str(connections),
@@ -139,7 +149,7 @@ def open_stage(
             "nexus.poll_seconds": "0.1",
         }
         engines = stack.enter_context(opened(database))
-        runtime = build_runtime(database, engines, folder / "state", clock=SystemClock(), channels=_channels())
+        runtime = build_runtime(database, engines, own / "state", clock=SystemClock(), channels=_channels())
         tenant_id = _tenant(runtime)
         stage = Stage(runtime, folder, folder / "sink.log", sink_port, settings, tenant_id, connections=connections)
         stack.callback(stage.stop_workers)
@@ -189,9 +199,16 @@ def _sink(folder: Path, reply_delay_seconds: float) -> Iterator[int]:
         process.wait()
 
 
-def _tenant(runtime: Runtime) -> int:
+def other_tenant(stage: Stage, slug: str, audience: int) -> Stage:
+    """The same stage for another tenant with people of its own."""
+    other = replace(stage, tenant_id=_tenant(stage.runtime, slug), template_id=0)
+    _audience(other, audience)
+    return other
+
+
+def _tenant(runtime: Runtime, slug: str = "chaos") -> int:
     with runtime.work(None, role="owner") as ctx:
-        tenant = Tenant(slug="chaos", name="Chaos", settings={}, created_at=ctx.now)
+        tenant = Tenant(slug=slug, name=slug.title(), settings={}, created_at=ctx.now)
         ctx.session.add(tenant)
         ctx.session.flush()
         return int(tenant.id)
@@ -202,7 +219,10 @@ def _audience(stage: Stage, audience: int) -> None:
     stage.audience = audience
     with stage.runtime.work(stage.tenant_id) as ctx:
         now = ctx.now
-        ctx.session.add(Segment(name="everybody", kind="static", created_at=now, updated_at=now))
+        segment = Segment(name="everybody", kind="static", created_at=now, updated_at=now)
+        ctx.session.add(segment)
+        ctx.session.flush()
+        segment_id = stage.segment_id = segment.id
         config = {"from_email": "news@shop.example", "from_name": "Shop", "postal_address": "1 High Street, Town"}
         ctx.session.add(
             ChannelAccount(type="email", name="main", config=config, enabled=True, created_at=now, updated_at=now)
@@ -212,7 +232,13 @@ def _audience(stage: Stage, audience: int) -> None:
         with stage.runtime.work(stage.tenant_id) as ctx:
             ctx.session.execute(insert(Lead), [_lead(stage.tenant_id, n, ctx.now) for n in numbers])
             members = [
-                {"tenant_id": stage.tenant_id, "segment_id": 1, "lead_id": n, "entered_at": ctx.now, "generation": 1}
+                {
+                    "tenant_id": stage.tenant_id,
+                    "segment_id": segment_id,
+                    "lead_id": n,
+                    "entered_at": ctx.now,
+                    "generation": 1,
+                }
                 for n in numbers
             ]
             ctx.session.execute(insert(SegmentMember), members)
@@ -247,14 +273,19 @@ def make_segment(stage: Stage, size: int) -> int:
         return segment.id
 
 
-def begin_campaign(stage: Stage, name: str, segment_id: int = 1, **values: Any) -> int:
+def begin_campaign(stage: Stage, name: str, segment_id: int | None = None, **values: Any) -> int:
     """Launch a campaign of the stage's one template, one of many to the same leads; which one."""
     with stage.runtime.work(stage.tenant_id) as ctx:
         if not stage.template_id:
             content = {"subject": SUBJECT, "html": HTML}
             values_of = {"name": "t", "type": "email", "content": content, "variables": {}}
             stage.template_id = create_template(ctx, values_of).id
-        fields = {"name": name, "segment_id": segment_id, "template_id": stage.template_id, "obeys_caps": False}
+        fields = {
+            "name": name,
+            "segment_id": segment_id or stage.segment_id,
+            "template_id": stage.template_id,
+            "obeys_caps": False,
+        }
         campaign = create_campaign(ctx, {**fields, **values})
         move_campaign(ctx, campaign.id, "launch")
         return campaign.id

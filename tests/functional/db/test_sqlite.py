@@ -115,6 +115,19 @@ class TestTheWriteLock:
         with impatient.work(tenant_id) as third:
             run(third.session, CHANGE, writes=True)
 
+    def test_a_full_disk_passes_when_somebody_makes_room(self, impatient):
+        tenant_id = make_tenant(impatient)
+        with pytest.raises(DBAPIError, match="full") as caught, impatient.work(tenant_id) as ctx:
+            raw = ctx.session.connection().connection
+            raw.execute(f"PRAGMA max_page_count = {raw.execute('PRAGMA page_count').fetchone()[0]}")
+            run(
+                ctx.session,
+                "UPDATE marketing_tenants SET name = :name WHERE id = :tenant_id",
+                {"name": "x" * 10**6},
+                writes=True,
+            )
+        assert is_transient(caught.value)
+
     def test_a_writer_of_another_process_is_waited_for_and_then_reported_as_passing(self, impatient):
         tenant_id = make_tenant(impatient)
         make_leads(impatient, tenant_id)
