@@ -78,18 +78,19 @@ def _recover(runtime: Runtime, key: JournalKey, journal: DeadJournal | None) -> 
 def _doubt(runtime: Runtime, session: Session, taken: TakenOver, settled: set[int]) -> list[Settlement]:
     """Suspect those over whom the worker may have ended; the one over whom several did is given up.
 
-    Those that it was about to hand over and that were not on the wire; all of the chunk where it had not come so far.
+    Those that it was about to hand over and that were not on the wire; those that would have been first where it had not
+    come so far. One end may be anybody's; from the second over the same ones on they are handed over one by one.
     """
     claim = taken.claim
     left = [row for row in taken.rows if row.seq not in settled]
-    doubt = (left[0].seq, left[-1].seq) if left else None
-    if not taken.has_intent:
-        doubt = (claim.seq_lo, claim.seq_hi)
+    doubt = (left[0].seq, left[-1].seq) if left else taken.first
     if doubt is None:
         set_doubt(session, claim, 0, None)
         return []
-    again = claim.is_doubtful(doubt[0]) and claim.is_doubtful(doubt[1])
-    crashes = min(taken.crashes + 1, 1_000) if again else 1
+    crashes, before = 1, claim.doubt
+    if before is not None and doubt[0] <= before[1] and before[0] <= doubt[1]:
+        crashes = min(taken.crashes + 1, 1_000)
+        doubt = (max(doubt[0], before[0]), min(doubt[1], before[1]))
     if crashes < MAX_CRASHES or len(left) != 1:
         set_doubt(session, claim, crashes, doubt)
         return []

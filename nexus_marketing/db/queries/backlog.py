@@ -28,7 +28,7 @@ WHERE closed_at IS NULL AND lease_until IS NOT NULL AND lease_until < nexus_afte
 _CRASHED = """
 SELECT s.tenant_id, s.campaign_id, max(c.crashes) AS crashes FROM marketing_delivery_chunks c
 JOIN marketing_sends s ON s.tenant_id = c.tenant_id AND s.id = c.send_id
-WHERE c.crashes > 1 AND (c.closed_at IS NULL OR c.closed_at > nexus_after(-7 * 86400))
+WHERE c.crashes > 1 AND c.closed_at IS NULL OR c.crashes > 2 AND c.closed_at > nexus_after(-7 * 86400)
 GROUP BY s.tenant_id, s.campaign_id ORDER BY s.campaign_id DESC LIMIT 20
 """
 _STOPPED = """

@@ -39,7 +39,7 @@ class ChunkClaim:
     fence: int
     #: Of a chunk that was taken over: by which account its messages left.
     account: int | None = None
-    #: Of whom an earlier worker ended: they are handed over one by one.
+    #: Over whom two workers ended, one after the other: they are handed over one by one.
     doubt: tuple[int, int] | None = None
 
     def is_doubtful(self, seq: int) -> bool:
@@ -95,7 +95,7 @@ WHERE tenant_id = :tenant_id AND send_id = :send_id AND closed_at IS NULL AND le
       AND EXISTS (SELECT 1 FROM marketing_sends s
                   WHERE s.tenant_id = :tenant_id AND s.id = :send_id AND s.status = 'running')
     ORDER BY c.chunk_no LIMIT 1{lock})
-RETURNING chunk_no, seq_lo, seq_hi, seqs, fence, doubt_lo, doubt_hi
+RETURNING chunk_no, seq_lo, seq_hi, seqs, fence, CASE WHEN crashes > 1 THEN doubt_lo END AS doubt_lo, doubt_hi
 """
 
 
@@ -357,11 +357,15 @@ ORDER BY seq
 
 
 class TakenOver(NamedTuple):
-    """A chunk of a worker that is gone, its recipients that may have been on the wire, and who ended workers before."""
+    """A chunk of a worker that is gone, its recipients that may have been on the wire, and how many ended over it before.
+
+    ``first`` are those that would have been next where it had not come to a window; the claim's ``doubt`` is what was written
+    down at the time before.
+    """
 
     claim: ChunkClaim
     rows: list[Row[Any]]
-    has_intent: bool
+    first: tuple[int, int] | None
     crashes: int
 
 
@@ -388,12 +392,22 @@ def take_over(session: Session, send_id: int, chunk_no: int, fence: int, *, dead
         doubt=doubt,
     )
     if row.intent_lo is None:
-        return TakenOver(claim, [], has_intent=False, crashes=row.crashes)
+        chunk = {"send_id": send_id, "lo": claim.seq_lo, "hi": claim.seq_hi, "most": _FIRST_WINDOW}
+        first = run(session, _FIRST_OPEN.format(lane=_lane(claim.seqs)), chunk, writes=False).one()
+        return TakenOver(claim, [], None if first.lo is None else (first.lo, first.hi), row.crashes)
     window = {"send_id": send_id, "lo": row.intent_lo, "hi": row.intent_hi}
     rows = run(session, _OPEN_INTENT.format(lane=_lane(claim.seqs)), window, writes=False).all()
-    return TakenOver(claim, _members(claim, rows), has_intent=True, crashes=row.crashes)
+    return TakenOver(claim, _members(claim, rows), None, row.crashes)
 
 
+#: As many recipients as a window may have.
+_FIRST_WINDOW = 128
+_FIRST_OPEN = """
+SELECT min(seq) AS lo, max(seq) AS hi FROM (
+  SELECT seq FROM marketing_deliveries
+  WHERE tenant_id = :tenant_id AND send_id = :send_id AND seq BETWEEN :lo AND :hi AND state = 'planned' AND due_at {lane}
+  ORDER BY seq LIMIT :most) AS f
+"""
 _DOUBT = """
 UPDATE marketing_delivery_chunks SET crashes = :crashes, doubt_lo = :lo, doubt_hi = :hi
 WHERE tenant_id = :tenant_id AND send_id = :send_id AND chunk_no = :chunk_no AND fence = :fence

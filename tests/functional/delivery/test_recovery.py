@@ -78,15 +78,16 @@ def test_a_dead_workers_journal_tells_what_was_on_the_wire(make_scene: MakeScene
     assert len(scene.channel.sent) == 8
 
 
-def crash_over(scene: Scene, lo: int, hi: int) -> ChunkClaim:
-    """A worker claims the chunk, is about to hand these over, and ends before anything is on the wire."""
+def crash_over(scene: Scene, lo: int | None, hi: int | None) -> ChunkClaim:
+    """A worker claims the chunk, is about to hand these over (or has not come so far), and ends before anything is on the wire."""
     journal = HandOverJournal(scene.runtime.settings.state_dir / JOURNALS / "next.journal")
     engine = scene.runtime.engines.worker
     with open_session(engine, tenant_id=scene.tenant_id, mode="durable") as session, session.begin():
         held = claim_chunk(session, scene.send_id, "next", 30)
     assert held is not None
     journal.begin(held)
-    assert intend(scene, held, (lo, hi)) is not None
+    if lo is not None:
+        assert intend(scene, held, (lo, hi)) is not None
     die(journal)
     recover_dead(scene.runtime, scene.runtime.settings.state_dir / JOURNALS)
     return held
@@ -98,9 +99,9 @@ def test_a_message_that_ends_every_worker_is_given_up(make_scene: MakeScene) -> 
     journal, _ = claim(scene, 1, 6)
     die(journal)
     recover_dead(scene.runtime, scene.runtime.settings.state_dir / JOURNALS)
-    assert crash_over(scene, 4, 4).doubt == (1, 6)  # and is to hand them over one by one
+    assert crash_over(scene, 3, 8).doubt is None  # one end may be anybody's
     assert scene.states() == ["planned"] * 10
-    assert crash_over(scene, 4, 4).doubt == (4, 4)
+    assert crash_over(scene, 4, 4).doubt == (3, 6)  # and is to hand them over one by one
     assert scene.states() == [*["planned"] * 3, "failed(crashed)", *["planned"] * 6]
     scene.work()
     assert scene.states() == [*["accepted"] * 3, "failed(crashed)", *["accepted"] * 6]
@@ -128,12 +129,27 @@ def test_workers_that_are_killed_over_different_people_harm_nobody(make_scene: M
 
 
 @pytest.mark.req("R12")
+def test_before_the_first_window_whoever_would_be_in_it_may_have_ended_the_worker(make_scene: MakeScene) -> None:
+    scene = make_scene(200)
+    scene.launch()
+    plan_send(scene.runtime, SendRef(scene.tenant_id, scene.send_id))
+    crash_over(scene, None, None)
+    crash_over(scene, None, None)
+    assert crash_over(scene, 5, 5).doubt == (1, 128)
+    assert scene.states()[4] == "failed(crashed)"
+    scene.work()
+    assert scene.states().count("accepted") == 199
+
+
+@pytest.mark.req("R12")
 def test_who_may_have_ended_a_worker_is_handed_over_alone(
     make_scene: MakeScene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scene = make_scene(10)
     journal, _ = claim(scene, 1, 6)
     die(journal)
+    recover_dead(scene.runtime, scene.runtime.settings.state_dir / JOURNALS)
+    crash_over(scene, 1, 6)
     session, sizes = type(scene.channel.open({}, None)), []  # type: ignore[arg-type]
     submit = session.submit
 
