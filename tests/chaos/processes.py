@@ -1,7 +1,9 @@
 """Processes that are killed: forked from one that has loaded the program, so that a hundred of them cost no hundred starts."""
 
+import faulthandler
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -72,4 +74,5 @@ def _call(log: str, target: Callable[..., None], args: tuple[Any, ...], options:
     for number in (1, 2):
         os.dup2(out, number)
     os.close(out)
+    faulthandler.register(signal.SIGUSR1)  # tells where a process stands that does not go on
     target(*args, **options)

@@ -135,6 +135,12 @@ def play_to_the_end(stage: Stage) -> None:
 _OPEN_SENDS = "SELECT 1 FROM marketing_sends WHERE status IN ('scheduled', 'planning', 'running')"
 
 
+_LEFT_OPEN = """
+SELECT s.status, s.status_reason, d.due_at IS NOT NULL, d.reason, count(*) FROM marketing_deliveries d
+JOIN marketing_sends s ON s.tenant_id = d.tenant_id AND s.id = d.send_id WHERE d.state = 'planned' GROUP BY 1, 2, 3, 4
+"""
+
+
 def seconds_to_progress(stage: Stage) -> float:
     """How long until somebody is written to again."""
     started, before = time.monotonic(), settled(stage)
@@ -180,6 +186,8 @@ def pass_judgement(
     )
     verdict.complaints = _complaints(facts, verdict, message_class, violations)
     verdict.require(facts["skipped"] <= skipped, f"{facts['skipped']} left out, {skipped} may be")
+    if facts["open"]:
+        verdict.complaints.append(f"open, by send, wait for a retry, reason: {query(stage.dsn, _LEFT_OPEN)}")
     if verdict.complaints:
         verdict.complaints += [f"worker said: {line}" for line in stage.worker_log()[-5:]]
     return verdict
