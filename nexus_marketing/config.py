@@ -49,6 +49,8 @@ BUILTINS = (
     "nexus_marketing.builtins.channels.email",
     "nexus_marketing.builtins.channels.by_http:sms",
     "nexus_marketing.builtins.channels.by_http:webhook",
+    "nexus_marketing.builtins.channels.by_http:mastodon",
+    "nexus_marketing.builtins.channels.by_http:bluesky",
 )
 #: In order: later ones rest on earlier ones.
 INCLUDES = (

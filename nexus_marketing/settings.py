@@ -81,6 +81,14 @@ class WebhookSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class SocialSettings:
+    """Social networks that tenants may post to; their accounts are the tenants' own."""
+
+    #: ``mastodon``, ``bluesky``: each is a channel of this name.
+    networks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class HttpSettings:
     """The way out by HTTP."""
 
@@ -143,6 +151,7 @@ class Settings:
     email_hooks: EmailHookSettings = field(default_factory=EmailHookSettings)
     sms: SmsSettings = field(default_factory=SmsSettings)
     webhook: WebhookSettings = field(default_factory=WebhookSettings)
+    social: SocialSettings = field(default_factory=SocialSettings)
     http: HttpSettings = field(default_factory=HttpSettings)
     plugins: PluginSettings = field(default_factory=PluginSettings)
     #: A folder: start a local catcher that writes every message there as ``.eml``, and send through it.
@@ -276,6 +285,7 @@ def _each(expected: str, form: re.Pattern[str], shown: Callable[[str], str] = st
 
 _GRANT = re.compile(r"[a-z][a-z0-9_-]*:(\*\.)?[^\s:/@*\[\]]+(:[0-9]{1,5})?")
 _SECRET = re.compile(r"[a-z][a-z0-9_-]*:[a-z][a-z0-9_]{0,39}=[!-~]{1,4000}")
+_NETWORK = re.compile(r"mastodon|bluesky")
 _BROKERS = ("redis://", "rediss://", "amqp://", "amqps://")
 
 _TEXT = _Reader("text", str)
@@ -366,6 +376,7 @@ _GROUPS: Mapping[str, tuple[type[Any], Mapping[str, _Reader]]] = {
     "email.hooks": (EmailHookSettings, _EMAIL_HOOK_READERS),
     "sms": (SmsSettings, _SMS_READERS),
     "webhook": (WebhookSettings, {"secrets": _WORDS, "connections": _SIZE}),
+    "social": (SocialSettings, {"networks": _each("words among mastodon and bluesky", _NETWORK)}),
     "http": (HttpSettings, {"allow_hosts": _WORDS}),
     "plugins": (PluginSettings, _PLUGIN_READERS),
 }

@@ -30,6 +30,9 @@ class AddressKind(StrEnum):
     PHONE = "phone"
     URL = "url"
     NONE = "none"
+    #: Nobody in particular: one message to everybody who follows an account, whoever it was planned for. It holds nothing of
+    #: a lead, and no lead's consent, suppression or cap is asked for it.
+    AUDIENCE = "audience"
 
 
 class OutcomeKind(StrEnum):
@@ -200,6 +203,57 @@ class RenderingChannel(Protocol):
 
     def render(self, settings: Mapping[str, Any], content: Content, submission: Submission) -> Rendered:
         """The message that the submission leaves as."""
+        ...
+
+
+@runtime_checkable
+class PostingChannel(Protocol):
+    """A channel to an audience (:attr:`AddressKind.AUDIENCE`) that can say beforehand whether a text can be posted."""
+
+    def check_text(self, settings: Mapping[str, Any], text: str) -> None:
+        """Look at a text without its gaps.
+
+        Raises:
+            ValidationError: it cannot be posted, for instance because it is too long.
+        """
+        ...
+
+
+class ReactionKind(StrEnum):
+    """What somebody did about a post."""
+
+    FAVOURITE = "favourite"
+    REPOST = "repost"
+    REPLY = "reply"
+
+
+@dataclass(frozen=True, slots=True)
+class Reaction:
+    """One thing that somebody did about a post.
+
+    ``id`` is the same however often it is read. ``actor`` is who, as the network names them (``@ann@mastodon.example``,
+    ``ann.bsky.social``); ``at`` is when, where the network says it; ``text`` is what a reply says.
+    """
+
+    kind: ReactionKind
+    id: str
+    actor: str
+    at: datetime | None = None
+    text: str = field(default="", repr=False)
+
+
+@runtime_checkable
+class WatchedChannel(Protocol):
+    """A channel whose network tells what became of a post when it is asked."""
+
+    def reactions(self, settings: Mapping[str, Any], code: str) -> Sequence[Reaction]:
+        """What people did about the post with this ``code`` (the one of its outcome), as far as the network shows it.
+
+        Raises:
+            Unavailable: there is no answer now.
+            HostRefused: it is no address that we connect to.
+            PermissionDenied: the network refuses the account, or the post is gone.
+        """
         ...
 
 

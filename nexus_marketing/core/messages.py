@@ -400,6 +400,15 @@ def _filled(piece: Variable | Link | OpenPixel, values: Mapping[str, str], escap
     return escape(value) if escape is not None and is_text else value
 
 
+def untracked(message: Message) -> Message:
+    """The message with its links as they were written: for text that everybody reads, so that a click says nothing of anybody."""
+    parts = {
+        name: tuple(message.links[piece.number] if isinstance(piece, Link) else piece for piece in part)
+        for name, part in message.parts.items()
+    }
+    return Message(parts, ())
+
+
 def with_url_prefixes(message: Message, *, click: str, pixel: str, unsubscribe: str) -> Message:
     """The message with the fixed part of our own URLs written out, so that only the token is filled in."""
 

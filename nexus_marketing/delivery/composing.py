@@ -22,6 +22,7 @@ from nexus_marketing.core.messages import (
     Variable,
     parse_message,
     resolve,
+    untracked,
     value_key,
     with_url_prefixes,
 )
@@ -103,12 +104,13 @@ def load_content(session: Session, send: Send, kind: AddressKind) -> SendContent
         )
     ).one()
     settings = session.scalar(select(Tenant.settings).where(Tenant.id == send.tenant_id)) or {}
+    message = parse_message(version.content, version.variables, EMAIL if kind is AddressKind.EMAIL else TEXT)
     return SendContent(
         send.tenant_id,
         send.id,
         MessageClass(send.message_class),
         send.channel,
-        parse_message(version.content, version.variables, EMAIL if kind is AddressKind.EMAIL else TEXT),
+        untracked(message) if kind is AddressKind.AUDIENCE else message,
         version.variables,
         send.sender,
         send.campaign_id,

@@ -67,7 +67,7 @@ class Gate:
         """Split a chunk's recipients into those who may be written to and those settled, or held for later."""
         self._know(rows)
         policy = _policy(session, self.content.campaign_id)
-        is_marketing = self.content.message_class is MessageClass.MARKETING
+        is_marketing = self._is_personal_marketing
         reasons = self._reasons(session, rows, policy if is_marketing else None)
         passing = [row for row in rows if row.seq not in reasons] if reasons else list(rows)
         settled = [_skip(seq, reason) for seq, reason in reasons.items()]
@@ -91,7 +91,7 @@ class Gate:
         """Everything that the gate asks of one recipient, each question with its answer, whatever the others say."""
         self._know([row])
         policy = _policy(session, self.content.campaign_id)
-        is_marketing = self.content.message_class is MessageClass.MARKETING
+        is_marketing = self._is_personal_marketing
         lacks = self.content.needs_address and not row.address_norm
         found = [
             Check("address", SkipReason.NO_ADDRESS if lacks else None),
@@ -99,7 +99,8 @@ class Gate:
         ]
         if is_marketing:
             found.append(Check("consent", self._without_consent(session, [row], policy.consent).get(row.seq)))
-        for name, held, until in self._holding(policy, is_marketing=is_marketing).trace(session, row):
+        (timed,) = self._by_their_clocks([row])
+        for name, held, until in self._holding(policy, is_marketing=is_marketing).trace(session, timed):
             code = None if held is None or held.code is None else held.code
             found.append(Check(name, None if held is None else str(held.reason), until, code))
         return found
@@ -112,10 +113,22 @@ class Gate:
         )
         self.known.update(zip([row.seq for row in rows if row.address_norm], hashed, strict=True))
 
+    @property
+    def _is_personal_marketing(self) -> bool:
+        """Whether somebody's consent and caps are asked: what everybody can read is sent to nobody."""
+        content = self.content
+        return content.message_class is MessageClass.MARKETING and content.address_kind is not AddressKind.AUDIENCE
+
     def _held(
         self, session: Session, rows: Sequence[Recipient], policy: "_Policy", *, is_marketing: bool
     ) -> list[Settlement]:
-        return self._holding(policy, is_marketing=is_marketing).decide(session, rows)
+        return self._holding(policy, is_marketing=is_marketing).decide(session, self._by_their_clocks(rows))
+
+    def _by_their_clocks(self, rows: Sequence[Recipient]) -> Sequence[Recipient]:
+        """An audience keeps the tenant's hours, not those of the lead that happens to stand for it."""
+        if self.content.address_kind is not AddressKind.AUDIENCE:
+            return rows
+        return [row._replace(time_zone=None, country=None) for row in rows]
 
     def _holding(self, policy: "_Policy", *, is_marketing: bool) -> Holding:
         content, settings = self.content, policy.settings

@@ -20,7 +20,7 @@ from nexus_marketing.db.models import Journey, Member, Segment, Template
 from nexus_marketing.db.queries.journeys import known_journeys, known_segments
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.action_names import action_problem
-from nexus_marketing.services.launching import leg_problems, ready_for
+from nexus_marketing.services.launching import is_public, leg_problems, ready_for
 from nexus_marketing.services.tenants import MEMBER_ROLES
 
 _BY_SEGMENT: Final = (NodeKind.ADD_TO_SEGMENT, NodeKind.REMOVE_FROM_SEGMENT)
@@ -105,6 +105,10 @@ def _message(ctx: Context, found: Findings, name: str, node: Mapping[str, Any]) 
             continue
         path, channel = join(join(join("nodes", name), "channels"), number), about["channel"]
         template_id = _template(ctx, found, path, about.get("template"))
+        if is_public(ctx, channel):
+            said = f"{channel} posts to everybody, a journey writes to one person: post with a campaign."
+            found.fault(join(path, "channel"), "not_personal", said)
+            continue
         leg = Leg(channel, template_id)
         (ready,) = ready_for(ctx, [leg])
         message_class = MessageClass(node.get("class", MessageClass.MARKETING))

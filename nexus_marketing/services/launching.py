@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 from sqlalchemy import Row, select
 
 from nexus_marketing.core.campaigns import MessageClass
+from nexus_marketing.core.contracts import AddressKind, Channel, PostingChannel
 from nexus_marketing.core.deliveries import SendStatus
-from nexus_marketing.core.errors import Problem
+from nexus_marketing.core.errors import Problem, ValidationError
 from nexus_marketing.core.fan_out import Leg, legs_of, needed
-from nexus_marketing.core.messages import EMAIL, parse_message
+from nexus_marketing.core.messages import EMAIL, PRODUCT_NAMES, parse_message, plain_text, untracked
 from nexus_marketing.core.values import canonical_datetime
 from nexus_marketing.db.models import Campaign, Send, Tenant
 from nexus_marketing.db.queries.launching import message_and_sender
@@ -57,7 +58,7 @@ def begin_sends(ctx: Context, campaign: Campaign, planned: datetime | None = Non
             local_start=campaign.local_start,
             priority=campaign.priority,
             obeys_caps=campaign.obeys_caps,
-            counts_toward_caps=campaign.counts_toward_caps,
+            counts_toward_caps=campaign.counts_toward_caps and not is_public(ctx, leg.channel),
             segment_id=campaign.segment_id,
             template_id=message.id,
             template_version=message.version,
@@ -121,9 +122,33 @@ def leg_problems(ctx: Context, message_class: MessageClass, leg: Leg, ready: Rea
     if found.id is not None and found.type != takes:
         said = f"The template is of type {found.type}, {leg.channel} takes {takes}: choose another one."
         problems.append(Problem(field, "wrong_type", said))
+    elif found.id is not None and is_public(ctx, leg.channel):
+        problems += _post_problems(channel, found, sender or {}, field)
     elif message_class is MessageClass.MARKETING and found.id is not None and sender is not None:
         problems += _marketing_problems(found, sender) if takes == EMAIL else []
     return problems
+
+
+def is_public(ctx: Context, channel: str) -> bool:
+    """Whether what goes out by a channel is one post for everybody."""
+    found = ctx.runtime.channels.get(channel)
+    return found is not None and found.capabilities.address_kind is AddressKind.AUDIENCE
+
+
+def _post_problems(channel: Channel, found: Row[Any], sender: Mapping[str, Any], field: str) -> list[Problem]:
+    """Everybody reads a post: nothing of the lead that stands for them may be in it, nor a way out that is this lead's."""
+    message = parse_message(found.content, found.variables, found.type)
+    personal = sorted(message.names - (PRODUCT_NAMES - {"unsubscribe_url"}))
+    if personal:
+        said = f"A post is read by everybody, and this one holds {', '.join(personal)}: choose a template without."
+        return [Problem(field, "not_public", said)]
+    if message.names or not isinstance(channel, PostingChannel):
+        return []
+    try:
+        channel.check_text(sender, plain_text(untracked(message).parts["text"], {}))
+    except ValidationError as error:
+        return [Problem(field, each.code, each.message) for each in error.problems]
+    return []
 
 
 def _no_sender(channel: str, place: str) -> Problem:

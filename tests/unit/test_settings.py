@@ -88,6 +88,7 @@ def test_every_key_is_read_in_its_unit():
             "nexus.sms.connections": "4",
             "nexus.sms.max_segments": "3",
             "nexus.sms.callbacks": "true",
+            "nexus.social.networks": "bluesky mastodon",
             "nexus.email.hooks.ses_topics": "arn:aws:sns:eu-west-1:1:a arn:aws:sns:eu-west-1:1:b",
             "nexus.email.hooks.sendgrid_keys": "MFk=",
             "nexus.email.hooks.mailgun_keys": "0123456789abcdef",
@@ -110,6 +111,7 @@ def test_every_key_is_read_in_its_unit():
     assert settings.max_retry_age == timedelta(hours=1)
     assert settings.log_level == "DEBUG"
     assert settings.smtp == SmtpSettings("mail", 587, "starttls", "u", "p", 2, 2.5, "here")
+    assert settings.social.networks == ("bluesky", "mastodon")
     assert settings.sms == SmsSettings("https://sms.example/2010-04-01", "AC1", "t", "Shop", 8, 4, 3, callbacks=True)
     topics = ("arn:aws:sns:eu-west-1:1:a", "arn:aws:sns:eu-west-1:1:b")
     assert settings.email_hooks == EmailHookSettings(topics, ("MFk=",), ("0123456789abcdef",), ("fedcba9876543210",))

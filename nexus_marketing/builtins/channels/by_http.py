@@ -63,15 +63,52 @@ def webhook(config: Configurator) -> None:
         raise ConfigurationError(f"nexus.webhook.{error.message}") from error
 
 
+def mastodon(config: Configurator) -> None:
+    """Posts on Mastodon, where ``nexus.social.networks`` names it."""
+    _social(config, "mastodon")
+
+
+def bluesky(config: Configurator) -> None:
+    """Posts on Bluesky, where ``nexus.social.networks`` names it."""
+    _social(config, "bluesky")
+
+
+def _social(config: Configurator, name: str) -> None:
+    runtime = config.registry["nexus.runtime"]
+    if name not in runtime.settings.social.networks:
+        return
+    from nexus_marketing.builtins.channels.social.bluesky import Bluesky  # noqa: PLC0415 - loaded where it is used
+    from nexus_marketing.builtins.channels.social.channel import SocialChannel  # noqa: PLC0415 - see above
+    from nexus_marketing.builtins.channels.social.mastodon import Mastodon  # noqa: PLC0415 - see above
+    from nexus_marketing.plugin.http import HttpClient, HttpLimits  # noqa: PLC0415 - loads the HTTP client
+
+    limits = HttpLimits(allow_hosts=runtime.settings.http.allow_hosts, max_response_bytes=_LARGE_ANSWER)
+    client = HttpClient(limits)
+    network = (Mastodon if name == "mastodon" else Bluesky)(client, runtime.clock)
+    _announce(config, name)
+    config.add_marketing_channel(SocialChannel(network, client, origin=runtime.settings.public_url))
+
+
 def _announce(config: Configurator, name: str) -> None:
     kinds = frozenset({Capability.CHANNEL})
     config.add_marketing_plugin(Manifest(name, __version__, API_VERSION, kinds, settings=_SCHEMAS[name]))
 
 
+#: Pages of reactions hold the profiles of those who reacted.
+_LARGE_ANSWER = 2_000_000
 _TEXT: Mapping[str, Any] = {"type": "string", "maxlength": 2_000}
 _SECRET = {**_TEXT, "meta": {"secret": True}}
 #: What accounts can be set to; the channels themselves look at what a schema cannot say.
 _SCHEMAS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "sms": {"from": _TEXT, "account": _TEXT, "token": _SECRET},
+    "mastodon": {
+        "server": {**_TEXT, "required": True},
+        "handle": {**_TEXT, "required": True},
+        "token": _SECRET,
+        "visibility": _TEXT,
+        "language": _TEXT,
+        "max_characters": {"type": "integer"},
+    },
+    "bluesky": {"handle": {**_TEXT, "required": True}, "password": _SECRET, "server": _TEXT, "language": _TEXT},
     "webhook": {"url": {**_TEXT, "required": True}, "secrets": _SECRET},
 }

@@ -4,7 +4,6 @@ Which provider, account and price is the operator's; a tenant says who its messa
 its own. There is no key against repetitions in this API, so that a message without an answer stays ``unknown``.
 """
 
-import json
 import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
+from nexus_marketing.builtins.channels.answers import document_of
 from nexus_marketing.builtins.hooks.twilio import MESSAGE, events_of, is_signed
 from nexus_marketing.core.clock import Clock
 from nexus_marketing.core.contracts import (
@@ -195,7 +195,7 @@ class _Texts:
 
     def outcome(self, ref: int, answer: Answer) -> Outcome:
         """By the provider's own code where it has one of ours, else by the status."""
-        status, document = answer.status, _document(answer.body)
+        status, document = answer.status, document_of(answer.body)
         after = answer.retry_after_seconds(self.clock.now())
         if 200 <= status < 300:
             return _taken(ref, status, document)
@@ -228,15 +228,6 @@ def _by_status(status: int) -> OutcomeKind:
         return OutcomeKind.TRANSIENT
     # A redirect or an address that is not there: the operator's, not the recipient's.
     return OutcomeKind.PERMANENT_SENDER if status in (404, 405) or status < 400 else OutcomeKind.PERMANENT_RECIPIENT
-
-
-def _document(body: bytes) -> Mapping[str, Any]:
-    """The object of an answer; nothing where it is none."""
-    try:
-        found = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _code(value: Any) -> int:

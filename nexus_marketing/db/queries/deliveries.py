@@ -166,6 +166,7 @@ ADDRESSES = {
     AddressKind.PHONE: "l.phone, l.phone AS phone_norm",
     AddressKind.URL: "NULL AS address, coalesce(l.email_norm, l.phone)",
     AddressKind.NONE: "NULL AS address, coalesce(l.email_norm, l.phone)",
+    AddressKind.AUDIENCE: "NULL AS address, NULL AS nobody",
 }
 #: What ``chunk_rows`` can bring for the message, by name.
 LEAD_COLUMNS = {

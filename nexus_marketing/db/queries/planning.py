@@ -101,7 +101,16 @@ EXCLUDED = {
            AND n.tenant_id = :tenant_id AND n.{of} = :source AND n.lead_id = o.id) THEN 'duplicate_address' END""",
     AddressKind.URL: _GONE,
     AddressKind.NONE: _GONE,
+    # All of them are one: the first who is there stands for them.
+    AddressKind.AUDIENCE: """CASE WHEN l.gone_at IS NOT NULL THEN 'lead_erased' WHEN EXISTS (
+         SELECT 1 FROM {members} n CROSS JOIN marketing_leads o
+         WHERE n.tenant_id = :tenant_id AND n.{of} = :source AND n.lead_id < m.lead_id
+           AND o.tenant_id = :tenant_id AND o.id = n.lead_id AND o.gone_at IS NULL) THEN 'duplicate_address' END""",
 }
+# Members come and go between two pieces: what an earlier one planned counts too.
+_PLANNED = """CASE WHEN EXISTS (
+  SELECT 1 FROM marketing_deliveries p WHERE p.tenant_id = :tenant_id AND p.send_id = :send_id AND p.state <> 'skipped')
+  THEN 'duplicate_address' ELSE {excluded} END"""
 
 
 def insert_piece(session: Session, send: PlanningSend, kind: AddressKind, size: int) -> PlannedPiece:
@@ -119,7 +128,10 @@ def insert_piece(session: Session, send: PlanningSend, kind: AddressKind, size: 
         return PlannedPiece(0, send.plan_cursor, finished=True)
     piece = {"send_id": send.id, "base": send.planned, "channel": send.channel, "last": last}
     lead = _LEAD_PG if is_postgresql(session) else _LEAD_SQLITE
-    statement = _PIECE.format(excluded=EXCLUDED[kind].format(**source), lead=lead, **source)
+    excluded = EXCLUDED[kind].format(**source)
+    if kind is AddressKind.AUDIENCE:
+        excluded = _PLANNED.format(excluded=excluded)
+    statement = _PIECE.format(excluded=excluded, lead=lead, **source)
     inserted = run(session, statement, {**members, **piece}, writes=True)
     return PlannedPiece(inserted.rowcount, last)  # type: ignore[attr-defined]
 

@@ -18,7 +18,7 @@ from nexus_marketing.core.contracts import (
     Submission,
 )
 from nexus_marketing.core.errors import ValidationError
-from nexus_marketing.core.messages import EMAIL, TEXT, Link, OpenPixel, Variable, parse_message, value_key
+from nexus_marketing.core.messages import EMAIL, TEXT, Link, OpenPixel, Variable, parse_message, untracked, value_key
 from nexus_marketing.plugin.conformity import missing_parts
 from nexus_marketing.plugin.examination import faults_of
 from nexus_marketing.plugin.manifests import Capability
@@ -28,11 +28,14 @@ _PARTS = {
     EMAIL: {"subject": "For {{ first_name }}", "text": "Hello {{ first_name }}! Out: {{ unsubscribe_url }}"},
     TEXT: {"text": "Hello {{ first_name }}! Out: {{ unsubscribe_url }}"},
 }
+#: Nothing of a lead may be in what everybody reads.
+_POST = {"text": "Hello everybody! More: https://shop.example/news"}
 _ADDRESSES = {
     AddressKind.EMAIL: "person{number}@example.org",
     AddressKind.PHONE: "+4930123{number:04}",
     AddressKind.URL: "https://example.org/{number}",
     AddressKind.NONE: "",
+    AddressKind.AUDIENCE: "",
 }
 
 
@@ -63,8 +66,10 @@ class WatchingJournal:
 def sample_content(channel: Channel) -> Content:
     """A small message of the kind that a channel carries."""
     kind = channel.capabilities.template_type
+    is_public = channel.capabilities.address_kind is AddressKind.AUDIENCE
     sender = {"from_email": "news@shop.example", "from_name": "Shop", "postal_address": "1 High Street, Town"}
-    return Content(parse_message(_PARTS[kind], {}, kind), sender, "<c1.t1.shop.example>", bulk=True)
+    message = untracked(parse_message(_POST, {}, kind)) if is_public else parse_message(_PARTS[kind], {}, kind)
+    return Content(message, sender, "<c1.t1.shop.example>", bulk=True)
 
 
 def sample_batch(channel: Channel, content: Content, count: int, first: int = 0) -> list[Submission]:

@@ -50,7 +50,10 @@ class Reply:
 
 
 class HttpServer:
-    """Answers with ``script`` in turn, then with ``usual``; a key that ``choose`` finds has a script of its own."""
+    """Answers with ``script`` in turn, then with ``usual``; a key that ``choose`` finds has a script of its own.
+
+    ``reply`` stands in the place of ``usual`` for a server that answers by what it was asked.
+    """
 
     def __init__(
         self,
@@ -59,6 +62,7 @@ class HttpServer:
         usual: Reply = Reply(),
         choose: Callable[[Heard], str] = lambda _: "",
         on_heard: Callable[[Heard], None] = lambda _: None,
+        reply: Callable[[Heard], Reply] | None = None,
     ) -> None:
         self.usual = usual
         self.scripts: dict[str, list[Reply]] = defaultdict(list, {"": list(script)})
@@ -67,7 +71,7 @@ class HttpServer:
         self.connections = 0
         self.at_once = 0
         self.most_at_once = 0
-        self._choose, self._on_heard = choose, on_heard
+        self._choose, self._on_heard, self._reply = choose, on_heard, reply
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -151,7 +155,7 @@ class HttpServer:
             self.at_once += 1
             self.most_at_once = max(self.most_at_once, self.at_once)
             script = self.scripts[self._choose(heard)]
-            reply = script.pop(0) if script else self.usual
+            reply = script.pop(0) if script else self._reply(heard) if self._reply else self.usual
         try:
             return self._answer(connection, reply)
         finally:

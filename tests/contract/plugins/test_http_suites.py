@@ -7,12 +7,16 @@ from collections.abc import Iterator
 import pytest
 
 from nexus_marketing.builtins.channels.sms import SmsChannel, SmsProvider
+from nexus_marketing.builtins.channels.social.bluesky import Bluesky
+from nexus_marketing.builtins.channels.social.channel import SocialChannel
+from nexus_marketing.builtins.channels.social.mastodon import Mastodon
 from nexus_marketing.builtins.channels.webhook import WebhookChannel
 from nexus_marketing.core.clock import FakeClock, SystemClock
 from nexus_marketing.core.contracts import Content
 from nexus_marketing.core.messages import TEXT, parse_message
 from nexus_marketing.plugin.http import HttpClient, HttpLimits
 from nexus_marketing.plugin.testing import ChannelConformance
+from tests.contract.channels.networks import PASSWORD, TOKEN, BlueskyServer, MastodonServer
 from tests.contract.channels.servers import HttpServer, Reply
 
 pytestmark = [
@@ -64,3 +68,33 @@ class TestWebhook(ChannelConformance):
     def content(self) -> Content:
         text = '{"name": "{{ first_name }}"}'
         return Content(parse_message({"text": text}, {}, TEXT), {}, "<c1.t1.localhost>", bulk=False)
+
+
+class TestMastodon(ChannelConformance):
+    @pytest.fixture
+    def provider(self) -> Iterator[MastodonServer]:
+        with MastodonServer() as server:
+            yield server
+
+    @pytest.fixture
+    def channel(self, client: HttpClient, clock: FakeClock) -> SocialChannel:
+        return SocialChannel(Mastodon(client, clock), client)
+
+    @pytest.fixture
+    def settings(self, provider: MastodonServer) -> dict[str, str]:
+        return {"server": provider.url, "handle": "@shop@social.example", "token": TOKEN}
+
+
+class TestBluesky(ChannelConformance):
+    @pytest.fixture
+    def provider(self) -> Iterator[BlueskyServer]:
+        with BlueskyServer() as server:
+            yield server
+
+    @pytest.fixture
+    def channel(self, client: HttpClient, clock: FakeClock) -> SocialChannel:
+        return SocialChannel(Bluesky(client, clock), client)
+
+    @pytest.fixture
+    def settings(self, provider: BlueskyServer) -> dict[str, str]:
+        return {"server": provider.url, "handle": "shop.bsky.social", "password": PASSWORD}

@@ -1,0 +1,1 @@
+"""Posts on social networks: one channel for each network, over what they have in common."""

@@ -1,0 +1,189 @@
+"""Campaigns that post on social networks: one post for an audience, through the delivery engine, to servers that keep it."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from sqlalchemy import select, update
+
+from nexus_marketing.builtins.channels import by_http
+from nexus_marketing.config import rehearse
+from nexus_marketing.core.clock import SystemClock
+from nexus_marketing.core.contracts import AddressKind
+from nexus_marketing.core.errors import NexusError
+from nexus_marketing.db.models import Delivery, Lead, Send, Tenant
+from nexus_marketing.db.queries.preflights import audience_piece
+from nexus_marketing.delivery.planning import SendRef, plan_send
+from nexus_marketing.plugin.testing import RecordingChannel
+from nexus_marketing.services.campaigns import create_campaign, move_campaign
+from nexus_marketing.services.channels import create_account
+from nexus_marketing.services.sent_messages import sent_message
+from nexus_marketing.services.templates import create_template
+from nexus_marketing.settings import HttpSettings, SocialSettings
+from tests.common.databases import DatabaseTime
+from tests.common.factories import make_leads
+from tests.contract.channels.networks import PASSWORD, TOKEN, BlueskyServer, MastodonServer
+from tests.contract.channels.servers import Reply
+from tests.functional.delivery.conftest import SENDER, Stage
+from tests.functional.delivery.journeys import Way, message
+
+pytestmark = [
+    pytest.mark.req("US-018", "FR-P2-009", "FR-P2-004", "BR-011", "US-013"),
+    # Servers that hang up leave sockets to the garbage collector.
+    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
+]
+
+TEXT = "Neu: https://shop.example/neu #angebot"
+
+
+@pytest.fixture
+def mastodon() -> Iterator[MastodonServer]:
+    with MastodonServer() as server:
+        yield server
+
+
+@pytest.fixture
+def bluesky() -> Iterator[BlueskyServer]:
+    with BlueskyServer() as server:
+        yield server
+
+
+@pytest.fixture
+def stage(runtime, tenant, mastodon, bluesky) -> Iterator[Stage]:
+    """Twenty leads, and an account on each network as people make it."""
+    settings = replace(
+        runtime.settings,
+        social=SocialSettings(("mastodon", "bluesky")),
+        http=HttpSettings(allow_hosts=(mastodon.allowed, bluesky.allowed)),
+    )
+
+    def process(config: Any) -> None:
+        config.registry["nexus.runtime"] = SimpleNamespace(settings=settings, clock=SystemClock())
+
+    networks = rehearse({}, process, by_http.mastodon, by_http.bluesky).channels
+    staged = replace(runtime, settings=settings, channels={"email": RecordingChannel(), **networks})
+    found = Stage(staged, tenant, make_leads(staged, tenant, 20))
+    found.set_up({"email": SENDER})
+    with staged.work(tenant) as ctx:
+        account = {"server": mastodon.url, "handle": "@shop@social.example", "token": TOKEN}
+        create_account(ctx, {"type": "mastodon", "name": "shop", "config": account})
+        account = {"server": bluesky.url, "handle": "shop.bsky.social", "password": PASSWORD}
+        create_account(ctx, {"type": "bluesky", "name": "shop", "config": account})
+        found.templates["text"] = create_template(ctx, {"name": "p", "type": "text", "content": {"text": TEXT}}).id
+    yield found
+    for channel in networks.values():
+        channel._client.close()
+
+
+def test_a_campaign_posts_once_on_each_network(stage, mastodon, bluesky):
+    stage.launch("mastodon", "bluesky", "email")
+    stage.work()
+    once = Counter({"accepted": 1, "skipped(duplicate_address)": 19})
+    assert stage.states() == {"mastodon": once, "bluesky": once, "email": Counter({"accepted": 20})}
+    assert stage.campaign().status == "completed"
+    (status,) = mastodon.statuses.values()
+    (record,) = bluesky.records.values()
+    # As it was written: a click on a post is nobody's.
+    assert status["status"] == record["text"] == TEXT
+    with stage.runtime.work(stage.tenant_id, mode="read") as ctx:
+        row = ctx.session.scalars(
+            select(Delivery).where(Delivery.channel == "mastodon", Delivery.state == "accepted")
+        ).one()
+        assert (row.provider_code, row.address_hash, row.lead_id) == ("1", None, min(stage.lead_ids))
+        assert sent_message(ctx, row.lead_id, row.send_id).rendered.content == TEXT.encode()
+
+
+def test_nobodys_consent_cap_or_clock_stands_in_its_way(stage, mastodon):
+    with stage.runtime.work(stage.tenant_id) as ctx:
+        ctx.session.execute(update(Lead).values(country="DE", time_zone="Pacific/Auckland"))
+    with stage.runtime.work(None, role="owner") as ctx:
+        ctx.session.get_one(Tenant, stage.tenant_id).settings = {
+            "consent_policy": "strict",
+            "frequency_caps": [{"max": 1, "window": "24 hours", "on_cap": "skip"}],
+        }
+    for _ in range(2):
+        stage.launch("mastodon")
+        stage.work()
+    assert len(mastodon.statuses) == 2
+    with stage.runtime.work(stage.tenant_id, mode="read") as ctx:
+        assert not any(ctx.session.scalars(select(Send.counts_toward_caps)))
+
+
+def test_an_audience_planned_in_pieces_has_one_post(stage, mastodon, database_time: DatabaseTime, monkeypatch):
+    monkeypatch.setattr("nexus_marketing.delivery.planning.PIECE_ROWS", {"postgresql": 7, "sqlite": 7})
+    stage.runtime = replace(stage.runtime, settings=replace(stage.runtime.settings, chunk_size=7))
+    first, second = sorted(stage.lead_ids)[:2]
+    with stage.runtime.work(stage.tenant_id) as ctx:
+        ctx.session.get_one(Lead, (stage.tenant_id, first)).gone_at = ctx.now
+        data = {"name": "c", "segment_id": stage.segment_id, "channels": stage.channels("mastodon")}
+        stage.campaign_id = create_campaign(ctx, data).id
+        move_campaign(ctx, stage.campaign_id, "launch")
+    with stage.runtime.work(stage.tenant_id, mode="read") as ctx:
+        send_id = ctx.session.scalars(select(Send.id)).one()
+        pieces = audience_piece(ctx.session, stage.segment_id, AddressKind.AUDIENCE, 0, 100, ("name",))
+    assert [row.lead_id for excluded, row in pieces if excluded is None] == [second]
+    assert plan_send(stage.runtime, SendRef(stage.tenant_id, send_id)) == 20
+    assert stage.states() == {
+        "mastodon": Counter({"planned": 1, "skipped(lead_erased)": 1, "skipped(duplicate_address)": 18})
+    }
+    stage.work()
+    assert len(mastodon.statuses) == 1
+
+
+def test_a_network_that_asks_for_patience_or_hangs_up(stage, mastodon, bluesky, database_time: DatabaseTime):
+    mastodon.scripts["/api/v1/statuses"] = [Reply(429, headers={"Retry-After": "60"}), Reply(hang_up="after")]
+    bluesky.scripts["/xrpc/com.atproto.repo.putRecord"] = [Reply(hang_up="after"), Reply(500)]
+    stage.launch("mastodon", "bluesky")
+    for _ in range(5):
+        stage.work()
+        database_time.advance(hours=2)
+    states = stage.states()
+    # Mastodon forgets keys after an hour, so that it may have been posted and is not posted again; a record is the same one.
+    assert states["mastodon"] == Counter({"unknown": 1, "skipped(duplicate_address)": 19})
+    assert states["bluesky"] == Counter({"accepted": 1, "skipped(duplicate_address)": 19})
+    assert (len(mastodon.statuses), len(bluesky.records)) == (0, 1)
+
+
+def test_a_login_that_is_refused_pauses_the_send_and_says_so(stage, mastodon):
+    mastodon.scripts["/api/v1/statuses"] = [Reply(401, b'{"error": "The access token was revoked"}')]
+    stage.launch("mastodon")
+    stage.work()
+    with stage.runtime.work(stage.tenant_id, mode="read") as ctx:
+        send = ctx.session.scalars(select(Send)).one()
+    assert send.status == "paused"
+    assert "401" in send.status_reason
+    assert mastodon.statuses == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "said"),
+    [
+        ("Hello {{ first_name }}", "not_public", "holds first_name: choose a template without"),
+        ("Out: {{ unsubscribe_url }}", "not_public", "holds unsubscribe_url"),
+        ("x" * 301, "not_a_post", "301 characters: a post has at most 300"),
+    ],
+)
+def test_what_cannot_be_posted_is_not_launched(stage, text, code, said):
+    with stage.runtime.work(stage.tenant_id) as ctx:
+        stage.templates["text"] = create_template(ctx, {"name": "x", "type": "text", "content": {"text": text}}).id
+    with pytest.raises(NexusError) as refused:
+        stage.launch("bluesky")
+    (problem,) = refused.value.problems
+    assert (problem.path, problem.code) == ("channels.bluesky.template_id", code)
+    assert said in problem.message
+
+
+def test_a_journey_cannot_post(stage, clock, database_time: DatabaseTime):
+    nodes = {"m": message("text", channel="mastodon")}
+    with pytest.raises(NexusError, match="posts to everybody, a journey writes to one person: post with a campaign"):
+        Way(stage, clock, database_time).publish(nodes)
+
+
+def test_networks_are_there_where_the_operator_names_them(runtime):
+    def process(config: Any) -> None:
+        config.registry["nexus.runtime"] = SimpleNamespace(settings=runtime.settings, clock=SystemClock())
+
+    assert dict(rehearse({}, process, by_http.mastodon, by_http.bluesky).channels) == {}
