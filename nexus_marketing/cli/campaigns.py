@@ -29,6 +29,7 @@ from nexus_marketing.services.escalations import acknowledge, escalations_of
 from nexus_marketing.services.explanations import explain_lead
 from nexus_marketing.services.preflights import check_preflight, preflight_document, request_preflight
 from nexus_marketing.services.promotion import known_campaigns, promote_campaigns
+from nexus_marketing.services.reactions import read_reactions
 from nexus_marketing.services.segment_refresh import refresh
 
 #: Campaigns of one transaction: a failure in the file keeps what came before it.
@@ -208,6 +209,16 @@ def _forecast_lines(found: dict[str, Any]) -> list[str]:
         lines += [f"  {count} skipped: {reason}" for reason, count in sorted(about["skipped"].items())]
         lines += [f"  {count} later: {reason}" for reason, count in sorted(about["held"].items())]
     return lines
+
+
+@app.command()
+def reactions(context: typer.Context, campaign: _CampaignId, tenant: TenantName, *, as_json: AsJson = False) -> None:
+    """Read back what people did about a campaign's posts; what leads did becomes their events."""
+    with context.obj.runtime(sends=True) as runtime:
+        found = read_reactions(runtime, tenant_id_of(runtime, tenant), OPERATOR, campaign)
+    columns = ("channel", "code", "favourite", "repost", "reply", "recorded", "error")
+    cells = [["" if row[name] is None else row[name] for name in columns] for row in found]
+    answer({"posts": found}, table("posts of the last 30 days", columns, cells), as_json=as_json)
 
 
 @app.command()

@@ -25,3 +25,14 @@ def json_of(body: bytes) -> Any:
         return json.loads(body)
     except (ValueError, RecursionError):
         return None
+
+
+def words_of(value: Any, most: int) -> str:
+    """A text or number of an answer as it can be stored, no longer than that; nothing where it is neither.
+
+    >>> words_of("a" + chr(0) + "b" + chr(0xD800), 10), words_of(7, 10), words_of(["a"], 10)
+    ('ab?', '7', '')
+    """
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        return ""
+    return str(value)[:most].encode("utf-8", "replace").decode().replace("\x00", "")

@@ -101,11 +101,12 @@ EXCLUDED = {
            AND n.tenant_id = :tenant_id AND n.{of} = :source AND n.lead_id = o.id) THEN 'duplicate_address' END""",
     AddressKind.URL: _GONE,
     AddressKind.NONE: _GONE,
-    # All of them are one: the first who is there stands for them.
-    AddressKind.AUDIENCE: """CASE WHEN l.gone_at IS NOT NULL THEN 'lead_erased' WHEN EXISTS (
-         SELECT 1 FROM {members} n CROSS JOIN marketing_leads o
-         WHERE n.tenant_id = :tenant_id AND n.{of} = :source AND n.lead_id < m.lead_id
-           AND o.tenant_id = :tenant_id AND o.id = n.lead_id AND o.gone_at IS NULL) THEN 'duplicate_address' END""",
+    # All of them are one: the first who is there stands for them. It is asked for once, not for each.
+    AddressKind.AUDIENCE: """CASE WHEN l.gone_at IS NOT NULL THEN 'lead_erased' WHEN m.lead_id > (
+         SELECT n.lead_id FROM {members} n CROSS JOIN marketing_leads o
+         WHERE n.tenant_id = :tenant_id AND n.{of} = :source
+           AND o.tenant_id = :tenant_id AND o.id = n.lead_id AND o.gone_at IS NULL
+         ORDER BY n.lead_id LIMIT 1) THEN 'duplicate_address' END""",
 }
 # Members come and go between two pieces: what an earlier one planned counts too.
 _PLANNED = """CASE WHEN EXISTS (

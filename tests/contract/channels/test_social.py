@@ -145,6 +145,7 @@ class TestMastodon:
             (Reply(200, b"<html>welcome to the hotel</html>"), K.UNKNOWN, None),
             (Reply(200, b"[" * 60_000), K.UNKNOWN, None),
             (told(200, ["1"]), K.UNKNOWN, None),
+            (told(200, {"id": ["1"]}), K.UNKNOWN, None),
             (Reply(raw=b"SSH-2.0-OpenSSH\r\n"), K.UNKNOWN, None),
             (Reply(hang_up="after"), K.UNKNOWN, None),
         ],
@@ -158,6 +159,10 @@ class TestMastodon:
     def test_the_server_says_what_is_wrong(self, make_channel, mastodon):
         outcome = post(make_channel(mastodon), mastodon, token="revoked-token")[0]
         assert outcome == Outcome(0, K.PERMANENT_SENDER, "401", "The access token is invalid")
+
+    def test_what_it_says_can_be_stored(self, make_channel, mastodon):
+        mastodon.scripts[STATUSES] = [Reply(403, b'{"error": "no\\u0000 \\ud800"}')]
+        assert post(make_channel(mastodon), mastodon)[0].detail == "no ?"
 
     def test_no_answer_in_time_is_unknown(self, make_channel, mastodon):
         mastodon.scripts[STATUSES] = [Reply(delay_seconds=20)]

@@ -82,6 +82,7 @@ def commands() -> list[list[str]]:
             "launch",
             "preflight",
             "promote",
+            "reactions",
             "escalations",
             "acknowledge",
             "fail",
@@ -289,6 +290,7 @@ def test_dead_letters_are_listed_and_taken_up(ask, cli, runtime, tenant):
     assert ask("campaigns", "accept-unknown", *here) == {"accepted": 1}
     assert ask("campaigns", "dead-letters", *here)["dead_letters"] == []
     assert cli("campaigns", "replay", *here, "--state", "accepted")[0] == 2
+    assert ask("campaigns", "reactions", *here) == {"posts": []}
 
 
 @pytest.mark.req("US-020", "US-023")

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,15 +12,17 @@ from sqlalchemy import select, update
 
 from nexus_marketing.builtins.channels import by_http
 from nexus_marketing.config import rehearse
+from nexus_marketing.core.actors import SYSTEM
 from nexus_marketing.core.clock import SystemClock
 from nexus_marketing.core.contracts import AddressKind
 from nexus_marketing.core.errors import NexusError
-from nexus_marketing.db.models import Delivery, Lead, Send, Tenant
+from nexus_marketing.db.models import Delivery, Engagement, Lead, Send, Tenant
 from nexus_marketing.db.queries.preflights import audience_piece
 from nexus_marketing.delivery.planning import SendRef, plan_send
 from nexus_marketing.plugin.testing import RecordingChannel
 from nexus_marketing.services.campaigns import create_campaign, move_campaign
 from nexus_marketing.services.channels import create_account
+from nexus_marketing.services.reactions import read_reactions
 from nexus_marketing.services.sent_messages import sent_message
 from nexus_marketing.services.templates import create_template
 from nexus_marketing.settings import HttpSettings, SocialSettings
@@ -174,6 +177,52 @@ def test_what_cannot_be_posted_is_not_launched(stage, text, code, said):
     (problem,) = refused.value.problems
     assert (problem.path, problem.code) == ("channels.bluesky.template_id", code)
     assert said in problem.message
+
+
+def test_what_leads_did_about_a_post_becomes_their_events(stage, mastodon, bluesky, database_time: DatabaseTime):
+    ann, bo = stage.lead_ids[4], stage.lead_ids[5]
+    with stage.runtime.work(stage.tenant_id) as ctx:
+        ctx.session.get_one(Lead, (stage.tenant_id, ann)).attributes = {"mastodon": "@Ann@social.example"}
+        ctx.session.get_one(Lead, (stage.tenant_id, bo)).attributes = {"bluesky": "bo.example", "mastodon": None}
+    stage.launch("mastodon", "bluesky")
+    stage.work()
+    (key,) = bluesky.records
+    at = "/api/v1/statuses/1"
+    mastodon.lists = {
+        f"{at}/favourited_by": [{"id": "1", "acct": "ann"}, {"id": "2", "acct": "stranger"}],
+        f"{at}/reblogged_by": [],
+        f"{at}/context": {
+            "descendants": [{"id": "5", "in_reply_to_id": "1", "account": {"acct": "ann"}, "content": "<p>Wo?</p>"}]
+        },
+    }
+    bluesky.lists = {
+        ("app.bsky.feed.getLikes", ""): {"likes": [{"actor": {"did": "did:b", "handle": "bo.example"}}]},
+        ("app.bsky.feed.getRepostedBy", ""): {"repostedBy": [{"did": "did:s", "handle": "stranger.example"}]},
+    }
+
+    def read() -> dict[str, tuple[int, int, int, int, str | None]]:
+        rows = read_reactions(stage.runtime, stage.tenant_id, SYSTEM, stage.campaign_id)
+        names = ("favourite", "repost", "reply", "recorded", "error")
+        return {row["channel"]: tuple(row[name] for name in names) for row in rows}
+
+    assert read() == {
+        "mastodon": (2, 0, 1, 2, None),
+        "bluesky": (0, 0, 0, 0, "The network answers 400 NotFound: Post not found: check the account."),
+    }
+    bluesky.lists[("app.bsky.feed.getPostThread", "")] = {"thread": {}}
+    assert read() == {"mastodon": (2, 0, 1, 0, None), "bluesky": (1, 1, 0, 1, None)}
+    with stage.runtime.work(stage.tenant_id, mode="read") as ctx:
+        found = ctx.session.scalars(select(Engagement).where(Engagement.type == "custom")).all()
+        assert sorted((row.name, row.lead_id, row.channel, row.attributes["post"]) for row in found) == [
+            ("post.favourite", ann, "mastodon", "1"),
+            ("post.favourite", bo, "bluesky", key),
+            ("post.reply", ann, "mastodon", "1"),
+        ]
+        assert {row.campaign_id for row in found} == {stage.campaign_id}
+    mastodon.statuses.clear()
+    with stage.runtime.work(stage.tenant_id) as ctx:
+        ctx.session.execute(update(Send).values(created_at=ctx.now - timedelta(days=31)))
+    assert read() == {}
 
 
 def test_a_journey_cannot_post(stage, clock, database_time: DatabaseTime):

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from nexus_marketing.builtins.channels.answers import document_of, object_of
+from nexus_marketing.builtins.channels.answers import document_of, object_of, words_of
 from nexus_marketing.builtins.channels.social.networks import (
     PAGE,
     PAGES,
@@ -171,9 +171,9 @@ class Bluesky:
             if not said:
                 continue
             record = object_of(said.get("record"))
-            who, text = _actor(said.get("author")), str(record.get("text") or "")[:2_000]
+            who, text = _actor(said.get("author")), words_of(record.get("text"), 2_000)
             at = moment(record.get("createdAt"))
-            found.append(Reaction(ReactionKind.REPLY, f"reply:{said.get('uri')}", who[1], at, text))
+            found.append(Reaction(ReactionKind.REPLY, f"reply:{words_of(said.get('uri'), 500)}", who[1], at, text))
         return found
 
     def _pages(self, settings: Mapping[str, Any], method: str, uri: str, name: str) -> Iterator[Mapping[str, Any]]:
@@ -185,7 +185,7 @@ class Bluesky:
             yield from (each for each in found[name] if isinstance(each, dict))
             if not found.get("cursor"):
                 return
-            query["cursor"] = str(found["cursor"])
+            query["cursor"] = words_of(found["cursor"], 1_000)
 
     def _read(self, settings: Mapping[str, Any], method: str) -> Answer:
         headers = {"Authorization": f"Bearer {self._known(settings).token}"}
@@ -247,22 +247,22 @@ class Bluesky:
 
     def _fault(self, post: Post, answer: Answer) -> Outcome:
         """What went wrong, with the post or with the login before it."""
-        said, word = said_of(answer), str(document_of(answer.body).get("error") or "")
+        said, word = said_of(answer), words_of(document_of(answer.body).get("error"), 64)
         if answer.status == 429 or answer.status in (502, 503, 504):
             seconds = wait_seconds(answer, self._clock.now(), reset_of)
-            return Outcome(post.ref, OutcomeKind.THROTTLED, word[:64] or str(answer.status), said, seconds)
+            return Outcome(post.ref, OutcomeKind.THROTTLED, word or str(answer.status), said, seconds)
         if answer.status >= 500 or answer.status < 300 or word in _STALE:
-            return Outcome(post.ref, OutcomeKind.TRANSIENT, word[:64] or str(answer.status), said)
+            return Outcome(post.ref, OutcomeKind.TRANSIENT, word or str(answer.status), said)
         if answer.status == 413 or word in _UNFIT:
             return post.refused(f"{answer.status} {said}")
-        return Outcome(post.ref, OutcomeKind.PERMANENT_SENDER, word[:64] or str(answer.status), said)
+        return Outcome(post.ref, OutcomeKind.PERMANENT_SENDER, word or str(answer.status), said)
 
 
 def key_of(digest: bytes) -> str:
     """A record key of the form that posts have (TID: 53 bits of microseconds, 10 of a clock), the same for the same digest.
 
     >>> key_of(bytes(32)), key_of(bytes([255] * 32))
-    ('3jlrckwwk2222', '3ktvbekodo2zz')
+    ('3jl7442uk2222', '3k2hq5dsjzzzz')
     """
     number = int.from_bytes(digest[:16])
     micros, clock = _YEAR + (number >> 10) % _YEAR_LONG, number & 0x3FF
@@ -292,4 +292,4 @@ def _handle(settings: Mapping[str, Any]) -> str:
 def _actor(who: object) -> tuple[str, str]:
     """Somebody's identifier, and the handle that goes with it now."""
     about = object_of(who)
-    return str(about.get("did") or "")[:200], str(about.get("handle") or "")[:253]
+    return words_of(about.get("did"), 200), words_of(about.get("handle"), 253)

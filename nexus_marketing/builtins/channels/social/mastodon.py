@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, Final
 from urllib.parse import parse_qs, quote, urlsplit
 
-from nexus_marketing.builtins.channels.answers import document_of, json_of, object_of
+from nexus_marketing.builtins.channels.answers import document_of, json_of, object_of, words_of
 from nexus_marketing.builtins.channels.social.networks import (
     PAGE,
     PAGES,
@@ -98,9 +98,9 @@ class Mastodon:
         del settings
         status, said = answer.status, said_of(answer)
         if 200 <= status < 300:
-            code = str(document_of(answer.body).get("id") or "")
+            code = words_of(document_of(answer.body).get("id"), 64)
             if code:
-                return Outcome(post.ref, OutcomeKind.ACCEPTED, code[:64])
+                return Outcome(post.ref, OutcomeKind.ACCEPTED, code)
             return Outcome(post.ref, OutcomeKind.UNKNOWN, str(status), "the answer names no post")
         if status in (413, 422):
             return post.refused(f"{status} {said}")
@@ -113,7 +113,7 @@ class Mastodon:
     def probe(self, settings: Mapping[str, Any]) -> None:
         """Whose token it is (``verify_credentials``)."""
         found = document_of(self._read(settings, "accounts/verify_credentials").body)
-        said, wanted = str(found.get("acct") or ""), _names(settings)[0]
+        said, wanted = words_of(found.get("acct"), 200), _names(settings)[0]
         if not said:
             raise Unavailable("Whoever answers is no Mastodon server: check the setting server.")
         if said.lower() != wanted.lower():
@@ -125,16 +125,22 @@ class Mastodon:
         found = []
         for kind, path in ((ReactionKind.FAVOURITE, "favourited_by"), (ReactionKind.REPOST, "reblogged_by")):
             people = self._pages(settings, f"{at}/{path}")
-            found += [Reaction(kind, f"{kind}:{code}:{who.get('id')}", _actor(who, domain)) for who in people]
+            found += [
+                Reaction(kind, f"{kind}:{code}:{words_of(who.get('id'), 64)}", _actor(who, domain)) for who in people
+            ]
         context = document_of(self._read(settings, f"{at}/context").body).get("descendants")
         if not isinstance(context, list):
             raise Unavailable("The answers to the post are not readable, or too many.")
         for each in context:
             if isinstance(each, dict) and str(each.get("in_reply_to_id")) == code:
                 who = object_of(each.get("account"))
-                text = plain(str(each.get("content") or ""))
+                text = plain(words_of(each.get("content"), 20_000))
                 at_ = moment(each.get("created_at"))
-                found.append(Reaction(ReactionKind.REPLY, f"reply:{each.get('id')}", _actor(who, domain), at_, text))
+                found.append(
+                    Reaction(
+                        ReactionKind.REPLY, f"reply:{words_of(each.get('id'), 64)}", _actor(who, domain), at_, text
+                    )
+                )
         return found
 
     def _pages(self, settings: Mapping[str, Any], path: str) -> Iterator[Mapping[str, Any]]:
@@ -187,5 +193,5 @@ def _names(settings: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _actor(who: Mapping[str, Any], domain: str) -> str:
-    acct = str(who.get("acct") or "")[:200]
+    acct = words_of(who.get("acct"), 200)
     return f"@{acct}" if "@" in acct else f"@{acct}@{domain}"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
-from nexus_marketing.builtins.channels.answers import document_of
+from nexus_marketing.builtins.channels.answers import document_of, words_of
 from nexus_marketing.core.clock import Clock
 from nexus_marketing.core.contracts import Outcome, OutcomeKind, Reaction
 from nexus_marketing.core.deliveries import SkipReason
@@ -131,8 +131,8 @@ def wait_seconds(answer: Answer, now: datetime, reset: Callable[[Answer], dateti
 def said_of(answer: Answer) -> str:
     """What a network says went wrong, in its own words."""
     found = document_of(answer.body)
-    words = [str(found[name]) for name in ("error", "message", "error_description") if isinstance(found.get(name), str)]
-    return ": ".join(words)[:200]
+    words = (words_of(found.get(name), 200) for name in ("error", "message", "error_description"))
+    return ": ".join(filter(None, words))[:200]
 
 
 def read_answer(client: Http, request: Request, clock: Clock, reset: Callable[[Answer], datetime | None]) -> Answer:
