@@ -18,7 +18,7 @@ from nexus_marketing.core.pacing.rates import RateLimit, own_rates_of, rates_of
 from nexus_marketing.core.pacing.zones import UTC_ZONE, zone_named
 from nexus_marketing.core.privacy import ConsentPolicy, ConsentState, consent_needed
 from nexus_marketing.db.models import Campaign, Tenant
-from nexus_marketing.db.queries.deliveries import Recipient, Settlement
+from nexus_marketing.db.queries.deliveries import Recipient, Settlement, speaker_of
 from nexus_marketing.db.queries.privacy import consent_states, suppressed_hashes
 from nexus_marketing.db.queries.warm_ups import warm_up_limits
 from nexus_marketing.db.tenancy import tenant_of
@@ -158,6 +158,10 @@ class Gate:
         reasons = {}
         if self.content.needs_address:
             reasons = {row.seq: SkipReason.NO_ADDRESS for row in rows if not row.address_norm}
+        if self.content.address_kind is AddressKind.AUDIENCE:
+            # Whoever planned it may not have had the channel, and not known that all of them are one.
+            speaker = speaker_of(session, self.content.send_id)
+            reasons = {row.seq: SkipReason.DUPLICATE_ADDRESS for row in rows if speaker not in (None, row.seq)}
         open_rows = [row for row in rows if row.seq not in reasons]
         reasons |= dict.fromkeys(self._suppressed(session), SkipReason.SUPPRESSED)
         if policy is not None:

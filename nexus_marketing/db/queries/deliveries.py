@@ -150,6 +150,17 @@ def chunk_members(value: Any) -> tuple[int, ...] | None:
     return tuple(orjson.loads(value) if isinstance(value, str) else value)
 
 
+_SPEAKER = """
+SELECT min(seq) FROM marketing_deliveries WHERE tenant_id = :tenant_id AND send_id = :send_id AND state <> 'skipped'
+"""
+
+
+def speaker_of(session: Session, send_id: int) -> int | None:
+    """The recipient who stands for an audience: the first of a send who was not left out, whatever became of the message."""
+    found = run(session, _SPEAKER, {"send_id": send_id}, writes=False).scalar()
+    return None if found is None else int(found)
+
+
 _ROWS = """
 SELECT d.seq, d.lead_id, d.attempts, CASE WHEN d.reason = 'ambiguous' THEN d.reason END AS mark,
   {address}, l.country, l.time_zone{columns}

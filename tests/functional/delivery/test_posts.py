@@ -136,6 +136,18 @@ def test_an_audience_planned_in_pieces_has_one_post(stage, mastodon, database_ti
     assert len(mastodon.statuses) == 1
 
 
+def test_an_audience_that_was_planned_without_the_channel_has_one_post(stage, mastodon):
+    stage.launch("mastodon")
+    with stage.runtime.work(stage.tenant_id, mode="read") as ctx:
+        send_id = ctx.session.scalars(select(Send.id)).one()
+    elsewhere = replace(stage.runtime, channels={})
+    assert plan_send(elsewhere, SendRef(stage.tenant_id, send_id)) == 20
+    assert stage.states() == {"mastodon": Counter({"planned": 20})}
+    stage.work()
+    assert stage.states() == {"mastodon": Counter({"accepted": 1, "skipped(duplicate_address)": 19})}
+    assert len(mastodon.statuses) == 1
+
+
 def test_a_network_that_asks_for_patience_or_hangs_up(stage, mastodon, bluesky, database_time: DatabaseTime):
     mastodon.scripts["/api/v1/statuses"] = [Reply(429, headers={"Retry-After": "60"}), Reply(hang_up="after")]
     bluesky.scripts["/xrpc/com.atproto.repo.putRecord"] = [Reply(hang_up="after"), Reply(500)]
