@@ -21,8 +21,9 @@ from nexus_marketing.db.models import Journey
 from nexus_marketing.db.queries.resources import JOURNEY_RUNS, JOURNEYS
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.services import journeys as services
+from nexus_marketing.services.journey_arrivals import ENTERED, Answer
 from nexus_marketing.services.journey_entrances import close_entrance, open_entrance
-from nexus_marketing.services.journey_entries import ENTERED, Answer, enter_leads, enter_members
+from nexus_marketing.services.journey_entries import enter_leads, enter_members
 from nexus_marketing.services.journey_moves import migrate_runs
 
 _PATH = "/api/v1/journeys"

@@ -60,7 +60,7 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 def to_text(moment: datetime) -> str:
     """The canonical fixed-width text of a moment."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ").rjust(27, "0")
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")[:26] + "Z"
 
 
 def from_text(text: str) -> datetime:

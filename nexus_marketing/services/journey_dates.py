@@ -24,7 +24,8 @@ from nexus_marketing.db.queries.journeys import DATES
 from nexus_marketing.db.queries.upkeep import lead_records
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.audit import record
-from nexus_marketing.services.journey_entries import Occasion, arrive, begin_round
+from nexus_marketing.services.journey_arrivals import Occasion, arrive
+from nexus_marketing.services.journey_entries import begin_round
 from nexus_marketing.services.journey_facts import tenant_zone
 from nexus_marketing.services.journey_rows import journey_version
 from nexus_marketing.services.timers import cancel_timer, set_timer

@@ -21,7 +21,7 @@ from nexus_marketing.db.models import Journey
 from nexus_marketing.db.queries.leads import lead_by_address
 from nexus_marketing.runtime import Context, Runtime
 from nexus_marketing.services.audit import record
-from nexus_marketing.services.journey_entries import Answer, Occasion, arrive
+from nexus_marketing.services.journey_arrivals import Answer, Occasion, arrive
 from nexus_marketing.services.journey_rows import journey_version
 from nexus_marketing.services.versions import find_to_change
 

@@ -1,13 +1,13 @@
-"""Who comes into a journey: each arrival is decided once, and the refusals are written down with their reason."""
+"""What brings leads into journeys: who is named, segments, events and ends of other journeys."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from sqlalchemy import func, select
 
 from nexus_marketing.core.conditions.facts import HUMAN
-from nexus_marketing.core.engine.journey_entry import Arrival, Past, Refusal, enter, triggers_for
+from nexus_marketing.core.engine.journey_entry import triggers_for
 from nexus_marketing.core.errors import Conflict
 from nexus_marketing.core.journeys import Journey, TriggerKind
 from nexus_marketing.core.journeys.model import Trigger
@@ -15,14 +15,14 @@ from nexus_marketing.core.journeys.statuses import JourneyStatus, Listens
 from nexus_marketing.core.timers import TimerFact
 from nexus_marketing.core.values import canonical_datetime
 from nexus_marketing.db.models import Journey as JourneyRow
-from nexus_marketing.db.models import JourneyArrival, JourneyListener, JourneyRun, Lead, Segment, SegmentMember
+from nexus_marketing.db.models import JourneyListener, JourneyRun, Segment, SegmentMember
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.audit import record
-from nexus_marketing.services.journey_effects import take_effect
-from nexus_marketing.services.journey_facts import facts_of, happened_at, tenant_zone
+from nexus_marketing.services.journey_arrivals import ENTERED, Answer, Occasion, arrive, arrive_all
+from nexus_marketing.services.journey_facts import happened_at, tenant_zone
 from nexus_marketing.services.journey_hearing import ends_of
-from nexus_marketing.services.journey_rows import insert_run, journey_version, live_runs, run_of, write_decision
+from nexus_marketing.services.journey_rows import journey_version
 from nexus_marketing.services.journey_runs import event_happened, lead_moved
 from nexus_marketing.services.timers import set_timer
 from nexus_marketing.telemetry import get_logger
@@ -31,62 +31,15 @@ log = get_logger(__name__)
 
 #: The members of a segment are let in so many at a time.
 BACKFILL: Final = "journey.backfill"
-PIECE: Final = 100
+PIECE: Final = 500
 #: Leads of one call of the API, decided on in its transaction.
 MOST_LEADS: Final = 200
 #: Journeys that begin where others end, one after the other: longer chains are circles.
 MOST_IN_CHAIN: Final = 50
-ENTERED: Final = "entered"
-#: Refused before the engine is asked: there is no such lead (any more).
-GONE: Final = "gone"
 _MOVES: Final[Mapping[str, tuple[TriggerKind, Listens]]] = {
     "entered": (TriggerKind.SEGMENT_ENTERED, Listens.ENTERED),
     "left": (TriggerKind.SEGMENT_LEFT, Listens.LEFT),
 }
-
-
-class Answer(NamedTuple):
-    """What became of an arrival: ``entered`` with the run, or the reason of the refusal."""
-
-    lead_id: int
-    outcome: str
-    run_id: int | None = None
-
-
-class Occasion(NamedTuple):
-    """What brought somebody: by which trigger, with which event, and what makes it the same if it is told again."""
-
-    trigger: Trigger
-    occurrence: str
-    event: Mapping[str, Any] = {}
-
-
-def arrive(ctx: Context, row: JourneyRow, lead_id: int, occasion: Occasion) -> Answer:
-    """Decide whether a lead comes in, and write the run or the refusal.
-
-    Two arrivals of a lead are decided one after the other: its row is locked first.
-    """
-    living = select(Lead.id).where(Lead.id == lead_id, Lead.gone_at.is_(None)).with_for_update()
-    if ctx.session.scalars(living).first() is None or row.published is None:
-        return Answer(lead_id, GONE)
-    journey = journey_version(ctx, row.id, row.published)
-    facts = facts_of(ctx, lead_id, journey)
-    assert facts is not None, "the lead is locked"
-    arrival = Arrival("", str(lead_id), occasion.trigger, occasion.event)
-    found = enter(journey, arrival, facts, _past(ctx, row, journey, lead_id, occasion.occurrence), ctx.now)
-    if isinstance(found, Refusal):
-        if found is not Refusal.DUPLICATE:
-            _note(ctx, row, lead_id, occasion.occurrence, str(found))
-        return Answer(lead_id, str(found))
-    for decision in found.replaced:
-        replaced = ctx.session.get_one(JourneyRun, (ctx.tenant_id, int(decision.run.id)))
-        write_decision(ctx, replaced, decision)
-        for effect in decision.effects:
-            take_effect(ctx, replaced, effect)
-    run_id = insert_run(ctx, row.id, row.published, journey, found)
-    _note(ctx, row, lead_id, occasion.occurrence, ENTERED, run_id)
-    ctx.runtime.telemetry.point("journeys.entered")
-    return Answer(lead_id, ENTERED, run_id)
 
 
 def enter_leads(ctx: Context, journey_id: int, lead_ids: Sequence[int]) -> list[Answer]:
@@ -106,7 +59,7 @@ def enter_leads(ctx: Context, journey_id: int, lead_ids: Sequence[int]) -> list[
     row = find(ctx.session, JourneyRow, journey_id)
     trigger = _by_hand(ctx, row)
     occurrence = f"api:{ctx.request_id}"
-    answers = {each: arrive(ctx, row, each, Occasion(trigger, occurrence)) for each in sorted(set(lead_ids))}
+    answers = {each.lead_id: each for each in arrive_all(ctx, row, lead_ids, Occasion(trigger, occurrence))}
     entered = sum(answer.outcome == ENTERED for answer in answers.values())
     record(ctx, "journey.entries", "journey", row.id, {"entered": (None, entered), "asked": (None, len(answers))})
     ctx.ring("timers")
@@ -160,8 +113,7 @@ def backfill_due(ctx: Context, timer: TimerFact) -> None:
     way = _way_in(ctx, row, triggers, segment_id, timer.payload)
     if way is None:
         return
-    for lead_id in lead_ids:
-        arrive(ctx, row, lead_id, Occasion(way, timer.payload["occurrence"]))
+    arrive_all(ctx, row, lead_ids, Occasion(way, timer.payload["occurrence"]))
     if len(lead_ids) == PIECE:
         set_timer(ctx, BACKFILL, timer.key, ctx.now, {**timer.payload, "after": lead_ids[-1]})
 
@@ -246,49 +198,3 @@ def _by_hand(ctx: Context, row: JourneyRow) -> Trigger:
     if found is None:
         raise Conflict('Nobody may be named for this journey: give it a trigger {"on": "api"} and publish it again.')
     return found
-
-
-def _past(ctx: Context, row: JourneyRow, journey: Journey, lead_id: int, occurrence: str) -> Past:
-    mine = (JourneyRun.journey_id == row.id, JourneyRun.lead_id == lead_id)
-    counted = select(func.coalesce(func.max(JourneyRun.sequence), 0), func.max(JourneyRun.entered_at)).where(*mine)
-    entries, last = ctx.session.execute(counted).one()
-    keys: frozenset[str] = frozenset()
-    if journey.entry.key is not None:
-        used = select(JourneyRun.key).where(*mine, JourneyRun.key.is_not(None))
-        keys = frozenset(key for key in ctx.session.scalars(used) if key is not None)
-    seen = select(JourneyArrival.id).where(
-        JourneyArrival.journey_id == row.id,
-        JourneyArrival.lead_id == lead_id,
-        JourneyArrival.occurrence == occurrence,
-    )
-    return Past(
-        tuple(
-            run_of(each, journey_version(ctx, row.id, each.version_number)) for each in live_runs(ctx, row.id, lead_id)
-        ),
-        entries,
-        last,
-        keys,
-        _recent(ctx, row, journey),
-        ctx.session.scalars(seen).first() is not None,
-        row.status == JourneyStatus.PUBLISHED,
-    )
-
-
-def _recent(ctx: Context, row: JourneyRow, journey: Journey) -> int:
-    """Who entered within the time of the cap; whoever counts keeps the others from it until the end of the transaction."""
-    if journey.entry.cap is None:
-        return 0
-    find(ctx.session, JourneyRow, row.id, lock=True)
-    since = ctx.now - journey.entry.cap[1]
-    counted = select(func.count()).where(JourneyRun.journey_id == row.id, JourneyRun.entered_at > since)
-    return ctx.session.scalar(counted) or 0
-
-
-def _note(
-    ctx: Context, row: JourneyRow, lead_id: int, occurrence: str, outcome: str, run_id: int | None = None
-) -> None:
-    arrival = JourneyArrival(
-        journey_id=row.id, lead_id=lead_id, occurrence=occurrence, outcome=outcome, run_id=run_id, at=ctx.now
-    )
-    ctx.session.add(arrival)
-    ctx.session.flush()

@@ -1,6 +1,6 @@
 """What journeys know of a lead when they decide: its row, segments, what it did, scores and consent."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -22,18 +22,29 @@ _MOST: Final = 1_000
 
 def facts_of(ctx: Context, lead_id: int, journey: Journey) -> LeadFacts | None:
     """The lead as a journey's conditions see it; nothing of one that is gone."""
-    found = lead_records(ctx.session, [lead_id])
-    if not found:
-        return None
-    record = {**found[0], "segments": memberships(ctx.session, [lead_id])[lead_id]}
+    return facts_of_all(ctx, [lead_id], journey).get(lead_id)
+
+
+def facts_of_all(ctx: Context, lead_ids: Sequence[int], journey: Journey) -> dict[int, LeadFacts]:
+    """The leads as a journey's conditions see them, by id; those that are gone are left out."""
+    records = {record["id"]: record for record in lead_records(ctx.session, lead_ids)}
+    if not records:
+        return {}
     rules = list(_rules(journey))
-    if any(each.reads.scores for each in rules):
-        record["scores"] = queries.score_values(ctx.session, lead_id)
-    if any(each.reads.consents for each in rules):
-        record["consents"] = _consents(ctx, lead_id)
-    if any(each.event for each in _occasions(journey)) or any(each.reads.events for each in rules):
-        record["events"] = [event_of(row) for row in reversed(queries.newest_events(ctx.session, lead_id, _MOST))]
-    return LeadFacts(record, tenant_zone(ctx))
+    reads_scores = any(each.reads.scores for each in rules)
+    reads_consents = any(each.reads.consents for each in rules)
+    reads_events = any(each.event for each in _occasions(journey)) or any(each.reads.events for each in rules)
+    segments, zone = memberships(ctx.session, list(records)), tenant_zone(ctx)
+    for lead_id, record in records.items():
+        record["segments"] = segments[lead_id]
+        if reads_scores:
+            record["scores"] = queries.score_values(ctx.session, lead_id)
+        if reads_consents:
+            record["consents"] = _consents(ctx, lead_id)
+        if reads_events:
+            newest = queries.newest_events(ctx.session, lead_id, _MOST)
+            record["events"] = [event_of(row) for row in reversed(newest)]
+    return {lead_id: LeadFacts(record, zone) for lead_id, record in records.items()}
 
 
 def happened_at(ctx: Context, lead_id: int, at: datetime, name: str) -> list[dict[str, Any]]:

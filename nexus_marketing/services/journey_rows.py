@@ -1,12 +1,12 @@
 """Versions and runs of journeys as the engine knows them, read from their rows and written back."""
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import insert, select, update
+from sqlalchemy import update
 
 from nexus_marketing.core.engine.journey_entry import Entered
 from nexus_marketing.core.errors import Unavailable
@@ -14,10 +14,13 @@ from nexus_marketing.core.journeys import Journey, Outcome, Run, RunState, parse
 from nexus_marketing.core.journeys.model import ConcurrencyKind
 from nexus_marketing.core.journeys.runs import HistoryLine, RunDecision
 from nexus_marketing.core.values import canonical_datetime
-from nexus_marketing.db.models import JourneyRun, JourneyStep, JourneyVersion
+from nexus_marketing.db.ahead import sent_ahead
+from nexus_marketing.db.models import JourneyRun, JourneyVersion
+from nexus_marketing.db.queries.journey_arrivals import add_runs, add_steps
 from nexus_marketing.db.queries.journeys import RUN_DUE
+from nexus_marketing.db.types import to_text
 from nexus_marketing.runtime import Context
-from nexus_marketing.services.timers import cancel_timer, set_timer
+from nexus_marketing.services.timers import cancel_timer, set_timer, set_timers
 
 #: Versions kept as they were understood: a step must not read a document of a hundred nodes again.
 _KEPT: Final = 500
@@ -68,24 +71,38 @@ def run_of(row: JourneyRun, journey: Journey) -> Run:
     )
 
 
-def insert_run(ctx: Context, journey_id: int, number: int, journey: Journey, entered: Entered) -> int:
-    """Write a new run with its history and its timer; answers its id."""
-    run = entered.run
-    row = JourneyRun(
-        journey_id=journey_id,
-        version_number=number,
-        lead_id=int(run.lead_id),
-        sequence=run.sequence,
-        is_single=journey.entry.concurrency.kind is not ConcurrencyKind.PARALLEL,
-        key=run.key,
-        entered_at=run.entered_at,
+def insert_runs(ctx: Context, version: tuple[int, int], journey: Journey, entered: Sequence[Entered]) -> dict[int, int]:
+    """Write new runs, one of each lead, with their history and timers; answers their ids by lead.
+
+    ``version`` is the id of the journey and the number of its version.
+    """
+    if not entered:
+        return {}
+    is_single = journey.entry.concurrency.kind is not ConcurrencyKind.PARALLEL
+    shared = {"journey_id": version[0], "version_number": version[1], "is_single": is_single}
+    ids = add_runs(ctx.session, shared, [_new_row(each.run) for each in entered])
+    by_run = [(ids[int(each.run.lead_id)], each) for each in entered]
+    with sent_ahead(ctx.session):
+        add_steps(ctx.session, [_line(run_id, line) for run_id, each in by_run for line in each.history])
+        woken = [(str(run_id), each.run) for run_id, each in by_run if each.run.wake_at is not None]
+        set_timers(ctx, RUN_DUE, [(key, run.wake_at, {"token": run.wait_token}) for key, run in woken if run.wake_at])
+    return ids
+
+
+def _new_row(run: Run) -> dict[str, Any]:
+    row = {
+        "lead_id": int(run.lead_id),
+        "sequence": run.sequence,
+        "key": run.key,
+        "entered_at": run.entered_at,
         **_changing(run),
-    )
-    ctx.session.add(row)
-    ctx.session.flush()
-    write_history(ctx, row.id, entered.history)
-    arm(ctx, row.id, run)
-    return row.id
+    }
+    return {name: to_text(value) if isinstance(value, datetime) else value for name, value in row.items()}
+
+
+def _line(run_id: int, line: HistoryLine) -> dict[str, Any]:
+    detail = {name: _plain(value) for name, value in line.detail.items()}
+    return {"run_id": run_id, "at": to_text(line.at), "said": str(line.said), "node": line.node, "detail": detail}
 
 
 def write_decision(ctx: Context, row: JourneyRun, decision: RunDecision) -> None:
@@ -100,25 +117,13 @@ def write_decision(ctx: Context, row: JourneyRun, decision: RunDecision) -> None
     if written.first() is None:
         raise Unavailable(f"Run {row.id} moved on while it was decided on: it is decided on again.")
     ctx.session.refresh(row)
-    write_history(ctx, row.id, decision.history)
-    arm(ctx, row.id, run)
-
-
-def write_history(ctx: Context, run_id: int, lines: tuple[HistoryLine, ...]) -> None:
-    """Add lines to a run's history."""
-    rows = [
-        {
-            "tenant_id": ctx.tenant_id,
-            "run_id": run_id,
-            "at": line.at,
-            "said": str(line.said),
-            "node": line.node,
-            "detail": {name: _plain(value) for name, value in line.detail.items()},
-        }
-        for line in lines
-    ]
-    if rows:
-        ctx.session.execute(insert(JourneyStep), rows)
+    if run.wake_at is None:
+        arm(ctx, row.id, run)
+    with sent_ahead(ctx.session):
+        if decision.history:
+            add_steps(ctx.session, [_line(row.id, line) for line in decision.history])
+        if run.wake_at is not None:
+            arm(ctx, row.id, run)
 
 
 def arm(ctx: Context, run_id: int, run: Run) -> None:
@@ -127,13 +132,6 @@ def arm(ctx: Context, run_id: int, run: Run) -> None:
         cancel_timer(ctx, RUN_DUE, str(run_id))
     else:
         set_timer(ctx, RUN_DUE, str(run_id), run.wake_at, {"token": run.wait_token})
-
-
-def live_runs(ctx: Context, journey_id: int, lead_id: int) -> list[JourneyRun]:
-    """A lead's live runs in a journey, oldest first, locked."""
-    live = [state for state in RunState if state not in (RunState.DONE, RunState.EXITED, RunState.FAILED)]
-    wanted = (JourneyRun.journey_id == journey_id, JourneyRun.lead_id == lead_id, JourneyRun.state.in_(live))
-    return list(ctx.session.scalars(select(JourneyRun).where(*wanted).order_by(JourneyRun.id).with_for_update()))
 
 
 def _changing(run: Run) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from nexus_marketing.core.timers import MAX_CRASHES, TimerFact, TimerStatus, ret
 from nexus_marketing.db.queries import timers as queries
 from nexus_marketing.db.retry import is_transient
 from nexus_marketing.db.tenancy import open_session
+from nexus_marketing.db.types import to_text
 from nexus_marketing.runtime import Context, Runtime
 from nexus_marketing.telemetry import get_logger
 
@@ -78,6 +79,13 @@ def set_timer(
         "now": ctx.now,
     }
     queries.set_timer(ctx.session, values, earliest=earliest)
+
+
+def set_timers(ctx: Context, type_: str, timers: Sequence[tuple[str, datetime, Mapping[str, Any]]]) -> None:
+    """As :func:`set_timer` for many of one type at once: key, moment and payload of each."""
+    if timers:
+        rows = [{"key": key, "at": to_text(at), "payload": payload} for key, at, payload in timers]
+        queries.set_timers(ctx.session, type_, rows, ctx.now)
 
 
 def cancel_timer(ctx: Context, type_: str, key: str) -> bool:

@@ -67,6 +67,12 @@ class Entered:
     replaced: tuple[RunDecision, ...] = ()
 
 
+def looks_at_leads(journey: Journey) -> bool:
+    """Whether :func:`enter` reads the facts of a lead; where it does not, any will do."""
+    entry = journey.entry
+    return entry.filter is not None or entry.key is not None or bool(entry.reentry.calendar_days)
+
+
 def enter(journey: Journey, arrival: Arrival, facts: LeadFacts, past: Past, now: datetime) -> Entered | Refusal:
     """Decide on an arrival: open, new, filter, re-entry, concurrency, cap, holdout, in this order.
 

@@ -10,23 +10,28 @@ from sqlalchemy.orm import Session
 
 from nexus_marketing.core.timers import TimerFact
 from nexus_marketing.db.ahead import send
-from nexus_marketing.db.queries.rowsets import as_ids, ids_of
+from nexus_marketing.db.queries.rowsets import Values, as_ids, columns_of, ids_of
 from nexus_marketing.db.tenancy import run, run_for_all
 from nexus_marketing.db.types import BigInt, Json, UtcDateTime, from_text
 
 _NOW = bindparam("now", type_=UtcDateTime())
 _AT = bindparam("at", type_=UtcDateTime())
 
+_INTO = "INSERT INTO marketing_timers (tenant_id, campaign_id, type, key, trigger_at, payload, created_at)"
+_ONE = " VALUES (:tenant_id, :campaign_id, :type, :key, :at, :payload, :now)"
+# Behind a SELECT, SQLite takes ON for a join where there is no WHERE.
+_MANY = " SELECT :tenant_id, NULL, :type, s.key, s.at, s.payload, :now FROM {source} WHERE true"
 _SET = """
-INSERT INTO marketing_timers (tenant_id, campaign_id, type, key, trigger_at, payload, created_at)
-VALUES (:tenant_id, :campaign_id, :type, :key, :at, :payload, :now)
 ON CONFLICT (tenant_id, type, key) DO UPDATE SET status = 'waiting', attempts = 0, crashes = 0, error = NULL,
   lease_until = NULL, lease_token = NULL, campaign_id = excluded.campaign_id, {moved}
 """
 _BINDS = (_AT, _NOW, bindparam("payload", type_=Json), bindparam("campaign_id", type_=BigInt))
-_MOVE = text(_SET.format(moved="trigger_at = excluded.trigger_at, payload = excluded.payload")).bindparams(*_BINDS)
+_MOVED = _SET.format(moved="trigger_at = excluded.trigger_at, payload = excluded.payload")
+_MOVE = text(_INTO + _ONE + _MOVED).bindparams(*_BINDS)
 _ADVANCE = text(
-    _SET.format(moved="trigger_at = excluded.trigger_at")
+    _INTO
+    + _ONE
+    + _SET.format(moved="trigger_at = excluded.trigger_at")
     + " WHERE marketing_timers.trigger_at > excluded.trigger_at OR marketing_timers.status <> 'waiting'"
 ).bindparams(*_BINDS)
 
@@ -34,6 +39,13 @@ _ADVANCE = text(
 def set_timer(session: Session, values: Mapping[str, Any], *, earliest: bool) -> None:
     """Write a timer, or move the one of this type and key; ``earliest`` never moves it to a later moment."""
     send(session, _ADVANCE if earliest else _MOVE, values)
+
+
+def set_timers(session: Session, type_: str, rows: Sequence[Values], now: datetime) -> None:
+    """Write or move timers of one type: ``key``, ``at`` as canonical text, ``payload``; may be sent ahead."""
+    source, bound = columns_of(session, {"key": "text", "at": "timestamptz", "payload": "jsonb"}, rows)
+    statement = text(_INTO + _MANY.format(source=source) + _MOVED).bindparams(_NOW)
+    send(session, statement, {**bound, "type": type_, "now": now})
 
 
 def cancel_timer(session: Session, type_: str, key: str) -> bool:
