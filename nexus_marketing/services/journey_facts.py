@@ -5,14 +5,14 @@ from datetime import datetime
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import Row, select
+from sqlalchemy import Row
 
 from nexus_marketing.core.engine.journey_situations import LeadFacts
 from nexus_marketing.core.journeys import Journey
 from nexus_marketing.core.journeys.nodes import Branch, Occasion, Rule
-from nexus_marketing.db.models import Tenant
+from nexus_marketing.db.ahead import Question, answers
 from nexus_marketing.db.queries import journeys as queries
-from nexus_marketing.db.queries.upkeep import lead_records, memberships
+from nexus_marketing.db.queries.journey_steps import records_of, segments_of, tenant_settings
 from nexus_marketing.db.types import read_moment
 from nexus_marketing.runtime import Context
 
@@ -27,14 +27,26 @@ def facts_of(ctx: Context, lead_id: int, journey: Journey) -> LeadFacts | None:
 
 def facts_of_all(ctx: Context, lead_ids: Sequence[int], journey: Journey) -> dict[int, LeadFacts]:
     """The leads as a journey's conditions see them, by id; those that are gone are left out."""
-    records = {record["id"]: record for record in lead_records(ctx.session, lead_ids)}
-    if not records:
-        return {}
+    return facts_from(ctx, journey, answers(ctx.session, *facts_asked(ctx, lead_ids)))
+
+
+def facts_asked(ctx: Context, lead_ids: Sequence[int]) -> list[Question]:
+    """What is asked of leads whatever the journey; its answers are for :func:`facts_from`."""
+    return [records_of(ctx.session, lead_ids), segments_of(ctx.session, lead_ids), tenant_settings()]
+
+
+def facts_from(ctx: Context, journey: Journey, answered: Sequence[Sequence[Any]]) -> dict[int, LeadFacts]:
+    """As :func:`facts_of_all`; what this journey reads besides is asked now."""
+    found, memberships, (tenant,) = answered
+    records = {row.id: row._asdict() for row in found}
+    segments: dict[int, set[int]] = {lead_id: set() for lead_id in records}
+    for row in memberships:
+        if row.lead_id in segments:
+            segments[row.lead_id].add(row.segment_id)
     rules = list(_rules(journey))
     reads_scores = any(each.reads.scores for each in rules)
     reads_consents = any(each.reads.consents for each in rules)
     reads_events = any(each.event for each in _occasions(journey)) or any(each.reads.events for each in rules)
-    segments, zone = memberships(ctx.session, list(records)), tenant_zone(ctx)
     for lead_id, record in records.items():
         record["segments"] = segments[lead_id]
         if reads_scores:
@@ -44,6 +56,7 @@ def facts_of_all(ctx: Context, lead_ids: Sequence[int], journey: Journey) -> dic
         if reads_events:
             newest = queries.newest_events(ctx.session, lead_id, _MOST)
             record["events"] = [event_of(row) for row in reversed(newest)]
+    zone = _zone(tenant.settings)
     return {lead_id: LeadFacts(record, zone) for lead_id, record in records.items()}
 
 
@@ -55,8 +68,12 @@ def happened_at(ctx: Context, lead_id: int, at: datetime, name: str) -> list[dic
 
 def tenant_zone(ctx: Context) -> str:
     """The time zone of those who have none of their own."""
-    settings = ctx.session.scalars(select(Tenant.settings).where(Tenant.id == ctx.tenant_id)).one() or {}
-    return str(settings.get("default_time_zone") or "UTC")
+    ((row,),) = answers(ctx.session, tenant_settings())
+    return _zone(row.settings)
+
+
+def _zone(settings: Mapping[str, Any] | None) -> str:
+    return str((settings or {}).get("default_time_zone") or "UTC")
 
 
 def reads_states(journey: Journey) -> bool:

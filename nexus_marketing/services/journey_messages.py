@@ -7,8 +7,6 @@ the transaction that moves its run on, so that a crash in between loses nothing.
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import select
-
 from nexus_marketing.core.campaigns import CampaignAction, CampaignStatus
 from nexus_marketing.core.definitions import STANDARD
 from nexus_marketing.core.deliveries import DeliveryState, SendStatus
@@ -17,9 +15,11 @@ from nexus_marketing.core.engine.lifecycle import Move
 from nexus_marketing.core.journeys import Journey, Outcome
 from nexus_marketing.core.journeys.nodes import Message
 from nexus_marketing.core.journeys.runs import SendMessage
+from nexus_marketing.db.ahead import sent_ahead
 from nexus_marketing.db.models import Campaign, JourneyRun, Send
 from nexus_marketing.db.models import Journey as JourneyRow
-from nexus_marketing.db.queries.journeys import CALL_DUE, append_message, occurrence_of, withdraw_messages
+from nexus_marketing.db.queries.journey_steps import append_message
+from nexus_marketing.db.queries.journeys import CALL_DUE, occurrence_of, withdraw_messages
 from nexus_marketing.db.tenancy import append, find
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.campaign_rows import state_of
@@ -113,21 +113,17 @@ def _begin(
 
 def send_message(ctx: Context, row: JourneyRun, message: SendMessage) -> None:
     """Write the recipient; the run hears what became of it, also where the send is over."""
-    wanted = (
-        Send.journey_id == row.journey_id,
-        Send.campaign_version == row.version_number,
-        Send.occurrence_key == message.node,
-        Send.channel == message.channel,
-    )
-    campaign_id = find(ctx.session, JourneyRow, row.journey_id).campaign_id
-    send_id = ctx.session.scalars(select(Send.id).where(Send.campaign_id == campaign_id, *wanted)).one()
     recipient = {
-        "lead_id": row.lead_id,
-        "channel": message.channel,
+        "journey_id": row.journey_id,
+        "version_number": row.version_number,
         "step": message.node,
+        "channel": message.channel,
+        "lead_id": row.lead_id,
         "occurrence": occurrence_of(row.id, message.visit),
     }
-    append_message(ctx.session, send_id, recipient)
+    with sent_ahead(ctx.session):
+        sends = append_message(ctx.session, recipient)
+    assert sends(), "a version that was published has a send for each of its messages"
     ctx.ring("sends")
 
 

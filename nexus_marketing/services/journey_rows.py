@@ -3,10 +3,10 @@
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
-from sqlalchemy import update
+from sqlalchemy.orm.attributes import set_committed_value
 
 from nexus_marketing.core.engine.journey_entry import Entered
 from nexus_marketing.core.errors import Unavailable
@@ -14,9 +14,10 @@ from nexus_marketing.core.journeys import Journey, Outcome, Run, RunState, parse
 from nexus_marketing.core.journeys.model import ConcurrencyKind
 from nexus_marketing.core.journeys.runs import HistoryLine, RunDecision
 from nexus_marketing.core.values import canonical_datetime
-from nexus_marketing.db.ahead import sent_ahead
+from nexus_marketing.db.ahead import answers, sent_ahead
 from nexus_marketing.db.models import JourneyRun, JourneyVersion
 from nexus_marketing.db.queries.journey_arrivals import add_runs, add_steps
+from nexus_marketing.db.queries.journey_steps import change_run, standing_of
 from nexus_marketing.db.queries.journeys import RUN_DUE
 from nexus_marketing.db.types import to_text
 from nexus_marketing.runtime import Context
@@ -27,16 +28,30 @@ _KEPT: Final = 500
 _understood: "OrderedDict[tuple[int, int, int, str], Journey]" = OrderedDict()
 
 
+class Standing(NamedTuple):
+    """A version of a journey as the engine reads it, and how the journey stands."""
+
+    journey: Journey
+    status: str
+
+
 def journey_version(ctx: Context, journey_id: int, number: int) -> Journey:
     """A published version, as the engine reads it."""
-    row = ctx.session.get_one(JourneyVersion, (ctx.tenant_id, journey_id, number))
-    key = (row.tenant_id, journey_id, number, row.digest)
+    (rows,) = answers(ctx.session, standing_of(journey_id, number))
+    return standing(ctx, (journey_id, number), rows).journey
+
+
+def standing(ctx: Context, version: tuple[int, int], rows: Sequence[Any]) -> Standing:
+    """What was answered to ``standing_of`` for the id of a journey and the number of its version."""
+    (row,) = rows
+    key = (ctx.session.info["tenant_id"], *version, row.digest)
     found = _understood.get(key)
     if found is None:
-        found = _understood[key] = parse_journey(orjson.loads(row.document))
+        document = ctx.session.get_one(JourneyVersion, (ctx.tenant_id, *version)).document
+        found = _understood[key] = parse_journey(orjson.loads(document))
         if len(_understood) > _KEPT:
             _understood.popitem(last=False)
-    return found
+    return Standing(found, row.status)
 
 
 def run_of(row: JourneyRun, journey: Journey) -> Run:
@@ -111,19 +126,19 @@ def write_decision(ctx: Context, row: JourneyRun, decision: RunDecision) -> None
     Raises:
         Unavailable: somebody else decided meanwhile: nothing of this transaction holds.
     """
-    run = decision.run
-    same = (JourneyRun.id == row.id, JourneyRun.version == decision.before)
-    written = ctx.session.execute(update(JourneyRun).where(*same).values(**_changing(run)).returning(JourneyRun.id))
-    if written.first() is None:
-        raise Unavailable(f"Run {row.id} moved on while it was decided on: it is decided on again.")
-    ctx.session.refresh(row)
+    run, values = decision.run, _changing(decision.run)
     if run.wake_at is None:
         arm(ctx, row.id, run)
     with sent_ahead(ctx.session):
+        written = change_run(ctx.session, row.id, decision.before, values)
         if decision.history:
             add_steps(ctx.session, [_line(row.id, line) for line in decision.history])
         if run.wake_at is not None:
             arm(ctx, row.id, run)
+    if not written():
+        raise Unavailable(f"Run {row.id} moved on while it was decided on: it is decided on again.")
+    for name, value in values.items():
+        set_committed_value(row, name, value)
 
 
 def arm(ctx: Context, run_id: int, run: Run) -> None:

@@ -7,12 +7,13 @@ decision: a crash before the commit means that nothing happened, and one after i
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
 from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
 
 from nexus_marketing.core.actors import SYSTEM
+from nexus_marketing.core.engine.journey_situations import LeadFacts
 from nexus_marketing.core.engine.journeys import decide
 from nexus_marketing.core.errors import Conflict
 from nexus_marketing.core.journeys import Changed, Happened, Outcome, Reported, RunState, Woken
@@ -20,17 +21,19 @@ from nexus_marketing.core.journeys.nodes import Approval
 from nexus_marketing.core.journeys.runs import LIVE, Occurrence
 from nexus_marketing.core.journeys.statuses import JourneyStatus, Listens
 from nexus_marketing.core.timers import TimerFact
+from nexus_marketing.db.ahead import answers
 from nexus_marketing.db.models import Journey, JourneyApproval, JourneyListener, JourneyRun, Lead
 from nexus_marketing.db.queries import journeys as queries
+from nexus_marketing.db.queries.journey_steps import standing_of
 from nexus_marketing.db.retry import is_transient
 from nexus_marketing.db.tenancy import find, open_session
 from nexus_marketing.runtime import Context, Runtime
 from nexus_marketing.services.journey_approvals import close_answered, close_questions
 from nexus_marketing.services.journey_effects import take_effect
-from nexus_marketing.services.journey_facts import facts_of, happened_at
+from nexus_marketing.services.journey_facts import facts_asked, facts_from, happened_at
 from nexus_marketing.services.journey_hearing import tell_end
 from nexus_marketing.services.journey_messages import OUTCOMES
-from nexus_marketing.services.journey_rows import journey_version, run_of, write_decision
+from nexus_marketing.services.journey_rows import Standing, run_of, standing, write_decision
 from nexus_marketing.services.timers import set_timer
 from nexus_marketing.telemetry import get_logger
 
@@ -46,12 +49,26 @@ PIECE: Final = 500
 STOP: Final = "journey.stop"
 
 
-def step(ctx: Context, row: JourneyRun, occurrence: Occurrence) -> bool:
+class _Seen(NamedTuple):
+    """What a decision on a run is made from."""
+
+    standing: Standing
+    facts: LeadFacts | None
+
+
+def _look(ctx: Context, row: JourneyRun) -> _Seen:
+    version = (row.journey_id, row.version_number)
+    stands, *asked = answers(ctx.session, standing_of(*version), *facts_asked(ctx, [row.lead_id]))
+    found = standing(ctx, version, stands)
+    return _Seen(found, facts_from(ctx, found.journey, asked).get(row.lead_id))
+
+
+def step(ctx: Context, row: JourneyRun, occurrence: Occurrence, seen: _Seen | None = None) -> bool:
     """Decide on a locked run and write the whole decision; ``False``: the occurrence means nothing to it."""
-    journey = journey_version(ctx, row.journey_id, row.version_number)
-    run, facts = run_of(row, journey), facts_of(ctx, row.lead_id, journey)
+    (journey, _status), facts = seen or _look(ctx, row)
     if facts is None:
         return bool(queries.end_runs(ctx.session, "lead", [row.lead_id], "lead_erased", ctx.now, PIECE))
+    run = run_of(row, journey)
     decision = decide(journey, run, facts, occurrence, ctx.now)
     if decision.is_ignored:
         return False
@@ -71,11 +88,12 @@ def run_due(ctx: Context, timer: TimerFact) -> None:
     row = locked_run(ctx, int(timer.key))
     if row is None or row.state not in LIVE:
         return
-    if _is_paused(ctx, row.journey_id):
+    seen = _look(ctx, row)
+    if seen.standing.status == JourneyStatus.PAUSED:
         set_timer(ctx, queries.RUN_DUE, timer.key, ctx.now + LATER, timer.payload)
         return
     token = int(timer.payload["token"])
-    if not step(ctx, row, Woken(token)) or (row.state in LIVE and row.wait_token == token):
+    if not step(ctx, row, Woken(token), seen) or (row.state in LIVE and row.wait_token == token):
         _wait_on(ctx, row)
 
 

@@ -116,34 +116,6 @@ def tell_moves(session: Session, moves: str, values: Mapping[str, Any]) -> None:
     run(session, _TELL_MOVES.format(moves=moves, empty=empty), values, writes=True)
 
 
-_LOCK_SEND = "SELECT status, planned FROM marketing_sends WHERE tenant_id = :tenant_id AND id = :send_id"
-_APPEND = """
-INSERT INTO marketing_deliveries
-  (tenant_id, send_id, seq, lead_id, channel, step, occurrence, state, reason, due_at, settled_at)
-VALUES (:tenant_id, :send_id, :seq, :lead_id, :channel, :step, :occurrence, {state})
-"""
-_DUE = "'planned', NULL, nexus_now(), NULL"
-_OVER = "'skipped', 'cancelled', NULL, nexus_now()"
-
-
-def append_message(session: Session, send_id: int, message: Mapping[str, Any]) -> bool:
-    """Write a recipient into a send that goes on, as one that is due; ``False``: the send is over, it is settled at once.
-
-    Args:
-        session: the caller's transaction, in which the send stays locked.
-        send_id: of a message of a journey.
-        message: ``lead_id``, ``channel``, ``step`` (the node) and ``occurrence``.
-    """
-    lock = " FOR UPDATE" if is_postgresql(session) else ""
-    send = run(session, _LOCK_SEND + lock, {"send_id": send_id}, writes=True).one()
-    is_open = send.status in ("running", "paused")
-    bound = {**message, "send_id": send_id, "seq": send.planned + 1}
-    run(session, _APPEND.format(state=_DUE if is_open else _OVER), bound, writes=True)
-    grown = "UPDATE marketing_sends SET planned = planned + 1 WHERE tenant_id = :tenant_id AND id = :send_id"
-    run(session, grown, {"send_id": send_id}, writes=True)
-    return is_open
-
-
 # What a worker holds may be on the wire: it is settled by whoever holds it.
 _WITHDRAW = f"""
 UPDATE marketing_deliveries AS d SET {WITHHELD.format(reason="'cancelled'")}

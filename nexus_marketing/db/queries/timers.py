@@ -9,7 +9,7 @@ from sqlalchemy import Row, bindparam, text
 from sqlalchemy.orm import Session
 
 from nexus_marketing.core.timers import TimerFact
-from nexus_marketing.db.ahead import send
+from nexus_marketing.db.ahead import Question, ask, send
 from nexus_marketing.db.queries.rowsets import Values, as_ids, columns_of, ids_of
 from nexus_marketing.db.tenancy import run, run_for_all
 from nexus_marketing.db.types import BigInt, Json, UtcDateTime, from_text
@@ -54,10 +54,12 @@ def cancel_timer(session: Session, type_: str, key: str) -> bool:
     return bool(run(session, statement, {"type": type_, "key": key}, writes=True).rowcount)  # type: ignore[attr-defined]
 
 
-#: A few of each tenant that has some due: a tenant with a million cannot keep the others waiting.
+#: A few of each tenant that has some due: a tenant with a million cannot keep the others waiting. Nor can as many as fill
+#: a claim by themselves: tenants are looked at in another order each time, or in SQLite each once before any twice.
 _CLAIM_POSTGRESQL = """
 WITH due AS (
-  SELECT d.tenant_id, d.id FROM marketing_tenants t CROSS JOIN LATERAL (
+  SELECT d.tenant_id, d.id
+  FROM (SELECT id FROM marketing_tenants ORDER BY hashint8extended(id, :token)) t CROSS JOIN LATERAL (
     SELECT w.tenant_id, w.id FROM marketing_timers w
     WHERE w.tenant_id = t.id AND w.status = 'waiting' AND w.trigger_at <= :now
       AND (w.lease_until IS NULL OR w.lease_until <= nexus_now())
@@ -76,7 +78,7 @@ WHERE id IN (
     SELECT id, trigger_at, row_number() OVER (PARTITION BY tenant_id ORDER BY trigger_at) AS place
     FROM marketing_timers WHERE status = 'waiting' AND trigger_at <= :now
       AND (lease_until IS NULL OR lease_until <= nexus_now()))
-  WHERE place <= :each ORDER BY trigger_at LIMIT :most)
+  WHERE place <= :each ORDER BY place, trigger_at LIMIT :most)
 RETURNING tenant_id, id, type, key, trigger_at, payload, campaign_id, attempts, crashes
 """
 
@@ -93,8 +95,10 @@ def claim_timers(
 
 def take_timer(session: Session, timer: TimerFact) -> bool:
     """Remove a leased timer, first of all in the transaction that fires it; ``False``: it is somebody else's now."""
-    statement = "DELETE FROM marketing_timers WHERE tenant_id = :tenant_id AND id = :id AND lease_token = :token"
-    return bool(run(session, statement, {"id": timer.id, "token": timer.token}, writes=True).rowcount)  # type: ignore[attr-defined]
+    statement = (
+        "DELETE FROM marketing_timers WHERE tenant_id = :tenant_id AND id = :id AND lease_token = :token RETURNING id"
+    )
+    return bool(ask(session, Question(statement, {"id": timer.id, "token": timer.token}, writes=True))())
 
 
 def hold_timer(session: Session, timer: TimerFact, seconds: float) -> bool:

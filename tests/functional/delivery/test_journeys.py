@@ -172,6 +172,33 @@ def test_workers_that_die_lose_nobody_and_send_nothing_twice(way, point, monkeyp
         assert told == ["step-1", "step-2", "step-3"]
 
 
+class TestManyAtOnce:
+    def test_each_of_them_is_decided_on_by_itself(self, way):
+        wait = {"wait": {"type": "delay", "for": "1 day"}}
+        entry = {"filter": "name != 'Person 2'", "cap": {"count": 3, "per": "1 day"}}
+        way.publish(wait, entry={**API["entry"], **entry})
+        assert way.enter(6) == ["entered"]
+        with way.runtime.work(way.tenant) as ctx:
+            erase_lead(ctx, way.stage.lead_ids[2])
+        assert way.enter(6, 5, 4, 3, 2, 1, 1) == ["reentry", "cap", "entered", "gone", "filter", "entered", "entered"]
+        with way.runtime.work(way.tenant, mode="read") as ctx:
+            arrivals = ctx.session.scalars(select(JourneyArrival).order_by(JourneyArrival.lead_id, JourneyArrival.id))
+            noted = [(way.stage.lead_ids.index(row.lead_id) + 1, row.outcome, row.run_id is None) for row in arrivals]
+        first, fourth = (1, "entered", False), (4, "entered", False)
+        assert noted == [
+            first,
+            (2, "filter", True),
+            fourth,
+            (5, "cap", True),
+            (6, "entered", False),
+            (6, "reentry", True),
+        ]
+        assert [way.said(number) for number in (1, 4, 6)] == [["entered wait"]] * 3
+        way.work()
+        assert way.where() == {"waiting:wait": 3}
+        assert way.is_sound()
+
+
 class TestTriggers:
     def test_whoever_enters_a_segment_comes_in_once_each_time(self, way):
         segment = make_segment(way.runtime, way.tenant, [], name="New people")
@@ -450,10 +477,10 @@ def test_an_outcome_that_cannot_be_told_keeps_no_other_from_it(way, monkeypatch)
     (first, _) = way.runs()
     real = journey_runs.step
 
-    def stumble(ctx, row, occurrence):
+    def stumble(ctx, row, occurrence, *seen):
         if row.id == first.id and isinstance(occurrence, Reported):
             raise RuntimeError("stumbled")
-        return real(ctx, row, occurrence)
+        return real(ctx, row, occurrence, *seen)
 
     monkeypatch.setattr(journey_runs, "step", stumble)
     way.work(5)

@@ -71,6 +71,22 @@ def test_a_timer_fires_when_it_is_due_and_once(runtime: Runtime, tenant: int) ->
     assert rows(runtime, tenant) == []
 
 
+def test_tenants_with_much_to_do_keep_no_other_waiting(runtime: Runtime, tenant: int) -> None:
+    busy = [tenant, make_tenant(runtime, "busy")]
+    quiet = make_tenant(runtime, "quiet")
+    for each in busy:
+        put(runtime, each, *map(str, range(30)), seconds=-60)
+    put(runtime, quiet, "mine")
+    served: list[int] = []
+    for token in range(1, 11):
+        with open_session(runtime.engines.worker, tenant_id=None) as session, session.begin():
+            claimed = claim_timers(session, runtime.clock.now(), token, lease_seconds=60, each=2, most=4)
+        served += [fact.tenant_id for fact in claimed]
+        if quiet in served:
+            break
+    assert quiet in served, "two tenants fill each claim"
+
+
 def test_setting_it_again_moves_the_same_timer(runtime: Runtime, tenant: int) -> None:
     put(runtime, tenant, "a", seconds=10, payload={"n": 1})
     put(runtime, tenant, "a", seconds=500, payload={"n": 2})
