@@ -126,7 +126,7 @@ def enter(options: Options) -> Result:
     reference is one statement for each piece of the same size, which locks the leads, leaves out who is gone, was
     there or is of another country, and writes the same rows: run, history, arrival, timer.
     """
-    count = options.size(100_000, 1_000)
+    count = options.size(100_000, 500)
     with _scene(options, count) as scene:
 
         def ours() -> float:
@@ -159,7 +159,7 @@ def enter(options: Options) -> Result:
             assert scene.runs("wait") == count
             return taken
 
-        found = paired(ours, reference, 3 if not options.small else 1)
+        found = paired(ours, reference, options.size(3, 1), warm_up=options.size(1, 0))
     return found.result("journeys.enter", 2.0, per=count, unit="us", notes=f"{count} leads, {PIECE} in a transaction")
 
 
@@ -196,7 +196,7 @@ def step(options: Options) -> Result:
     the timer, locks the run, reads the journey's state, the lead and its segments, and writes what ours writes: the run,
     its history as one batch, the message with the number of its send, and the timer.
     """
-    count = options.size(2_000, 100)
+    count = options.size(2_000, 40)
     with _scene(options, count) as scene:
 
         def prepare() -> None:
@@ -223,7 +223,7 @@ def step(options: Options) -> Result:
             assert done == scene.runs("hello") == count
             return taken
 
-        found = paired(ours, reference, 1 if options.small else _REPETITIONS)
+        found = paired(ours, reference, options.size(_REPETITIONS, 1), warm_up=options.size(1, 0))
     return found.result("journeys.step", 2.0, per=count, unit="us", notes=f"{count} runs of one tenant, a message each")
 
 

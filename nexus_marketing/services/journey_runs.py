@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.exc import DBAPIError
 
 from nexus_marketing.core.actors import SYSTEM
@@ -47,6 +47,12 @@ _SOON: Final = timedelta(seconds=1)
 #: Runs of a journey that is stopped, for each transaction.
 PIECE: Final = 500
 STOP: Final = "journey.stop"
+_LOCKED: Final = (
+    select(JourneyRun)
+    .where(JourneyRun.id == bindparam("run_id"))
+    .with_for_update()
+    .execution_options(populate_existing=True)
+)
 
 
 class _Seen(NamedTuple):
@@ -213,8 +219,7 @@ def _not_told(tenant_id: int, send_id: int, seq: int, error: Exception) -> int:
 
 def locked_run(ctx: Context, run_id: int) -> JourneyRun | None:
     """A run's row as it is now, locked; nothing where there is none."""
-    wanted = select(JourneyRun).where(JourneyRun.id == run_id).with_for_update()
-    return ctx.session.scalars(wanted.execution_options(populate_existing=True)).first()
+    return ctx.session.scalars(_LOCKED, {"run_id": run_id}).first()
 
 
 def _runs_listening(ctx: Context, lead_id: int, kind: Listens, name: str) -> Iterable[JourneyRun]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 import orjson
@@ -90,7 +91,7 @@ def claim_timers(
     statement = _CLAIM_POSTGRESQL if _is_postgresql(session) else _CLAIM_SQLITE
     values = {"now": now, "token": token, "seconds": lease_seconds, "each": each, "most": most}
     rows = run_for_all(session, text(statement).bindparams(_NOW), values, writes=True)
-    return sorted((_fact(row, token) for row in rows), key=lambda fact: (fact.trigger_at, fact.tenant_id, fact.id))
+    return sorted((_fact(row, token) for row in rows), key=attrgetter("trigger_at", "tenant_id", "id"))
 
 
 def take_timer(session: Session, timer: TimerFact) -> bool:
@@ -145,11 +146,10 @@ def dead_timers(session: Session, limit: int) -> Sequence[Row[Any]]:
 
 
 def _fact(row: Row[Any], token: int) -> TimerFact:
-    moment = from_text(row.trigger_at) if isinstance(row.trigger_at, str) else row.trigger_at
-    payload = orjson.loads(row.payload) if isinstance(row.payload, str) else row.payload
-    return TimerFact(
-        row.tenant_id, row.id, row.type, row.key, moment, payload, row.campaign_id, row.attempts, row.crashes, token
-    )
+    tenant_id, timer_id, type_, key, at, payload, campaign_id, attempts, crashes = tuple(row)
+    moment = from_text(at) if isinstance(at, str) else at
+    said = orjson.loads(payload) if isinstance(payload, str) else payload
+    return TimerFact(tenant_id, timer_id, type_, key, moment, said, campaign_id, attempts, crashes, token)
 
 
 def _is_postgresql(session: Session) -> bool:
