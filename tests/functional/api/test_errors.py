@@ -9,7 +9,8 @@ from nexus_marketing.runtime import Runtime
 from tests.common.factories import make_leads, make_segment
 from tests.functional.conftest import Client
 
-pytestmark = pytest.mark.req("SR-003", "SR-007")
+# The same code again and again: tracing it all would take minutes and show nothing new.
+pytestmark = [pytest.mark.req("SR-003", "SR-007"), pytest.mark.no_cover]
 
 PROBLEM_MEMBERS = {"type", "title", "status", "detail", "code", "errors", "request_id"}
 
