@@ -36,9 +36,16 @@ class RabbitmqServer:
         wait_until(lambda: server_state(self.folder)["server"] is None, "RabbitMQ did not stop")
 
     def start(self) -> None:
-        """Start a stopped server again on the same port and data."""
-        signal_supervisor(self.folder, signal.SIGUSR2)
-        wait_until(lambda: answers(self.url), "RabbitMQ did not come back", BOOT_TIMEOUT_SECONDS)
+        """Start a stopped server again on the same port and data; once more where it ends because its name is still taken."""
+
+        def is_back() -> bool:
+            state = server_state(self.folder)
+            if state["server"] is None:
+                signal_supervisor(self.folder, signal.SIGUSR2)
+                wait_until(lambda: server_state(self.folder)["starts"] > state["starts"], "RabbitMQ did not start")
+            return answers(self.url)
+
+        wait_until(is_back, "RabbitMQ did not come back", BOOT_TIMEOUT_SECONDS)
 
     def freeze(self) -> None:
         """Let it hold every connection and answer none."""
