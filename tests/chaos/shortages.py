@@ -50,7 +50,7 @@ def out_of_files(servers: Servers, plan: Plan) -> Verdict:
     a memory cgroup of two megabytes, just when the database parts from them. A worker may go on with what it has, wait, or end; if it stands still it says why.
     """
     rounds = 1 if plan.small else max(2, plan.faults // 3)
-    audience = min(plan.audience, 700) if plan.small else plan.audience
+    audience = min(plan.audience, 1_200) if plan.small else plan.audience
     with open_stage(servers.cluster, audience=audience, reply_delay_seconds=0.1) as stage:
         launch(stage)
         watch = Watch(stage.runtime)
