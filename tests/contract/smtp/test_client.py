@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from aiosmtpd.controller import Controller
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nexus_marketing.smtp.catcher import Catcher, CatcherSettings
@@ -86,7 +86,6 @@ class Journal:
     connections=st.integers(1, 3),
     pipelining=st.booleans(),
 )
-@settings(max_examples=120)
 def test_every_message_ends_in_exactly_one_true_reply(script, messages, connections, pipelining):
     journal = Journal()
     script = [action for n, action in enumerate(script) if action != "stall" or "stall" not in script[:n]]

@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nexus_marketing.smtp.sink import Rule, parse_script
@@ -39,7 +39,6 @@ def test_the_process_prints_its_port_and_logs_before_it_answers(tmp_path):
 
 
 @given(st.lists(st.binary(min_size=0, max_size=40), max_size=8), st.lists(st.integers(1, 60), min_size=1, max_size=30))
-@settings(max_examples=60)
 def test_the_end_of_a_message_is_found_however_it_is_cut(lines, cuts):
     clean = [line.replace(b"\r", b"").replace(b"\n", b"") for line in lines]
     body = b"".join((b"." + line if line[:1] == b"." else line) + b"\r\n" for line in clean)

@@ -130,7 +130,10 @@ def test_a_foreign_id_takes_as_long_as_an_unknown_one(
     client: Client, estates: tuple[Estate, Estate], unlimited: None
 ) -> None:
     ours, theirs = estates
-    for place in places(client):
+    found = places(client)
+    if REQUESTS < 20_000:  # one place of each kind and method; `make e2e` takes the time of all of them
+        found = list({(place.kind, place.method): place for place in found}.values())
+    for place in found:
         foreign, unknown = (partial(place.ask, client, ours, id_) for id_ in (theirs.one(place.kind), UNKNOWN))
         if unknown().status in (404, 422) or place.path == "/graphql":
             assert not takes_another_time(foreign, unknown), place.name

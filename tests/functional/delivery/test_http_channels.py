@@ -127,6 +127,7 @@ def test_a_campaign_goes_out_by_sms(staged, tenant, provider, database_time: Dat
     assert (codes["SM1"], codes["21211"], codes["21610"]) == (17, 1, 1)
 
 
+@pytest.mark.no_cover
 def test_a_thousand_leads_by_mail_sms_and_webhook(staged, tenant, provider, receiver, database_time: DatabaseTime):
     """R21 with the real channels: each goes its own way, the failed ones alone are tried again, the barrier opens once."""
     staged = replace(staged, channels={"email": RecordingChannel(), **staged.channels})

@@ -130,6 +130,7 @@ def test_any_text_of_the_alphabet(text):
 
 
 @pytest.mark.slow
+@pytest.mark.no_cover
 def test_a_hundred_thousand_texts():
     rng = random.Random(23038)
     alphabets = ["".join(sms.BASIC), "".join(SEPTETS), "€a", "aя", "я👋", "👋"]

@@ -118,6 +118,7 @@ def test_what_comes_to_a_node_leaves_it_or_is_there():
     assert written == messages["sent"] + messages["failed"] + messages["skipped"] + messages["cap_skipped"]
 
 
+@pytest.mark.no_cover
 def test_weights_and_rates_hold_within_their_tolerance():
     report = simulate(WELCOME, made_up(8_000, "0", START, "UTC"), rates=read_rates(["clicks=0.10", "opens=0.4"]))
     hello, split = node(report, "hello"), node(report, "split")
@@ -338,6 +339,7 @@ def test_each_node_stands_below_those_that_lead_to_it():
 
 
 @pytest.mark.slow
+@pytest.mark.no_cover
 def test_ten_thousand_leads_through_thirty_days_take_seconds():
     began = time.perf_counter()
     report = simulate(WELCOME, made_up(10_000, "0", START, "UTC"), NIGHT, read_rates([]))
