@@ -13,14 +13,17 @@ _WORKERS: Final = 2
 _PIECE: Final = 50
 _BIG_SENDS: Final = 3
 _SMALL_PIECES: Final = 4
+#: A turn of a second, and what a busy machine takes to plan and to claim.
+_SEEN_SECONDS: Final = 3.0
 _SENDS_OF = "SELECT id FROM marketing_sends WHERE tenant_id = {}"
 
 
 def fairness(servers: Servers, plan: Plan) -> Verdict:
     """Three sends of one tenant, one short send of another, all begun before two workers start.
 
-    While the other waits for its pieces each worker sends one piece of the big tenant at most between two of them. The sends
-    of one tenant never part by more than the pieces that workers have in hand.
+    While the other waits for its pieces each worker sends one piece of the big tenant at most between two of them. A worker
+    looks once a second who waits; from when it knows of them all, the sends of one tenant never part by more than the pieces
+    that workers have in hand.
     """
     audience = 8 * _PIECE if plan.small else 40 * _PIECE
     with open_stage(servers.cluster, audience=audience, reply_delay_seconds=0.01) as stage:
@@ -47,7 +50,10 @@ def fairness(servers: Servers, plan: Plan) -> Verdict:
         verdict.require(
             between <= most, f"{between} of the big tenant's messages between those of the small: {most} may"
         )
-        apart = _apart(came, big, audience - _WORKERS * _PIECE)
+        begun = [min(each.at for each in came if each.send_id == send) for send in big]
+        late = max(begun) - min(begun)
+        verdict.require(late <= _SEEN_SECONDS, f"a send began {late:.1f} s after another of its tenant")
+        apart = _apart([each for each in came if each.at >= max(begun)], big, _PIECE * _WORKERS)
         most = _PIECE * 2 * _WORKERS
         verdict.require(apart <= most, f"sends of one tenant were {apart} messages apart: {most} may be")
         return verdict
@@ -63,13 +69,14 @@ def _between(came: Sequence[Arrival], sends: set[int]) -> int:
     return places[-1] - places[0] + 1 - len(places) if places else len(came)
 
 
-def _apart(came: Sequence[Arrival], sends: set[int], enough: int) -> int:
-    """By how many messages the sends differed at most, until the first of them had ``enough``."""
-    counts, most = Counter(dict.fromkeys(sends, 0)), 0
+def _apart(came: Sequence[Arrival], sends: set[int], left: int) -> int:
+    """By how many messages the sends differed at most, as long as each of them had more than ``left`` to go."""
+    to_go, counts, most = Counter(each.send_id for each in came if each.send_id in sends), Counter[int](), 0
+    going = {send for send in sends if to_go[send] > left}
     for each in came:
-        if each.send_id in sends:
+        if each.send_id in going:
             counts[each.send_id] += 1
-            if counts[each.send_id] >= enough:
+            if counts[each.send_id] + left >= to_go[each.send_id]:
                 break
-            most = max(most, max(counts.values()) - min(counts.values()))
+            most = max(most, max(counts.values()) - min(counts[send] for send in going))
     return most
