@@ -22,7 +22,7 @@ from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.actions import ActionRequest, request_action
 from nexus_marketing.services.journey_approvals import ask
-from nexus_marketing.services.journey_messages import cancel_messages, send_message
+from nexus_marketing.services.journey_messages import cancel_messages, send_messages
 from nexus_marketing.services.leads import update_lead
 from nexus_marketing.services.score_setting import set_score
 from nexus_marketing.services.segments import change_members
@@ -36,7 +36,7 @@ def take_effect(ctx: Context, row: JourneyRun, effect: Effect) -> None:
     """Do it. What a lead or a segment refuses is told by the run's history and keeps nobody from going on."""
     match effect:
         case SendMessage():
-            send_message(ctx, row, effect)
+            send_messages(ctx, [(row, effect)])
             return
         case CancelMessages():
             cancel_messages(ctx, row, effect.visit)

@@ -7,11 +7,11 @@ from sqlalchemy import select
 
 from nexus_marketing.core.journeys.statuses import Listens
 from nexus_marketing.db.ahead import sent_ahead
-from nexus_marketing.db.models import JourneyListener, JourneyRun
+from nexus_marketing.db.models import JourneyListener
 from nexus_marketing.db.queries.journeys import ENDED, HAPPENED, events_listened, tell_change
 from nexus_marketing.db.types import to_text
 from nexus_marketing.runtime import Context
-from nexus_marketing.services.timers import set_timer
+from nexus_marketing.services.timers import set_timer, set_timers
 
 
 def ask_listened(ctx: Context) -> Callable[[], frozenset[str]]:
@@ -45,9 +45,10 @@ def ends_of(journey_id: int) -> str:
     return f"journey:{journey_id}"
 
 
-def tell_end(ctx: Context, row: JourneyRun) -> None:
-    """Have other journeys hear that a run ended, where any begins with it."""
-    listening = (JourneyListener.kind == Listens.EVENT, JourneyListener.name == ends_of(row.journey_id))
-    if ctx.session.scalars(select(JourneyListener.journey_id).where(*listening).limit(1)).first() is not None:
-        set_timer(ctx, ENDED, str(row.id), ctx.now)
-        ctx.ring("timers")
+def tell_ends(ctx: Context, ended: Mapping[int, Sequence[int]]) -> None:
+    """Have other journeys hear that runs ended, by the journeys of these, where any begins with it."""
+    for journey_id, run_ids in ended.items():
+        listening = (JourneyListener.kind == Listens.EVENT, JourneyListener.name == ends_of(journey_id))
+        if ctx.session.scalars(select(JourneyListener.journey_id).where(*listening).limit(1)).first() is not None:
+            set_timers(ctx, ENDED, [(str(run_id), ctx.now, {}) for run_id in run_ids])
+            ctx.ring("timers")

@@ -4,7 +4,7 @@ Delivery hands them over like any others. What became of them is told to their r
 the transaction that moves its run on, so that a crash in between loses nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from nexus_marketing.core.campaigns import CampaignAction, CampaignStatus
@@ -18,7 +18,7 @@ from nexus_marketing.core.journeys.runs import SendMessage
 from nexus_marketing.db.ahead import sent_ahead
 from nexus_marketing.db.models import Campaign, JourneyRun, Send
 from nexus_marketing.db.models import Journey as JourneyRow
-from nexus_marketing.db.queries.journey_steps import append_message
+from nexus_marketing.db.queries.journey_steps import append_messages
 from nexus_marketing.db.queries.journeys import CALL_DUE, occurrence_of, withdraw_messages
 from nexus_marketing.db.tenancy import append, find
 from nexus_marketing.runtime import Context
@@ -35,6 +35,7 @@ OUTCOMES: Final[Mapping[str, Outcome]] = {
     DeliveryState.COMPLAINED: Outcome.SENT,
     DeliveryState.SKIPPED: Outcome.SKIPPED,
 }
+_SEND: Final = ("journey_id", "version_number", "step", "channel")
 _RESULTS: Final[Mapping[CampaignAction, CampaignStatus]] = {
     CampaignAction.PAUSE: CampaignStatus.ACTIVE,
     CampaignAction.RESUME: CampaignStatus.PAUSED,
@@ -111,19 +112,23 @@ def _begin(
         launch_id = launch_id or send_id
 
 
-def send_message(ctx: Context, row: JourneyRun, message: SendMessage) -> None:
-    """Write the recipient; the run hears what became of it, also where the send is over."""
-    recipient = {
-        "journey_id": row.journey_id,
-        "version_number": row.version_number,
-        "step": message.node,
-        "channel": message.channel,
-        "lead_id": row.lead_id,
-        "occurrence": occurrence_of(row.id, message.visit),
-    }
+def send_messages(ctx: Context, messages: Iterable[tuple[Any, SendMessage]]) -> None:
+    """Write recipients, each with the row of its run; runs hear what became of them, also where a send is over.
+
+    Sends are locked in the order in which they come first: that of their ids, as everybody does it.
+    """
+    recipients: dict[tuple[int, int, str, str], list[tuple[int, int]]] = {}
+    for row, message in messages:
+        wanted = (row.journey_id, row.version_number, message.node, message.channel)
+        recipients.setdefault(wanted, []).append((row.lead_id, occurrence_of(row.id, message.visit)))
+    if not recipients:
+        return
     with sent_ahead(ctx.session):
-        sends = append_message(ctx.session, recipient)
-    assert sends(), "a version that was published has a send for each of its messages"
+        sends = [
+            append_messages(ctx.session, dict(zip(_SEND, wanted, strict=True)), found)
+            for wanted, found in recipients.items()
+        ]
+    assert all(sent() for sent in sends), "a version that was published has a send for each of its messages"
     ctx.ring("sends")
 
 

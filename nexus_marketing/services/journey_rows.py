@@ -17,11 +17,11 @@ from nexus_marketing.core.values import canonical_datetime
 from nexus_marketing.db.ahead import answers, sent_ahead
 from nexus_marketing.db.models import JourneyRun, JourneyVersion
 from nexus_marketing.db.queries.journey_arrivals import add_runs, add_steps
-from nexus_marketing.db.queries.journey_steps import change_run, standing_of
+from nexus_marketing.db.queries.journey_steps import change_runs, standing_of
 from nexus_marketing.db.queries.journeys import RUN_DUE
 from nexus_marketing.db.types import to_text
 from nexus_marketing.runtime import Context
-from nexus_marketing.services.timers import cancel_timer, set_timer, set_timers
+from nexus_marketing.services.timers import cancel_timers, set_timers
 
 #: Versions kept as they were understood: a step must not read a document of a hundred nodes again.
 _KEPT: Final = 500
@@ -105,14 +105,8 @@ def insert_runs(ctx: Context, version: tuple[int, int], journey: Journey, entere
 
 
 def _new_row(run: Run) -> dict[str, Any]:
-    row = {
-        "lead_id": int(run.lead_id),
-        "sequence": run.sequence,
-        "key": run.key,
-        "entered_at": run.entered_at,
-        **_changing(run),
-    }
-    return {name: to_text(value) if isinstance(value, datetime) else value for name, value in row.items()}
+    own = {"lead_id": int(run.lead_id), "sequence": run.sequence, "key": run.key, "entered_at": run.entered_at}
+    return _as_text({**own, **_changing(run)})
 
 
 def _line(run_id: int, line: HistoryLine) -> dict[str, Any]:
@@ -121,32 +115,40 @@ def _line(run_id: int, line: HistoryLine) -> dict[str, Any]:
 
 
 def write_decision(ctx: Context, row: JourneyRun, decision: RunDecision) -> None:
-    """Write what a run became, where it still is of the version that was decided on; its history and its timer.
-
-    Raises:
-        Unavailable: somebody else decided meanwhile: nothing of this transaction holds.
-    """
-    run, values = decision.run, _changing(decision.run)
-    if run.wake_at is None:
-        arm(ctx, row.id, run)
-    with sent_ahead(ctx.session):
-        written = change_run(ctx.session, row.id, decision.before, values)
-        if decision.history:
-            add_steps(ctx.session, [_line(row.id, line) for line in decision.history])
-        if run.wake_at is not None:
-            arm(ctx, row.id, run)
-    if not written():
-        raise Unavailable(f"Run {row.id} moved on while it was decided on: it is decided on again.")
-    for name, value in values.items():
+    """As :func:`write_decisions` for one run, whose row says afterwards what it became."""
+    write_decisions(ctx, [(row.id, decision)])
+    for name, value in _changing(decision.run).items():
         set_committed_value(row, name, value)
 
 
-def arm(ctx: Context, run_id: int, run: Run) -> None:
-    """The one timer that a run has, or none where it has ended."""
-    if run.wake_at is None:
-        cancel_timer(ctx, RUN_DUE, str(run_id))
-    else:
-        set_timer(ctx, RUN_DUE, str(run_id), run.wake_at, {"token": run.wait_token})
+def write_decisions(ctx: Context, decided: Sequence[tuple[int, RunDecision]]) -> None:
+    """Write what runs became, where each still is of the version that was decided on; their history and timers.
+
+    Raises:
+        Unavailable: somebody else decided on one meanwhile: nothing of this transaction holds.
+    """
+    rows = [_row(run_id, decision) for run_id, decision in decided]
+    lines = [_line(run_id, line) for run_id, decision in decided for line in decision.history]
+    timers = [(str(run_id), decision.timer) for run_id, decision in decided]
+    ended = [key for key, timer in timers if timer is None]
+    with sent_ahead(ctx.session):
+        written = change_runs(ctx.session, rows)
+        if lines:
+            add_steps(ctx.session, lines)
+        set_timers(ctx, RUN_DUE, [(key, timer[0], {"token": timer[1]}) for key, timer in timers if timer is not None])
+        if ended:
+            cancel_timers(ctx, RUN_DUE, ended)
+    if len(moved := {each.id for each in written()}) < len(decided):
+        stayed = min(run_id for run_id, _ in decided if run_id not in moved)
+        raise Unavailable(f"Run {stayed} moved on while it was decided on: it is decided on again.")
+
+
+def _row(run_id: int, decision: RunDecision) -> dict[str, Any]:
+    return {"id": run_id, "before": decision.before, **_as_text(_changing(decision.run))}
+
+
+def _as_text(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: to_text(value) if isinstance(value, datetime) else value for name, value in row.items()}
 
 
 def _changing(run: Run) -> dict[str, Any]:

@@ -1,15 +1,18 @@
-"""Runs of journeys on the database: one decision for a run and transaction, written where the run is still the same.
+"""Runs of journeys on the database: one decision for a run, written where the run is still the same.
 
 A run is woken by its one timer; by what its lead does and becomes, which comes as timers too, set in the transaction that
 changed the lead; and by what became of its messages. Whatever wakes it is removed in the transaction that writes the
 decision: a crash before the commit means that nothing happened, and one after it that everything did.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import datetime, timedelta
-from typing import Final, NamedTuple
+from itertools import groupby
+from operator import attrgetter
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import Row, bindparam, select
 from sqlalchemy.exc import DBAPIError
 
 from nexus_marketing.core.actors import SYSTEM
@@ -29,9 +32,11 @@ from nexus_marketing.db.retry import is_transient
 from nexus_marketing.db.tenancy import find, open_session
 from nexus_marketing.runtime import Context, Runtime
 from nexus_marketing.services.journey_approvals import close_answered, close_questions
+from nexus_marketing.services.journey_batches import PIECE as TOLD_TOGETHER
+from nexus_marketing.services.journey_batches import runs_told
 from nexus_marketing.services.journey_effects import take_effect
 from nexus_marketing.services.journey_facts import facts_asked, facts_from, happened_at
-from nexus_marketing.services.journey_hearing import tell_end
+from nexus_marketing.services.journey_hearing import tell_ends
 from nexus_marketing.services.journey_messages import OUTCOMES
 from nexus_marketing.services.journey_rows import Standing, run_of, standing, write_decision
 from nexus_marketing.services.timers import set_timer
@@ -82,7 +87,7 @@ def step(ctx: Context, row: JourneyRun, occurrence: Occurrence, seen: _Seen | No
     if isinstance(journey.nodes.get(run.node), Approval) and row.wait_token != run.wait_token:
         close_questions(ctx, row.id, row.wait_token, ctx.now)
     if not decision.run.is_live and run.is_live:
-        tell_end(ctx, row)
+        tell_ends(ctx, {row.journey_id: [row.id]})
     ctx.runtime.telemetry.point("journeys.step.written")
     for effect in decision.effects:
         take_effect(ctx, row, effect)
@@ -184,10 +189,34 @@ def stop_due(ctx: Context, timer: TimerFact) -> None:
 
 
 def tell_runs(runtime: Runtime) -> int:
-    """Tell runs what became of their messages, each in a transaction of its own; answers how many were told."""
+    """Tell runs what became of their messages; answers how many were told.
+
+    Many of a tenant in one transaction; those that cannot be told so, each in its own.
+    """
     with open_session(runtime.engines.worker, tenant_id=None, mode="read") as session:
         waiting = queries.messages_to_tell(session)
-    return sum(_tell(runtime, row.tenant_id, row.send_id, row.seq) for row in waiting)
+    told = 0
+    for tenant_id, found in groupby(waiting, attrgetter("tenant_id")):
+        rows = list(found)
+        for first in range(0, len(rows), TOLD_TOGETHER):
+            piece = rows[first : first + TOLD_TOGETHER]
+            done = _tell_together(runtime, tenant_id, piece)
+            alone = [row for row in piece if (row.send_id, row.seq) not in done]
+            told += len(done) + sum(_tell(runtime, tenant_id, row.send_id, row.seq) for row in alone)
+    return told
+
+
+def _tell_together(runtime: Runtime, tenant_id: int, rows: Sequence[Row[Any]]) -> AbstractSet[tuple[int, int]]:
+    if len(rows) == 1:
+        return frozenset()
+    try:
+        with runtime.work(tenant_id, SYSTEM) as ctx:
+            done = runs_told(ctx, rows)
+            runtime.telemetry.point("journeys.told")
+    except Exception as error:  # noqa: BLE001 - isolation boundary: whatever it is, the one that it is about shows it alone
+        log.info("journeys_told_alone", tenant_id=tenant_id, messages=len(rows), error=type(error).__name__)
+        return frozenset()
+    return done
 
 
 def _tell(runtime: Runtime, tenant_id: int, send_id: int, seq: int) -> int:

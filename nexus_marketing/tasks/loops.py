@@ -51,6 +51,7 @@ from nexus_marketing.services.escalations import escalate
 from nexus_marketing.services.hits import judge_hits
 from nexus_marketing.services.idempotency import forget_answers
 from nexus_marketing.services.import_work import ImportWork, forget_imports
+from nexus_marketing.services.journey_batches import runs_due
 from nexus_marketing.services.journey_calls import JourneyCalls, tell_call
 from nexus_marketing.services.journey_dates import (
     DATE_DUE,
@@ -77,7 +78,7 @@ from nexus_marketing.services.scoring import score_due, score_marked
 from nexus_marketing.services.segment_refresh import recalculate_requested, refresh
 from nexus_marketing.services.segment_upkeep import keep_segments
 from nexus_marketing.services.send_ends import join_channels, tell_ends
-from nexus_marketing.services.timers import OnDead, TimerHandlers, fire_due
+from nexus_marketing.services.timers import OnDead, TimerHandlers, Together, fire_due
 from nexus_marketing.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -95,7 +96,7 @@ TIMERS: TimerHandlers = {
     COMPENSATION: take_back_due,
     segment_clock.TYPE: segment_clock.clock_moved,
     RUN_DUE: run_due,
-    journeys.RUN_DUE: journey_run_due,
+    journeys.RUN_DUE: Together(journey_run_due, runs_due),
     journeys.MOVED: segment_moved,
     journeys.HAPPENED: happened,
     SCORED: scored,

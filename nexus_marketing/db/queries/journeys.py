@@ -13,7 +13,7 @@ from nexus_marketing.core.journeys.runs import LIVE, RunState
 from nexus_marketing.core.timers import TimerStatus
 from nexus_marketing.db.ahead import Question, ask
 from nexus_marketing.db.queries.deliveries import WITHHELD
-from nexus_marketing.db.queries.rowsets import as_ids, ids_of, is_postgresql
+from nexus_marketing.db.queries.rowsets import as_ids, columns_of, ids_of, is_postgresql, of_tenant
 from nexus_marketing.db.tenancy import run, run_for_all
 from nexus_marketing.db.types import UtcDateTime
 
@@ -133,11 +133,11 @@ def withdraw_messages(session: Session, lead_id: int, occurrence: int) -> int:
 
 
 def messages_to_tell(session: Session) -> list[Row[Any]]:
-    """(tenant_id, send_id, seq) of settled messages whose runs do not know it yet; a pause keeps them waiting."""
+    """(tenant_id, send_id, seq, occurrence, channel, state, reason) of settled messages whose runs do not know it yet; a pause keeps them waiting."""
     return list(
         run_for_all(
             session,
-            "SELECT d.tenant_id, d.send_id, d.seq FROM marketing_deliveries d"
+            "SELECT d.tenant_id, d.send_id, d.seq, d.occurrence, d.channel, d.state, d.reason FROM marketing_deliveries d"
             " WHERE d.step <> '' AND d.settled_at IS NOT NULL AND d.told_at IS NULL"
             " AND (SELECT s.status FROM marketing_sends s WHERE s.tenant_id = d.tenant_id AND s.id = d.send_id)"
             " <> 'paused' ORDER BY d.tenant_id, d.send_id, d.seq LIMIT 500",
@@ -156,6 +156,24 @@ RETURNING occurrence, channel, state, reason
 def take_outcome(session: Session, send_id: int, seq: int) -> Row[Any] | None:
     """Note that a run is told in this transaction; ``None``: somebody else tells it."""
     return run(session, _TAKE_OUTCOME, {"send_id": send_id, "seq": seq}, writes=True).first()
+
+
+_TAKE_OUTCOMES = """
+UPDATE marketing_deliveries SET told_at = nexus_now() FROM {source}
+WHERE {of_tenant} AND marketing_deliveries.send_id = s.send_id AND marketing_deliveries.seq = s.seq
+  AND marketing_deliveries.state = s.state AND marketing_deliveries.told_at IS NULL
+RETURNING marketing_deliveries.send_id, marketing_deliveries.seq
+"""
+
+
+def take_outcomes(session: Session, rows: Sequence[Row[Any]]) -> set[tuple[int, int]]:
+    """As :func:`take_outcome` for many, where they stand as they did; answers send and seq of those taken."""
+    if not rows:
+        return set()
+    columns = {"send_id": "bigint", "seq": "bigint", "state": "text"}
+    source, bound = columns_of(session, columns, [{name: getattr(row, name) for name in columns} for row in rows])
+    statement = _TAKE_OUTCOMES.format(source=source, of_tenant=of_tenant(session, "marketing_deliveries"))
+    return {(row.send_id, row.seq) for row in ask(session, Question(statement, bound, writes=True))()}
 
 
 _END = f"""

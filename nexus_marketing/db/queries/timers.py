@@ -55,6 +55,14 @@ def cancel_timer(session: Session, type_: str, key: str) -> bool:
     return bool(run(session, statement, {"type": type_, "key": key}, writes=True).rowcount)  # type: ignore[attr-defined]
 
 
+def cancel_timers(session: Session, type_: str, keys: Sequence[str]) -> None:
+    """Remove timers of one type, those that are there; may be sent ahead."""
+    source, bound = columns_of(session, {"key": "text"}, [{"key": key} for key in keys])
+    mine = "tenant_id = :tenant_id AND type = :type"
+    statement = f"DELETE FROM marketing_timers WHERE {mine} AND key IN (SELECT s.key FROM {source})"  # noqa: S608 - ours
+    send(session, statement, {**bound, "type": type_})
+
+
 #: A few of each tenant that has some due: a tenant with a million cannot keep the others waiting. Nor can as many as fill
 #: a claim by themselves: tenants are looked at in another order each time, or in SQLite each once before any twice.
 _CLAIM_POSTGRESQL = """
@@ -100,6 +108,18 @@ def take_timer(session: Session, timer: TimerFact) -> bool:
         "DELETE FROM marketing_timers WHERE tenant_id = :tenant_id AND id = :id AND lease_token = :token RETURNING id"
     )
     return bool(ask(session, Question(statement, {"id": timer.id, "token": timer.token}, writes=True))())
+
+
+def take_timers(session: Session, timers: Sequence[TimerFact]) -> set[int]:
+    """As :func:`take_timer` for timers of the tenant and of one claim; answers the ids of those that were taken."""
+    if not timers:
+        return set()
+    statement = (
+        f"DELETE FROM marketing_timers WHERE tenant_id = :tenant_id AND id IN ({ids_of(session)})"  # noqa: S608 - ours
+        " AND lease_token = :token RETURNING id"
+    )
+    values = {"ids": as_ids([each.id for each in timers]), "token": timers[0].token}
+    return {row.id for row in ask(session, Question(statement, values, writes=True))()}
 
 
 def hold_timer(session: Session, timer: TimerFact, seconds: float) -> bool:

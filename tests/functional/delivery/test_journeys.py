@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from nexus_marketing.cli.app import app as cli
 from nexus_marketing.core.contracts import OutcomeKind
+from nexus_marketing.core.engine.journeys import decide
 from nexus_marketing.core.errors import Conflict, TransitionRefused, ValidationError
 from nexus_marketing.core.journeys import Reported
 from nexus_marketing.core.journeys.statuses import JourneyMove
@@ -24,7 +25,7 @@ from nexus_marketing.db.models import (
     Timer,
 )
 from nexus_marketing.db.queries.completion import broken_invariants
-from nexus_marketing.services import journey_runs
+from nexus_marketing.services import journey_batches, journey_runs
 from nexus_marketing.services.engagements import record_engagements
 from nexus_marketing.services.journey_entries import enter_leads, enter_members
 from nexus_marketing.services.journeys import create_journey, publish_journey, run_counts, update_journey
@@ -476,17 +477,17 @@ def test_an_outcome_that_cannot_be_told_keeps_no_other_from_it(way, monkeypatch)
     way.publish({"hello": message()})
     way.enter(1, 2)
     (first, _) = way.runs()
-    real = journey_runs.step
 
-    def stumble(ctx, row, occurrence, *seen):
-        if row.id == first.id and isinstance(occurrence, Reported):
+    def stumble(journey, run, facts, occurrence, now):
+        if run.id == str(first.id) and isinstance(occurrence, Reported):
             raise RuntimeError("stumbled")
-        return real(ctx, row, occurrence, *seen)
+        return decide(journey, run, facts, occurrence, now)
 
-    monkeypatch.setattr(journey_runs, "step", stumble)
-    way.work(5)
+    with monkeypatch.context() as patched:
+        for each in (journey_runs, journey_batches):
+            patched.setattr(each, "decide", stumble)
+        way.work(5)
     assert way.where() == {"sending:hello": 1, "done:end": 1}
-    monkeypatch.setattr(journey_runs, "step", real)
     way.work()
     assert way.where() == {"done:end": 2}
 
