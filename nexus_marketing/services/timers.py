@@ -1,4 +1,4 @@
-"""Timers: set in the transaction that needs them, fired by any worker, each in a transaction of its own.
+"""Timers: set in the transaction that needs them, fired by any worker, each in a transaction of its own or with its like.
 
 The claim commits a lease before anything is done. A handler's transaction begins by removing the timer under that
 lease; so it fires once, whoever else believed to hold it, and a crash leaves it to the next worker. A handler that
