@@ -53,7 +53,7 @@ class EmailHookSettings:
 
 @dataclass(frozen=True, slots=True)
 class SmsSettings:
-    """The provider of text messages, by Twilio's HTTP API; without ``url`` there is no such channel."""
+    """The provider of text messages, by Twilio's HTTP API; without ``url`` there is none but tenants' own by SMPP."""
 
     #: What stands before ``/Accounts``: ``https://api.twilio.com/2010-04-01``.
     url: str = ""
@@ -69,6 +69,17 @@ class SmsSettings:
     max_segments: int = 10
     #: Whether the provider is asked to say what became of each message (needs a ``public_url`` that it reaches).
     callbacks: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SmppSettings:
+    """Accounts of tenants at short message centres (SMPP 3.4); needs the extra ``smpp``."""
+
+    enabled: bool = False
+    #: Centres (``host`` or ``host:port``) at private addresses, at other ports, or without TLS.
+    allow_hosts: tuple[str, ...] = ()
+    #: Messages without an answer that an account may have at most.
+    window: int = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +161,7 @@ class Settings:
     smtp: SmtpSettings = field(default_factory=SmtpSettings)
     email_hooks: EmailHookSettings = field(default_factory=EmailHookSettings)
     sms: SmsSettings = field(default_factory=SmsSettings)
+    smpp: SmppSettings = field(default_factory=SmppSettings)
     webhook: WebhookSettings = field(default_factory=WebhookSettings)
     social: SocialSettings = field(default_factory=SocialSettings)
     http: HttpSettings = field(default_factory=HttpSettings)
@@ -351,6 +363,11 @@ _SMS_READERS: Mapping[str, _Reader] = {
     "max_segments": _number("a whole number from 1 to 255", int, 1, 255),
     "callbacks": _SWITCH,
 }
+_SMPP_READERS: Mapping[str, _Reader] = {
+    "enabled": _SWITCH,
+    "allow_hosts": _WORDS,
+    "window": _number("a whole number from 1 to 1000", int, 1, 1000),
+}
 _TOKENS = _Reader(
     "words of at least 16 printable characters",
     lambda text: tuple(map(_token, text.split())),
@@ -375,6 +392,7 @@ _GROUPS: Mapping[str, tuple[type[Any], Mapping[str, _Reader]]] = {
     "smtp": (SmtpSettings, _SMTP_READERS),
     "email.hooks": (EmailHookSettings, _EMAIL_HOOK_READERS),
     "sms": (SmsSettings, _SMS_READERS),
+    "smpp": (SmppSettings, _SMPP_READERS),
     "webhook": (WebhookSettings, {"secrets": _WORDS, "connections": _SIZE}),
     "social": (SocialSettings, {"networks": _each("words among mastodon and bluesky", _NETWORK)}),
     "http": (HttpSettings, {"allow_hosts": _WORDS}),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Protocol, runtime_checkable
+from typing import Any, BinaryIO, Final, NamedTuple, Protocol, runtime_checkable
 
 from nexus_marketing.core.campaigns import (
     CampaignFilter,
@@ -47,6 +47,10 @@ class OutcomeKind(StrEnum):
     NOT_SENT = "not_sent"
     #: The channel could not make a message of it (``code`` is a skip reason); nothing left.
     REFUSED = "refused"
+
+
+#: ``code`` of what was not sent because others use the account as much as its provider allows: nothing is wrong with it.
+IN_USE: Final = "in_use"
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,6 +315,47 @@ class HearingChannel(Protocol):
         self, settings: Mapping[str, Any], headers: Mapping[str, str], body: bytes
     ) -> Sequence[ProviderEvent]:
         """What it says. What is not understood is left out: a provider that repeats it helps nobody."""
+        ...
+
+
+#: Keeps what a provider tells for good, or raises: then the provider is asked to tell it again.
+Hear = Callable[[Sequence[ProviderEvent]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class LineState:
+    """How a connection that is kept stands; ``is_refused`` says that only a change at the provider or the account helps.
+
+    ``code`` is :data:`IN_USE` where somebody else has the only ones there may be; ``said`` is a sentence for a person.
+    """
+
+    is_open: bool
+    is_refused: bool = False
+    code: str = ""
+    said: str = ""
+
+
+class Line(Protocol):
+    """A connection to a provider that is kept open and made again when it is lost."""
+
+    def state(self) -> LineState:
+        """How it stands now."""
+        ...
+
+    def close(self) -> None:
+        """Part from the provider, unless messages leave by the same connection."""
+        ...
+
+
+@runtime_checkable
+class ListeningChannel(Protocol):
+    """A channel whose providers report over a connection of ours, which has to be open whether anything is sent or not."""
+
+    def listen(self, settings: Mapping[str, Any], hear: Hear) -> Line | None:
+        """Begin to hear; nothing where the provider of these settings reports in another way.
+
+        ``hear`` is called by a thread of the channel's. The provider is told that we have an event once it has returned.
+        """
         ...
 
 

@@ -6,9 +6,10 @@ one is concatenated: each segment then gives six octets to a header, which leave
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import pairwise
 from typing import Final
 
 
@@ -19,13 +20,17 @@ class Encoding(StrEnum):
     UCS_2 = "ucs_2"
 
 
-#: TS 23.038 6.2.1, in the order of its table, without the escape to the extension table.
-BASIC: Final = frozenset(
-    "@£$¥èéùìòÇ\nØø\rÅåΔ_ΦΓΛΩΠΨΣΘΞÆæßÉ !\"#¤%&'()*+,-./0123456789:;<=>?"
+#: TS 23.038 6.2.1: a character's place is its septet; that of ESC leads to the extension table.
+BASIC_TABLE: Final = (
+    "@£$¥èéùìòÇ\nØø\rÅåΔ_ΦΓΛΩΠΨΣΘΞ\x1bÆæßÉ !\"#¤%&'()*+,-./0123456789:;<=>?"
     "¡ABCDEFGHIJKLMNOPQRSTUVWXYZÄÖÑÜ§¿abcdefghijklmnopqrstuvwxyzäöñüà"
 )
-#: TS 23.038 6.2.1.1: an escape and a character, two septets.
-EXTENSION: Final = frozenset("\f^{}\\[~]|€")
+#: TS 23.038 6.2.1.1: an escape and a septet of its own, two in all.
+EXTENSION_TABLE: Final[Mapping[str, int]] = dict(
+    zip("\f^{}\\[~]|€", (0x0A, 0x14, 0x28, 0x29, 0x2F, 0x3C, 0x3D, 0x3E, 0x40, 0x65), strict=True)
+)
+BASIC: Final = frozenset(BASIC_TABLE) - {"\x1b"}
+EXTENSION: Final = frozenset(EXTENSION_TABLE)
 
 _ROOM: Final = {Encoding.GSM_7: (160, 153), Encoding.UCS_2: (70, 67)}
 _E164 = re.compile(r"\+[1-9][0-9]{6,14}").fullmatch
@@ -51,8 +56,27 @@ def measure(text: str) -> Measure:
     if BASIC.issuperset(text):
         return _measured(Encoding.GSM_7, len(text), ())
     if all(each in BASIC or each in EXTENSION for each in text):
-        return _measured(Encoding.GSM_7, *_summed(2 if each in EXTENSION else 1 for each in text))
-    return _measured(Encoding.UCS_2, *_summed(2 if ord(each) > 0xFFFF else 1 for each in text))
+        return _measured(Encoding.GSM_7, *_summed(_sizes(text, Encoding.GSM_7)))
+    return _measured(Encoding.UCS_2, *_summed(_sizes(text, Encoding.UCS_2)))
+
+
+def cut(text: str) -> list[str]:
+    """The text in pieces that travel in a segment each, as many as :func:`measure` counts.
+
+    >>> [len(piece) for piece in cut("a" * 161)], [len(piece) for piece in cut("👋" * 36)]
+    ([153, 8], [33, 3])
+    """
+    measured = measure(text)
+    if measured.segments < 2:
+        return [text] if text else []
+    room = left = _ROOM[measured.encoding][1]
+    borders = [0]
+    for at, size in enumerate(_sizes(text, measured.encoding)):
+        if size > left:
+            borders.append(at)
+            left = room
+        left -= size
+    return [text[begin:end] for begin, end in pairwise([*borders, len(text)])]
 
 
 def is_e164(number: str) -> bool:
@@ -130,6 +154,13 @@ def _plain(text: str) -> str:
     decomposed = unicodedata.normalize("NFKD", text).casefold()
     kept = (each for each in decomposed if unicodedata.category(each) not in ("Mn", "Cf"))
     return "".join(each if each.isalnum() or each == "-" else " " for each in kept)
+
+
+def _sizes(text: str, encoding: Encoding) -> Iterable[int]:
+    """Septets or code units of each character."""
+    if encoding is Encoding.GSM_7:
+        return (2 if each in EXTENSION else 1 for each in text)
+    return (2 if ord(each) > 0xFFFF else 1 for each in text)
 
 
 def _summed(sizes: Iterable[int]) -> tuple[int, tuple[int, ...]]:

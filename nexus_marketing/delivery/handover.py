@@ -14,7 +14,7 @@ from typing import TypeVar
 from sqlalchemy.exc import DBAPIError
 
 from nexus_marketing.core.campaigns import MessageClass
-from nexus_marketing.core.contracts import ChannelSession, Outcome, OutcomeKind, Submission
+from nexus_marketing.core.contracts import IN_USE, ChannelSession, Outcome, OutcomeKind, Submission
 from nexus_marketing.core.deliveries import DeliveryState, SkipReason
 from nexus_marketing.core.pacing.breaker import Breaker, Verdict
 from nexus_marketing.db.queries.deliveries import ChunkClaim, Recipient, Settlement
@@ -121,6 +121,8 @@ class ChunkResult:
     answered: bool = False
     #: No message of the last window found a connection.
     unreached: bool = False
+    #: That others use the account as much as they may was why.
+    in_use: bool = False
     #: In the provider's or the system's words, what failed last.
     said: str = ""
     #: Nothing more is tried by this account: another one takes over.
@@ -307,7 +309,7 @@ class ChunkHandOver:
         if outcome.kind is OutcomeKind.PERMANENT_SENDER:
             self.result.sender_failed = outcome.code or outcome.detail or "sender refused"
         if outcome.kind in (OutcomeKind.PERMANENT_SENDER, OutcomeKind.NOT_SENT):
-            self.result.said = outcome.detail
+            self.result.said, self.result.in_use = outcome.detail, outcome.code == IN_USE
 
     def _settlement(self, outcome: Outcome, row: Recipient, policy: RetryPolicy) -> Settlement:
         return settlement(

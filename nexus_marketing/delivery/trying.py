@@ -10,6 +10,7 @@ from uuid import uuid4
 from nexus_marketing.core.accounts import AccountHealth, unspoken
 from nexus_marketing.core.clock import Clock
 from nexus_marketing.core.contracts import (
+    IN_USE,
     AddressKind,
     Channel,
     Content,
@@ -80,7 +81,7 @@ def try_message(channel: Channel, settings: Mapping[str, Any], to: str, clock: C
         outcome = Outcome(0, OutcomeKind.TRANSIENT, type(error).__name__)
     finally:
         _part(channel)
-    health = _HEALTH.get(outcome.kind, AccountHealth.UNKNOWN)
+    health = AccountHealth.OK if outcome.code == IN_USE else _HEALTH.get(outcome.kind, AccountHealth.UNKNOWN)
     accepted = outcome.kind is OutcomeKind.ACCEPTED
     code, said = unspoken(outcome.code[:64], secrets), unspoken(outcome.detail[:200], secrets)
     return Tried(accepted, str(outcome.kind), code, said, time.monotonic() - begun, health)
@@ -97,6 +98,8 @@ def try_reach(channel: Channel, settings: Mapping[str, Any], secrets: Sequence[A
     begun, code, said, health = time.monotonic(), "", "", AccountHealth.OK
     try:
         channel.probe(settings)
+    except Conflict:
+        raise
     except NexusError as error:
         refused = isinstance(error, HostRefused | PermissionDenied)
         health = AccountHealth.REFUSED if refused else AccountHealth.UNREACHABLE

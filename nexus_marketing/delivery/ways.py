@@ -186,7 +186,7 @@ class Ways:
         elif result.unreached:
             failures = self._rota(lane).unreachable(account, monotonic())
             self.runtime.telemetry.count("delivery.account_unreachable", channel=account.type)
-            if failures >= _TOLD_AT:
+            if failures >= _TOLD_AT and not result.in_use:
                 self._note(prepared, account, AccountHealth.UNREACHABLE, result.said)
         elif result.answered:
             self._rota(lane).answered(account)

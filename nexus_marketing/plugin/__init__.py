@@ -25,6 +25,7 @@ from nexus_marketing.core.campaigns import (
 )
 from nexus_marketing.core.clock import Clock, SystemClock
 from nexus_marketing.core.contracts import (
+    IN_USE,
     AddressKind,
     AdoptingStorage,
     Capabilities,
@@ -34,8 +35,12 @@ from nexus_marketing.core.contracts import (
     Content,
     DeferringStorage,
     DefinitionSource,
+    Hear,
     HearingChannel,
     Journal,
+    Line,
+    LineState,
+    ListeningChannel,
     Outcome,
     OutcomeKind,
     PostingChannel,
@@ -119,6 +124,7 @@ from nexus_marketing.plugin.sessions import SerialSession
 
 __all__ = [
     "API_VERSION",
+    "IN_USE",
     "Action",
     "ActionCall",
     "ActionOutcome",
@@ -164,6 +170,7 @@ __all__ = [
     "Event",
     "Figures",
     "Firing",
+    "Hear",
     "HearingChannel",
     "Heartbeat",
     "HistoryEntry",
@@ -173,7 +180,10 @@ __all__ = [
     "HttpSession",
     "Journal",
     "Lanes",
+    "Line",
+    "LineState",
     "Link",
+    "ListeningChannel",
     "Manifest",
     "MemoryStorage",
     "Message",

@@ -78,7 +78,7 @@ class HttpSession:
         for submission in batch:
             attempt = _Attempt(submission.ref, journal)
             self._lanes.executor.submit(lambda *each: answers.put(self._safely(*each)), submission, attempt, withdrawn)
-        return _outcomes(answers, len(batch))
+        return outcomes_of(answers, len(batch))
 
     def withdraw(self) -> None:
         """Take back what no thread has begun; each gets its ``not_sent``."""
@@ -162,7 +162,8 @@ class _Attempt:
         return outcome
 
 
-def _outcomes(answers: SimpleQueue[Outcome], expected: int) -> Iterator[Outcome | None]:
+def outcomes_of(answers: SimpleQueue[Outcome], expected: int) -> Iterator[Outcome | None]:
+    """Each of so many outcomes as another thread puts it there; ``None`` while there is none."""
     while expected:
         try:
             outcome = answers.get(timeout=_IDLE_SECONDS)

@@ -84,6 +84,14 @@ def receive_call(runtime: Runtime, call: HookCall) -> int:
     return _keep(runtime, call, tenant_id, _ask(runtime, call, told, otherwise=[]))
 
 
+def keep_events(runtime: Runtime, tenant_id: int, channel: str, provider: str, events: Iterable[ProviderEvent]) -> int:
+    """Keep what a provider says over a connection of a tenant's account; answers how many events.
+
+    Returning says that they are kept for good.
+    """
+    return _keep_for(runtime, channel, provider, tenant_id, _checked(events))
+
+
 def _ask(runtime: Runtime, call: HookCall, question: Callable[[], Found], *, otherwise: Found) -> Found:
     """A channel's answer. What strangers send must not make it fail, and if it does that is no reason to come again."""
     try:
@@ -143,23 +151,24 @@ def _keep(runtime: Runtime, call: HookCall, tenant_id: int | None, events: Seque
             runtime.telemetry.count("hooks.dropped", channel=call.channel, why="foreign" if owner else "unknown")
             continue
         whose.setdefault(owner, []).append(event)
-    return sum(_keep_for(runtime, call, owner, each) for owner, each in sorted(whose.items()))
+    about = (call.channel, call.provider)
+    return sum(_keep_for(runtime, *about, owner, each) for owner, each in sorted(whose.items()))
 
 
-def _keep_for(runtime: Runtime, call: HookCall, tenant_id: int, events: Sequence[ProviderEvent]) -> int:
+def _keep_for(runtime: Runtime, channel: str, provider: str, tenant_id: int, events: Sequence[ProviderEvent]) -> int:
     with runtime.work(tenant_id, _PROVIDER, role="app") as ctx:
         if ctx.session.scalar(select(Tenant.id).where(Tenant.id == tenant_id)) is None:
             return 0  # a message of an installation that is no more
-        keep_reports(ctx.session, [_report(ctx, call, event) for event in events])
+        keep_reports(ctx.session, [_report(ctx, channel, provider, event) for event in events])
         ctx.ring("engagements")
         return len(events)
 
 
-def _report(ctx: Context, call: HookCall, event: ProviderEvent) -> dict[str, Any]:
+def _report(ctx: Context, channel: str, provider: str, event: ProviderEvent) -> dict[str, Any]:
     body = {name: _clean(str(getattr(event, name)), longest) for name, longest in _LONGEST.items()}
     body["kind"] = str(event.kind)
     body["at"] = to_text(_moment(event.at, ctx.now))
-    about = {"channel": call.channel, "provider": _clean(call.provider, 63)}
+    about = {"channel": channel, "provider": _clean(provider, 63)}
     return {"received_at": to_text(ctx.now), "body": body, **about}
 
 

@@ -47,6 +47,8 @@ log = get_logger(__name__)
 _PIECE: Final = 500
 #: A message is settled a moment after its provider took it; what is not by then never will be.
 _WAITS_SECONDS: Final = (2.0, 10.0, 60.0, 300.0, 1800.0)
+#: A code that nobody knows by the third look is of somebody else's message.
+_TRIES_OF_CODES: Final = 3
 _SOFT_WINDOW: Final = timedelta(days=30)
 _MOST_LEADS: Final = 20
 
@@ -150,13 +152,25 @@ def _act_on(ctx: Context, events: Sequence[_Event], piece: _Piece) -> None:
         message = None if key is None else messages.get(key)
         if message is not None and message.channel != event.row.channel:
             message = None
-        if message is not None and message.state == DeliveryState.PLANNED and event.row.tries < len(_WAITS_SECONDS):
+        if _is_early(ctx, event, message):
             piece.early.append(event.row)
             continue
         piece.told[event.kind] += 1
         if message is not None:
             _move(event, message, piece)
         _follow(ctx, event, message, piece)
+
+
+def _is_early(ctx: Context, event: _Event, message: Row[Any] | None) -> bool:
+    """Whether the worker may not have written down yet what became of the message.
+
+    Until then nothing has the provider's code. By e-mail a code comes with a Message-ID of ours, or is of no message of ours.
+    """
+    if message is not None:
+        return bool(message.state == DeliveryState.PLANNED) and bool(event.row.tries < len(_WAITS_SECONDS))
+    names_a_message = event.key is None and bool(event.row.body["code"] and event.row.body["address"])
+    is_young: bool = event.row.tries < _TRIES_OF_CODES
+    return names_a_message and is_young and _is_phone(ctx, str(event.row.channel))
 
 
 def _message_key(ctx: Context, event: _Event) -> tuple[int, int] | None:
@@ -172,9 +186,12 @@ def _message_key(ctx: Context, event: _Event) -> tuple[int, int] | None:
 
 def _as_known(ctx: Context, channel: str, address: str) -> tuple[str, str]:
     """The column of leads in which an address of the channel stands, and how it does there."""
+    return ("phone", address) if _is_phone(ctx, channel) else ("email_norm", email_norm(address))
+
+
+def _is_phone(ctx: Context, channel: str) -> bool:
     about = ctx.runtime.channels.get(channel)
-    is_phone = about is not None and about.capabilities.address_kind is AddressKind.PHONE
-    return ("phone", address) if is_phone else ("email_norm", email_norm(address))
+    return about is not None and about.capabilities.address_kind is AddressKind.PHONE
 
 
 def _move(event: _Event, message: Row[Any], piece: _Piece) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from nexus_marketing.db.queries.workers import say_goodbye
 from nexus_marketing.runtime import Runtime
+from nexus_marketing.tasks.listening import start as start_listening
 from nexus_marketing.tasks.loops import WorkerLoop
 
 
@@ -14,7 +15,7 @@ def start(runtime: Runtime) -> Callable[[], None]:
     Returns:
         A function that stops them: what is on the wire is finished, the rest stays planned.
     """
-    stop = threading.Event()
+    stop, part = threading.Event(), start_listening(runtime)
     loops = [WorkerLoop(runtime, stop.is_set) for _ in range(runtime.settings.worker_threads)]
     threads = [
         threading.Thread(target=loop.run, name=f"nexus-worker-{number}", daemon=True)
@@ -29,5 +30,6 @@ def start(runtime: Runtime) -> Callable[[], None]:
             runtime.doorbell.ring(0, "stop")
             thread.join(timeout=30)
             say_goodbye(runtime.engines.worker, loop.sender.worker_id)
+        part()
 
     return finish

@@ -7,6 +7,7 @@ from types import FrameType
 from nexus_marketing.db.queries.workers import say_goodbye
 from nexus_marketing.plugin.sandbox.hosting import log_refused
 from nexus_marketing.runtime import Runtime
+from nexus_marketing.tasks.listening import start as start_listening
 from nexus_marketing.tasks.loops import WorkerLoop
 from nexus_marketing.telemetry import get_logger
 
@@ -28,12 +29,13 @@ def run(runtime: Runtime, *, once: bool = False) -> None:
         loop.finish()
         return
     _stop_on_signals(stop)
-    stop_listening = runtime.doorbell.listen()
+    stop_listening, part = runtime.doorbell.listen(), start_listening(runtime)
     log_refused(runtime.plugins)
     log.info("worker_started", worker=loop.sender.worker_id)
     try:
         loop.run()
     finally:
+        part()
         stop_listening()
         say_goodbye(runtime.engines.worker, loop.sender.worker_id)
         log.info("worker_stopped", worker=loop.sender.worker_id)

@@ -12,6 +12,7 @@ from nexus_marketing.settings import (
     EmailHookSettings,
     HttpSettings,
     Settings,
+    SmppSettings,
     SmsSettings,
     SmtpSettings,
     WebhookSettings,
@@ -88,6 +89,9 @@ def test_every_key_is_read_in_its_unit():
             "nexus.sms.connections": "4",
             "nexus.sms.max_segments": "3",
             "nexus.sms.callbacks": "true",
+            "nexus.smpp.enabled": "true",
+            "nexus.smpp.allow_hosts": "smsc.internal:2775",
+            "nexus.smpp.window": "50",
             "nexus.social.networks": "bluesky mastodon",
             "nexus.email.hooks.ses_topics": "arn:aws:sns:eu-west-1:1:a arn:aws:sns:eu-west-1:1:b",
             "nexus.email.hooks.sendgrid_keys": "MFk=",
@@ -113,6 +117,7 @@ def test_every_key_is_read_in_its_unit():
     assert settings.smtp == SmtpSettings("mail", 587, "starttls", "u", "p", 2, 2.5, "here")
     assert settings.social.networks == ("bluesky", "mastodon")
     assert settings.sms == SmsSettings("https://sms.example/2010-04-01", "AC1", "t", "Shop", 8, 4, 3, callbacks=True)
+    assert settings.smpp == SmppSettings(enabled=True, allow_hosts=("smsc.internal:2775",), window=50)
     topics = ("arn:aws:sns:eu-west-1:1:a", "arn:aws:sns:eu-west-1:1:b")
     assert settings.email_hooks == EmailHookSettings(topics, ("MFk=",), ("0123456789abcdef",), ("fedcba9876543210",))
     assert settings.soft_bounces == 5
@@ -154,6 +159,8 @@ def test_an_empty_value_means_the_default():
         ("sms.url", "sms.example", "http:// or https://"),
         ("sms.price_minor", "-1", "a whole number, not below 0"),
         ("sms.price_minor", "0.5", "a whole number, not below 0"),
+        ("smpp.enabled", "perhaps", "true or false"),
+        ("smpp.window", "0", "a whole number from 1 to 1000"),
         ("sms.max_segments", "256", "a whole number from 1 to 255"),
         ("webhook.connections", "0", "a whole number above 0"),
     ],

@@ -1,7 +1,7 @@
 """The built-in channels that go out by HTTP, each included as far as the operator set it up; else nothing of it is loaded."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pyramid.config import Configurator
 
@@ -9,20 +9,30 @@ from nexus_marketing.core.errors import ConfigurationError, HostRefused, Validat
 from nexus_marketing.plugin.manifests import API_VERSION, Capability, Manifest
 from nexus_marketing.version import __version__
 
+if TYPE_CHECKING:
+    from nexus_marketing.builtins.channels.sms import SmsChannel
+
 
 def sms(config: Configurator) -> None:
-    """Text messages, where ``nexus.sms.url`` names a provider.
+    """Text messages, where ``nexus.sms.url`` names a provider or ``nexus.smpp.enabled`` lets accounts have one.
 
     Raises:
         ConfigurationError: names the setting that is wrong.
     """
-    runtime = config.registry["nexus.runtime"]
-    mine = runtime.settings.sms
-    if not mine.url:
-        return
+    settings = config.registry["nexus.runtime"].settings
+    if settings.smpp.enabled:
+        _with_smpp(config, _twilio(config) if settings.sms.url else None)
+    elif settings.sms.url:
+        _announce(config, "sms")
+        config.add_marketing_channel(_twilio(config))
+
+
+def _twilio(config: Configurator) -> "SmsChannel":
     from nexus_marketing.builtins.channels.sms import SmsChannel, SmsProvider  # noqa: PLC0415 - loads the HTTP client
     from nexus_marketing.plugin.http import HttpClient, HttpLimits  # noqa: PLC0415 - see above
 
+    runtime = config.registry["nexus.runtime"]
+    mine = runtime.settings.sms
     provider = SmsProvider(
         mine.url,
         mine.account,
@@ -34,11 +44,28 @@ def sms(config: Configurator) -> None:
         f"{runtime.settings.public_url}/hooks/-/sms" if mine.callbacks else "",
     )
     client = HttpClient(HttpLimits(allow_hosts=runtime.settings.http.allow_hosts))
-    _announce(config, "sms")
     try:
-        config.add_marketing_channel(SmsChannel(provider, client, runtime.clock))
+        return SmsChannel(provider, client, runtime.clock)
     except HostRefused as error:
         raise ConfigurationError(f"nexus.sms.url: {error.message}.") from error
+
+
+def _with_smpp(config: Configurator, http: "SmsChannel | None") -> None:
+    try:
+        from nexus_marketing.builtins.channels.smpp import SmppLimits, SmppWay  # noqa: PLC0415 - an extra
+        from nexus_marketing.builtins.channels.smpp_accounts import ALLOW_SETTING, PORTS, SCHEMA  # noqa: PLC0415 - an extra
+        from nexus_marketing.builtins.channels.sms_ways import SmsByAccount  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise ConfigurationError(
+            f"nexus.smpp.enabled needs {error.name}: pip install 'nexus-marketing[smpp]'."
+        ) from error
+    from nexus_marketing.plugin.sockets import Dialer  # noqa: PLC0415 - what is not the channel's own
+
+    settings = config.registry["nexus.runtime"].settings
+    limits = SmppLimits(settings.sms.sender, settings.sms.max_segments, settings.smpp.window)
+    way = SmppWay(limits, Dialer(ALLOW_SETTING, settings.smpp.allow_hosts, PORTS))
+    _announce(config, "sms", {**_SCHEMAS["sms"], **SCHEMA})
+    config.add_marketing_channel(SmsByAccount(way, settings.sms.price_minor, http))
 
 
 def webhook(config: Configurator) -> None:
@@ -89,9 +116,9 @@ def _social(config: Configurator, name: str) -> None:
     config.add_marketing_channel(SocialChannel(network, client, origin=runtime.settings.public_url))
 
 
-def _announce(config: Configurator, name: str) -> None:
-    kinds = frozenset({Capability.CHANNEL})
-    config.add_marketing_plugin(Manifest(name, __version__, API_VERSION, kinds, settings=_SCHEMAS[name]))
+def _announce(config: Configurator, name: str, settings: Mapping[str, Any] | None = None) -> None:
+    kinds, settings = frozenset({Capability.CHANNEL}), settings or _SCHEMAS[name]
+    config.add_marketing_plugin(Manifest(name, __version__, API_VERSION, kinds, settings=settings))
 
 
 #: Pages of reactions hold the profiles of those who reacted.

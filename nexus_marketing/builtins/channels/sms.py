@@ -12,6 +12,7 @@ from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 from nexus_marketing.builtins.channels.answers import document_of
+from nexus_marketing.builtins.channels.sms_texts import SENDERS, is_sender, text_of, unfit
 from nexus_marketing.builtins.hooks.twilio import MESSAGE, events_of, is_signed
 from nexus_marketing.core.clock import Clock
 from nexus_marketing.core.contracts import (
@@ -24,17 +25,13 @@ from nexus_marketing.core.contracts import (
     Rendered,
     Submission,
 )
-from nexus_marketing.core.deliveries import SkipReason
 from nexus_marketing.core.errors import Problem, ValidationError
-from nexus_marketing.core.messages import Piece, plain_text
-from nexus_marketing.core.sms import is_e164, measure
+from nexus_marketing.core.messages import Piece
 from nexus_marketing.plugin.http import Answer, HttpClient, Request
 from nexus_marketing.plugin.http_sessions import HttpSession, Lanes
 
 _SETTINGS: Final = ("from", "account", "token")
-#: A number, a short code, letters (at most 11, TS 23.040 9.1.2.5), or a pool of numbers at the provider.
-_SHORT_CODE = re.compile(r"[0-9]{3,8}").fullmatch
-_LETTERS = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9 &+_-]{1,11}").fullmatch
+#: Numbers at the provider, which chooses among them.
 _POOL = re.compile(r"MG[0-9a-f]{32}").fullmatch
 
 _RECIPIENT, _SENDER, _THROTTLED = OutcomeKind.PERMANENT_RECIPIENT, OutcomeKind.PERMANENT_SENDER, OutcomeKind.THROTTLED
@@ -108,8 +105,8 @@ class SmsChannel:
         account, token, sender = self._account(settings)
         if not sender:
             problems.append(Problem("from", "required", "The number or name that messages come from is required."))
-        elif not (is_e164(sender) or _SHORT_CODE(sender) or _LETTERS(sender) or _POOL(sender)):
-            said = f"{sender[:40]!r} is no sender: use +493012345678, a short code, up to 11 letters, or MG…"
+        elif not (is_sender(sender) or _POOL(sender)):
+            said = f"{sender[:40]!r} is no sender: use {SENDERS}, or MG…"
             problems.append(Problem("from", "not_a_sender", said))
         if not account or not token:
             said = (
@@ -138,7 +135,7 @@ class SmsChannel:
     def render(self, settings: Mapping[str, Any], content: Content, submission: Submission) -> Rendered:
         """The text alone: who it is from and to, the provider is told beside it."""
         del settings
-        return Rendered("text/plain; charset=utf-8", _text(content.message.parts["text"], submission).encode())
+        return Rendered("text/plain; charset=utf-8", text_of(content.message.parts["text"], submission).encode())
 
     def verify(self, settings: Mapping[str, Any], headers: Mapping[str, str], body: bytes) -> bool:
         """Whether the token of the tenant's account, else of the operator's, signed this."""
@@ -178,13 +175,10 @@ class _Texts:
 
     def request(self, submission: Submission) -> Request | Outcome:
         """The form of one message; its text has no more segments than the operator pays for."""
-        if not is_e164(submission.address):
-            return Outcome(submission.ref, OutcomeKind.REFUSED, SkipReason.UNSUPPORTED_ADDRESS, "not an E.164 number")
-        text = _text(self.pieces, submission)
-        segments = measure(text).segments
-        if not 1 <= segments <= self.max_segments:
-            said = f"{segments} segments: from 1 to {self.max_segments} are sent"
-            return Outcome(submission.ref, OutcomeKind.REFUSED, SkipReason.RENDER_ERROR, said)
+        text = text_of(self.pieces, submission)
+        refused = unfit(submission, text, self.max_segments)
+        if refused is not None:
+            return refused
         source = "MessagingServiceSid" if _POOL(self.sender) else "From"
         form = {"To": submission.address, source: self.sender, "Body": text}
         if self.callback_url:
@@ -203,10 +197,6 @@ class _Texts:
         detail = str(document.get("message") or "")[:200]
         kind = OutcomeKind.PERMANENT_SENDER if status in (401, 403) else _CODES.get(code, _by_status(status))
         return Outcome(ref, kind, str(code or status), detail, after)
-
-
-def _text(pieces: Sequence[Piece], submission: Submission) -> str:
-    return plain_text(pieces, submission.values).strip()
 
 
 def _taken(ref: int, status: int, document: Mapping[str, Any]) -> Outcome:

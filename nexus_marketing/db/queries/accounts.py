@@ -10,8 +10,9 @@ from sqlalchemy.orm import Session
 
 from nexus_marketing.core.accounts import Account
 from nexus_marketing.db.models import ChannelAccount
+from nexus_marketing.db.queries.rowsets import is_postgresql
 from nexus_marketing.db.tenancy import run, run_for_all
-from nexus_marketing.db.types import UtcDateTime
+from nexus_marketing.db.types import Json, UtcDateTime
 
 #: Of one tenant, all channels together: more are refused when they are made.
 MOST_ACCOUNTS = 200
@@ -55,6 +56,27 @@ WHERE a.enabled AND a.health IN ('refused', 'unreachable') ORDER BY t.slug, a.ty
 def ill_accounts(session: Session) -> list[Row[Any]]:
     """(tenant_id, slug, type, name, health, health_reason) of enabled accounts that do not work; for the operator."""
     return list(run_for_all(session, _ILL, writes=False))
+
+
+_LISTENING = {
+    # By way of the tenants, each by its own part of the index: one pass over all accounts would be one over all tenants.
+    "postgresql": """
+SELECT t.id AS tenant_id, {columns} FROM marketing_tenants t CROSS JOIN LATERAL (
+    SELECT * FROM marketing_channels c WHERE c.tenant_id = t.id AND c.type = :type AND c.enabled OFFSET 0) a
+ORDER BY t.id, a.id""",
+    "sqlite": """
+SELECT t.id AS tenant_id, {columns} FROM marketing_tenants t CROSS JOIN marketing_channels a
+WHERE a.tenant_id = t.id AND a.type = :type AND a.enabled ORDER BY t.id, a.id""",
+}
+
+
+def accounts_to_hear(session: Session, type_: str) -> list[tuple[int, Account]]:
+    """(tenant_id, account) of every tenant's enabled accounts of a channel."""
+    columns = ", ".join(f"a.{name}" for name in Account._fields)
+    statement = _LISTENING["postgresql" if is_postgresql(session) else "sqlite"].format(columns=columns)
+    typed = text(statement).columns(config=Json, rates=Json)
+    rows = run_for_all(session, typed, {"type": type_}, writes=False)
+    return [(row.tenant_id, Account._make(getattr(row, name) for name in Account._fields)) for row in rows]
 
 
 _SEALED = {

@@ -61,17 +61,28 @@ def sent(text: str) -> tuple[Encoding, list[bytes]]:
     return encoding, segments
 
 
-def check(text: str) -> None:
+def check(text: str, *, pieces: bool = True) -> None:
     encoding, segments = sent(text)
     found = measure(text)
     units = len(b"".join(segments)) // (1 if encoding is Encoding.GSM_7 else 2)
     assert (found.encoding, found.units, found.segments) == (encoding, units, len(segments)), text
+    if not pieces:
+        return
+    found_pieces = sms.cut(text)
+    assert "".join(found_pieces) == text
+    wide = encoding is Encoding.UCS_2
+    octets = [
+        piece.encode("utf-16-be") if wide else b"".join(SEPTETS[each] for each in piece) for piece in found_pieces
+    ]
+    assert octets == segments
 
 
 def test_the_alphabet_is_the_one_of_the_standard():
     assert len(SEPTETS) == 127 + 10
     assert SEPTETS.keys() == sms.BASIC | sms.EXTENSION
     assert set(ESCAPED.values()) == sms.EXTENSION
+    assert "".join(TABLE) == sms.BASIC_TABLE
+    assert {character: septet for septet, character in ESCAPED.items()} == sms.EXTENSION_TABLE
 
 
 @pytest.mark.parametrize(
@@ -138,7 +149,8 @@ def test_a_hundred_thousand_texts():
         check(
             "".join(
                 rng.choices(rng.choice(alphabets), k=rng.choice((1, 69, 70, 71, 134, 135, 153, 160, 161, 306, 307)))
-            )
+            ),
+            pieces=False,
         )
 
 
