@@ -7,6 +7,7 @@ the others try again, and one that ends makes room for another.
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Any, Final
 
 from nexus_marketing.core.accounts import Account, AccountHealth, unspoken
@@ -21,10 +22,9 @@ log = get_logger(__name__)
 
 #: Keeps a tenant's events for good: of which channel, and who told them.
 Keep = Callable[[int, str, str, Sequence[ProviderEvent]], Any]
+_AGAIN_SECONDS: Final = 60.0
 #: Parting waits for an answer.
 _PARTING_AT_ONCE: Final = 16
-#: What says that an account does not work, and what says that it does.
-_TOLD_BY: Final = (AccountHealth.UNREACHABLE, AccountHealth.REFUSED)
 
 
 @dataclass(slots=True)
@@ -35,8 +35,15 @@ class _Heard:
     account: Account
     line: Line | None
     secrets: Sequence[Any] = field(repr=False)
-    #: It did not work at the last look.
+    #: It did not work at the last look; and people were told so here.
     was_away: bool = False
+    has_told: bool = False
+    _since: float = field(default_factory=monotonic)
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether it is to be found out again if there is a line: its plugin may be on now, its secrets readable."""
+        return self.line is None and monotonic() - self._since > _AGAIN_SECONDS
 
 
 @dataclass(slots=True)
@@ -62,7 +69,7 @@ class Listening:
                 for tenant_id, account in accounts_to_hear(session, name):
                     found[tenant_id, account.id] = channel, account
         for key, heard in list(self._heard.items()):
-            if key not in found or found[key][1].version != heard.account.version:
+            if key not in found or found[key][1].version != heard.account.version or heard.is_stale:
                 self._close(key)
         for key, (channel, account) in found.items():
             if key in self._heard:
@@ -119,8 +126,12 @@ class Listening:
         state = heard.line.state()
         if state.is_open:
             heard.was_away = False
-            if heard.account.health in _TOLD_BY:
+            # That messages are refused is not disproved by a line.
+            if heard.account.health == AccountHealth.UNREACHABLE or (
+                heard.has_told and heard.account.health == AccountHealth.REFUSED
+            ):
                 self._note(heard, AccountHealth.OK, None)
+            heard.has_told = False
         elif state.said and state.code != IN_USE:
             # One that cannot be reached may be starting anew: it is told of at the second look.
             if state.is_refused or heard.was_away:
@@ -132,7 +143,9 @@ class Listening:
         health = AccountHealth.REFUSED if state.is_refused else AccountHealth.UNREACHABLE
         if heard.account.health != health:
             log.warning("account_ill", tenant_id=heard.tenant_id, account_id=heard.account.id, health=str(health))
+            self.runtime.telemetry.count("listening.away", channel=heard.account.type, health=str(health))
             self._note(heard, health, unspoken(state.said[:200], heard.secrets))
+        heard.has_told = True
 
     def _note(self, heard: _Heard, health: AccountHealth, reason: str | None) -> None:
         runtime, tenant_id = self.runtime, heard.tenant_id

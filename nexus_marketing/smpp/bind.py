@@ -9,8 +9,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
+from uuid import uuid4
 
 from nexus_marketing.core.contracts import Hear, LineState, OutcomeKind
 from nexus_marketing.smpp.hearing import Ear
@@ -52,9 +53,11 @@ class _Link:
     #: It takes no more messages; the sequence number of the centre's ``unbind``, if it was the centre's wish.
     parts_at: float | None = None
     unbind: int | None = None
-    #: Deliveries that are not answered yet.
+    #: Deliveries, and those that are not answered yet.
+    deliveries: int = 0
     unanswered: int = 0
     was_useful: bool = False
+    id: str = field(default_factory=lambda: uuid4().hex)
 
     @property
     def may_end(self) -> bool:
@@ -148,6 +151,7 @@ class Bind:
             except Exception as error:  # isolation boundary: a fault of ours must not leave anybody waiting
                 log.exception("smpp_bind_failed")
                 self._lost(f"{type(error).__name__} here")
+                time.sleep(_TICK_SECONDS)
         for each in (self._selector, self._bell, self._bell_far):
             each.close()
 
@@ -203,12 +207,17 @@ class Bind:
         under_way = UnderWay(self._settings.window, self._pace)
         link = self._link = _Link(opened, under_way, began_at=(now := time.monotonic()), heard_at=now)
         self._selector.register(opened.sock, selectors.EVENT_READ)
-        log.info("smpp_bound", place=self._settings.place, system_id=self._settings.system_id)
+        self._note("smpp_bound", system_id=self._settings.system_id)
         self._heard(link, opened.early)
+
+    def _note(self, event: str, **about: object) -> None:
+        """For the log of whoever keeps the bind; of one that is made for some messages their outcomes say it."""
+        if self._ear.is_open:
+            log.info(event, place=self._settings.place, **about)
 
     def _not_opened(self, error: NotBound) -> None:
         if self._problem is None or self._problem.code != error.code:
-            log.warning("smpp_not_bound", place=self._settings.place, reason=str(error)[:200])
+            self._note("smpp_not_bound", reason=str(error)[:200])
         self._problem = error
         self._failures += 1
         self._rest(refused=error.kind is OutcomeKind.PERMANENT_SENDER)
@@ -352,8 +361,9 @@ class Bind:
 
     def _deliver(self, link: _Link, pdu: Pdu) -> None:
         link.was_useful = True
+        link.deliveries += 1
         try:
-            event = event_of(pdu.data, self._settings.ids, f"{id(link):x}:{link.heard_at}:{pdu.sequence}")
+            event = event_of(pdu.data, self._settings.ids, f"{link.id}:{link.deliveries}")
         except Exception as error:  # noqa: BLE001 - isolation boundary: what they send is theirs, and goes on behind it
             log.warning("smpp_delivery_not_understood", place=self._settings.place, error=str(error)[:100])
             self._write(link, delivered(pdu.sequence, Status.PERMANENT))
@@ -406,7 +416,7 @@ class Bind:
         with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(link.opened.sock)
         link.opened.sock.close()
-        log.info("smpp_unbound", place=self._settings.place, reason=why[:200], begun=len(link.under_way.active))
+        self._note("smpp_unbound", reason=why[:200], begun=len(link.under_way.active))
         link.under_way.lost(why[:200])
         is_good = link.was_useful or time.monotonic() - link.began_at > _LASTING_SECONDS
         self._failures = 0 if is_good else self._failures + 1

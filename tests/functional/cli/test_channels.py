@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from nexus_marketing.cli.app import app
 from nexus_marketing.runtime import Runtime
 from tests.common.servers import free_port
+from tests.common.smsc import Smsc
 
 pytestmark = [pytest.mark.req("US-018", "SR-004"), pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)]
 
@@ -72,6 +73,28 @@ def test_a_test_through_a_relay_that_is_away_fails(run: Any, tenant: int) -> Non
     checks = {each["part"]: each["finding"] for each in run("doctor")[1]["checks"]}
     assert "email main of acme is unreachable" in checks["channel accounts"]
     assert checks["stored secrets"] == "there are none"
+
+
+def test_an_account_at_a_message_centre(run: Any, tenant: int) -> None:
+    with Smsc() as centre:
+        run.ini.write_text(
+            f"{run.ini.read_text()}nexus.smpp.enabled = true\nnexus.smpp.allow_hosts = {centre.allowed}\n"
+        )
+        own = {"provider": "smpp", "from": "Shop", "host": "127.0.0.1", "port": centre.port, "tls": "false"}
+        options = [part for name, value in own.items() for part in ("--set", f"{name}={value}")]
+        about = ("--tenant", "acme", *options, "--secret", "password")
+        code, said = run("channels", "add", "sms", "carrier", *about, typed=f"{centre.password}\n")
+        assert (code, said["error"]["problems"][0]["path"]) == (1, "config.system_id")
+        code, made = run(
+            "channels", "add", "sms", "carrier", *about, "--set", "system_id=shop", typed=f"{centre.password}\n"
+        )
+        assert (code, made["config"]["port"], made["secrets_set"]) == (0, centre.port, ["password"])
+        code, tried = run("channels", "test", made["id"], "--tenant", "acme", "--to", "+491701234567")
+        assert (code, tried["ok"], tried["health"], centre.submitted[0].to) == (0, True, "ok", "491701234567")
+        assert centre.parted.wait(5)
+    assert {"name": "tls", "secret": False, "required": False, "type": "boolean"} in next(
+        each["settings"] for each in run("channels", "types")[1]["data"] if each["type"] == "sms"
+    )
 
 
 def test_keys_rotate(run: Any, tenant: int) -> None:
