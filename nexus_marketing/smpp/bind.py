@@ -29,8 +29,8 @@ _MOST_UNWRITTEN: Final = 1_000_000
 _TICK_SECONDS: Final = 0.5
 _PART_SECONDS: Final = 2.0
 _FIRST_REST_SECONDS: Final = 1.0
-#: A pause that is shorter is waited for; for a longer one messages go back to whoever sends them.
-_SHORT_SECONDS: Final = 4.0
+#: A wait that is no longer is waited for; for a longer one messages go back to whoever sends them.
+_SOON_SECONDS: Final = 2.0
 _LAST_SEQUENCE: Final = 0x7FFF_FFFF
 #: Requests that say something and want no answer.
 _SILENT: Final = (Command.ALERT_NOTIFICATION,)
@@ -108,13 +108,18 @@ class Bind:
     def submit(self, jobs: Sequence[Job]) -> None:
         """Queue messages; each is answered, however this ends."""
         with self._lock:
-            is_closing = self._is_closing
-            if not is_closing:
-                self._queue.extend(jobs)
-                self._used_at = time.monotonic()
-        if is_closing:
-            _answer_all(jobs, _CLOSED)
+            room = 0 if self._is_closing else max(0, self._room())
+            self._queue.extend(jobs[:room])
+            self._used_at = time.monotonic()
+            is_closing, rate = self._is_closing, self._settings.per_second
+        for number, job in enumerate(jobs[room:], start=room + 1):
+            job.answer(_CLOSED if is_closing else Answer(OutcomeKind.THROTTLED, "paced", "", number / rate))
         self._ring()
+
+    def _room(self) -> int:
+        """How many more can leave soon: who pauses a send does not want to see messages of it minutes later."""
+        rate = self._settings.per_second
+        return max(1, int(rate * _SOON_SECONDS)) - len(self._queue) if rate else _LAST_SEQUENCE
 
     def withdraw(self, owner: object) -> None:
         """Take back what of an owner's has not begun."""
@@ -273,7 +278,7 @@ class Bind:
             return
         while not link.out and link.under_way.has_room:
             if (wait := self._pace.wait(now)) > 0:
-                if self._pace.paused_until - now > _SHORT_SECONDS:
+                if self._pace.paused_until - now > _SOON_SECONDS:
                     self._refuse_all(Answer(OutcomeKind.THROTTLED, "throttled", "", wait))
                 return
             found = link.under_way.next_part(self._take)

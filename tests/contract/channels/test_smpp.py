@@ -281,6 +281,11 @@ class TestAnswers:
         hand.over(*batch(11))
         assert time.monotonic() - begun >= 10 / 50
 
+    def test_what_could_only_leave_later_goes_back(self, make_channel: Make, centre: Smsc) -> None:
+        outcomes = Hand(make_channel(centre.allowed), {**centre.settings, "per_second": 0.5}).over(*batch(5))
+        assert kinds(outcomes) == {"accepted": 1, "throttled": 4}
+        assert [outcomes[ref].retry_after_seconds for ref in range(1, 5)] == [4.0, 6.0, 8.0, 10.0]
+
     def test_after_patience_was_asked_for_nothing_leaves_for_a_while(self, make_channel: Make, centre: Smsc) -> None:
         centre.replies["49300000000"] = [Reply(THROTTLED)]
         hand = Hand(make_channel(centre.allowed), {**centre.settings, "window": 1})

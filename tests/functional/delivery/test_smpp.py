@@ -14,7 +14,7 @@ from nexus_marketing.config import rehearse
 from nexus_marketing.core.actors import SYSTEM
 from nexus_marketing.core.clock import SystemClock
 from nexus_marketing.core.errors import ConfigurationError, ValidationError
-from nexus_marketing.db.models import ChannelAccount, Lead, ProviderReport, Suppression
+from nexus_marketing.db.models import ChannelAccount, Lead, ProviderReport, Send, Suppression
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.delivery.listening import Listening
 from nexus_marketing.runtime import Runtime
@@ -24,7 +24,7 @@ from nexus_marketing.services.provider_reports import take_in_reports
 from nexus_marketing.settings import Settings, SmppSettings, SmsSettings
 from nexus_marketing.tasks.listening import listening, start
 from tests.common.databases import DatabaseTime
-from tests.common.factories import make_leads
+from tests.common.factories import make_leads, make_tenant
 from tests.common.smsc import ALREADY_BOUND, INVALID_TO, Reply, Smsc
 from tests.functional.delivery.conftest import Stage
 
@@ -194,6 +194,54 @@ def test_a_bind_that_is_refused_is_told_of_and_one_that_others_have_is_not(
         assert account(staged, tenant).health == health
         lines.close()
     assert account(staged, tenant).health_reason.endswith("ESME_RINVPASWD")  # type: ignore[union-attr]
+
+
+@on_sqlite
+def test_a_send_pauses_where_the_bind_is_refused(staged: Runtime, tenant: int, stage: Stage, centre: Smsc) -> None:
+    centre.password = "changed"
+    stage.launch("sms")
+    stage.work()
+    with staged.work(tenant, mode="read") as ctx:
+        send = ctx.session.scalars(select(Send)).one()
+        assert send.status == "paused"
+        assert "ESME_RINVPASWD" in str(send.status_reason)
+    assert (account(staged, tenant).health, stage.states()) == ("refused", {"sms": Counter(planned=20)})
+    assert centre.submitted == []
+
+
+@on_sqlite
+def test_what_another_worker_has_the_only_bind_for_waits_and_nobody_is_told(
+    staged: Runtime, tenant: int, stage: Stage, centre: Smsc, database_time: DatabaseTime
+) -> None:
+    centre.most_binds = 0
+    stage.launch("sms")
+    for _ in range(3):
+        stage.work()
+        database_time.advance(minutes=1)
+    assert stage.states() == {"sms": Counter(planned=20)}
+    assert account(staged, tenant).health == "unknown"
+    centre.most_binds = 1
+    stage.work()
+    assert stage.states() == {"sms": Counter(accepted=20)}
+
+
+@on_sqlite
+def test_stop_to_a_number_that_tenants_share_stops_all_of_them(
+    staged: Runtime, tenant: int, stage: Stage, centre: Smsc
+) -> None:
+    other = make_tenant(staged, "other")
+    with staged.work(other) as ctx:
+        create_account(ctx, {"type": "sms", "name": "carrier", "config": centre.settings})
+    lines = listening(staged)
+    lines.tend()
+    centre.wait_bound()
+    assert centre.deliver("493012340004", b"STOP") == 0
+    assert centre.tried == 1
+    for each in (tenant, other):
+        hear(staged, each)
+        with staged.work(each, mode="read") as ctx:
+            assert ctx.session.scalars(select(Suppression)).one().source == "keyword:stop"
+    lines.close()
 
 
 @on_sqlite
