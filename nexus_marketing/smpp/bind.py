@@ -294,8 +294,10 @@ class Bind:
 
     def _take(self) -> Job | None:
         with self._lock:
+            if not self._queue or self._is_closing:
+                return None
             self._used_at = time.monotonic()
-            return self._queue.popleft() if self._queue and not self._is_closing else None
+            return self._queue.popleft()
 
     def _end_if_over(self, link: _Link, now: float) -> bool:
         """Part where it is time to; whether the connection is gone."""

@@ -144,10 +144,12 @@ class Smsc:
                 pass
 
     def release(self) -> None:
-        """Answer what is held, the newest first."""
-        for each in self.bound:
-            while each.held:
-                each.write(each.held.pop())
+        """Answer what is held by now, the newest first."""
+        for each in list(self.bound):
+            with self._changed:
+                held, each.held = each.held, []
+            for answer in reversed(held):
+                each.write(answer)
 
     def say(self, data: bytes) -> None:
         """Write this to everybody who is bound."""

@@ -298,7 +298,7 @@ class TestAnswers:
         self, make_channel: Make, centre: Smsc
     ) -> None:
         centre.replies["49300000000"] = [Reply(held=True)]
-        hand = Hand(make_channel(centre.allowed, reply_seconds=0.3), centre.settings)
+        hand = Hand(make_channel(centre.allowed, reply_seconds=1.0), centre.settings)
         outcome = hand.over(*batch(1))[0]
         assert (outcome.kind, outcome.code) == (K.UNKNOWN, "no_answer")
         assert centre.enquired.wait(5)  # whether it is alive at all
@@ -409,6 +409,13 @@ class TestConnections:
         assert centre.enquired.wait(5)
         line.close()
         assert centre.parted.wait(5)
+
+    def test_what_nobody_needs_is_parted_from_and_made_again(self, make_channel: Make, centre: Smsc) -> None:
+        hand = Hand(make_channel(centre.allowed, idle_seconds=0.05), centre.settings)
+        assert kinds(hand.over(*batch(2))) == {"accepted": 2}
+        assert centre.parted.wait(5)
+        assert kinds(hand.over(*batch(2, 10))) == {"accepted": 2}
+        assert centre.tried == 2
 
     def test_threads_share_a_bind_and_the_last_one_parts(self, make_channel: Make, centre: Smsc) -> None:
         channel = make_channel(centre.allowed)
