@@ -35,9 +35,9 @@ class _Heard:
     account: Account
     line: Line | None
     secrets: Sequence[Any] = field(repr=False)
-    #: It did not work at the last look; and people were told so here.
+    #: It did not work at the last look; and what people were told of that here, once: of another host it may be true no more.
     was_away: bool = False
-    has_told: bool = False
+    told: AccountHealth | None = None
     _since: float = field(default_factory=monotonic)
 
     @property
@@ -128,10 +128,10 @@ class Listening:
             heard.was_away = False
             # That messages are refused is not disproved by a line.
             if heard.account.health == AccountHealth.UNREACHABLE or (
-                heard.has_told and heard.account.health == AccountHealth.REFUSED
+                heard.told is AccountHealth.REFUSED and heard.account.health == AccountHealth.REFUSED
             ):
                 self._note(heard, AccountHealth.OK, None)
-            heard.has_told = False
+            heard.told = None
         elif state.said and state.code != IN_USE:
             # One that cannot be reached may be starting anew: it is told of at the second look.
             if state.is_refused or heard.was_away:
@@ -141,11 +141,11 @@ class Listening:
 
     def _tell(self, heard: _Heard, state: LineState) -> None:
         health = AccountHealth.REFUSED if state.is_refused else AccountHealth.UNREACHABLE
-        if heard.account.health != health:
+        if heard.account.health != health and heard.told is not health:
             log.warning("account_ill", tenant_id=heard.tenant_id, account_id=heard.account.id, health=str(health))
             self.runtime.telemetry.count("listening.away", channel=heard.account.type, health=str(health))
             self._note(heard, health, unspoken(state.said[:200], heard.secrets))
-        heard.has_told = True
+        heard.told = health
 
     def _note(self, heard: _Heard, health: AccountHealth, reason: str | None) -> None:
         runtime, tenant_id = self.runtime, heard.tenant_id

@@ -28,7 +28,7 @@ _MEANINGS: Final[dict[int, tuple[str, OutcomeKind]]] = {
     0x01: ("ESME_RINVMSGLEN", _RECIPIENT),  # this text, with this name in it
     0x02: ("ESME_RINVCMDLEN", _SENDER),
     0x03: ("ESME_RINVCMDID", _SENDER),
-    0x04: ("ESME_RINVBNDSTS", _SENDER),  # may not submit over this bind
+    0x04: ("ESME_RINVBNDSTS", _TRANSIENT),  # it has forgotten the bind
     0x06: ("ESME_RINVPRTFLG", _SENDER),
     0x07: ("ESME_RINVREGDLVFLG", _SENDER),
     0x08: ("ESME_RSYSERR", _TRANSIENT),
@@ -40,8 +40,8 @@ _MEANINGS: Final[dict[int, tuple[str, OutcomeKind]]] = {
     0x14: ("ESME_RMSGQFUL", _THROTTLED),
     0x15: ("ESME_RINVSERTYP", _SENDER),
     0x33: ("ESME_RINVNUMDESTS", _SENDER),
-    0x42: ("ESME_RINVESMCLASS", _SENDER),  # long messages by header are not taken
-    0x43: ("ESME_RINVESMCLASS", _SENDER),
+    0x42: ("ESME_RINVSUBREP", _SENDER),
+    0x43: ("ESME_RINVESMCLASS", _SENDER),  # long messages by header are not taken
     0x44: ("ESME_RCNTSUBDL", _SENDER),
     0x45: ("ESME_RSUBMITFAIL", _TRANSIENT),
     0x48: ("ESME_RINVSRCTON", _SENDER),

@@ -13,10 +13,12 @@ from nexus_marketing.builtins.channels import by_http
 from nexus_marketing.config import rehearse
 from nexus_marketing.core.actors import SYSTEM
 from nexus_marketing.core.clock import SystemClock
+from nexus_marketing.core.contracts import IN_USE, AddressKind, LineState
 from nexus_marketing.core.errors import ConfigurationError, ValidationError
 from nexus_marketing.db.models import ChannelAccount, Lead, ProviderReport, Send, Suppression
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.delivery.listening import Listening
+from nexus_marketing.plugin.testing import RecordingChannel
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.services.channel_tests import probe_account, send_test
 from nexus_marketing.services.channels import create_account, update_account
@@ -292,3 +294,51 @@ def test_without_the_extra_the_setting_says_what_to_install(runtime: Runtime, mo
     monkeypatch.setitem(sys.modules, "smpp34", None)
     with pytest.raises(ConfigurationError, match=r"pip install 'nexus-marketing\[smpp\]'"):
         channels_of(settings)
+
+
+class ScriptedLines(RecordingChannel):
+    """A stranger's channel that listens: its lines stand as the test says."""
+
+    state = LineState(is_open=False)
+    fails = False
+    closed = 0
+
+    def listen(self, settings: Any, hear: Any) -> "ScriptedLines | None":
+        if self.fails:
+            raise RuntimeError(settings)
+        return self
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+@on_sqlite
+def test_what_people_are_told_of_lines(runtime: Runtime, tenant: int) -> None:
+    channel = ScriptedLines(name="pager", address_kind=AddressKind.NONE)
+    staged = replace(runtime, channels={"pager": channel})
+    with staged.work(tenant) as ctx:
+        create_account(ctx, {"type": "pager", "name": "p", "config": {"code": "c0de"}})
+    lines, away = listening(staged), LineState(False, said="no route")
+    states = [
+        (LineState(False), "unknown"),  # on its way
+        (away, "unknown"),  # it may be starting anew
+        (away, "unreachable"),
+        (LineState(is_open=True), "ok"),
+        (LineState(False, code=IN_USE, said="others have it"), "ok"),
+        (LineState(False, is_refused=True, said="who are you"), "refused"),
+        (LineState(is_open=True), "ok"),
+    ]
+    for state, health in states:
+        channel.state = lambda state=state: state  # type: ignore[method-assign, assignment, misc]
+        lines.tend()
+        assert account(staged, tenant).health == health
+    # What a send found out is not disproved by a line.
+    with staged.work(tenant) as ctx:
+        find(ctx.session, ChannelAccount, account(staged, tenant).id).health = "refused"
+    assert lines.tend() == 1
+    assert account(staged, tenant).health == "refused"
+    channel.fails = True
+    with staged.work(tenant) as ctx:
+        update_account(ctx, account(staged, tenant).id, {"name": "renamed"})
+    assert (lines.tend(), channel.closed) == (0, 1)
+    lines.close()
