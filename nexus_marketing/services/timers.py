@@ -26,16 +26,34 @@ from nexus_marketing.telemetry import get_logger
 log = get_logger(__name__)
 
 
+#: What a due timer does in the transaction that removed it.
+Fire = Callable[[Context, TimerFact], None]
+#: What follows where a timer is put aside for good, in the transaction that does so, with the reason.
+GiveUp = Callable[[Context, TimerFact, str], None]
+
+
 @dataclass(frozen=True, slots=True)
 class Outside:
     """What a due timer does where it must not keep a transaction open: it speaks to somebody else meanwhile.
 
     ``fire`` works in transactions of its own, of which the one that writes the end takes the timer first
-    (``db.queries.timers.take_timer``); ``give_up`` runs in the transaction that finds out that it is dead.
+    (``db.queries.timers.take_timer``). Where it is given up its own row says what became of it, and is where a person has it
+    done again: the timer goes.
     """
 
     fire: Callable[[Runtime, TimerFact], None]
-    give_up: Callable[[Context, TimerFact, str], None]
+    give_up: GiveUp
+
+
+@dataclass(frozen=True, slots=True)
+class Handed:
+    """Who takes a claimed timer over, and removes it or gives it back under its lease.
+
+    ``take`` is told the moment of the monotonic clock by which to begin.
+    """
+
+    take: Callable[[TimerFact, float], None]
+    give_up: GiveUp
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +64,13 @@ class Together:
     their ids; the others, and all of them where it fails, are fired by ``one``, each as if there was nothing else.
     """
 
-    one: Callable[[Context, TimerFact], None]
+    one: Fire
     many: Callable[[Context, Sequence[TimerFact]], AbstractSet[int]]
+    give_up: GiveUp
 
 
-#: What a due timer does, by its type; runs in the transaction that removed it unless it says otherwise.
-TimerHandlers = Mapping[str, Callable[[Context, TimerFact], None] | Outside | Together]
-#: Takes a claimed timer that must not be fired in a transaction, and the moment of the monotonic clock by which to begin.
-Aside = Mapping[str, Callable[[TimerFact, float], None]]
-#: What is done in the transaction that puts a timer aside for good, by its type, with the reason.
-OnDead = Mapping[str, Callable[[Context, TimerFact, str], None]]
+#: What due timers do, by their type.
+TimerHandlers = Mapping[str, Fire | Outside | Handed | Together]
 
 _MOST_PER_TENANT: Final = 50
 _MOST: Final = 1_000
@@ -111,37 +126,18 @@ def cancel_timers(ctx: Context, type_: str, keys: Sequence[str]) -> None:
     queries.cancel_timers(ctx.session, type_, keys)
 
 
-@dataclass(frozen=True, slots=True)
-class _Firing:
-    """What becomes of due timers, by their type."""
-
-    handlers: TimerHandlers
-    aside: Aside
-    on_dead: OnDead
-
-
-def fire_due(
-    runtime: Runtime, handlers: TimerHandlers, aside: Aside | None = None, on_dead: OnDead | None = None
-) -> int:
-    """Claim what is due, a few of each tenant, and fire it; answers how many it took on.
-
-    Args:
-        runtime: of the process.
-        handlers: what due timers do, by their type.
-        aside: types whose timers are handed to somebody else, who removes them or gives them back under their lease.
-        on_dead: what follows where a timer of a type is put aside for good.
-    """
-    firing = _Firing(handlers, aside or {}, on_dead or {})
-    fired, is_doubtful = _fire_some(runtime, firing)
+def fire_due(runtime: Runtime, handlers: TimerHandlers) -> int:
+    """Claim what is due, a few of each tenant, and fire it; answers how many it took on."""
+    fired, is_doubtful = _fire_some(runtime, handlers)
     if is_doubtful:  # each of those that a dead worker held is fired alone: as many as a moment holds
         until = time.monotonic() + _DOUBTFUL_SECONDS
         while is_doubtful and time.monotonic() < until:
-            more, is_doubtful = _fire_some(runtime, firing)
+            more, is_doubtful = _fire_some(runtime, handlers)
             fired += more
     return fired
 
 
-def _fire_some(runtime: Runtime, firing: _Firing) -> tuple[int, bool]:
+def _fire_some(runtime: Runtime, handlers: TimerHandlers) -> tuple[int, bool]:
     """Claim and fire once; how many, and whether it was one alone because its worker had ended."""
     token = runtime.rng.getrandbits(62)
     lease_seconds = runtime.settings.lease.total_seconds()
@@ -156,13 +152,13 @@ def _fire_some(runtime: Runtime, firing: _Firing) -> tuple[int, bool]:
             most=_MOST,
         )
     taken = _one_if_doubtful(runtime, claimed)
-    alone = _fire_together(runtime, firing, taken, until)
+    alone = _fire_together(runtime, handlers, taken, until)
     for place, timer in enumerate(alone):
         if time.monotonic() > until:
             # Before the lease is over: whoever takes the rest up then must not believe that somebody died over it.
             let_go(runtime, alone[place:])
             break
-        _fire(runtime, firing, timer, until)
+        _fire(runtime, handlers, timer, until)
     return len(taken), taken is not claimed
 
 
@@ -175,24 +171,24 @@ def _one_if_doubtful(runtime: Runtime, claimed: Sequence[TimerFact]) -> Sequence
     return [doubtful]
 
 
-def _fire_together(runtime: Runtime, firing: _Firing, timers: Sequence[TimerFact], until: float) -> Sequence[TimerFact]:
+def _fire_together(
+    runtime: Runtime, handlers: TimerHandlers, timers: Sequence[TimerFact], until: float
+) -> Sequence[TimerFact]:
     """Fire what is done many at a time, a tenant and type in each transaction; answers what is to be fired alone."""
     groups: dict[tuple[int, str], list[TimerFact]] = {}
     for timer in timers:
-        is_first = timer.attempts == 1 and not timer.crashes
-        if is_first and isinstance(firing.handlers.get(timer.type), Together):
+        if timer.attempts == 1 and not timer.crashes:
             groups.setdefault((timer.tenant_id, timer.type), []).append(timer)
     fired: set[int] = set()
-    for group in groups.values():
-        if len(group) > 1 and time.monotonic() < until:
-            fired |= _fire_group(runtime, firing, group)
+    for (_, type_), group in groups.items():
+        handler = handlers.get(type_)
+        if isinstance(handler, Together) and len(group) > 1 and time.monotonic() < until:
+            fired |= _fire_group(runtime, handler, group)
     return [each for each in timers if each.id not in fired]
 
 
-def _fire_group(runtime: Runtime, firing: _Firing, group: Sequence[TimerFact]) -> AbstractSet[int]:
+def _fire_group(runtime: Runtime, handler: Together, group: Sequence[TimerFact]) -> AbstractSet[int]:
     tenant_id, type_ = group[0].tenant_id, group[0].type
-    handler = firing.handlers[type_]
-    assert isinstance(handler, Together), "only those are grouped"
     try:
         with runtime.work(tenant_id, SYSTEM) as ctx:
             fired = handler.many(ctx, group)
@@ -216,22 +212,18 @@ def let_go(runtime: Runtime, timers: Sequence[TimerFact]) -> None:
             queries.let_go(session, found)
 
 
-def _fire(runtime: Runtime, firing: _Firing, timer: TimerFact, until: float) -> None:
-    handler = firing.handlers.get(timer.type)
+def _fire(runtime: Runtime, handlers: TimerHandlers, timer: TimerFact, until: float) -> None:
+    handler = handlers.get(timer.type)
     if timer.crashes >= MAX_CRASHES:
-        _bury(
-            runtime,
-            firing,
-            timer,
-            f"{timer.crashes} workers ended while they fired it: the last error is in their logs.",
-        )
+        said = f"{timer.crashes} workers ended while they fired it: the last error is in their logs."
+        _bury(runtime, handler, timer, said)
         return
     runtime.telemetry.observe("timers.late", (runtime.clock.now() - timer.trigger_at).total_seconds(), type=timer.type)
-    if timer.type in firing.aside:
-        firing.aside[timer.type](timer, until)
-        return
     if handler is None:
-        _bury(runtime, firing, timer, f"Nothing here handles timers of type {timer.type!r}: is a plugin missing?")
+        _bury(runtime, handler, timer, f"Nothing here handles timers of type {timer.type!r}: is a plugin missing?")
+        return
+    if isinstance(handler, Handed):
+        handler.take(timer, until)
         return
     try:
         if isinstance(handler, Outside):
@@ -243,36 +235,32 @@ def _fire(runtime: Runtime, firing: _Firing, timer: TimerFact, until: float) -> 
     except DBAPIError as error:
         if is_transient(error):
             raise  # the lease runs out and somebody takes it up
-        _failed(runtime, firing, timer, error)
+        _failed(runtime, handler, timer, error)
     except Exception as error:  # noqa: BLE001 - isolation boundary: the other timers must have their turn
-        _failed(runtime, firing, timer, error)
+        _failed(runtime, handler, timer, error)
 
 
-def _failed(runtime: Runtime, firing: _Firing, timer: TimerFact, error: Exception) -> None:
+def _failed(runtime: Runtime, handler: Fire | Outside | Together, timer: TimerFact, error: Exception) -> None:
     log.warning(
         "timer_failed", tenant_id=timer.tenant_id, type=timer.type, attempts=timer.attempts, error=type(error).__name__
     )
     pause = retry_after(timer.attempts, runtime.rng)
     if pause is None:
-        _bury(runtime, firing, timer, str(error))
+        _bury(runtime, handler, timer, str(error))
         return
     give_back(runtime, timer, TimerStatus.WAITING, runtime.clock.now() + pause, str(error))
 
 
-def _bury(runtime: Runtime, firing: _Firing, timer: TimerFact, reason: str) -> None:
+def _bury(runtime: Runtime, handler: Fire | Outside | Handed | Together | None, timer: TimerFact, reason: str) -> None:
     log.error("timer_dead", tenant_id=timer.tenant_id, type=timer.type, key=timer.key, reason=reason)
     runtime.telemetry.count("timers.dead", type=timer.type)
-    handler, on_dead = firing.handlers.get(timer.type), firing.on_dead.get(timer.type)
     with runtime.work(timer.tenant_id, SYSTEM) as ctx:
         if isinstance(handler, Outside):
-            # Its own row says what became of it, and is where a person has it done again.
-            if queries.take_timer(ctx.session, timer):
-                handler.give_up(ctx, timer, reason)
-        elif (
-            queries.give_back(ctx.session, timer, status=TimerStatus.DEAD, at=timer.trigger_at, error=reason)
-            and on_dead is not None
-        ):
-            on_dead(ctx, timer, reason)
+            is_ours = queries.take_timer(ctx.session, timer)
+        else:
+            is_ours = queries.give_back(ctx.session, timer, status=TimerStatus.DEAD, at=timer.trigger_at, error=reason)
+        if is_ours and isinstance(handler, Outside | Handed | Together):
+            handler.give_up(ctx, timer, reason)
 
 
 def give_back(runtime: Runtime, timer: TimerFact, status: TimerStatus, at: datetime, error: str) -> None:

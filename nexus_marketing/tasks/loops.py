@@ -78,7 +78,7 @@ from nexus_marketing.services.scoring import score_due, score_marked
 from nexus_marketing.services.segment_refresh import recalculate_requested, refresh
 from nexus_marketing.services.segment_upkeep import keep_segments
 from nexus_marketing.services.send_ends import join_channels, tell_ends
-from nexus_marketing.services.timers import OnDead, TimerHandlers, Together, fire_due
+from nexus_marketing.services.timers import Handed, TimerHandlers, Together, fire_due
 from nexus_marketing.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -96,7 +96,7 @@ TIMERS: TimerHandlers = {
     COMPENSATION: take_back_due,
     segment_clock.TYPE: segment_clock.clock_moved,
     RUN_DUE: run_due,
-    journeys.RUN_DUE: Together(journey_run_due, runs_due),
+    journeys.RUN_DUE: Together(journey_run_due, runs_due, run_dead),
     journeys.MOVED: segment_moved,
     journeys.HAPPENED: happened,
     SCORED: scored,
@@ -112,8 +112,6 @@ TIMERS: TimerHandlers = {
     MIGRATE: migrate_due,
     RESUME: resume_due,
 }
-#: What follows where one of them is put aside for good.
-DEAD_TIMERS: OnDead = {journeys.RUN_DUE: run_dead, journeys.CALL_DUE: tell_call}
 
 
 @dataclass(slots=True)
@@ -125,12 +123,14 @@ class WorkerLoop:
     sender: Sender = field(init=False)
     imports: ImportWork = field(init=False)
     calls: JourneyCalls = field(init=False)
+    timers: TimerHandlers = field(init=False)
     _partitions_at: float = field(default=float("-inf"), init=False)
 
     def __post_init__(self) -> None:
         self.sender = Sender(self.runtime, self.stopping, unwanted_messages)
         self.imports = ImportWork(self.runtime)
         self.calls = JourneyCalls(self.runtime)
+        self.timers = {**TIMERS, journeys.CALL_DUE: Handed(self.calls.take, tell_call)}
 
     def run(self) -> None:
         """Turn until stopped, sleeping only when there was nothing to do."""
@@ -158,7 +158,7 @@ class WorkerLoop:
             lambda: recover_dead(runtime, runtime.settings.state_dir / "journal"),
             lambda: recover_expired(runtime),
             lambda: tell_runs(runtime),
-            lambda: fire_due(runtime, TIMERS, {journeys.CALL_DUE: self.calls.take}, DEAD_TIMERS),
+            lambda: fire_due(runtime, self.timers),
             self.calls.look,
             lambda: keep_segments(runtime),
             lambda: recalculate_requested(runtime),
