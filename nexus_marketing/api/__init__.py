@@ -33,6 +33,7 @@ _RESOURCES = (
     "hooks",
     "health",
     "metrics",
+    "plugin_resources",
 )
 
 

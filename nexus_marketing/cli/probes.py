@@ -27,6 +27,7 @@ from nexus_marketing.db.queries.backlog import (
 from nexus_marketing.db.queries.clock import database_now
 from nexus_marketing.db.queries.completion import broken_invariants
 from nexus_marketing.db.queries.plugins import tenants_by_plugin
+from nexus_marketing.db.queries.segments import failing_segments
 from nexus_marketing.db.queries.tenants import list_tenants
 from nexus_marketing.db.queries.timers import dead_timers
 from nexus_marketing.db.queries.workers import seconds_since_worker
@@ -74,6 +75,7 @@ def doctor(context: typer.Context, *, as_json: AsJson = False) -> None:
             "crashes": _crashes,
             "sends": _stopped,
             "timers": _timers,
+            "segments": _segments,
             "plugins": _plugins,
             "sandbox": _sandbox,
             "channel accounts": _accounts,
@@ -241,6 +243,16 @@ def _timers(runtime: Runtime) -> str:
     first = dead[0]
     said = f"the first is {first.type} {first.key} of tenant {first.tenant_id}: {first.error}"
     raise OSError(f"{len(dead)} were given up after many tries; {said}. Mend that; what they were for is not done")
+
+
+def _segments(runtime: Runtime) -> str:
+    with runtime.work(None, OPERATOR, mode="read") as ctx:
+        rows = failing_segments(ctx.session, 20)
+    if not rows:
+        return "every rule can be computed"
+    first = rows[0]
+    said = f"{len(rows)} cannot be computed and keep the members they had; the first is {first.id} of tenant "
+    raise OSError(f"{said}{first.tenant_id}: {first.error}")
 
 
 def _plugins(runtime: Runtime) -> str:

@@ -153,6 +153,12 @@ class Unavailable(NexusError):
         self.retry_after_seconds = retry_after_seconds
 
 
+class ConditionUnavailable(Unavailable):
+    """A plugin's condition cannot be asked now: nothing was decided, and what there is stays as it is."""
+
+    code = "condition_unavailable"
+
+
 class HostRefused(NexusError):
     """We do not connect to this address: it is not public, or not by TLS."""
 

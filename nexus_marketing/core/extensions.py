@@ -1,4 +1,4 @@
-"""What plugins may add beside channels and storages: actions, triggers, metrics, approval strategies, erasers, heartbeats.
+"""What plugins may add beside channels and storages: actions, conditions, triggers, metrics, approval strategies, erasers.
 
 An implementation needs neither a base class nor Pyramid; frozen dataclasses go in and come out.
 """
@@ -6,7 +6,7 @@ An implementation needs neither a base class nor Pyramid; frozen dataclasses go 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
@@ -63,6 +63,66 @@ def channel_of_action(name: str) -> str | None:
     """
     match = _SENDS.match(name)
     return None if match is None or match[1].startswith(_NOT_A_CHANNEL) else match[1]
+
+
+class ValueKind(StrEnum):
+    """What a condition may be told in parentheses."""
+
+    NUMBER = "number"
+    TEXT = "text"
+    BOOLEAN = "boolean"
+    DATE = "date"
+    DATETIME = "datetime"
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One thing that a condition is told, in the order in which they are written; those that may be left out come last."""
+
+    name: str
+    kind: ValueKind
+    is_required: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ConditionContext:
+    """All that a condition decides from: what it was told, what it reads of the lead, and the day.
+
+    Both are by name, without what is missing; dates and moments are canonical text (``2026-03-29``,
+    ``2026-03-29T01:30:00.000000Z``), on either side of the sandbox.
+    """
+
+    arguments: Mapping[str, Any]
+    values: Mapping[str, Any]
+    today: date
+
+
+class ConditionEvaluator(Protocol):
+    """A word of one's own in the language of conditions (FR-EXT-002): ``name(argument, …)`` is true or false of a lead.
+
+    It is asked about many leads, in any order and as often as one likes, and answers the same to the same.
+    """
+
+    name: str
+    #: Raised with every change of what it answers: leads that it chose before are looked at again.
+    version: int
+    parameters: tuple[Parameter, ...]
+    #: The fields of leads that it is given, as conditions spell them: ``country``, ``metadata.plan``.
+    reads: frozenset[str]
+    #: Whether the day alone may change its answer; it is asked again at midnight then.
+    reads_clock: bool
+
+    def evaluate(self, context: ConditionContext) -> bool:
+        """Whether it is true; never raises, whatever the values are."""
+        ...
+
+
+class SqlCondition(ConditionEvaluator, Protocol):
+    """One that can say itself in the language; the databases then answer it, and ``evaluate`` is its proof."""
+
+    def to_sql(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The same as JSON of the language: ``{"field": "score", "operator": ">", "value": 50}``, no plugin's word in it."""
+        ...
 
 
 class OccasionKind(StrEnum):
@@ -185,4 +245,56 @@ class Heartbeat(Protocol):
 
     def answers(self) -> bool:
         """Whether what the plugin needs is there; answers within a second."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A method of a path below a resource: ``""`` is the resource itself, ``/{id}/lines`` something in it.
+
+    ``permission`` is one that keys have, such as ``leads:read``; ``schema`` is what Cerberus holds a body against.
+    """
+
+    method: str
+    permission: str
+    path: str = ""
+    schema: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceCall:
+    """A request of a tenant whose key has the permission.
+
+    ``names`` are what stands in the path's braces, ``key`` is the caller's ``Idempotency-Key``: the same one means the same
+    request again. ``actor`` is who calls, without personal data.
+    """
+
+    tenant_id: int
+    actor: str
+    now: datetime
+    method: str
+    path: str = ""
+    names: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, str] = field(default_factory=dict)
+    body: Mapping[str, Any] | None = None
+    key: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceAnswer:
+    """What goes back, as JSON; with no body the answer is 204. ``status`` is from 200 to 499."""
+
+    body: Any = None
+    status: int = 200
+
+
+class Resource(Protocol):
+    """Something of a plugin's own in the API, at ``/api/v1/x/{plugin}/{name}``, for tenants that have the plugin on."""
+
+    name: str
+    routes: tuple[Route, ...]
+
+    def answer(self, call: ResourceCall) -> ResourceAnswer:
+        """Do it. Refuse with ``ValidationError``, ``NotFound`` or ``Conflict``, in the sandbox with a status from 400."""
         ...

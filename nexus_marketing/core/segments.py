@@ -22,6 +22,7 @@ MAX_DEPTH: Final = 5
 CONFIDENCE: Final = 0.95
 _Z: Final = 1.959963984540054
 _CLOCK: Final = "clock"
+_CONDITION: Final = "condition:"
 _FOLDED: Final = {"email": "email_norm"}
 
 
@@ -57,8 +58,18 @@ def names_read(found: Dependencies, schema: Schema) -> list[str]:
     segments = (f"segment:{name}" for name in found.segments)
     consents = (f"consent:{channel}" for channel in found.consents)
     scores = map(score_name, found.scores)
+    plugins = (f"{_CONDITION}{name}" for name in found.conditions)
     clock = (_CLOCK,) if found.clock else ()
-    return sorted({*fields, *events, *segments, *consents, *scores, *clock})
+    return sorted({*fields, *events, *segments, *consents, *scores, *plugins, *clock})
+
+
+def conditions_read(depends_on: Iterable[str]) -> list[str]:
+    """The conditions of plugins that a rule names, with their versions.
+
+    >>> conditions_read(["score", "condition:loyal@2"])
+    ['loyal@2']
+    """
+    return sorted(name.removeprefix(_CONDITION) for name in depends_on if name.startswith(_CONDITION))
 
 
 def score_name(score: str) -> str:

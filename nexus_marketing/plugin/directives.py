@@ -5,13 +5,24 @@ registers an action of Pyramid, so that two plugins that claim one name stop the
 """
 
 import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pyramid.config import Configurator
 
 from nexus_marketing.core.contracts import Channel, Storage
 from nexus_marketing.core.errors import ConfigurationError
-from nexus_marketing.core.extensions import Action, ApprovalStrategy, Eraser, Heartbeat, MetricCalculator, Trigger
+from nexus_marketing.core.extensions import (
+    Action,
+    ApprovalStrategy,
+    ConditionEvaluator,
+    Eraser,
+    Heartbeat,
+    MetricCalculator,
+    Resource,
+    Trigger,
+)
+from nexus_marketing.plugin import conditions, resources
 from nexus_marketing.plugin.conformity import missing_parts
 from nexus_marketing.plugin.contexts import PluginContext, own_settings
 from nexus_marketing.plugin.hosts import Host
@@ -21,12 +32,19 @@ from nexus_marketing.plugin.registry import Entry, PluginRegistry, module_of
 CONTRACTS = {
     Capability.CHANNEL: Channel,
     Capability.ACTION: Action,
+    Capability.CONDITION: ConditionEvaluator,
     Capability.TRIGGER: Trigger,
     Capability.METRIC: MetricCalculator,
     Capability.APPROVAL_STRATEGY: ApprovalStrategy,
     Capability.STORAGE: Storage,
     Capability.ERASER: Eraser,
     Capability.HEARTBEAT: Heartbeat,
+    Capability.RESOURCE: Resource,
+}
+#: What a thing says of itself beside what its contract wants to be there.
+_DECLARATIONS: Mapping[Capability, Callable[[Any], list[str]]] = {
+    Capability.CONDITION: conditions.declaration_faults,
+    Capability.RESOURCE: resources.declaration_faults,
 }
 
 
@@ -38,12 +56,14 @@ def includeme(config: Configurator) -> None:
         add_marketing_plugin,
         add_marketing_channel,
         add_marketing_action,
+        add_marketing_condition,
         add_marketing_trigger,
         add_marketing_metric,
         add_marketing_approval_strategy,
         set_marketing_storage,
         add_marketing_eraser,
         add_marketing_heartbeat,
+        add_marketing_resource,
     ):
         config.add_directive(directive.__name__, directive)
 
@@ -69,6 +89,13 @@ def add_marketing_channel(config: Configurator, channel: Channel | type[Channel]
 def add_marketing_action(config: Configurator, action: Action | type[Action] | str) -> None:
     """Add something that is done by its name."""
     _add(config, Capability.ACTION, action)
+
+
+def add_marketing_condition(
+    config: Configurator, condition: ConditionEvaluator | type[ConditionEvaluator] | str
+) -> None:
+    """Add a word to the language of conditions."""
+    _add(config, Capability.CONDITION, condition)
 
 
 def add_marketing_trigger(config: Configurator, trigger: Trigger | type[Trigger] | str) -> None:
@@ -103,7 +130,14 @@ def add_marketing_heartbeat(config: Configurator, heartbeat: Heartbeat | type[He
     _add(config, Capability.HEARTBEAT, heartbeat)
 
 
-def _add(config: Configurator, kind: Capability, given: object) -> None:
+def add_marketing_resource(config: Configurator, resource: Resource | type[Resource] | str) -> None:
+    """Add to the API, below ``/api/v1/x/{plugin}/``; the plugin has said before who it is."""
+    thing = _add(config, Capability.RESOURCE, resource)
+    owner = _registry(config).announced(tuple(config.includepath))
+    resources.add_views(config, resources.check_owner(owner, thing.name), thing)
+
+
+def _add(config: Configurator, kind: Capability, given: object) -> Any:
     thing = _made(_resolved(config, given), kind)
     name = "storage" if kind is Capability.STORAGE else str(getattr(thing, "name", ""))
     label = _label(thing)
@@ -112,12 +146,16 @@ def _add(config: Configurator, kind: Capability, given: object) -> None:
         raise ConfigurationError(f"{label} is no {kind.replace('_', ' ')}: it lacks {', '.join(missing)}.")
     if not _is_name(name):
         raise ConfigurationError(f"{label} is named {name!a:.60}: write up to 40 of a-z, 0-9 and _, a letter first.")
+    faults = _DECLARATIONS[kind](thing) if kind in _DECLARATIONS else []
+    if faults:
+        raise ConfigurationError(f"{label} is no {kind}: {' '.join(faults)}")
     entry = Entry(kind, name, thing, tuple(config.includepath))
     registry = _registry(config)
     registry.claim(entry)
     shown = config.introspectable(f"marketing {kind}s", name, label, f"marketing {kind}")
     shown["thing"] = thing
     config.action(("marketing", str(kind), name), registry.put, (entry,), introspectables=(shown,))
+    return thing
 
 
 def _is_name(name: str) -> bool:
@@ -136,7 +174,7 @@ def _resolved(config: Configurator, given: object) -> Any:
         raise ConfigurationError(f"{given!a:.100} cannot be loaded: {error}.") from error
 
 
-def _made(given: Any, kind: Capability) -> object:
+def _made(given: Any, kind: Capability) -> Any:
     if not inspect.isclass(given):
         return given
     try:

@@ -9,11 +9,14 @@ from nexus_marketing.core.errors import ValidationError
 from nexus_marketing.core.extensions import (
     Approvals,
     ApprovalStrategy,
+    ConditionContext,
+    ConditionEvaluator,
     Figures,
     MetricCalculator,
     OccasionKind,
     Trigger,
 )
+from nexus_marketing.plugin import conditions, resources
 from nexus_marketing.plugin.manifests import Capability
 
 _NOW: Final = datetime(2026, 1, 1, tzinfo=UTC)
@@ -41,6 +44,14 @@ def _channel_faults(channel: Channel) -> list[str]:
     except Exception as error:  # noqa: BLE001 - isolation boundary: it is this that is looked for
         faults.append(f"validate raises {type(error).__name__} where a ValidationError is wanted.")
     return faults
+
+
+def _condition_faults(condition: ConditionEvaluator) -> list[str]:
+    nobody = ConditionContext({}, {}, _NOW.date())
+    faults = conditions.declaration_faults(condition)
+    if any(each.is_required for each in condition.parameters):
+        return faults  # what it is to be told only its author knows
+    return faults + _answers("evaluate", lambda: condition.evaluate(nobody), (bool,), "True or False")
 
 
 def _trigger_faults(trigger: Trigger) -> list[str]:
@@ -72,7 +83,9 @@ def _answers(method: str, call: Callable[[], object], kinds: tuple[type, ...], w
 
 _LOOKS: Final[Mapping[Capability, Callable[[Any], list[str]]]] = {
     Capability.CHANNEL: _channel_faults,
+    Capability.CONDITION: _condition_faults,
     Capability.TRIGGER: _trigger_faults,
     Capability.METRIC: _metric_faults,
+    Capability.RESOURCE: resources.declaration_faults,
     Capability.APPROVAL_STRATEGY: _strategy_faults,
 }

@@ -21,12 +21,14 @@ class Capability(StrEnum):
 
     CHANNEL = "channel"
     ACTION = "action"
+    CONDITION = "condition"
     TRIGGER = "trigger"
     METRIC = "metric"
     APPROVAL_STRATEGY = "approval_strategy"
     STORAGE = "storage"
     ERASER = "eraser"
     HEARTBEAT = "heartbeat"
+    RESOURCE = "resource"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from nexus_marketing.core.conditions import CustomOperator, Vocabulary
 from nexus_marketing.core.contracts import Channel, Storage
 from nexus_marketing.core.errors import ConfigurationError
 from nexus_marketing.core.extensions import Eraser, Heartbeat
+from nexus_marketing.plugin.conditions import operator_of, vocabulary_of
 from nexus_marketing.plugin.hosts import Host
 from nexus_marketing.plugin.manifests import Capability, Manifest
 
@@ -62,6 +64,8 @@ class PluginRegistry:
         self._at_end: list[Callable[[], None]] = []
         self._is_frozen = False
         self._refused: dict[str, str] = {}
+        self._operators: dict[str, tuple[str, CustomOperator]] = {}
+        self._vocabularies: dict[tuple[frozenset[str] | None, bool], Vocabulary] = {}
 
     def admit(self, manifest: Manifest, path: Path) -> None:
         """A plugin says who it is."""
@@ -70,6 +74,11 @@ class PluginRegistry:
             raise ConfigurationError(f"{module_of(path)} says twice who it is: {manifest.name} is the second name.")
         self._manifests[path] = manifest
         self._claims["plugin", manifest.name].append(path)
+
+    def announced(self, path: Path) -> str | None:
+        """The name of the plugin that an include belongs to, if it has said by now who it is."""
+        owner = self._owner(path)
+        return None if owner is None else self._manifests[owner].name
 
     def claim(self, entry: Entry) -> None:
         """Remember who wants a name, so that a conflict can name both."""
@@ -104,6 +113,7 @@ class PluginRegistry:
             self._owners[key] = plugins[owner]
             self._by_kind[entry.kind][entry.name] = entry.thing
         self._plugins = {each.name: each for each in plugins.values()}
+        self._operators = {name: self._operator(name, thing) for name, thing in self.of(Capability.CONDITION).items()}
         self._is_frozen = True
 
     def conflict(self, kind: str, name: str) -> str:
@@ -140,6 +150,20 @@ class PluginRegistry:
         """Who is asked by ``/__heartbeat__``."""
         return self.of(Capability.HEARTBEAT)
 
+    def conditions(self, on: frozenset[str] | None = None, *, is_saved: bool = False) -> Vocabulary:
+        """The conditions that plugins added: the same object for the same question, to be a key of what is kept.
+
+        Args:
+            on: the plugins that a tenant has on; all where it is left out.
+            is_saved: for what was saved, and may name what is gone or off by now.
+        """
+        asked = on if on is None else on & {plugin for plugin, _ in self._operators.values()}
+        found = self._vocabularies.get((asked, is_saved))
+        if found is None:
+            made = vocabulary_of(self._operators, asked, is_saved=is_saved)
+            found = self._vocabularies.setdefault((asked, is_saved), made)
+        return found
+
     @property
     def storage(self) -> Storage | None:
         """What keeps the campaigns of this process's objects, where a plugin said so."""
@@ -165,6 +189,11 @@ class PluginRegistry:
         """Undo what was done to the process."""
         while self._at_end:
             self._at_end.pop()()
+
+    def _operator(self, name: str, thing: Any) -> tuple[str, CustomOperator]:
+        plugin, host = self._owners[Capability.CONDITION, name], self.host
+        made = operator_of(thing, host.circuit(plugin.name), host.plugins.call_seconds)
+        return "" if plugin.is_builtin else plugin.name, made
 
     def _owner(self, path: Path) -> Path | None:
         return next((path[:end] for end in range(len(path), 0, -1) if path[:end] in self._manifests), None)

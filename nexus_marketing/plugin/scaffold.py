@@ -8,7 +8,7 @@ from typing import Final
 
 from nexus_marketing.core.errors import Conflict, ValidationError
 from nexus_marketing.plugin.manifests import API_VERSION, Capability
-from nexus_marketing.plugin.scaffold_parts import METRIC, STRATEGY, TRIGGER
+from nexus_marketing.plugin.scaffold_parts import CONDITION, METRIC, STRATEGY, TRIGGER
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*").fullmatch
 
@@ -217,6 +217,7 @@ _FILES: Final[Mapping[str, str]] = {
 #: By kind: what is written, and how its class is called.
 KINDS: Final[Mapping[str, tuple[Mapping[str, str], str]]] = {
     Capability.CHANNEL: (_FILES, "Channel"),
+    Capability.CONDITION: (CONDITION, "Condition"),
     "strategy": (STRATEGY, "Strategy"),
     Capability.TRIGGER: (TRIGGER, "Trigger"),
     Capability.METRIC: (METRIC, "Metric"),

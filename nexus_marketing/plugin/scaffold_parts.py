@@ -1,8 +1,81 @@
-"""What ``plugins new`` writes for strategies, triggers and metrics: one package, one test and a page each."""
+"""What ``plugins new`` writes for conditions, strategies, triggers and metrics: one package, one test and a page each."""
 
 from collections.abc import Mapping
 from typing import Final
 
+_CONDITION = '''\
+"""The condition $channel for nexus-marketing."""
+
+from nexus_marketing.plugin import Capability, Manifest, Parameter, ValueKind
+
+MANIFEST = Manifest(
+    name="$name",
+    version="0.1.0",
+    api="$api",
+    capabilities=frozenset({Capability.CONDITION}),
+)
+
+
+class $kind:
+    """$channel('example.com'): the lead's address is there. Put your own question in its place."""
+
+    name = "$channel"
+    # Raise it with every change of what it answers: those whom it chose before are looked at again.
+    version = 1
+    parameters = (Parameter("domain", ValueKind.TEXT),)
+    # What it is given of a lead, and nothing else: country, tags, metadata.plan, ...
+    reads = frozenset({"email"})
+    reads_clock = False
+
+    def evaluate(self, context):
+        """A lead may lack anything, and its metadata may hold anything: never raise."""
+        email = context.values.get("email")
+        return isinstance(email, str) and email.lower().endswith("@" + context.arguments["domain"].lower())
+
+
+def includeme(config):
+    """Called once by every process that names $module in nexus.includes."""
+    config.add_marketing_plugin(MANIFEST)
+    config.add_marketing_condition($kind)
+'''
+_CONDITION_TESTS = '''\
+"""The condition against the suite of nexus-marketing, and what it alone does."""
+
+from datetime import date
+
+import pytest
+from nexus_marketing.plugin import ConditionContext
+from nexus_marketing.plugin.testing import ConditionConformance, hosted
+
+from $module import $kind
+
+
+class TestCondition(ConditionConformance):
+    @pytest.fixture
+    def condition(self):
+        return $kind()
+
+    @pytest.fixture
+    def arguments(self):
+        return [{"domain": "example.com"}, {"domain": ""}]
+
+    @pytest.fixture
+    def leads(self):
+        return [{"email": "ann@example.com"}, {"email": "bob@example.org"}]
+
+
+def test_who_has_an_address_there():
+    def has(email):
+        return $kind().evaluate(ConditionContext({"domain": "example.com"}, {"email": email}, date(2026, 1, 1)))
+
+    assert has("Ann@Example.com") is True
+    assert has("ann@badexample.com") is False
+
+
+def test_the_product_takes_it_in():
+    with hosted("$module") as registry:
+        assert list(registry.of("condition")) == ["$channel"]
+'''
 _STRATEGY = '''\
 """The approval strategy $channel for nexus-marketing."""
 
@@ -219,6 +292,7 @@ def _files(package: str, tests: str) -> Mapping[str, str]:
     return {"README.md": _README, "$module/__init__.py": package, "tests/test_$module.py": tests}
 
 
+CONDITION: Final = _files(_CONDITION, _CONDITION_TESTS)
 STRATEGY: Final = _files(_STRATEGY, _STRATEGY_TESTS)
 TRIGGER: Final = _files(_TRIGGER, _TRIGGER_TESTS)
 METRIC: Final = _files(_METRIC, _METRIC_TESTS)

@@ -10,6 +10,7 @@ import orjson
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
+from nexus_marketing.core.conditions import NO_PLUGINS, Vocabulary
 from nexus_marketing.core.definitions import STANDARD, Definition, parse_definition
 from nexus_marketing.core.errors import Conflict, NotFound, Problem, ValidationError
 from nexus_marketing.core.ids import parse_id
@@ -19,12 +20,13 @@ from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.action_names import action_problems
 from nexus_marketing.services.audit import record
+from nexus_marketing.services.plugin_conditions import conditions_of
 from nexus_marketing.services.segments import create_segment
 from nexus_marketing.services.versions import find_to_change
 
 _KEPT: Final = 2_000
 #: Understood documents by what they are: versions never change, so that nothing here grows stale.
-_understood: dict[bytes, Definition] = {}
+_understood: dict[tuple[bytes, Vocabulary], Definition] = {}
 _lock = Lock()
 
 
@@ -41,7 +43,7 @@ def create_definition(ctx: Context, data: Mapping[str, Any]) -> CampaignDefiniti
     document = _document(data)
     if "id" not in document:
         raise ValidationError.at("schema.id", "required", "A definition needs an id, such as welcome-series.")
-    understood = understand(document, path="schema")
+    understood = understand(document, path="schema", conditions=conditions_of(ctx))
     definition = CampaignDefinition(
         code=understood.code,
         name=understood.title,
@@ -71,7 +73,7 @@ def update_definition(
     """
     definition = find_to_change(ctx, CampaignDefinition, definition_id, expected_revision, counter="revision")
     document = _document(data)
-    understood = understand({"id": definition.code, **document}, path="schema")
+    understood = understand({"id": definition.code, **document}, path="schema", conditions=conditions_of(ctx))
     if understood.code != definition.code:
         raise ValidationError.at("schema.id", "fixed", f"The id stays {definition.code}: duplicate it under another.")
     definition.schema = {"id": definition.code, **document}
@@ -88,9 +90,10 @@ def publish_definition(ctx: Context, definition_id: int, *, expected_revision: i
 
     Raises:
         Conflict: the document's version was published with other content: raise it.
-        ValidationError: it names an action that the tenant does not have.
+        ValidationError: it names an action, or a plugin's condition, that the tenant does not have.
     """
     definition = find_to_change(ctx, CampaignDefinition, definition_id, expected_revision, counter="revision")
+    understand(definition.schema, path="schema", conditions=conditions_of(ctx))
     problems = action_problems(ctx, definition.schema, "schema")
     if problems:
         raise ValidationError(problems=problems)
@@ -121,7 +124,8 @@ def publish_definition(ctx: Context, definition_id: int, *, expected_revision: i
 
 def notices_of(ctx: Context, definition: CampaignDefinition) -> list[Problem]:
     """What a document mentions and the tenant does not have: with an action among it, it cannot be published."""
-    others = [each for each in understand(definition.schema).notices if each.code != "unknown_action"]
+    understood = understand(definition.schema, conditions=conditions_of(ctx, is_saved=True))
+    others = [each for each in understood.notices if each.code != "unknown_action"]
     return [*action_problems(ctx, definition.schema), *others]
 
 
@@ -175,7 +179,7 @@ def published(ctx: Context, code: str, version: str | None = None) -> Definition
     else:
         statement = statement.where(DefinitionVersion.version == version)
     row = ctx.session.execute(statement).first()
-    return None if row is None else _pinned(row[1])
+    return None if row is None else _pinned(ctx, row[1])
 
 
 def definition_of(ctx: Context, campaign: Campaign) -> Definition:
@@ -184,7 +188,7 @@ def definition_of(ctx: Context, campaign: Campaign) -> Definition:
         version = _version(ctx, campaign.definition_id, campaign.definition_version)
         if version is None:
             raise NotFound(f"Version {campaign.definition_version} of the campaign's definition is gone.")
-        return _pinned(version)
+        return _pinned(ctx, version)
     if campaign.program is not None:
         return understand(campaign.program, code=campaign.campaign_key or "")
     return STANDARD
@@ -225,18 +229,24 @@ def chosen_definition(ctx: Context, data: Mapping[str, Any]) -> tuple[dict[str, 
     }, definition
 
 
-def understand(document: Mapping[str, Any], *, code: str = "", path: str = "") -> Definition:
+def understand(
+    document: Mapping[str, Any], *, code: str = "", path: str = "", conditions: Vocabulary = NO_PLUGINS
+) -> Definition:
     """A definition from its document; the same document is read once per process.
 
     Args:
         document: as it is to be, or a program's own.
         code: its name where the document has no ``id``.
         path: where it lies in a larger document, for error paths.
+        conditions: those of plugins; the documents of in-model configurations name none.
     """
-    digest = orjson.dumps([code, document])  # in its order: the first stage of a status is where campaigns arrive
+    digest = (
+        orjson.dumps([code, document]),
+        conditions,
+    )  # in its order: the first stage of a status is where campaigns arrive
     found = _understood.get(digest)
     if found is None:
-        found = parse_definition(document, code=code, path=path)
+        found = parse_definition(document, code=code, path=path, conditions=conditions)
         with _lock:
             if len(_understood) >= _KEPT:
                 _understood.clear()
@@ -244,9 +254,9 @@ def understand(document: Mapping[str, Any], *, code: str = "", path: str = "") -
     return found
 
 
-def _pinned(version: DefinitionVersion) -> Definition:
+def _pinned(ctx: Context, version: DefinitionVersion) -> Definition:
     """A published version; what is launched on it names it and keeps it."""
-    found = understand(version.schema)
+    found = understand(version.schema, conditions=conditions_of(ctx, is_saved=True))
     reference = f"{found.code}@{version.version}"
     return replace(found, version=version.version, reference=reference, row_id=version.definition_id)
 
@@ -266,7 +276,7 @@ def _chosen(ctx: Context, wanted: str, version: str | None) -> tuple[CampaignDef
         raise ValidationError.at(
             "definition_version", "not_found", f"{row.code} has no version {number!a}; published are: {known}."
         )
-    return row, _pinned(found)
+    return row, _pinned(ctx, found)
 
 
 def given_fields(

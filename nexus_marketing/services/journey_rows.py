@@ -8,9 +8,10 @@ from typing import Any, Final, NamedTuple
 import orjson
 from sqlalchemy.orm.attributes import set_committed_value
 
+from nexus_marketing.core.conditions import Vocabulary
 from nexus_marketing.core.engine.journey_entry import Entered
 from nexus_marketing.core.errors import Unavailable
-from nexus_marketing.core.journeys import Journey, Outcome, Run, RunState, parse_journey
+from nexus_marketing.core.journeys import Journey, Outcome, Run, RunState, Surroundings, parse_journey
 from nexus_marketing.core.journeys.model import ConcurrencyKind
 from nexus_marketing.core.journeys.runs import HistoryLine, RunDecision
 from nexus_marketing.core.values import canonical_datetime
@@ -21,11 +22,12 @@ from nexus_marketing.db.queries.journey_steps import change_runs, standing_of
 from nexus_marketing.db.queries.journeys import RUN_DUE
 from nexus_marketing.db.types import to_text
 from nexus_marketing.runtime import Context
+from nexus_marketing.services.plugin_conditions import conditions_of
 from nexus_marketing.services.timers import cancel_timers, set_timers
 
 #: Versions kept as they were understood: a step must not read a document of a hundred nodes again.
 _KEPT: Final = 500
-_understood: "OrderedDict[tuple[int, int, int, str], Journey]" = OrderedDict()
+_understood: "OrderedDict[tuple[int, int, int, str, Vocabulary], Journey]" = OrderedDict()
 
 
 class Standing(NamedTuple):
@@ -44,11 +46,12 @@ def journey_version(ctx: Context, journey_id: int, number: int) -> Journey:
 def standing(ctx: Context, version: tuple[int, int], rows: Sequence[Any]) -> Standing:
     """What was answered to ``standing_of`` for the id of a journey and the number of its version."""
     (row,) = rows
-    key = (ctx.session.info["tenant_id"], *version, row.digest)
+    conditions = conditions_of(ctx, is_saved=True)
+    key = (ctx.session.info["tenant_id"], *version, row.digest, conditions)
     found = _understood.get(key)
     if found is None:
         document = ctx.session.get_one(JourneyVersion, (ctx.tenant_id, *version)).document
-        found = _understood[key] = parse_journey(orjson.loads(document))
+        found = _understood[key] = parse_journey(orjson.loads(document), Surroundings(conditions=conditions))
         if len(_understood) > _KEPT:
             _understood.popitem(last=False)
     return Standing(found, row.status)

@@ -9,7 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from nexus_marketing.core.campaigns import CampaignAction
 from nexus_marketing.core.engine.journey_reading import read_journey
 from nexus_marketing.core.errors import Conflict, Problem, TransitionRefused, ValidationError
-from nexus_marketing.core.journeys import Journey, TriggerKind, canonical_text, digest_of, parse_journey
+from nexus_marketing.core.journeys import Journey, Surroundings, TriggerKind, canonical_text, digest_of, parse_journey
 from nexus_marketing.core.journeys.statuses import MOVES, JourneyMove, JourneyStatus, Listens, ResumePolicy
 from nexus_marketing.core.values import canonical
 from nexus_marketing.db.models import Journey as JourneyRow
@@ -26,6 +26,7 @@ from nexus_marketing.services.journey_hearing import ends_of
 from nexus_marketing.services.journey_messages import begin_messages, move_campaign_along
 from nexus_marketing.services.journey_moves import begin_resuming
 from nexus_marketing.services.journey_runs import STOP
+from nexus_marketing.services.plugin_conditions import conditions_of
 from nexus_marketing.services.timers import set_timer
 from nexus_marketing.services.versions import find_to_change
 
@@ -187,7 +188,8 @@ def _understood(ctx: Context, row: JourneyRow) -> tuple[Journey, Findings]:
     document: Mapping[str, Any] = row.draft
     fields = declared_fields(ctx)
     try:
-        document = read_journey(row.draft, fields, code=f"journey-{row.id}").document
+        read = read_journey(row.draft, fields, code=f"journey-{row.id}", conditions=conditions_of(ctx))
+        document = read.document
     except ValidationError as error:
         problems += error.problems
     found = examine(ctx, document, row.id)
@@ -195,7 +197,7 @@ def _understood(ctx: Context, row: JourneyRow) -> tuple[Journey, Findings]:
     if problems:
         listed = sorted(dict.fromkeys(problems), key=lambda each: each.path)
         raise ValidationError(problems=listed).under("draft")
-    return parse_journey(found.document), found
+    return parse_journey(found.document, Surroundings(conditions=conditions_of(ctx))), found
 
 
 def _listen(ctx: Context, row: JourneyRow, journey: Journey) -> None:

@@ -163,7 +163,7 @@ def _refuse_use(ctx: Context, name: str, what: str, *, templates: bool = True) -
 
 
 def _segments_using(ctx: Context, name: str) -> list[str]:
-    schema = rule_schema(ctx)
+    schema = rule_schema(ctx, is_saved=True)
     found = []
     for segment in ctx.session.scalars(select(Segment).where(Segment.conditions.is_not(None)).order_by(Segment.id)):
         try:

@@ -15,6 +15,7 @@ from nexus_marketing.plugin.manifests import Capability
 from nexus_marketing.plugin.registry import Plugin
 from nexus_marketing.runtime import Context, Runtime, plugin_place
 from nexus_marketing.services.audit import record
+from nexus_marketing.services.plugin_conditions import look_again
 
 
 def switch_on(ctx: Context, name: str, settings: Mapping[str, Any] = {}, *, keep: bool = True) -> bool:
@@ -49,11 +50,13 @@ def switch_on(ctx: Context, name: str, settings: Mapping[str, Any] = {}, *, keep
         changed = [key for key, value in secrets.items() if known.get(key) != value]
         after, before = {**after, "secrets": changed}, {**(before or {}), "secrets": []}
     _note(ctx, "plugin.enabled", name, before, after)
+    look_again(ctx, name)
     return True
 
 
 def switch_off(ctx: Context, name: str) -> bool:
-    """Take a plugin from the tenant; whether it had it. What was set stays; sends by its channels are paused.
+    """Take a plugin from the tenant; whether it had it. What was set stays; sends by its channels are paused, and segments
+    whose rules ask it keep their members.
 
     Raises:
         NotFound: nobody knows this plugin.
@@ -66,6 +69,7 @@ def switch_off(ctx: Context, name: str) -> bool:
         return False
     row.enabled, row.updated_at = False, ctx.now
     _note(ctx, "plugin.disabled", name, {"enabled": True}, {"enabled": False})
+    look_again(ctx, name)
     return True
 
 

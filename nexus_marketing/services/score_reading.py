@@ -23,6 +23,7 @@ from nexus_marketing.db.queries import scoring as queries
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.fields import declared_fields
 from nexus_marketing.services.lead_lookup import find_lead
+from nexus_marketing.services.plugin_conditions import conditions_of
 from nexus_marketing.services.scores import show_score, version_of
 from nexus_marketing.services.scoring import (
     Batch,
@@ -147,8 +148,9 @@ def preview(
         raise Conflict(f"Score {score.name} has no draft: write one, or send one along.")
     before = None if score.published is None else version_of(ctx, score.id, score.published).rules
     number = (score.published or 0) + 1
-    document = settle_versions(canonical_rules(given, declared_fields(ctx)), before, number)
-    sheet = Sheet(score.id, score.name, number, scorer_of(document), ctx.now)
+    conditions = conditions_of(ctx)
+    document = settle_versions(canonical_rules(given, declared_fields(ctx), conditions=conditions), before, number)
+    sheet = Sheet(score.id, score.name, number, scorer_of(document, conditions), ctx.now)
     ids = list(lead_ids) or queries.newest_leads(ctx.session, sample)
     return look_at(ctx, [sheet], queries.read_records(ctx.session, ids), Batch())
 

@@ -14,6 +14,7 @@ from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.audit import record
 from nexus_marketing.services.fields import declared_fields
+from nexus_marketing.services.plugin_conditions import conditions_of
 from nexus_marketing.services.score_recomputing import request_recompute
 from nexus_marketing.services.scoring import scorer_of
 from nexus_marketing.services.segment_rules import readers_of_score
@@ -107,7 +108,7 @@ def publish_score(
             published_at=ctx.now,
         )
     )
-    rules = scorer_of(document).rules
+    rules = scorer_of(document, conditions_of(ctx)).rules
     score.published, score.draft = number, None
     score.events = sorted(rules.events)
     # Who writes the lead's own number is to be heard too.
@@ -202,7 +203,7 @@ def versions_of(ctx: Context, score_id: int, most: int = 100) -> list[ScoreVersi
 
 
 def _draft(ctx: Context, given: Any) -> dict[str, Any] | None:
-    return None if given is None else canonical_rules(given, declared_fields(ctx))
+    return None if given is None else canonical_rules(given, declared_fields(ctx), conditions=conditions_of(ctx))
 
 
 def _touch(ctx: Context, score: Score) -> None:

@@ -17,6 +17,7 @@ import orjson
 from sqlalchemy import Row, RowMapping
 
 from nexus_marketing.core.actors import SYSTEM
+from nexus_marketing.core.conditions import Vocabulary
 from nexus_marketing.core.events import LeadScored, ScoreThresholdCrossed
 from nexus_marketing.core.scoring import (
     DEFAULT_SCORE,
@@ -44,6 +45,7 @@ from nexus_marketing.runtime import Context, Runtime
 from nexus_marketing.services.audit import record_bulk
 from nexus_marketing.services.campaign_listening import hear_scores
 from nexus_marketing.services.lead_lookup import current_ids
+from nexus_marketing.services.plugin_conditions import conditions_of
 from nexus_marketing.services.segment_marks import mark_leads
 from nexus_marketing.services.timers import set_timer
 
@@ -126,25 +128,33 @@ class Batch:
 
 def published_sheets(ctx: Context, score_id: int | None = None) -> list[Sheet]:
     """The scores with rules in force, in the order of their ids."""
-    found = _sheets(answers(ctx.session, queries.rules_in_force())[0])
+    found = _sheets(ctx, answers(ctx.session, queries.rules_in_force())[0])
     return [sheet for sheet in found if score_id in (None, sheet.score_id)]
 
 
-def _sheets(rows: Iterable[Any]) -> list[Sheet]:
+def _sheets(ctx: Context, rows: Iterable[Any]) -> list[Sheet]:
+    conditions = conditions_of(ctx, is_saved=True)
     return [
-        Sheet(row.id, row.name, row.number, scorer_of(row.rules), row.published_at, bool(row.fire_on_recompute))
+        Sheet(
+            row.id,
+            row.name,
+            row.number,
+            scorer_of(row.rules, conditions),
+            row.published_at,
+            bool(row.fire_on_recompute),
+        )
         for row in rows
     ]
 
 
-def scorer_of(rules: Mapping[str, Any]) -> Scorer:
-    """A stored rule set made ready; versions never change, so that it is done once."""
-    return _understood(orjson.dumps(rules))
+def scorer_of(rules: Mapping[str, Any], conditions: Vocabulary) -> Scorer:
+    """A stored rule set made ready; versions never change, so that it is done once for the same conditions of plugins."""
+    return _understood(orjson.dumps(rules), conditions)
 
 
 @lru_cache(maxsize=_KEPT)
-def _understood(rules: bytes) -> Scorer:
-    return Scorer(parse_rule_set(orjson.loads(rules)))
+def _understood(rules: bytes, conditions: Vocabulary) -> Scorer:
+    return Scorer(parse_rule_set(orjson.loads(rules), conditions=conditions))
 
 
 def score_marked(runtime: Runtime, tenant_id: int, most: int = BATCH) -> int:
@@ -152,7 +162,7 @@ def score_marked(runtime: Runtime, tenant_id: int, most: int = BATCH) -> int:
     with runtime.work(tenant_id, SYSTEM) as ctx:
         marks, rules = answers(ctx.session, queries.marks_to_take(ctx.session, most), queries.rules_in_force())
         if marks:
-            score_leads(ctx, _sheets(rules), _batch_of(marks))
+            score_leads(ctx, _sheets(ctx, rules), _batch_of(marks))
         return len(marks)
 
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from nexus_marketing.core.conditions import Evaluation
 from nexus_marketing.core.errors import NexusError
-from nexus_marketing.core.segments import reads_clock
+from nexus_marketing.core.segments import conditions_read, reads_clock
 from nexus_marketing.core.timers import TimerFact
 from nexus_marketing.core.values import canonical_datetime
 from nexus_marketing.db.models import Segment
@@ -27,6 +27,7 @@ from nexus_marketing.db.queries.upkeep import (
     least_above,
 )
 from nexus_marketing.runtime import Context
+from nexus_marketing.services.plugin_conditions import TRY_AGAIN
 from nexus_marketing.services.segment_rules import RULED, Rule, rule_of
 from nexus_marketing.services.timers import cancel_timer, set_timer
 
@@ -38,7 +39,7 @@ _CHEAP: Final = timedelta(milliseconds=20)
 
 def arm(ctx: Context, rule: Rule, evaluated_at: datetime) -> None:
     """Set the timer after all leads were evaluated, or take it away when no value will pass a boundary."""
-    if not reads_clock(rule.depends_on):
+    if not _is_looked_at(rule):
         cancel_timer(ctx, TYPE, str(rule.segment_id))
         return
     begun = time.monotonic()
@@ -54,7 +55,7 @@ def arm(ctx: Context, rule: Rule, evaluated_at: datetime) -> None:
 
 def arm_for(ctx: Context, rule: Rule, lead_ids: Sequence[int]) -> None:
     """Let the timer come sooner where one of these leads, which were evaluated now, asks for it."""
-    if reads_clock(rule.depends_on):
+    if _is_looked_at(rule):
         at = _next_flip(ctx, rule, ctx.now, lead_ids)
         if at is not None:
             _set(ctx, rule, at, ctx.now, earliest=True)
@@ -63,12 +64,20 @@ def arm_for(ctx: Context, rule: Rule, lead_ids: Sequence[int]) -> None:
 def clock_moved(ctx: Context, timer: TimerFact) -> None:
     """Mark the leads whose values passed a boundary since the last look, and wait for the next one."""
     segment = ctx.session.get(Segment, (ctx.tenant_id, int(timer.key)))
+    if segment is not None and segment.kind in RULED and segment.error is not None:
+        segment.requested_at = ctx.now  # what a plugin could not be asked then
+        ctx.ring("segments")
+        return
     if segment is None or segment.kind not in RULED or segment.pending is not None:
         return  # gone, or about to be computed whole
     try:
         rule = rule_of(ctx, segment)
     except NexusError:
         segment.requested_at = ctx.now  # the whole computation tells of it
+        return
+    if conditions_read(rule.depends_on) != conditions_read(segment.depends_on):
+        segment.requested_at = ctx.now  # another version of a plugin's condition: any lead may be another's
+        ctx.ring("segments")
         return
     found = _passed(ctx, rule, datetime.fromisoformat(timer.payload["from"]))
     if found is None:
@@ -83,7 +92,7 @@ def _passed(ctx: Context, rule: Rule, last: datetime) -> set[int] | None:
     """Leads for whom the clock passed a boundary since the last look; ``None`` where that cannot be known."""
     since, now, zones = Evaluation(last), Evaluation(ctx.now), _zones(ctx, rule)
     moving = rule.moving(ctx.runtime.engines.dialect)
-    if not (moving or rule.windows or rule.expiries):
+    if rule.asks is not None and rule.asks.reads_clock and since.today != now.today:
         return None
     found: set[int] = set()
     for each in moving:
@@ -100,9 +109,7 @@ def _passed(ctx: Context, rule: Rule, last: datetime) -> set[int] | None:
 def _next_flip(ctx: Context, rule: Rule, evaluated_at: datetime, lead_ids: Sequence[int] | None) -> datetime | None:
     now, zones = Evaluation(evaluated_at), _zones(ctx, rule)
     moving = rule.moving(ctx.runtime.engines.dialect)
-    if not (moving or rule.windows or rule.expiries):
-        return now.next_day()
-    found = []
+    found = [now.next_day()] if conditions_read(rule.depends_on) else []
     for each in moving:
         least = least_above(ctx.session, each.value, each.bind(each.least(now, zones)), lead_ids)
         if least is not None:
@@ -117,6 +124,16 @@ def _next_flip(ctx: Context, rule: Rule, evaluated_at: datetime, lead_ids: Seque
         if ends is not None:
             found.append(ends)
     return min(found, default=None)
+
+
+def try_later(ctx: Context, segment_id: int) -> None:
+    """Look again at a segment whose rule could not ask a plugin."""
+    set_timer(ctx, TYPE, str(segment_id), ctx.now + TRY_AGAIN, {"from": canonical_datetime(ctx.now)})
+
+
+def _is_looked_at(rule: Rule) -> bool:
+    """Whether the clock changes its answer, or a plugin's new version may: that is looked for each day."""
+    return reads_clock(rule.depends_on) or bool(conditions_read(rule.depends_on))
 
 
 def _zones(ctx: Context, rule: Rule) -> Sequence[str]:

@@ -11,6 +11,7 @@ from nexus_marketing.db.queries.segments import count_matching, sample_leads
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.remembering import key_of, remembered
 from nexus_marketing.services.segment_budget import budget_for
+from nexus_marketing.services.segment_candidates import count_satisfying, satisfying
 from nexus_marketing.services.segment_rules import Rule, named, rule_schema
 
 #: So many leads are all looked at.
@@ -37,14 +38,16 @@ def estimate_size(ctx: Context, spelling: Any) -> tuple[Estimate, Budget]:
     Raises:
         ConditionError: what is wrong with it and where.
         ValidationError: the tenant's budget has no room for it; nothing was counted.
+        ConditionUnavailable: a plugin that it asks fails.
     """
     schema = rule_schema(ctx)
     rule = Rule(0, named(ctx, parse(spelling, schema, "conditions")), schema)
-    price, test = str(cost_class(rule.condition, schema)), rule.test(ctx)
+    price = str(cost_class(rule.condition, schema))
     budget = budget_for(ctx, price)
     total = count_leads(ctx.session)
     if total <= EXACT_UP_TO:
-        return estimated(count_matching(ctx.session, test), total, total, price), budget
+        hits = count_matching(ctx.session, rule.test(ctx)) if rule.asks is None else count_satisfying(ctx, rule)
+        return estimated(hits, total, total, price), budget
     types = sorted((name, str(field.type)) for name, field in schema.fields.items() if name in rule.depends_on)
     key = key_of("estimate", to_json(rule.condition), types)
     hits, sampled = remembered(ctx, key, ESTIMATE_LIFETIME, lambda: _draw(ctx, rule))
@@ -55,4 +58,6 @@ def _draw(ctx: Context, rule: Rule) -> tuple[int, int]:
     low, high = lead_id_bounds(ctx.session)
     points = [ctx.runtime.rng.randint(low, high) for _ in range(SAMPLE)]
     drawn = sample_leads(ctx.session, points)
+    if rule.asks is not None:
+        return len(satisfying(ctx, rule, drawn)), len(drawn)
     return count_matching(ctx.session, rule.test(ctx, few=True), drawn), len(drawn)

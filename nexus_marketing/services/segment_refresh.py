@@ -1,8 +1,8 @@
 """Membership computed as a whole: when a rule is new or edited, when somebody asks, before an audience is frozen.
 
-PostgreSQL writes the difference in one statement and one transaction. On SQLite joiners and leavers are written in
-pieces, joiners first, so that readers never see fewer than those who stay. Either way upkeep leaves the segment
-alone meanwhile and looks at what changed under way afterwards.
+PostgreSQL writes the difference in one statement and one transaction. On SQLite, and where a rule asks plugins, joiners and
+leavers are written in pieces, joiners first, so that readers never see fewer than those who stay. Either way upkeep leaves
+the segment alone meanwhile and looks at what changed under way afterwards.
 """
 
 import time
@@ -14,7 +14,8 @@ from typing import Final
 from sqlalchemy import select
 
 from nexus_marketing.core.actors import SYSTEM
-from nexus_marketing.core.errors import NexusError, NotFound
+from nexus_marketing.core.conditions import Evaluation
+from nexus_marketing.core.errors import ConditionUnavailable, NexusError, NotFound
 from nexus_marketing.core.events import SegmentChanged
 from nexus_marketing.core.segments import SegmentCause, SegmentKind, levels, segments_read
 from nexus_marketing.db.models import Segment
@@ -22,7 +23,8 @@ from nexus_marketing.db.queries import segments as queries
 from nexus_marketing.db.queries import upkeep
 from nexus_marketing.db.tenancy import find, open_session
 from nexus_marketing.runtime import Context, Runtime
-from nexus_marketing.services.segment_clock import arm
+from nexus_marketing.services.segment_candidates import all_satisfying
+from nexus_marketing.services.segment_clock import arm, try_later
 from nexus_marketing.services.segment_marks import mark_leads
 from nexus_marketing.services.segment_rules import Rule, readers_of, rule_of
 from nexus_marketing.telemetry import get_logger
@@ -99,7 +101,7 @@ def _recalculate(runtime: Runtime, tenant_id: int, ids: Sequence[int]) -> int:
     if len(ids) > 1:
         try:
             return len(_Pass(runtime, tenant_id, ids).run())
-        except (NexusError, _Overtaken) as error:
+        except (NexusError, _Overtaken, _AsksPlugins) as error:
             # One of them was edited, deleted or cannot be computed: the others must not wait for it.
             log.info("segments_refreshed_one_by_one", tenant_id=tenant_id, segments=list(ids), because=str(error))
     return sum(_recalculate_alone(runtime, tenant_id, each) for each in ids)
@@ -117,15 +119,20 @@ def _recalculate_alone(runtime: Runtime, tenant_id: int, segment_id: int) -> int
             segment = find(ctx.session, Segment, segment_id, lock=True)
             segment.error, segment.requested_at = str(error)[:500], None
             segment.building_until = None
+            if isinstance(error, ConditionUnavailable):
+                try_later(ctx, segment_id)
+        runtime.telemetry.count("segments.failed")
         return 1
 
 
 def _compute(runtime: Runtime, tenant_id: int, segment_id: int) -> int | None:
-    """One segment, once; ``None`` where another worker is at it (SQLite)."""
+    """One segment, once; ``None`` where another worker is at it (SQLite, and rules that ask plugins)."""
     if runtime.engines.dialect == "sqlite":
         return _Pieces(runtime, tenant_id, segment_id).run()
     try:
         return _Pass(runtime, tenant_id, [segment_id]).run()[segment_id]
+    except _AsksPlugins:
+        return _Pieces(runtime, tenant_id, segment_id).run()
     except _Overtaken:
         with runtime.work(tenant_id, SYSTEM, mode="read") as ctx:
             return find(ctx.session, Segment, segment_id).lead_count
@@ -178,6 +185,10 @@ class _Difference:
 
 class _Overtaken(Exception):
     """The rule was edited while it was computed."""
+
+
+class _AsksPlugins(Exception):
+    """The rule is not the database's alone to answer."""
 
 
 @dataclass(slots=True)
@@ -237,12 +248,15 @@ class _Pass:
             NotFound: one of them was deleted.
             ConditionError: a rule no longer fits the tenant's fields.
             _Overtaken: a rule was edited meanwhile; nothing was written.
+            _AsksPlugins: a rule asks plugins; nothing was written.
         """
         begun = time.monotonic()
         with self.runtime.work(self.tenant_id, SYSTEM) as ctx:
             for segment_id in sorted(self.segment_ids):  # in one order: two passes must not wait for each other
                 upkeep.wait_for_segment(ctx.session, segment_id)
             tasks = [_Task.read(ctx, segment_id) for segment_id in sorted(self.segment_ids)]
+            if any(task.rule is not None and task.rule.asks is not None for task in tasks):
+                raise _AsksPlugins("a rule asks plugins")
             jobs = {task.id: (task.job, task.rule.test(ctx)) for task in tasks if task.rule is not None}
             moved = queries.refresh_by_diff(ctx.session, jobs) if jobs else {}
             share = (time.monotonic() - begun) / len(tasks)
@@ -250,7 +264,7 @@ class _Pass:
 
 
 class _Pieces:
-    """One segment, written in pieces (SQLite)."""
+    """One segment, written in pieces (SQLite); one whose rule asks plugins is read in pieces as well."""
 
     def __init__(self, runtime: Runtime, tenant_id: int, segment_id: int) -> None:
         self.runtime, self.tenant_id, self.segment_id = runtime, tenant_id, segment_id
@@ -260,11 +274,23 @@ class _Pieces:
         begun = time.monotonic()
         with self.runtime.work(self.tenant_id, SYSTEM) as ctx:
             find(ctx.session, Segment, self.segment_id)
+            upkeep.wait_for_segment(ctx.session, self.segment_id)  # upkeep that is at it writes first
             if not upkeep.hold_segment(ctx.session, self.segment_id, _HOLD_SECONDS, mine=False):
                 return None
+        try:
+            return self._held(begun)
+        except NexusError:
+            with self.runtime.work(self.tenant_id, SYSTEM) as ctx:
+                find(ctx.session, Segment, self.segment_id).building_until = None
+            raise
+
+    def _held(self, begun: float) -> int | None:
         with self.runtime.work(self.tenant_id, SYSTEM, mode="read") as ctx:
             task = _Task.read(ctx, self.segment_id)
-            pieces = [] if task.rule is None else self._difference(ctx, task.rule).pieces()
+            asks = task.rule is not None and task.rule.asks is not None
+            pieces = [] if task.rule is None or asks else self._difference(ctx, task.rule).pieces()
+        if task.rule is not None and asks:
+            pieces = self._asked(task.rule, task.as_of).pieces()
         for piece in pieces[:-1]:
             with self.runtime.work(self.tenant_id, SYSTEM) as ctx:
                 upkeep.hold_segment(ctx.session, self.segment_id, _HOLD_SECONDS, mine=True)
@@ -283,6 +309,22 @@ class _Pieces:
         test = rule.test(ctx)
         joiners = queries.joiners(ctx.session, self.segment_id, test, scan=not rule.names_few)
         return _Difference(joiners, queries.leavers(ctx.session, self.segment_id, test))
+
+    def _asked(self, rule: Rule, as_of: datetime) -> _Difference:
+        """No transaction is open while plugins are asked; what changes meanwhile is marked, and looked at afterwards."""
+        renewed = time.monotonic()
+
+        def hold() -> None:
+            nonlocal renewed
+            if time.monotonic() - renewed > _HOLD_SECONDS / 4:
+                with self.runtime.work(self.tenant_id, SYSTEM) as ctx:
+                    upkeep.hold_segment(ctx.session, self.segment_id, _HOLD_SECONDS, mine=True)
+                renewed = time.monotonic()
+
+        found = set(all_satisfying(self.runtime, self.tenant_id, rule, Evaluation(as_of), hold))
+        with self.runtime.work(self.tenant_id, SYSTEM, mode="read") as ctx:
+            members = set(queries.member_ids(ctx.session, self.segment_id))
+        return _Difference(sorted(found - members), sorted(members - found))
 
     def _write(self, ctx: Context, job: queries.Refresh, piece: _Difference) -> None:
         came = queries.add_members(ctx.session, job.segment_id, piece.joiners, job.generation)

@@ -26,38 +26,44 @@ from nexus_marketing.core.conditions import (
     Predicate,
     Schema,
     Scored,
+    Split,
+    Vocabulary,
     compile_predicate,
     dependencies,
     parse,
     segment_schema,
+    split,
 )
 from nexus_marketing.core.conditions import lead_schema as standard_schema
 from nexus_marketing.core.conditions.limits import refuse
 from nexus_marketing.core.conditions.schema import nearest
 from nexus_marketing.core.conditions.tree import ConsentIs, Fact, leaves
+from nexus_marketing.core.errors import ConditionUnavailable
 from nexus_marketing.core.segments import SegmentKind, names_read, score_name, segments_read
 from nexus_marketing.db.conditions import Moving, Related, compile_condition, moving_values
 from nexus_marketing.db.models import Score, Segment
 from nexus_marketing.db.queries import segments as queries
+from nexus_marketing.db.tenancy import tenant_of
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.fields import declared_fields
+from nexus_marketing.services.plugin_conditions import conditions_of
 
 #: Rules kept parsed and compiled in this process: some hundred tenants' worth.
 _KEPT: Final = 5_000
 #: Kinds whose rule decides for ever.
 RULED: Final = (SegmentKind.DYNAMIC, SegmentKind.COMPOSITE)
-_Key = tuple[int | None, int, bytes, frozenset[tuple[str, FieldType]]]
+_Key = tuple[int | None, int, bytes, frozenset[tuple[str, FieldType]], Vocabulary]
 _rules: "OrderedDict[_Key, Rule]" = OrderedDict()
 
 
 def lead_schema(ctx: Context) -> Schema:
-    """The names that this tenant's conditions may use: the lead's and those its settings declare."""
-    return standard_schema(declared_fields(ctx))
+    """The names that this tenant's conditions may use: the lead's, those its settings declare, and those of plugins."""
+    return standard_schema(declared_fields(ctx)).with_plugins(conditions_of(ctx))
 
 
-def rule_schema(ctx: Context) -> Schema:
-    """The same, and what rules of segments may ask beside: events, segments, consent."""
-    return segment_schema(declared_fields(ctx))
+def rule_schema(ctx: Context, *, is_saved: bool = False) -> Schema:
+    """The same, and what rules of segments may ask beside: events, segments, consent; ``is_saved`` for those that are."""
+    return segment_schema(declared_fields(ctx)).with_plugins(conditions_of(ctx, is_saved=is_saved))
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,12 @@ class Rule:
     @cached_property
     def scans(self) -> bool:
         """Whether it is answered by reading every lead, and by nothing but the lead."""
-        return not (self.names_few or self.is_of_others or segments_read(self.depends_on))
+        return not (self.names_few or self.is_of_others or segments_read(self.depends_on) or self.asks)
+
+    @cached_property
+    def asks(self) -> Split | None:
+        """What it asks plugins, taken apart; nothing where the database answers all of it."""
+        return split(self.condition, self.schema)
 
     @cached_property
     def windows(self) -> list[EventCount]:
@@ -110,14 +121,24 @@ class Rule:
         return _names_few(self.condition, self.schema)
 
     def test(self, ctx: Context, *, few: bool = False) -> ColumnElement[bool]:
-        """The rule as SQL, with the clock as it is now; ``few`` where it is asked of a handful of leads."""
+        """The rule as SQL, with the clock as it is now; ``few`` where it is asked of a handful of leads.
+
+        Raises:
+            ConditionError: it asks plugins (:attr:`asks`).
+        """
+        return self.sql(ctx, self.condition, few=few)
+
+    def sql(
+        self, ctx: Context, condition: Condition, *, evaluation: Evaluation | None = None, few: bool = False
+    ) -> ColumnElement[bool]:
+        """The same of a part of it, with the clock as it was at ``evaluation`` where that is given."""
         zones = queries.zones_present(ctx.session) if "time_zone" in self.depends_on else ()
         return compile_condition(
-            self.condition,
+            condition,
             self.schema,
             queries.LEAD_COLUMNS,
             ctx.runtime.engines.dialect,
-            Evaluation(ctx.now),
+            evaluation or Evaluation(ctx.now),
             zones=zones,
             related=Related(queries.LEADS.c.id, few=few),
         )
@@ -182,12 +203,23 @@ def rule_of(ctx: Context, segment: Segment | Row[Any]) -> Rule:
 
     Raises:
         ConditionError: it no longer fits the tenant's fields.
+        ConditionUnavailable: a plugin that it asks is gone, or off for the tenant.
     """
-    declared = declared_fields(ctx)
-    key = (ctx.tenant_id, segment.id, orjson.dumps(segment.conditions), frozenset(declared.items()))
+    found = _read_rule(ctx, segment)
+    if found.asks is not None and found.asks.missing is not None:
+        ctx.runtime.switches.forget(tenant_of(ctx.session))  # it may have been switched on within this second
+        found = _read_rule(ctx, segment)
+    if found.asks is not None and found.asks.missing is not None:
+        raise ConditionUnavailable(f"The rule cannot be computed, members stay as they are: {found.asks.missing}.")
+    return found
+
+
+def _read_rule(ctx: Context, segment: Segment | Row[Any]) -> Rule:
+    declared, vocabulary = declared_fields(ctx), conditions_of(ctx, is_saved=True)
+    key = (ctx.tenant_id, segment.id, orjson.dumps(segment.conditions), frozenset(declared.items()), vocabulary)
     found = _rules.get(key)
     if found is None:
-        schema = segment_schema(declared)
+        schema = segment_schema(declared).with_plugins(vocabulary)
         found = _rules[key] = Rule(segment.id, parse(segment.conditions, schema, "conditions"), schema)
         if len(_rules) > _KEPT:
             _rules.popitem(last=False)
@@ -196,7 +228,14 @@ def rule_of(ctx: Context, segment: Segment | Row[Any]) -> Rule:
 
 def ruled_segments(ctx: Context) -> Mapping[int, Row[Any]]:
     """The tenant's segments that a rule decides, without what is shown of them."""
-    columns = (Segment.id, Segment.version, Segment.conditions, Segment.depends_on, Segment.pending)
+    columns = (
+        Segment.id,
+        Segment.version,
+        Segment.conditions,
+        Segment.depends_on,
+        Segment.pending,
+        Segment.building_until,
+    )
     found = ctx.session.execute(select(*columns).where(Segment.kind.in_(RULED)).order_by(Segment.id))
     return {row.id: row for row in found}
 

@@ -26,6 +26,7 @@ from nexus_marketing.db.queries.leads import count_leads
 from nexus_marketing.db.tenancy import open_session
 from nexus_marketing.db.types import read_moment
 from nexus_marketing.runtime import Context, Runtime
+from nexus_marketing.services.segment_candidates import satisfying
 from nexus_marketing.services.segment_clock import arm_for
 from nexus_marketing.services.segment_rules import Rule, rule_of, ruled_segments
 from nexus_marketing.telemetry import get_logger
@@ -155,6 +156,8 @@ class _Upkeep:
         readers = self._readers()
         mine = queries.try_segments(self.session, _closure(pairs, readers))
         self.segments = ruled_segments(self.ctx)  # as they are now that nobody computes them
+        now = self.ctx.now
+        mine -= {id_ for id_, row in self.segments.items() if row.building_until and row.building_until > now}
         order = levels({id_: segments_read(row.depends_on) for id_, row in self.segments.items()})
         lead_ids = sorted(set().union(*pairs.values()))
         members = queries.memberships(self.session, lead_ids)
@@ -215,6 +218,9 @@ class _Upkeep:
         members: Mapping[int, set[int]],
         records: Mapping[int, dict[str, Any]],
     ) -> set[int]:
+        if rule.asks is not None:
+            self._write()  # what the database answers of it reads membership as it is by now
+            return satisfying(self.ctx, rule, leads)
         if rule.is_of_others:
             self._write()  # a rule in SQL reads membership as it is by now
             return queries.matching(self.session, rule.test(self.ctx, few=True), sorted(leads))

@@ -15,12 +15,14 @@ from typing import Any, Final
 from sqlalchemy.exc import DBAPIError
 
 from nexus_marketing.core.actors import SYSTEM
+from nexus_marketing.core.errors import ConditionUnavailable
 from nexus_marketing.core.timers import MAX_CRASHES, TimerFact, TimerStatus, retry_after
 from nexus_marketing.db.queries import timers as queries
 from nexus_marketing.db.retry import is_transient
 from nexus_marketing.db.tenancy import open_session
 from nexus_marketing.db.types import to_text
 from nexus_marketing.runtime import Context, Runtime
+from nexus_marketing.services.plugin_conditions import TRY_AGAIN
 from nexus_marketing.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -241,6 +243,11 @@ def _fire(runtime: Runtime, handlers: TimerHandlers, timer: TimerFact, until: fl
 
 
 def _failed(runtime: Runtime, handler: Fire | Outside | Together, timer: TimerFact, error: Exception) -> None:
+    if isinstance(error, ConditionUnavailable):
+        # Whoever waits goes on when the plugin can be asked again, however long that takes: nothing is given up.
+        log.warning("timer_waits_for_plugin", tenant_id=timer.tenant_id, type=timer.type, reason=error.message)
+        give_back(runtime, timer, TimerStatus.WAITING, runtime.clock.now() + TRY_AGAIN, error.message)
+        return
     log.warning(
         "timer_failed", tenant_id=timer.tenant_id, type=timer.type, attempts=timer.attempts, error=type(error).__name__
     )

@@ -15,8 +15,11 @@ from nexus_marketing.plugin import (
     ActionOutcome,
     ActionResult,
     Capability,
+    ConditionContext,
     Erasure,
     Manifest,
+    Parameter,
+    ValueKind,
 )
 from nexus_marketing.plugin.testing import RecordingChannel
 from nexus_marketing.runtime import Runtime
@@ -95,6 +98,57 @@ class Deed:
         if isinstance(answer, ActionOutcome) and answer.result is ActionResult.DONE and call.key not in self.done:
             self.done.append(call.key)
         return answer
+
+
+@dataclass(slots=True)
+class Multiple:
+    """``multiple(n)``: the lead's score is a multiple of it, and never where a bug of its author is turned on."""
+
+    name: str = "multiple"
+    version: int = 1
+    parameters: tuple[Parameter, ...] = (Parameter("of", ValueKind.NUMBER),)
+    reads: frozenset[str] = frozenset({"score"})
+    reads_clock: bool = False
+    is_broken: bool = False
+    asked: int = 0
+
+    def evaluate(self, context: ConditionContext) -> bool:
+        """By the score alone."""
+        self.asked += 1
+        if self.is_broken:
+            raise RuntimeError("a bug of its author")
+        score = context.values.get("score")
+        return type(score) in (int, float) and score % context.arguments["of"] == 0
+
+
+class Warm:
+    """``warm()``: a score of 50 and more, as the databases answer it."""
+
+    name = "warm"
+    version = 1
+    parameters = ()
+    reads = frozenset({"score"})
+    reads_clock = False
+
+    def evaluate(self, context: ConditionContext) -> bool:
+        """The same in Python."""
+        score = context.values.get("score", 0)
+        return type(score) in (int, float) and bool(score >= 50)
+
+    def to_sql(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        """In the language."""
+        return {"field": "score", "operator": ">=", "value": 50}
+
+
+def words_plugin(*conditions: Any) -> Callable[[Any], None]:
+    """A plugin that adds these conditions."""
+
+    def include(config: Any) -> None:
+        config.add_marketing_plugin(manifest("nexus-words", Capability.CONDITION))
+        for condition in conditions:
+            config.add_marketing_condition(condition)
+
+    return include
 
 
 def deeds_plugin(*deeds: Any, name: str = "nexus-deeds") -> Callable[[Any], None]:

@@ -8,7 +8,17 @@ from nexus_marketing.core.conditions.evaluate import Predicate
 from nexus_marketing.core.conditions.formatter import to_json, to_text
 from nexus_marketing.core.conditions.parse import parse, parse_json, parse_text
 from nexus_marketing.core.conditions.predicate import compile_predicate
-from nexus_marketing.core.conditions.schema import CustomOperator, Dependencies, Field, Folding, Schema
+from nexus_marketing.core.conditions.schema import (
+    NO_PLUGINS,
+    Argument,
+    CustomOperator,
+    Dependencies,
+    Field,
+    Folding,
+    Schema,
+    Vocabulary,
+)
+from nexus_marketing.core.conditions.splitting import Split, split
 from nexus_marketing.core.conditions.tree import (
     FACTS,
     AllOf,
@@ -34,8 +44,10 @@ from nexus_marketing.core.conditions.tree import (
 __all__ = [
     "EVENTS",
     "FACTS",
+    "NO_PLUGINS",
     "AllOf",
     "AnyOf",
+    "Argument",
     "Arithmetic",
     "Clock",
     "ClockKind",
@@ -59,6 +71,8 @@ __all__ = [
     "Predicate",
     "Schema",
     "Scored",
+    "Split",
+    "Vocabulary",
     "campaign_schema",
     "check",
     "clock_leaves",
@@ -71,6 +85,7 @@ __all__ = [
     "parse_text",
     "scope_fields",
     "segment_schema",
+    "split",
     "to_json",
     "to_text",
 ]

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from nexus_marketing.core.conditions import patterns
 from nexus_marketing.core.conditions.limits import check_bounds, refuse
-from nexus_marketing.core.conditions.schema import Field, Schema
+from nexus_marketing.core.conditions.schema import Argument, CustomOperator, Field, Schema
 from nexus_marketing.core.conditions.text import CASELESS, parse_expression
 from nexus_marketing.core.conditions.tree import (
     FACTS,
@@ -128,9 +128,31 @@ def _fact(fact: Fact, schema: Schema, path: str) -> Fact:
 
 def _custom(condition: Custom, schema: Schema, path: str) -> Custom:
     operator = schema.operator(condition.name, condition.where, path)
+    if operator.takes is not None:
+        condition = replace(condition, arguments=_told(condition, operator, path))
     if operator.to_tree is not None:
         check(operator.to_tree(condition.arguments), schema, path)
     return condition
+
+
+def _told(condition: Custom, operator: CustomOperator, path: str) -> tuple[Literal, ...]:
+    """What stands in the parentheses, of the types that the plugin wants."""
+    takes, given = operator.takes or (), condition.arguments
+    least = sum(each.is_required for each in takes)
+    if not least <= len(given) <= len(takes):
+        shown = ", ".join(f"{each.name}: {each.type}{'' if each.is_required else ' or nothing'}" for each in takes)
+        said = f"{operator.name}() takes {shown or 'nothing'}: {len(given)} given"
+        refuse(condition.where, "wrong_arguments", said, path)
+    return tuple(_told_one(told, each, condition, path) for told, each in zip(given, takes, strict=False))
+
+
+def _told_one(told: Literal, wanted: Argument, condition: Custom, path: str) -> Literal:
+    is_dated = wanted.type in _DATES
+    found = _date_literal(told, Field(wanted.name, wanted.type), path) if is_dated else told
+    if not isinstance(found, Literal) or found.type is not wanted.type:
+        said = f"{wanted.name} of {condition.name}() is a {wanted.type}"
+        refuse(told.where or condition.where, "wrong_type", said, path)
+    return found
 
 
 def _leaf(leaf: Leaf, schema: Schema, path: str) -> Leaf:

@@ -41,7 +41,8 @@ _DAY_SECONDS = 86_400
 
 def dependencies(condition: Condition, schema: Schema) -> Dependencies:
     """Fields (canonical names), events, segments and whether the clock is read."""
-    found = Dependencies()
+    asked = (each.name for each in leaves(condition) if isinstance(each, Custom))
+    found = Dependencies(conditions=frozenset(f"{name}@{schema.operator(name).version}" for name in asked))
     for leaf in leaves(normalise(condition, schema)):
         if isinstance(leaf, Custom):
             found |= schema.operator(leaf.name).depends_on

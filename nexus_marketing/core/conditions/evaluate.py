@@ -153,8 +153,7 @@ def _not(term: Predicate) -> Predicate:
 
 
 def _custom(condition: Custom, schema: Schema) -> Predicate:
-    evaluate = schema.operator(condition.name).evaluate
-    arguments = condition.arguments
+    evaluate, arguments = schema.operator(condition.name).evaluate, condition.arguments
     return lambda record, evaluation: evaluate(arguments, record, evaluation) is True
 
 

@@ -1,15 +1,16 @@
 """The catalogue of names a condition may use, with their types and where a record keeps them."""
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from enum import StrEnum
-from typing import Final
+from typing import Final, NoReturn
 
 from nexus_marketing.core.conditions.clock import Evaluation
 from nexus_marketing.core.conditions.limits import refuse
 from nexus_marketing.core.conditions.tree import NOWHERE, Condition, FieldType, Literal, Where
+from nexus_marketing.core.errors import ConditionUnavailable
 
 Record = Mapping[str, object]
 MAX_PATH: Final = 8
@@ -60,6 +61,8 @@ class Dependencies:
     segments: frozenset[str] = frozenset()
     consents: frozenset[str] = frozenset()
     scores: frozenset[str] = frozenset()
+    #: Of plugins, with their versions: ``name@1``.
+    conditions: frozenset[str] = frozenset()
     clock: bool = False
 
     def __or__(self, other: "Dependencies") -> "Dependencies":
@@ -70,18 +73,86 @@ class Dependencies:
             self.segments | other.segments,
             self.consents | other.consents,
             self.scores | other.scores,
+            self.conditions | other.conditions,
             self.clock or other.clock,
         )
 
 
 @dataclass(frozen=True, slots=True)
+class Argument:
+    """What stands in the parentheses of a plugin's condition."""
+
+    name: str
+    type: FieldType
+    is_required: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class CustomOperator:
-    """A plugin's condition: evaluated in Python, and in SQL when it can say itself as a tree."""
+    """A plugin's condition: evaluated in Python, and in SQL when it can say itself as a tree.
+
+    ``takes`` is what may stand in its parentheses, anything where it is ``None``; ``evaluate_all`` asks about many records
+    at once; ``missing`` says why it can never be asked here.
+    """
 
     name: str
     evaluate: Callable[[tuple[Literal, ...], Record, Evaluation], bool]
     to_tree: Callable[[tuple[Literal, ...]], Condition] | None = None
     depends_on: Dependencies = Dependencies()
+    takes: tuple[Argument, ...] | None = None
+    version: int = 1
+    evaluate_all: Callable[[tuple[Literal, ...], Sequence[Record], Evaluation], list[bool]] | None = None
+    missing: str | None = None
+
+    def answers(self, arguments: tuple[Literal, ...], records: Sequence[Record], evaluation: Evaluation) -> list[bool]:
+        """What it says of each record.
+
+        Raises:
+            ConditionUnavailable: it cannot be asked now.
+        """
+        if self.evaluate_all is not None:
+            return self.evaluate_all(arguments, records, evaluation)
+        return [self.evaluate(arguments, record, evaluation) is True for record in records]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Vocabulary:
+    """The conditions of plugins that may be named, and what is said of others.
+
+    Args:
+        operators: by name.
+        withheld: why each of some is not among them, with the remedy.
+        is_saved: for what was checked when it was saved: a name that is gone since stays readable, and whoever asks it
+            gets :class:`ConditionUnavailable`. Otherwise such a name is refused.
+    """
+
+    operators: Mapping[str, CustomOperator] = field(default_factory=dict)
+    withheld: Mapping[str, str] = field(default_factory=dict)
+    is_saved: bool = False
+
+    def find(self, name: str) -> CustomOperator | None:
+        """The condition of a name; one that cannot be asked where it was saved and is gone."""
+        found = self.operators.get(name)
+        return _gone(name, self.why(name)) if found is None and self.is_saved else found
+
+    def why(self, name: str) -> str:
+        """Why a name is none of these, and what to do."""
+        known = self.withheld.get(name)
+        if known is not None:
+            return known
+        hint = nearest(name, (*self.operators, *self.withheld)) if self.operators or self.withheld else ""
+        return f"there is no condition {name}(){hint or '; a plugin adds one: name its module in nexus.includes'}"
+
+
+def _gone(name: str, why: str) -> CustomOperator:
+    def evaluate(_arguments: object, _record: object, _evaluation: object) -> NoReturn:
+        raise ConditionUnavailable(f"{name}() cannot be asked: {why}.")
+
+    return CustomOperator(name, evaluate, version=0, missing=why)
+
+
+#: No plugin adds any.
+NO_PLUGINS: Final = Vocabulary()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +164,7 @@ class Schema:
 
     fields: Mapping[str, Field]
     aliases: Mapping[str, str] = field(default_factory=dict)
-    operators: Mapping[str, CustomOperator] = field(default_factory=dict)
+    vocabulary: Vocabulary = NO_PLUGINS
     zone_field: str = "time_zone"
     #: The names of events, where conditions may ask for facts (``core.conditions.facts``).
     events: "Schema | None" = None
@@ -107,11 +178,17 @@ class Schema:
 
     def extended(self, fields: Iterable[Field] = (), operators: Iterable[CustomOperator] = ()) -> "Schema":
         """With more fields and plugin conditions; later definitions win."""
+        added = {entry.name: entry for entry in operators}
+        known = self.vocabulary
         return replace(
             self,
             fields={**self.fields, **{entry.name: entry for entry in fields}},
-            operators={**self.operators, **{entry.name: entry for entry in operators}},
+            vocabulary=replace(known, operators={**known.operators, **added}) if added else known,
         )
+
+    def with_plugins(self, vocabulary: Vocabulary) -> "Schema":
+        """With the conditions of plugins, and no others."""
+        return replace(self, vocabulary=vocabulary)
 
     def find(self, name: str) -> Field | None:
         """The field of a name or alias, or None."""
@@ -132,10 +209,10 @@ class Schema:
 
     def operator(self, name: str, where: Where = NOWHERE, path: str = "") -> CustomOperator:
         """The plugin condition of a name, or an error that names the nearest one."""
-        found = self.operators.get(name)
+        found = self.vocabulary.find(name)
         if found is None:
-            hint = nearest(name, self.operators)
-            refuse(where, "unknown_condition", f"there is no condition {name}(){hint}", path)
+            code = "plugin_off" if name in self.vocabulary.withheld else "unknown_condition"
+            refuse(where, code, self.vocabulary.why(name), path)
         return found
 
     def unknown(self, name: str) -> str:

@@ -6,9 +6,11 @@ from typing import Any, Final
 
 from nexus_marketing.core.campaigns import MessageClass
 from nexus_marketing.core.conditions import (
+    NO_PLUGINS,
     Field,
     FieldType,
     Schema,
+    Vocabulary,
     campaign_schema,
     compile_predicate,
     lead_schema,
@@ -46,7 +48,12 @@ _BARE: Final = ("budget", "currency", "start_date", "target_segment")
 
 
 def parse_definition(
-    document: Mapping[str, Any], *, code: str = "", path: str = "", actions: Collection[str] = ()
+    document: Mapping[str, Any],
+    *,
+    code: str = "",
+    path: str = "",
+    actions: Collection[str] = (),
+    conditions: Vocabulary = NO_PLUGINS,
 ) -> Definition:
     """Read a definition.
 
@@ -55,6 +62,7 @@ def parse_definition(
         code: its name where the document has no ``id``, as for the members of an in-model configuration.
         path: where it lies in a larger document, for error paths.
         actions: the names registered for automation; others are reported in ``notices``.
+        conditions: those of plugins.
 
     Raises:
         ValidationError: every fault, each with its path and remedy.
@@ -62,7 +70,7 @@ def parse_definition(
     plain = canonical(document, path)
     faults = DEFINITION.faults(plain)
     if not faults:
-        reader = _Reader(plain, actions)
+        reader = _Reader(plain, actions, conditions)
         definition = reader.definition(code)
         faults = reader.problems
         if not faults:
@@ -75,14 +83,15 @@ def parse_definition(
 class _Reader:
     """One document, its problems and what it mentions that nobody registered."""
 
-    def __init__(self, document: Mapping[str, Any], actions: Collection[str]) -> None:
+    def __init__(self, document: Mapping[str, Any], actions: Collection[str], conditions: Vocabulary) -> None:
         self.document = document
         self.problems: list[Problem] = []
         self.notices: list[Problem] = []
         self._actions = actions
         self._fields: Mapping[str, Mapping[str, Any]] | None = document.get("dataSchema")
         self._bounds()
-        self._schema = _names(self._fields) if not self.problems else lead_schema()
+        self._leads = lead_schema().with_plugins(conditions)
+        self._schema = _names(self._fields).with_plugins(conditions) if not self.problems else self._leads
 
     def definition(self, code: str) -> Definition:
         document = self.document
@@ -226,7 +235,7 @@ class _Reader:
         if isinstance(segment, Mapping):
             path = "targeting.segment" if "targeting" in self.document else "segment"
             try:
-                parse(segment, lead_schema(), path)
+                parse(segment, self._leads, path)
             except ConditionError as error:
                 unknown = [each for each in error.problems if each.code == "unknown_field"]
                 self.notices += unknown  # a field that a tenant declares is known only there

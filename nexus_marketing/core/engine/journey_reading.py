@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from nexus_marketing.core.conditions import FieldType
+from nexus_marketing.core.conditions import NO_PLUGINS, FieldType, Vocabulary
 from nexus_marketing.core.definitions import parse_definition
 from nexus_marketing.core.errors import Problem, ValidationError
 from nexus_marketing.core.journeys import JOURNEY_KEYS, Journey, Surroundings, expanded, is_short, parse_journey
@@ -17,6 +17,7 @@ def read_journey(
     fields: Mapping[str, FieldType] | None = None,
     actions: Collection[str] | None = None,
     code: str = "journey",
+    conditions: Vocabulary = NO_PLUGINS,
 ) -> Journey:
     """Read a journey.
 
@@ -26,6 +27,7 @@ def read_journey(
         fields: the tenant's own.
         actions: what is registered; nothing where that is not known, and then no name is refused.
         code: its name where the document has no ``id``.
+        conditions: those of plugins.
 
     Raises:
         ValidationError: every fault, each with its path and remedy.
@@ -38,4 +40,4 @@ def read_journey(
     elif "nodes" not in plain:
         said = "There is no journey in this: write nodes, or steps in automation.sequence."
         raise ValidationError(problems=[Problem("nodes", "required", said)])
-    return parse_journey(plain, Surroundings(fields or {}, actions, check_quiet_hours, read_recurrence))
+    return parse_journey(plain, Surroundings(fields or {}, actions, check_quiet_hours, read_recurrence, conditions))

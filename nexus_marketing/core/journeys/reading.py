@@ -8,9 +8,11 @@ from typing import Any, Final
 
 from nexus_marketing.core.conditions import (
     EVENTS,
+    NO_PLUGINS,
     Field,
     FieldType,
     Schema,
+    Vocabulary,
     parse,
     segment_schema,
     to_json,
@@ -27,14 +29,15 @@ LONGEST: Final = timedelta(days=3_660)
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a journey may name: the tenant's own ``fields``, registered ``actions`` (nothing: not checked), and the checks
-    of quiet hours and of recurrence, which are another topic's.
+    """What a journey may name: the tenant's own ``fields``, registered ``actions`` (nothing: not checked), ``conditions`` of
+    plugins, and the checks of quiet hours and of recurrence, which are another topic's.
     """
 
     fields: Mapping[str, FieldType] = field(default_factory=dict)
     actions: Collection[str] | None = None
     check_quiet_hours: Callable[[object], list[dict[str, Any]]] | None = None
     check_recurrence: Callable[[Mapping[str, Any]], object] | None = None
+    conditions: Vocabulary = NO_PLUGINS
 
 
 @dataclass(slots=True)
@@ -54,6 +57,7 @@ class Reading:
         declared = document.get("fields")
         own = {name: FieldType(kind) for name, kind in (declared if isinstance(declared, Mapping) else {}).items()}
         schema = segment_schema({**around.fields, **own}).extended((Field("event", FieldType.JSON),))
+        schema = schema.with_plugins(around.conditions)
         nodes = document.get("nodes")
         return cls(schema, list(nodes) if isinstance(nodes, Mapping) else [], around)
 

@@ -7,14 +7,15 @@ from typing import Any, Final
 
 from nexus_marketing.core.conditions import (
     EVENTS,
+    Dependencies,
     Evaluation,
     Predicate,
     compile_predicate,
     dependencies,
-    lead_schema,
     next_flip,
 )
 from nexus_marketing.core.conditions.schema import Record
+from nexus_marketing.core.errors import ConditionUnavailable
 from nexus_marketing.core.scoring.contributions import Cause, ContributionKind, Ledger
 from nexus_marketing.core.scoring.rule_sets import Rule, RuleSet
 
@@ -54,7 +55,7 @@ class Scorer:
 
     def __init__(self, rules: RuleSet) -> None:
         self.rules = rules
-        self._schema = lead_schema(rules.fields)
+        self._schema = rules.schema
         self._by_event: dict[str, list[tuple[Rule, Predicate | None]]] = {}
         self._attributes: list[tuple[Rule, Predicate]] = []
         for rule in rules.rules:
@@ -66,7 +67,7 @@ class Scorer:
         self._clocked = [
             rule
             for rule, _ in self._attributes
-            if rule.when is not None and dependencies(rule.when, self._schema).clock
+            if rule.when is not None and _is_looked_at(dependencies(rule.when, self._schema))
         ]
 
     @property
@@ -98,24 +99,42 @@ class Scorer:
                 ledger.take_back(key, now)
 
     def judge_lead(self, ledger: Ledger, lead_id: int, record: Record, now: datetime) -> None:
-        """Have the points of what the lead's fields say stand, and no others."""
+        """Have the points of what the lead's fields say stand, and no others.
+
+        Where a rule asks a plugin that cannot be asked, its points stay as they are.
+        """
         evaluation = Evaluation(now)
         for rule, holds in self._attributes:
             key = Cause(rule.key, rule.since, lead_id)
-            if holds(record, evaluation):
+            try:
+                is_met = holds(record, evaluation)
+            except ConditionUnavailable:
+                continue
+            if is_met:
                 ledger.give(ContributionKind.ATTRIBUTE, key, rule.points, now)
             else:
                 ledger.take_back(key, now)
 
     def next_flip(self, record: Record, now: datetime) -> datetime | None:
-        """When the clock alone changes what the lead's fields say."""
+        """When the clock alone changes what the lead's fields say; tomorrow where a plugin could not be asked."""
         evaluation = Evaluation(now)
-        flips = (
-            next_flip(rule.when, self._schema, record, evaluation) for rule in self._clocked if rule.when is not None
-        )
+        flips = (self._flip(rule, record, evaluation) for rule in self._clocked)
         return min((each for each in flips if each is not None), default=None)
+
+    def _flip(self, rule: Rule, record: Record, evaluation: Evaluation) -> datetime | None:
+        if rule.when is None:
+            return None
+        try:
+            return next_flip(rule.when, self._schema, record, evaluation)
+        except ConditionUnavailable:
+            return evaluation.next_day()
 
     def _rules_for(self, event: EventFact) -> Iterator[tuple[Rule, Predicate | None]]:
         yield from self._by_event.get(event.name or event.type, ())
         if event.name is not None and event.type == _CUSTOM:
             yield from self._by_event.get(_CUSTOM, ())
+
+
+def _is_looked_at(read: Dependencies) -> bool:
+    """Whether the clock may change an answer; one of a plugin that could not be asked is asked again with the day."""
+    return read.clock or any(name.endswith("@0") for name in read.conditions)

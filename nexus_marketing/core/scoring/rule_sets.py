@@ -11,9 +11,11 @@ from typing import Any, Final
 
 from nexus_marketing.core.conditions import (
     EVENTS,
+    NO_PLUGINS,
     Condition,
     FieldType,
     Schema,
+    Vocabulary,
     dependencies,
     lead_schema,
     parse,
@@ -146,6 +148,12 @@ class RuleSet:
     precision: float | None = None
     thresholds: tuple[Threshold, ...] = ()
     fields: Mapping[str, FieldType] = field(default_factory=dict)
+    conditions: Vocabulary = NO_PLUGINS
+
+    @property
+    def schema(self) -> Schema:
+        """What ``when`` may name."""
+        return lead_schema(self.fields).with_plugins(self.conditions)
 
     @property
     def events(self) -> frozenset[str]:
@@ -154,7 +162,7 @@ class RuleSet:
 
     def reads(self) -> frozenset[str]:
         """The columns of a lead that rules read."""
-        schema = lead_schema(self.fields)
+        schema = self.schema
         names = {
             name for rule in self.rules if rule.when is not None for name in dependencies(rule.when, schema).fields
         }
@@ -162,7 +170,10 @@ class RuleSet:
 
 
 def parse_rule_set(
-    document: Mapping[str, Any], fields: Mapping[str, FieldType] | None = None, path: str = "draft"
+    document: Mapping[str, Any],
+    fields: Mapping[str, FieldType] | None = None,
+    path: str = "draft",
+    conditions: Vocabulary = NO_PLUGINS,
 ) -> RuleSet:
     """A document as a rule set.
 
@@ -170,13 +181,14 @@ def parse_rule_set(
         document: as :data:`RULES_SCHEMA` says.
         fields: the tenant's declared fields; those the document pins where it says so itself.
         path: where the document lies.
+        conditions: those of plugins.
 
     Raises:
         ValidationError: every fault, each with its path and the remedy.
     """
     _FORM.check(document, path=path)
     pinned = {name: FieldType(kind) for name, kind in document.get("fields", {}).items()}
-    reader = _Reader(path, dict(fields) if fields is not None else pinned, [])
+    reader = _Reader(path, dict(fields) if fields is not None else pinned, conditions, [])
     found = reader.read(document)
     if reader.problems:
         raise ValidationError(problems=reader.problems)
@@ -184,14 +196,17 @@ def parse_rule_set(
 
 
 def canonical_rules(
-    document: Mapping[str, Any], fields: Mapping[str, FieldType], path: str = "draft"
+    document: Mapping[str, Any],
+    fields: Mapping[str, FieldType],
+    path: str = "draft",
+    conditions: Vocabulary = NO_PLUGINS,
 ) -> dict[str, Any]:
     """The document as it is stored: conditions as trees, and the types of the tenant's fields as they are now.
 
     Raises:
         ValidationError: every fault.
     """
-    understood = parse_rule_set(document, fields, path)
+    understood = parse_rule_set(document, fields, path, conditions)
     rules = []
     for given, rule in zip(document["rules"], understood.rules, strict=True):
         kept = {name: value for name, value in given.items() if name not in ("where", "when", "since")}
@@ -227,7 +242,7 @@ def _matched(rule: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _names_of(rules: RuleSet) -> Iterator[str]:
-    schema = lead_schema(rules.fields)
+    schema = rules.schema
     for rule in rules.rules:
         if rule.when is not None:
             yield from dependencies(rule.when, schema).fields
@@ -239,6 +254,7 @@ class _Reader:
 
     path: str
     fields: Mapping[str, FieldType]
+    conditions: Vocabulary
     problems: list[Problem]
 
     def fault(self, path: str, code: str, message: str) -> None:
@@ -256,6 +272,7 @@ class _Reader:
             document.get("precision"),
             tuple(self.threshold(number, said) for number, said in enumerate(document.get("thresholds", ()))),
             self.fields,
+            self.conditions,
         )
         self.bounds("", found.low, found.high)
         self.unique("rules", [rule.key for rule in found.rules])
@@ -285,7 +302,7 @@ class _Reader:
             float(said["points"]),
             event,
             self.condition(f"{path}.where", said.get("where"), EVENTS),
-            self.condition(f"{path}.when", when, lead_schema(self.fields)),
+            self.condition(f"{path}.when", when, lead_schema(self.fields).with_plugins(self.conditions)),
             said.get("counts") == _ONCE,
             self.cap(said.get("cap")),
             group,

@@ -154,7 +154,11 @@ class _Compiler:
                 # Facts are two-valued, and below IS NOT TRUE they would be no join.
                 return ~term if isinstance(condition.term, FACTS) else term.is_not(true())
             case Custom():
-                refuse(condition.where, "no_sql_form", f"{condition.name}() has no SQL form; evaluate it in Python")
+                refuse(
+                    condition.where,
+                    "no_sql_form",
+                    f"{condition.name}() is answered by its plugin, no database can; make a segment of it",
+                )
             case EventCount() | EventPick() | InSegment() | Consented() | Scored():
                 return self.fact(condition)
         return self.leaf(condition)

@@ -289,6 +289,14 @@ def segments_to_refresh(session: Session) -> list[Row[Any]]:
     return list(run_for_all(session, text(statement), writes=False))
 
 
+def failing_segments(session: Session, most: int) -> list[Row[Any]]:
+    """(tenant_id, id, error) of segments of all tenants that could not be computed, and keep the members they had."""
+    statement = (
+        "SELECT tenant_id, id, error FROM marketing_segments WHERE error IS NOT NULL ORDER BY tenant_id, id LIMIT :most"
+    )
+    return list(run_for_all(session, statement, {"most": most}, writes=False))
+
+
 def zones_present(session: Session) -> list[str]:
     """The time zones that the tenant's leads live in."""
     statement = "SELECT DISTINCT time_zone FROM marketing_leads WHERE tenant_id = :tenant_id AND time_zone IS NOT NULL"

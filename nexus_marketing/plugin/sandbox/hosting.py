@@ -15,7 +15,7 @@ from nexus_marketing.plugin.manifests import Capability, Manifest
 from nexus_marketing.plugin.registry import SANDBOXED, PluginRegistry
 from nexus_marketing.plugin.sandbox.children import Order
 from nexus_marketing.plugin.sandbox.pools import Pool
-from nexus_marketing.plugin.sandbox.remotes import KINDS, channel_kind
+from nexus_marketing.plugin.sandbox.remotes import remote_kind
 from nexus_marketing.plugin.sandbox.wire import Garbage, reader
 from nexus_marketing.telemetry import get_logger
 
@@ -65,8 +65,7 @@ def _manifest(described: Mapping[str, Any], module: str) -> Manifest:
 
 def _remote(pool: Pool, number: int, described: Mapping[str, Any]) -> tuple[Capability, Any]:
     kind = Capability(described["kind"])
-    made = channel_kind(described["optional"]) if kind is Capability.CHANNEL else KINDS[kind]
-    return kind, made(pool, number, described["attributes"])
+    return kind, remote_kind(kind, described["optional"])(pool, number, described["attributes"])
 
 
 def log_refused(registry: PluginRegistry) -> None:

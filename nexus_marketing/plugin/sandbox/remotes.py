@@ -20,23 +20,30 @@ from nexus_marketing.core.extensions import (
     ActionOutcome,
     ActionResult,
     Approvals,
+    ConditionContext,
     Erasure,
     Figures,
     Firing,
     Occasion,
     OccasionKind,
+    Parameter,
+    ResourceAnswer,
+    ResourceCall,
+    Route,
 )
 from nexus_marketing.plugin.circuits import PluginFailed
 from nexus_marketing.plugin.manifests import Capability
 from nexus_marketing.plugin.sandbox.children import Child, Raised
 from nexus_marketing.plugin.sandbox.pools import Pool, reason_of
-from nexus_marketing.plugin.sandbox.signatures import read_attributes, signature
-from nexus_marketing.plugin.sandbox.wire import Garbage, reader
+from nexus_marketing.plugin.sandbox.signatures import VERDICTS, read_attributes, signature
+from nexus_marketing.plugin.sandbox.wire import Garbage, Read, reader
 
 _OUTCOME = reader(Outcome)
 _SESSIONS = itertools.count(1)
 #: Of who was not reached because the plugin fell over somebody else's message.
 _AFTER_FAILURE_SECONDS: Final = 5.0
+#: So many leads are asked about in one call, which has the time that any call has.
+_LEADS_AT_ONCE: Final = 50
 
 
 class _Remote:
@@ -66,6 +73,40 @@ class RemoteAction(_Remote):
         except PluginFailed as error:
             return ActionOutcome(ActionResult.TRANSIENT, reason_of(error)[:200], error.retry_after_seconds)
         return outcome
+
+
+class RemoteCondition(_Remote):
+    """A condition in the sandbox."""
+
+    kind = Capability.CONDITION
+    version: int
+    parameters: tuple[Parameter, ...]
+    reads: frozenset[str]
+    reads_clock: bool
+
+    def evaluate(self, context: ConditionContext) -> bool:
+        """As the contract says."""
+        return self.evaluate_all([context])[0]
+
+    def evaluate_all(self, contexts: Sequence[ConditionContext]) -> list[bool]:
+        """What it says of each, of some in one call."""
+        found: list[bool] = []
+        for begun in range(0, len(contexts), _LEADS_AT_ONCE):
+            some = contexts[begun : begun + _LEADS_AT_ONCE]
+            try:
+                found += self._pool.call(_verdicts(len(some)), "judge", self._number, some)
+            except PluginFailed as error:
+                raise PluginFailed(reason_of(error), retry_after_seconds=error.retry_after_seconds) from error
+        return found
+
+
+class RemoteSqlCondition(RemoteCondition):
+    """One that can say itself in the language."""
+
+    def to_sql(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        """As the contract says."""
+        found: Mapping[str, Any] = self._ask("to_sql", dict(arguments))
+        return found
 
 
 class RemoteTrigger(_Remote):
@@ -122,6 +163,18 @@ class RemoteHeartbeat(_Remote):
     def answers(self) -> bool:
         """As the contract says."""
         found: bool = self._ask("answers")
+        return found
+
+
+class RemoteResource(_Remote):
+    """A resource in the sandbox."""
+
+    kind = Capability.RESOURCE
+    routes: tuple[Route, ...]
+
+    def answer(self, call: ResourceCall) -> ResourceAnswer:
+        """As the contract says."""
+        found: ResourceAnswer = self._ask("answer", call)
         return found
 
 
@@ -271,6 +324,16 @@ def _expected(answer: Any, left: Collection[int]) -> Outcome:
     return outcome
 
 
+def _verdicts(wanted: int) -> Read:
+    def read(value: Any) -> tuple[bool, ...]:
+        found: tuple[bool, ...] = VERDICTS(value)
+        if len(found) != wanted:
+            raise Garbage(f"{len(found)} answers came for {wanted} leads")
+        return found
+
+    return read
+
+
 class _Marks:
     """The worker's journal, and which messages of a batch may be on the wire: what the plugin says is checked first."""
 
@@ -303,6 +366,13 @@ class _Marks:
         return outcome
 
 
+def remote_kind(kind: Capability, optional: Sequence[str]) -> type[_Remote]:
+    """The class for a thing of a kind that can do this beyond its contract."""
+    if kind is Capability.CHANNEL:
+        return channel_kind(optional)
+    return RemoteSqlCondition if kind is Capability.CONDITION and "to_sql" in optional else KINDS[kind]
+
+
 def channel_kind(optional: Sequence[str]) -> type[RemoteChannel]:
     """The class for what a channel can do."""
     hears, renders = {"verify", "parse_events"} <= set(optional), "render" in optional
@@ -315,11 +385,13 @@ KINDS: Final[Mapping[Capability, type[_Remote]]] = {
     each.kind: each
     for each in (
         RemoteAction,
+        RemoteCondition,
         RemoteTrigger,
         RemoteMetric,
         RemoteStrategy,
         RemoteEraser,
         RemoteHeartbeat,
+        RemoteResource,
         RemoteChannel,
     )
 }

@@ -16,7 +16,14 @@ from nexus_marketing.core.errors import HostRefused, Problem, ValidationError
 from nexus_marketing.plugin.contexts import PluginContext
 from nexus_marketing.plugin.exchanges import Answer, NoAnswer, NotGranted, NotReached, OverRate, Request
 from nexus_marketing.plugin.manifests import Capability, Manifest
-from nexus_marketing.plugin.sandbox.signatures import CONTENT, CONTRACTS, attributes, optional_methods, signature
+from nexus_marketing.plugin.sandbox.signatures import (
+    CONTENT,
+    CONTEXTS,
+    CONTRACTS,
+    attributes,
+    optional_methods,
+    signature,
+)
 from nexus_marketing.plugin.sandbox.wire import Read, parsed, reader, written
 
 _ERRORS: Mapping[str, Callable[[str, float], Exception]] = {
@@ -168,6 +175,7 @@ class Calls:
         self._outcomes: dict[int, Iterator[Outcome | None]] = {}
         self.by_name: Mapping[str, Callable[..., Any]] = {
             "call": self._call,
+            "judge": self._judge,
             "open": self._open,
             "submit": self._submit,
             "next": self._next,
@@ -182,6 +190,11 @@ class Calls:
             known = self._methods[number, method] = getattr(thing, method), signature(kind, method).arguments
         done, reads = known
         return done(*[each if read is None else read(each) for read, each in zip(reads, arguments, strict=True)])
+
+    def _judge(self, number: int, contexts: list[Any]) -> list[bool]:
+        """What a condition says of many leads: a call for each would cost more than most answers."""
+        evaluate = self._things[number][1].evaluate
+        return [evaluate(each) for each in CONTEXTS(contexts)]
 
     def _open(self, number: int, session: int, settings: dict[str, Any], content: Any) -> None:
         self._sessions[session] = self._things[number][1].open(settings, CONTENT(content))

@@ -7,7 +7,18 @@ from functools import lru_cache
 from typing import Any, Final, get_type_hints
 
 from nexus_marketing.core.contracts import Channel, Content, HearingChannel, RenderingChannel
-from nexus_marketing.core.extensions import Action, ApprovalStrategy, Eraser, Heartbeat, MetricCalculator, Trigger
+from nexus_marketing.core.extensions import (
+    Action,
+    ApprovalStrategy,
+    ConditionContext,
+    ConditionEvaluator,
+    Eraser,
+    Heartbeat,
+    MetricCalculator,
+    Resource,
+    SqlCondition,
+    Trigger,
+)
 from nexus_marketing.plugin.manifests import Capability
 from nexus_marketing.plugin.sandbox.wire import Read, believing, reader
 
@@ -15,11 +26,13 @@ from nexus_marketing.plugin.sandbox.wire import Read, believing, reader
 CONTRACTS: Final[Mapping[Capability, tuple[type, ...]]] = {
     Capability.CHANNEL: (Channel, HearingChannel, RenderingChannel),
     Capability.ACTION: (Action,),
+    Capability.CONDITION: (ConditionEvaluator, SqlCondition),
     Capability.TRIGGER: (Trigger,),
     Capability.METRIC: (MetricCalculator,),
     Capability.APPROVAL_STRATEGY: (ApprovalStrategy,),
     Capability.ERASER: (Eraser,),
     Capability.HEARTBEAT: (Heartbeat,),
+    Capability.RESOURCE: (Resource,),
 }
 
 
@@ -64,8 +77,11 @@ def read_attributes(kind: Capability, found: Mapping[str, Any]) -> dict[str, Any
 
 
 def optional_methods(thing: Any) -> list[str]:
-    """What a channel can do beyond sending."""
-    return [name for name in ("render", "verify", "parse_events") if callable(getattr(thing, name, None))]
+    """What a thing can do beyond what its contract asks."""
+    return [name for name in ("render", "verify", "parse_events", "to_sql") if callable(getattr(thing, name, None))]
 
 
 CONTENT: Final = reader(Content)
+#: What a condition is asked about, and what it says.
+CONTEXTS: Final = reader(tuple[ConditionContext, ...])
+VERDICTS: Final = reader(tuple[bool, ...])

@@ -14,7 +14,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable, Collection, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import fields, is_dataclass
-from datetime import datetime
+from datetime import date, datetime
 from enum import Enum
 from functools import lru_cache
 from typing import Any, Final, Union, get_args, get_origin, get_type_hints
@@ -90,6 +90,8 @@ def reader(kind: Any) -> Read:
 def _plain(kind: Any) -> Read:
     if kind is datetime:
         return _datetime
+    if kind is date:
+        return _date
     if kind is bytes:
         return _bytes
     if kind is float:
@@ -125,6 +127,13 @@ def _datetime(value: Any) -> datetime:
         return datetime.fromisoformat(value)
     except (TypeError, ValueError) as error:
         raise Garbage(f"{value!a:.60} is no moment") from error
+
+
+def _date(value: Any) -> date:
+    try:
+        return date.fromisoformat(value)
+    except (TypeError, ValueError) as error:
+        raise Garbage(f"{value!a:.60} is no day") from error
 
 
 def _bytes(value: Any) -> bytes:

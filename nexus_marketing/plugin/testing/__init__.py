@@ -19,6 +19,7 @@ from nexus_marketing.plugin.testing.channels import (  # noqa: E402 - see above
 from nexus_marketing.plugin.testing.extension_suites import (  # noqa: E402 - see above
     ActionConformance,
     ApprovalStrategyConformance,
+    ConditionConformance,
     MetricConformance,
     TriggerConformance,
 )
@@ -29,6 +30,7 @@ __all__ = [
     "ActionConformance",
     "ApprovalStrategyConformance",
     "ChannelConformance",
+    "ConditionConformance",
     "MetricConformance",
     "RecordingChannel",
     "RecordingServer",

@@ -3,12 +3,14 @@
 Each needs one fixture, named after what it tries, and takes samples of what it will be given from another.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any, Final
 
 import pytest
 
+from nexus_marketing.core.conditions import Evaluation, compile_predicate, lead_schema, parse_json
 from nexus_marketing.core.extensions import (
     Action,
     ActionCall,
@@ -17,6 +19,8 @@ from nexus_marketing.core.extensions import (
     Approval,
     Approvals,
     ApprovalStrategy,
+    ConditionContext,
+    ConditionEvaluator,
     Figures,
     Firing,
     MetricCalculator,
@@ -73,6 +77,93 @@ class TriggerConformance:
     def test_an_occasion_told_twice_sets_off_the_same(self, trigger: Trigger, occasions: Sequence[Occasion]) -> None:
         for occasion in occasions:
             assert list(trigger.fire(occasion)) == list(trigger.fire(occasion))
+
+
+#: What a field may hold, whatever it is called: nobody holds metadata to a type.
+_ODD_VALUES: Final[tuple[Any, ...]] = (
+    0, -1, 2**53 - 1, 1.5, 1e300, True, False, "", "x", "İ", "12", "2026-02-30", "2026-01-01", "2026-01-01T00:00:00.000000Z",
+    "x" * 5_000, [], ["x", 1, None], {}, {"x": {"y": []}},
+)  # fmt: skip
+
+
+class ConditionConformance:
+    """Holds a condition against its contract; ``arguments`` and ``leads`` may answer more that matters to it."""
+
+    @pytest.fixture
+    def arguments(self) -> Sequence[Mapping[str, Any]]:
+        """What it may be told, by name: to be written where something is required."""
+        return [{}]
+
+    @pytest.fixture
+    def leads(self) -> Sequence[Mapping[str, Any]]:
+        """What it reads of some leads, by name, as a record of the product has it."""
+        return []
+
+    @pytest.fixture
+    def contexts(
+        self, condition: ConditionEvaluator, arguments: Sequence[Mapping[str, Any]], leads: Sequence[Mapping[str, Any]]
+    ) -> Sequence[ConditionContext]:
+        """Leads of whom nothing is known, of whom odd things are, and those of ``leads``; on two days."""
+        odd = [{name: value} for name in sorted(condition.reads) for value in _ODD_VALUES]
+        odd += [dict.fromkeys(condition.reads, value) for value in _ODD_VALUES]
+        days = (_NOW.date(), _NOW.date().replace(year=2028, month=2, day=29))
+        return [ConditionContext(told, each, day) for told in arguments for each in [{}, *odd, *leads] for day in days]
+
+    def test_it_has_every_part_of_the_contract(self, condition: ConditionEvaluator) -> None:
+        assert missing_parts(ConditionEvaluator, condition) == []
+        assert faults_of(Capability.CONDITION, condition) == []
+
+    def test_its_arguments_are_those_it_declares(
+        self, condition: ConditionEvaluator, arguments: Sequence[Mapping[str, Any]]
+    ) -> None:
+        required = {each.name for each in condition.parameters if each.is_required}
+        for told in arguments:
+            assert required <= told.keys() <= {each.name for each in condition.parameters}
+
+    def test_it_answers_true_or_false_whatever_a_lead_is(
+        self, condition: ConditionEvaluator, contexts: Sequence[ConditionContext]
+    ) -> None:
+        for context in contexts:
+            assert type(condition.evaluate(context)) is bool, context
+
+    def test_the_same_lead_has_the_same_answer(
+        self, condition: ConditionEvaluator, contexts: Sequence[ConditionContext]
+    ) -> None:
+        first = [condition.evaluate(context) for context in contexts]
+        assert [condition.evaluate(context) for context in reversed(contexts)] == first[::-1]
+
+    def test_only_one_that_reads_the_clock_changes_its_mind_with_the_day(
+        self, condition: ConditionEvaluator, contexts: Sequence[ConditionContext]
+    ) -> None:
+        if not condition.reads_clock:
+            for context in contexts:
+                later = replace(context, today=context.today + timedelta(days=400))
+                assert condition.evaluate(later) is condition.evaluate(context), context
+
+    def test_what_it_says_of_itself_in_the_language_is_what_it_answers(
+        self, condition: ConditionEvaluator, contexts: Sequence[ConditionContext]
+    ) -> None:
+        to_sql = getattr(condition, "to_sql", None)
+        if to_sql is None:
+            return  # Python alone answers it
+        for context in contexts:
+            schema = lead_schema()
+            tree = parse_json(to_sql(context.arguments), schema)
+            record = _record({schema.resolve(name).path: value for name, value in context.values.items()})
+            now = datetime.combine(context.today, _NOW.timetz())
+            assert compile_predicate(tree, schema, once=True)(record, Evaluation(now)) is condition.evaluate(context)
+
+
+def _record(values: Mapping[tuple[str, ...], Any]) -> dict[str, Any]:
+    """A lead's record with values at the ends of paths."""
+    record: dict[str, Any] = {}
+    for (*ways, last), value in sorted(values.items(), key=lambda each: each[0]):
+        inner: Any = record
+        for key in ways:
+            inner = inner.setdefault(key, {}) if isinstance(inner, dict) else {}
+        if isinstance(inner, dict):
+            inner[last] = value
+    return record
 
 
 class MetricConformance:

@@ -2,20 +2,21 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
 
-from nexus_marketing.plugin import Approval, Approvals, Figures, Occasion, OccasionKind
+from nexus_marketing.plugin import Approval, Approvals, ConditionContext, Figures, Occasion, OccasionKind
 from nexus_marketing.plugin.testing import (
     ApprovalStrategyConformance,
+    ConditionConformance,
     MetricConformance,
     TriggerConformance,
     hosted,
 )
 
-pytestmark = pytest.mark.req("FR-EXT-003", "FR-EXT-004", "FR-EXT-006", "SR-004")
+pytestmark = pytest.mark.req("FR-EXT-002", "FR-EXT-003", "FR-EXT-004", "FR-EXT-006", "SR-004")
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -29,6 +30,11 @@ def plugin(request: pytest.FixtureRequest) -> Iterator[Any]:
 @pytest.fixture
 def strategy(plugin: Any) -> Any:
     return plugin.of("approval_strategy")["four_eyes"]
+
+
+@pytest.fixture
+def condition(plugin: Any) -> Any:
+    return plugin.of("condition")["anniversary"]
 
 
 @pytest.fixture
@@ -47,6 +53,16 @@ def purchase(**data: Any) -> Occasion:
 
 class TestStrategy(ApprovalStrategyConformance):
     """The suite of strategies."""
+
+
+class TestCondition(ConditionConformance):
+    @pytest.fixture
+    def arguments(self) -> list[dict[str, Any]]:
+        return [{}, {"days": 7}, {"days": -1.5}, {"days": 1e300}]
+
+    @pytest.fixture
+    def leads(self) -> list[dict[str, Any]]:
+        return [{"created_at": "2024-02-29T12:00:00.000000Z"}, {"created_at": "2025-01-03T00:00:00.000000Z"}]
 
 
 class TestTrigger(TriggerConformance):
@@ -76,6 +92,21 @@ class TestMetric(MetricConformance):
 def test_who_has_to_agree(strategy: Any, asked: Any, given: Any, settings: Any, may: bool) -> None:
     words = tuple(Approval(who, granted, NOW, role) for who, granted, role in given)
     assert strategy.can_proceed(Approvals(asked, words, NOW, settings)) is may
+
+
+@pytest.mark.parametrize(
+    ("came", "today", "told", "is_true"),
+    [
+        ("2025-01-03", date(2026, 1, 1), {"days": 7}, True),
+        ("2025-01-03", date(2026, 1, 1), {}, False),
+        ("2025-01-01", date(2026, 1, 1), {}, True),
+        ("2026-01-01", date(2026, 1, 1), {}, False),
+        ("2025-01-03", date(2025, 12, 30), {"days": 7}, True),
+        ("2024-02-29", date(2026, 2, 28), {}, True),
+    ],
+)
+def test_the_day_comes_round_again(condition: Any, came: str, today: date, told: Any, is_true: bool) -> None:
+    assert condition.evaluate(ConditionContext(told, {"created_at": f"{came}T08:00:00.000000Z"}, today)) is is_true
 
 
 def test_a_big_purchase_goes_off_for_its_lead(trigger: Any) -> None:

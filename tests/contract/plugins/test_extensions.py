@@ -1,8 +1,9 @@
-"""The suites of actions, triggers, metrics and approval strategies, each on one that holds and on some that do not."""
+"""The suites of actions, conditions, triggers, metrics and strategies, each on one that holds and on some that do not."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,8 @@ from nexus_marketing.plugin import (
     ActionResult,
     Approvals,
     ApprovalStrategy,
+    ConditionContext,
+    ConditionEvaluator,
     Figures,
     Firing,
     MetricCalculator,
@@ -23,11 +26,13 @@ from nexus_marketing.plugin import (
 from nexus_marketing.plugin.testing import (
     ActionConformance,
     ApprovalStrategyConformance,
+    ConditionConformance,
     MetricConformance,
     TriggerConformance,
 )
+from tests.common.plugins import Warm
 
-pytestmark = pytest.mark.req("FR-EXT-003", "FR-EXT-004", "FR-EXT-006", "US-024")
+pytestmark = pytest.mark.req("FR-EXT-002", "FR-EXT-003", "FR-EXT-004", "FR-EXT-006", "US-024")
 
 
 @dataclass
@@ -128,3 +133,50 @@ def test_a_trigger_that_answers_differently_each_time_is_seen() -> None:
 def test_an_action_without_its_method_is_seen() -> None:
     with pytest.raises(AssertionError, match=r"run\(call\)"):
         ActionConformance().test_it_has_every_part_of_the_contract(object())  # type: ignore[arg-type]
+
+
+class TestWarm(ConditionConformance):
+    @pytest.fixture
+    def condition(self) -> ConditionEvaluator:
+        return Warm()
+
+    @pytest.fixture
+    def leads(self) -> Sequence[Mapping[str, Any]]:
+        return [{"score": 50}, {"score": 49.5}]
+
+
+class Falls(Warm):
+    def evaluate(self, context: ConditionContext) -> bool:
+        return context.values.get("score", 0) >= 50  # text is no number
+
+
+class SaysOtherwise(Warm):
+    def to_sql(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {"field": "score", "operator": ">", "value": 50}
+
+
+class Moody(Warm):
+    def evaluate(self, context: ConditionContext) -> bool:
+        return context.today.year > 2026
+
+
+def contexts(**values: Any) -> list[ConditionContext]:
+    return [ConditionContext({}, values, date(2026, 1, 1))]
+
+
+def test_a_condition_that_an_odd_value_brings_down_is_seen() -> None:
+    with pytest.raises(TypeError):
+        ConditionConformance().test_it_answers_true_or_false_whatever_a_lead_is(Falls(), contexts(score="x"))
+
+
+def test_a_condition_that_says_of_itself_what_it_is_not_is_seen() -> None:
+    suite = ConditionConformance()
+    suite.test_what_it_says_of_itself_in_the_language_is_what_it_answers(SaysOtherwise(), contexts(score=51))
+    with pytest.raises(AssertionError):
+        suite.test_what_it_says_of_itself_in_the_language_is_what_it_answers(SaysOtherwise(), contexts(score=50))
+
+
+def test_a_condition_that_reads_a_clock_unannounced_is_seen() -> None:
+    with pytest.raises(AssertionError):
+        suite = ConditionConformance()
+        suite.test_only_one_that_reads_the_clock_changes_its_mind_with_the_day(Moody(), contexts())

@@ -1,6 +1,8 @@
-"""The channel of the how-to page is one: its own suite, as the page writes it, is collected here."""
+"""What the how-to pages write is what they say: their own suites are collected here."""
 
 import re
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -8,24 +10,27 @@ import pytest
 
 from nexus_marketing.config import rehearse
 from nexus_marketing.core.errors import ValidationError
-from nexus_marketing.plugin import Capability
+from nexus_marketing.plugin import Capability, NotFound, ResourceCall
 from nexus_marketing.plugin.testing import RecordingServer, WatchingJournal, sample_batch, sample_content
 
-PAGE = Path(__file__).parents[3] / "docs" / "howto" / "write-a-channel.md"
+DOCS = Path(__file__).parents[3] / "docs"
 
-pytestmark = pytest.mark.req("FR-EXT-001", "US-018", "MAINT-005")
+pytestmark = pytest.mark.req("FR-EXT-001", "FR-EXT-002", "US-018", "MAINT-005")
 
 
-def code_of_the_page() -> dict[str, Any]:
+def code_of(page: str) -> dict[str, Any]:
     names: dict[str, Any] = {"__name__": __name__}
-    blocks = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    text = (DOCS / page).read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     for number, block in enumerate(blocks, 1):
-        exec(compile(block, f"{PAGE.name}, block {number}", "exec"), names)
+        exec(compile(block, f"{page}, block {number}", "exec"), names)
     return names
 
 
-NAMES = code_of_the_page()
+NAMES = code_of("howto/write-a-channel.md")
+WORDS = code_of("howto/write-a-condition.md")
 TestPushChannel = NAMES["TestPushChannel"]
+TestInWave, TestFromTheNorth = WORDS["TestInWave"], WORDS["TestFromTheNorth"]
 
 
 def outcomes(*statuses: int) -> list[str]:
@@ -86,3 +91,16 @@ def test_the_channel_that_asks_the_host_does_the_same() -> None:
         channel.close_thread()
         registry.close()
     assert [found[ref] for ref in range(4)] == ["accepted", "transient", "permanent_recipient", "unknown"]
+
+
+def test_the_condition_of_the_page_can_be_included() -> None:
+    registry = rehearse({}, WORDS["includeme"])
+    assert list(registry.of(Capability.CONDITION)) == ["in_wave"]
+
+
+def test_the_resource_of_the_page_answers_each_tenant_its_own() -> None:
+    rates = code_of("reference/plugin-directives.md")["Rates"]()
+    call = ResourceCall(1, "key:1", datetime(2026, 1, 1, tzinfo=UTC), "PUT", "/{country}", {"country": "de"})
+    assert rates.answer(replace(call, body={"rate": 19})).body == {"rate": 19, "unit": "percent"}
+    with pytest.raises(NotFound):
+        rates.answer(replace(call, tenant_id=2, method="GET"))

@@ -10,7 +10,7 @@ import pytest
 from nexus_marketing.core.errors import Conflict, ValidationError
 from nexus_marketing.plugin.scaffold import KINDS, write_plugin
 
-pytestmark = pytest.mark.req("FR-EXT-001", "FR-EXT-003", "FR-EXT-004", "FR-EXT-006", "US-018")
+pytestmark = pytest.mark.req("FR-EXT-001", "FR-EXT-002", "FR-EXT-003", "FR-EXT-004", "FR-EXT-006", "US-018")
 
 
 def test_each_kind_passes_its_suite_at_once(tmp_path: Path) -> None:
@@ -26,13 +26,13 @@ def test_each_kind_passes_its_suite_at_once(tmp_path: Path) -> None:
         timeout=120,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "17 passed" in done.stdout
+    assert "25 passed" in done.stdout
     for folder, kind in zip(folders, kinds, strict=True):
         assert f"The {kind} my_{kind} for nexus-marketing" in (folder / "README.md").read_text()
 
 
 def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValidationError, match="write channel, strategy, trigger, metric"):
+    with pytest.raises(ValidationError, match="write channel, condition, strategy, trigger, metric"):
         write_plugin(tmp_path, "nexus-x", "weather")
     write_plugin(tmp_path, "nexus-x", "metric")
     with pytest.raises(Conflict):

@@ -12,7 +12,7 @@ from nexus_marketing.config import make_runtime, rehearse
 from nexus_marketing.core.errors import ConfigurationError
 from nexus_marketing.core.home import HOME
 from nexus_marketing.core.memory import MemoryStorage
-from nexus_marketing.plugin import API_VERSION, Capability, Manifest
+from nexus_marketing.plugin import API_VERSION, Capability, Manifest, Parameter, ResourceAnswer, Route, ValueKind
 from nexus_marketing.plugin.registry import PluginRegistry
 from nexus_marketing.plugin.testing import RecordingChannel
 
@@ -52,11 +52,14 @@ def everything(config: Any) -> None:
     config.add_marketing_plugin(manifest("everything"))
     config.add_marketing_channel("tests.common.plugins.FaxChannel")
     config.add_marketing_action(SimpleNamespace(name="act", run=lambda call: call))
+    config.add_marketing_condition("tests.common.plugins.Warm")
     config.add_marketing_trigger(SimpleNamespace(name="trig", kinds=frozenset({"event"}), fire=lambda occasion: []))
     config.add_marketing_metric(SimpleNamespace(name="rate", unit="%", calculate=lambda figures: 1.0))
     config.add_marketing_approval_strategy(SimpleNamespace(name="two", can_proceed=lambda approvals: True))
     config.add_marketing_eraser(SimpleNamespace(name="wipe", erase=lambda erasure: 0))
     config.add_marketing_heartbeat(SimpleNamespace(name="pulse", answers=lambda: True))
+    routes = (Route("GET", "leads:read"),)
+    config.add_marketing_resource(SimpleNamespace(name="rates", routes=routes, answer=lambda call: ResourceAnswer()))
     config.set_marketing_storage(MemoryStorage())
 
 
@@ -87,17 +90,39 @@ def test_every_kind_of_part_is_found_by_its_name() -> None:
     assert names == {
         "channel": ["fax"],
         "action": ["act"],
+        "condition": ["warm"],
         "trigger": ["trig"],
         "metric": ["rate"],
         "approval_strategy": ["two"],
         "storage": ["storage"],
         "eraser": ["wipe"],
         "heartbeat": ["pulse"],
+        "resource": ["rates"],
     }
     owner = registry.owner_of(Capability.CHANNEL, "fax")
     assert owner is not None
     assert (owner.name, owner.is_builtin) == ("everything", False)
     assert registry.owner_of(Capability.CHANNEL, "nix") is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"name": "count"}, "count means something else in conditions"),
+        ({"version": 0}, "version is below 1"),
+        ({"reads": frozenset({"contry"})}, "reads 'contry', and there is no field 'contry'"),
+        ({"parameters": ("n",)}, "parameters are up to 20 of nexus_marketing.plugin.Parameter"),
+        ({"parameters": (Parameter("n", ValueKind.TEXT), Parameter("n", ValueKind.TEXT))}, "name one thing twice"),
+        (
+            {"parameters": (Parameter("a", ValueKind.TEXT, is_required=False), Parameter("b", ValueKind.TEXT))},
+            "come last",
+        ),
+    ],
+)
+def test_a_condition_that_declares_nonsense_stops_the_boot(changes: dict[str, Any], said: str) -> None:
+    made = {"name": "word", "version": 1, "parameters": (), "reads": frozenset(), "reads_clock": False}
+    thing = SimpleNamespace(**{**made, **changes}, evaluate=lambda context: True)
+    assert said in refusal(adding("add_marketing_condition", thing))
 
 
 def test_two_plugins_that_claim_one_name_are_both_named() -> None:

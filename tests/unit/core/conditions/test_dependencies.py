@@ -39,7 +39,8 @@ def test_a_plugin_declares_its_dependencies():
     declared = Dependencies(events=frozenset({"opened"}), segments=frozenset({"vips"}), clock=True)
     schema = SCHEMA.extended(operators=[CustomOperator("opened", lambda *_: True, depends_on=declared)])
     tree = parse_text("opened() AND score > 1", schema)
-    assert dependencies(tree, schema) == declared | Dependencies(frozenset({"score"}))
+    named = Dependencies(frozenset({"score"}), conditions=frozenset({"opened@1"}))
+    assert dependencies(tree, schema) == declared | named
     assert next_flip(tree, schema, {"score": 5}, Evaluation(NOW)) == datetime(2026, 3, 30, tzinfo=UTC)
 
 
