@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -28,11 +29,14 @@ from nexus_marketing.tasks.loops import TIMERS, tend_scores
 from tests.common.databases import DatabaseTime
 from tests.common.factories import make_leads
 from tests.common.plugins import Deed, Multiple, Warm, manifest, with_plugins, words_plugin
+from tests.common.sandboxes import needs_namespaces
 from tests.common.segments import changes, create, members, settle
 
 pytestmark = pytest.mark.req("FR-EXT-002", "FR-P2-003", "US-018", "BR-013")
 
 WORDS = "nexus-words"
+#: What is no more SQL than the tests that run on both.
+once = pytest.mark.parametrize("dialect", ["sqlite"])
 
 
 @dataclass
@@ -81,27 +85,28 @@ def place(runtime: Runtime, tenant: int, database_time: DatabaseTime) -> Place:
     return found
 
 
-@pytest.mark.parametrize(
-    ("rule", "who"),
-    [
-        ("multiple(3)", [3, 6, 9]),
-        ("NOT multiple(3) AND score > 5", [7, 8, 10]),
-        ("multiple(2) OR score == 7", [2, 4, 6, 7, 8, 10]),
-        ("score >= 4 AND (multiple(4) OR count(order_placed) > 0)", [4, 5, 8]),
-        ("count(order_placed) > 0 AND multiple(2)", []),
-        ("NOT (multiple(2) OR score > 4) OR warm()", [1, 3]),
-    ],
-)
-def test_a_rule_has_whom_plugin_and_database_say_together(place: Place, rule: str, who: list[int]) -> None:
+RULES = {
+    "multiple(3)": [3, 6, 9],
+    "NOT multiple(3) AND score > 5": [7, 8, 10],
+    "multiple(2) OR score == 7": [2, 4, 6, 7, 8, 10],
+    "score >= 4 AND (multiple(4) OR count(order_placed) > 0)": [4, 5, 8],
+    "count(order_placed) > 0 AND multiple(2)": [],
+    "NOT (multiple(2) OR score > 4) OR warm()": [1, 3],
+}
+
+
+def test_a_rule_has_whom_plugin_and_database_say_together(place: Place) -> None:
     with place.runtime.work(place.tenant) as ctx:
         row = {"type": "custom", "name": "order_placed", "lead_id": str(place.leads[4])}
         assert record_engagements(ctx, [row])[0]["status"] == "accepted"
     settle(place.runtime)
-    segment = create(place.runtime, place.tenant, conditions=rule)
+    segments = {rule: create(place.runtime, place.tenant, name=rule, conditions=rule) for rule in RULES}
     settle(place.runtime)
-    assert place.who(segment) == who
+    assert {rule: place.who(segment) for rule, segment in segments.items()} == RULES
     with place.runtime.work(place.tenant, mode="read") as ctx:
-        assert estimate_size(ctx, rule)[0].count == len(who)
+        assert {rule: estimate_size(ctx, rule)[0].count for rule in RULES} == {
+            rule: len(who) for rule, who in RULES.items()
+        }
 
 
 def test_a_segment_is_kept_true_change_by_change(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,6 +127,7 @@ def test_a_segment_is_kept_true_change_by_change(place: Place, monkeypatch: pyte
     assert refresh(place.runtime, place.tenant, segment) == 3
 
 
+@once
 def test_nobody_names_what_the_tenant_has_not_on(place: Place, other_tenant: int) -> None:
     with pytest.raises(
         ConditionError, match=f"belongs to the plugin {WORDS}, which is off: nexus-marketing plugins en"
@@ -133,6 +139,7 @@ def test_nobody_names_what_the_tenant_has_not_on(place: Place, other_tenant: int
         create(place.runtime, place.tenant, conditions="multiple()")
 
 
+@once
 @pytest.mark.parametrize("gone", ["off", "uninstalled", "broken"])
 def test_without_its_plugin_a_segment_stays_as_it_is(place: Place, gone: str) -> None:
     segment = create(place.runtime, place.tenant, conditions="multiple(3)")
@@ -158,6 +165,7 @@ def test_without_its_plugin_a_segment_stays_as_it_is(place: Place, gone: str) ->
     assert place.who(segment) == [1, 6, 9]
 
 
+@once
 def test_another_version_of_a_condition_looks_at_everybody_again(place: Place) -> None:
     segment = create(place.runtime, place.tenant, conditions="multiple(3)")
     settle(place.runtime)
@@ -171,6 +179,7 @@ def test_another_version_of_a_condition_looks_at_everybody_again(place: Place) -
     assert place.who(segment) == [5, 10]
 
 
+@once
 def test_one_that_reads_the_clock_is_asked_again_at_midnight(place: Place) -> None:
     class Today(Multiple):
         def evaluate(self, context: Any) -> bool:
@@ -186,6 +195,7 @@ def test_one_that_reads_the_clock_is_asked_again_at_midnight(place: Place) -> No
     assert place.who(segment) == [(runtime.clock.now().day % 10)]
 
 
+@once
 def test_journeys_branch_by_it_and_wait_for_it(place: Place) -> None:
     draft = {
         "entry": {"triggers": [{"on": "api"}], "filter": "NOT multiple(5)"},
@@ -218,6 +228,7 @@ def test_journeys_branch_by_it_and_wait_for_it(place: Place) -> None:
     assert {each.code for each in caught.value.problems} == {"plugin_off"}
 
 
+@once
 def test_scores_count_it_and_keep_their_points_without_it(place: Place) -> None:
     def shown() -> list[float]:
         for _ in range(100):
@@ -246,6 +257,7 @@ def test_scores_count_it_and_keep_their_points_without_it(place: Place) -> None:
     assert min(with_points) >= 7
 
 
+@once
 def test_triggers_of_campaigns_ask_it(place: Place) -> None:
     deed = Deed("send_to_sales_team")
 
@@ -273,6 +285,7 @@ def test_triggers_of_campaigns_ask_it(place: Place) -> None:
         assert set(ctx.session.scalars(select(TakenAction.lead_id))) == {place.leads[1], place.leads[3]}
 
 
+@once
 def test_what_the_database_can_answer_needs_its_plugin_too(place: Place) -> None:
     segment = create(place.runtime, place.tenant, conditions="warm() OR score > 8")
     settle(place.runtime)
@@ -288,3 +301,26 @@ def test_what_the_database_can_answer_needs_its_plugin_too(place: Place) -> None
     settle(place.runtime)
     assert place.who(segment) == [1]
     assert place.error(segment) is not None
+
+
+@pytest.mark.parametrize("untrusted", [[], pytest.param(["nexus_example"], marks=needs_namespaces)], ids=["in", "out"])
+def test_the_example_is_asked_on_either_side_of_the_sandbox(
+    runtime: Runtime, tenant: int, untrusted: list[str]
+) -> None:
+    if untrusted and runtime.engines.dialect != "sqlite":
+        pytest.skip("once is enough")
+    process = with_plugins(runtime, "nexus_example", settings={"nexus.plugins.untrusted": " ".join(untrusted)})
+    try:
+        with process.work(tenant) as ctx:
+            switch_on(ctx, "nexus-example")
+        now = process.clock.now()
+        days = [now.replace(year=now.year - 1) + timedelta(days=number) for number in (0, 7, 8)]
+        leads = [make_leads(process, tenant, 1, first=place, created_at=day)[0] for place, day in enumerate(days, 1)]
+        abroad = make_leads(process, tenant, 60, first=10, created_at=days[0], country="DE")
+        segment = create(process, tenant, conditions="country == 'US' AND anniversary(7)")
+        everywhere = create(process, tenant, name="all", conditions="anniversary()")
+        settle(process)
+        assert members(process, tenant, segment) == set(leads[:2])
+        assert members(process, tenant, everywhere) == {leads[0], *abroad}
+    finally:
+        process.plugins.close()
