@@ -18,7 +18,7 @@ from nexus_marketing.plugin.exchanges import Answer, NoAnswer, NotGranted, NotRe
 from nexus_marketing.plugin.manifests import Capability, Manifest
 from nexus_marketing.plugin.sandbox.signatures import (
     CONTENT,
-    CONTEXTS,
+    CONTEXT,
     CONTRACTS,
     attributes,
     optional_methods,
@@ -194,7 +194,7 @@ class Calls:
     def _judge(self, number: int, contexts: list[Any]) -> list[bool]:
         """What a condition says of many leads: a call for each would cost more than most answers."""
         evaluate = self._things[number][1].evaluate
-        return [evaluate(each) for each in CONTEXTS(contexts)]
+        return [evaluate(CONTEXT(each)) for each in contexts]
 
     def _open(self, number: int, session: int, settings: dict[str, Any], content: Any) -> None:
         self._sessions[session] = self._things[number][1].open(settings, CONTENT(content))

@@ -81,7 +81,12 @@ def optional_methods(thing: Any) -> list[str]:
     return [name for name in ("render", "verify", "parse_events", "to_sql") if callable(getattr(thing, name, None))]
 
 
+def _made_again(kind: type) -> Read:
+    found = believing(kind)
+    return reader(kind) if found is None else found
+
+
 CONTENT: Final = reader(Content)
 #: What a condition is asked about, and what it says.
-CONTEXTS: Final = reader(tuple[ConditionContext, ...])
+CONTEXT: Final = _made_again(ConditionContext)
 VERDICTS: Final = reader(tuple[bool, ...])
