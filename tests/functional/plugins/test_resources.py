@@ -1,17 +1,24 @@
 """A plugin's part of the API: there for tenants that have it on, with permissions and limits, and its faults are its own."""
 
+import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import select
 
 from nexus_marketing.config import rehearse
-from nexus_marketing.core.errors import ConfigurationError
+from nexus_marketing.core.conditions import Evaluation, parse_text
+from nexus_marketing.core.errors import ConditionUnavailable, ConfigurationError
 from nexus_marketing.db.models import AuditEntry
 from nexus_marketing.plugin import Capability, NotFound, ResourceAnswer, ResourceCall, Route
+from nexus_marketing.plugin.circuits import PluginFailed
 from nexus_marketing.runtime import Runtime
+from nexus_marketing.services.plugin_resources import ask_resource
 from nexus_marketing.services.plugins import switch_on
 from tests.common.plugins import SETTINGS, manifest, with_plugins
+from tests.common.sandboxes import needs_namespaces, sandboxes
 from tests.functional.conftest import Client
 
 pytestmark = pytest.mark.req("US-018", "SR-001", "MAINT-004")
@@ -148,3 +155,63 @@ def test_routes_that_cannot_be_stop_the_boot(routes: Any, said: str) -> None:
 def test_nobodys_resource_stops_the_boot() -> None:
     with pytest.raises(ConfigurationError, match="is added by nobody: call config"):
         rehearse({}, lambda config: config.add_marketing_resource(Pages))
+
+
+SANDBOXED = """
+from nexus_marketing.plugin import API_VERSION, Capability, Manifest, ResourceAnswer, Route
+
+MANIFEST = Manifest("nexus-strange", "1.0", API_VERSION, frozenset({Capability.RESOURCE, Capability.CONDITION}))
+
+
+class Echo:
+    name = "echo"
+    routes = (Route("POST", "leads:write", "/{id}", {"text": {"type": "string"}}),)
+
+    def answer(self, call):
+        if call.names["id"] == "0":
+            raise RuntimeError("ann@example.com")
+        return ResourceAnswer({"said": call.body["text"], "by": call.actor, "at": call.now.isoformat()}, 201)
+
+
+class Rich:
+    name = "rich"
+    version = 2
+    parameters = ()
+    reads = frozenset({"score"})
+    reads_clock = False
+
+    def evaluate(self, context):
+        if context.values.get("score") == 13:
+            raise RuntimeError("ann@example.com")
+        return "yes" if context.values.get("score") == 14 else context.values.get("score", 0) > 10
+
+    def to_sql(self, arguments):
+        return {"field": "score", "operator": ">", "value": 10}
+
+
+def includeme(config):
+    config.add_marketing_plugin(MANIFEST)
+    config.add_marketing_resource(Echo)
+    config.add_marketing_condition(Rich)
+"""
+
+
+@needs_namespaces
+def test_in_the_sandbox_it_is_asked_the_same_and_its_words_stay_there(runtime: Runtime, tmp_path: Path) -> None:
+    with sandboxes(tmp_path) as start:
+        process = replace(runtime, plugins=start(SANDBOXED))
+        plugin, echo = process.plugins.plugins["nexus-strange"], process.plugins.of(Capability.RESOURCE)["echo"]
+        call = ResourceCall(1, "key:1", process.clock.now(), "POST", "/{id}", {"id": "1"}, body={"text": "hello"})
+        status, body = ask_resource(process, plugin, echo, call)
+        assert (status, json.loads(body)["said"], json.loads(body)["by"]) == (201, "hello", "key:1")
+        with pytest.raises(PluginFailed) as failed:
+            ask_resource(process, plugin, echo, replace(call, names={"id": "0"}))
+        assert "ann@" not in failed.value.message
+        rich = process.plugins.conditions().operators["rich"]
+        assert (rich.version, rich.to_tree is not None and rich.to_tree(())) == (2, parse_text("score > 10"))
+        now = Evaluation(process.clock.now())
+        assert rich.answers((), [{"score": number} for number in (9, 11)] * 60, now) == [False, True] * 60
+        for odd in (13, 14):
+            with pytest.raises(ConditionUnavailable) as unavailable:
+                rich.answers((), [{"score": odd}], now)
+            assert "ann@" not in unavailable.value.message
