@@ -23,6 +23,7 @@ from nexus_marketing.services.score_setting import set_score
 from nexus_marketing.services.scores import create_score, publish_score, update_score
 from nexus_marketing.services.segment_estimates import estimate_size
 from nexus_marketing.services.segment_refresh import refresh
+from nexus_marketing.services.segment_upkeep import keep_segments
 from nexus_marketing.services.segments import update_segment
 from nexus_marketing.services.timers import fire_due
 from nexus_marketing.tasks.loops import TIMERS, tend_scores
@@ -125,6 +126,25 @@ def test_a_segment_is_kept_true_change_by_change(place: Place, monkeypatch: pyte
         ("left", "change"),
     ]
     assert refresh(place.runtime, place.tenant, segment) == 3
+
+
+def test_what_changes_while_a_plugin_is_asked_is_looked_at_afterwards(place: Place) -> None:
+    meddled = []
+
+    class Meddling(Multiple):
+        def evaluate(self, context: Any) -> bool:
+            if not meddled:
+                meddled.append(True)
+                place.scores(n1=33, n3=4)  # after all were read, and upkeep comes before they are written
+                keep_segments(runtime)
+            return Multiple.evaluate(self, context)
+
+    runtime = with_plugins(place.runtime, words_plugin(Meddling()))
+    segment = create(runtime, place.tenant, conditions="multiple(3)")
+    assert refresh(runtime, place.tenant, segment) == 3
+    assert place.who(segment) == [3, 6, 9]
+    settle(runtime)
+    assert place.who(segment) == [1, 6, 9]
 
 
 @once
