@@ -10,7 +10,7 @@ from nexus_marketing.core.errors import HostRefused, PermissionDenied, Problem, 
 from nexus_marketing.smtp.addresses import ascii_address
 from nexus_marketing.smtp.client import PoolSettings, ReplyKind
 from nexus_marketing.smtp.dkim import Signer, make_signer
-from nexus_marketing.smtp.handshake import Session, SetupError, TlsPolicy, open_session
+from nexus_marketing.smtp.handshake import Session, SetupError, TlsPolicy, try_session
 from nexus_marketing.smtp.headers import check_header_value
 
 TLS: Final[Mapping[str, TlsPolicy]] = {
@@ -248,16 +248,15 @@ class _Opening:
                 _part(self.session.sock)
 
     def _open(self) -> None:
-        try:
-            session = open_session(self._server)
-        except SetupError as error:
-            self.error = error
+        found = try_session(self._server)
+        if isinstance(found, SetupError):
+            self.error = found
         else:
             with self._lock:
                 if self._is_over:
-                    _part(session.sock)
+                    _part(found.sock)
                 else:
-                    self.session = session
+                    self.session = found
         self.done.set()
 
 

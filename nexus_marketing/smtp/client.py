@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from nexus_marketing.smtp.connection import Connection, Job, OnReply, OnWire
-from nexus_marketing.smtp.handshake import PoolSettings, Session, SetupError, TlsPolicy, open_session
+from nexus_marketing.smtp.handshake import PoolSettings, Session, SetupError, TlsPolicy, try_session
 from nexus_marketing.smtp.replies import Envelope, Phase, Reply, ReplyKind, classify, enhanced_code
 
 __all__ = ["Envelope", "Phase", "Pool", "PoolSettings", "Reply", "ReplyKind", "TlsPolicy", "classify"]
@@ -264,14 +264,7 @@ class Pool:
 
     def _open(self, seat: _Seat) -> None:
         """In a thread: set up a session, leave it in the letter box and ring."""
-        outcome: Session | SetupError
-        try:
-            outcome = open_session(self._settings)
-        except SetupError as error:
-            outcome = error
-        except Exception as error:  # noqa: BLE001 - isolation boundary: a thread's fault must reach the pool
-            outcome = SetupError(ReplyKind.TRANSIENT, 0, f"{type(error).__name__}: {error}")
-        self._opened.put((seat, outcome))
+        self._opened.put((seat, try_session(self._settings)))
         with contextlib.suppress(OSError):
             self._bell_far.send(b"!")
         if self._closed:

@@ -2,15 +2,23 @@
 
 import base64
 import contextlib
+import io
 import smtplib
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any, Final
 
 from nexus_marketing.core.errors import NexusError
 from nexus_marketing.smtp.replies import Phase, ReplyKind, classify, enhanced_code
+
+#: What is said in answer to one command while a connection is set up is shorter.
+_LONGEST_REPLY_BYTES: Final = 65_536
+#: No server takes messages of more octets; a number of more digits is none.
+_SIZE_DIGITS: Final = 18
 
 
 class TlsPolicy(StrEnum):
@@ -84,8 +92,20 @@ class SetupError(Exception):
         self.text = text
 
 
+def try_session(settings: PoolSettings) -> Session | SetupError:
+    """As :func:`open_session`, for threads: whatever goes wrong is an answer, so that whoever waits for one has it."""
+    try:
+        return open_session(settings)
+    except SetupError as error:
+        return error
+    except Exception as error:  # noqa: BLE001 - isolation boundary: a thread's fault must reach who waits for it
+        return SetupError(ReplyKind.TRANSIENT, 0, f"{type(error).__name__}: {error}")
+
+
 def open_session(settings: PoolSettings) -> Session:
     """Connect, greet, encrypt and log in as the settings say. Blocks; each step up to the connect timeout.
+
+    The server may be anybody's: a reply that does not end, or of more than 64 KiB, ends the connection.
 
     Raises:
         SetupError: with kind ``transient`` or ``throttled`` (try again) or ``permanent_sender`` (a person must act).
@@ -120,7 +140,53 @@ def _again_without_tls(settings: PoolSettings) -> smtplib.SMTP:
         raise _setup_error(error, Phase.CONNECT) from error
 
 
-class _Client(smtplib.SMTP):
+class _Said(io.RawIOBase):
+    """What arrives on a socket, so much for a reply and so long as that may take; the library bounds neither."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._room = 0
+        self._until: float | None = None
+
+    def begin(self, seconds: float) -> None:
+        """A reply is waited for."""
+        self._room, self._until = _LONGEST_REPLY_BYTES, time.monotonic() + seconds
+
+    def end(self, seconds: float) -> None:
+        """It is read; the next step has its own time."""
+        self._until = None
+        self._sock.settimeout(seconds)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if self._until is not None:
+            left = self._until - time.monotonic()
+            if left <= 0 or self._room <= 0:
+                raise TimeoutError("the server's reply does not end")
+            self._sock.settimeout(left)
+        count = self._sock.recv_into(buffer)
+        self._room -= count
+        return count
+
+
+class _Listening(smtplib.SMTP):
+    """Replies that end, whoever gives them."""
+
+    _said: _Said
+
+    def getreply(self) -> tuple[int, bytes]:
+        if self.file is None and self.sock is not None:
+            self._said = _Said(self.sock)
+            self.file = io.BufferedReader(self._said)
+        self._said.begin(self.timeout)
+        found = super().getreply()
+        self._said.end(self.timeout)
+        return found
+
+
+class _Client(_Listening):
     """The standard library's client over a socket that may be dialled by others."""
 
     def __init__(self, settings: PoolSettings, hostname: str | None) -> None:
@@ -132,7 +198,7 @@ class _Client(smtplib.SMTP):
         return self._dial(host, port, timeout)
 
 
-class _TlsClient(smtplib.SMTP_SSL):
+class _TlsClient(_Listening, smtplib.SMTP_SSL):
     """The same with TLS from the first byte; the certificate has to be the name's, wherever it leads."""
 
     def __init__(self, settings: PoolSettings, hostname: str | None, context: ssl.SSLContext) -> None:
@@ -230,7 +296,7 @@ def _capabilities(client: smtplib.SMTP) -> Capabilities:
         eight_bit=client.has_extn("8bitmime"),
         smtputf8=client.has_extn("smtputf8"),
         size=client.has_extn("size"),
-        size_limit=int(size) if size.isdecimal() else 0,
+        size_limit=int(size) if size.isdecimal() and len(size) <= _SIZE_DIGITS else 0,
     )
 
 
