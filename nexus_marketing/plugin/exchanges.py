@@ -92,5 +92,6 @@ class Http(Protocol):
             HostRefused: the address is not one that we connect to, or not granted (``NotGranted``).
             NotReached: nothing that the other side could act on has left; ``on_wire`` was not called.
             NoAnswer: it was, and no status came back in time.
+            ValidationError: there can be no such request, for instance with a line break in a header.
         """
         ...

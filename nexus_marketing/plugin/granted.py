@@ -1,8 +1,8 @@
 """``ctx.http``: a plugin's way out, as far as the operator grants it (DESIGN.md §6).
 
 What is granted is asked through the guard of :mod:`nexus_marketing.plugin.http`; the rest is refused before a name is
-looked up. The plugin writes ``{secret:NAME}`` into an address or a header, and the host puts the secret in its place in
-what leaves, so that neither side of the sandbox ever sees one.
+looked up. The plugin writes ``{secret:NAME}`` in the place of an address, into its path or query or into a header, and the
+host puts the secret in its place in what leaves, so that neither side of the sandbox ever sees one.
 """
 
 import re
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import Final
 
-from nexus_marketing.core.errors import ValidationError
+from nexus_marketing.core.errors import HostRefused, ValidationError
 from nexus_marketing.plugin.exchanges import Answer, Http, NotGranted, OverRate, Request
 from nexus_marketing.settings import PluginSettings
 
@@ -82,9 +82,7 @@ class GrantedHttp:
             NotGranted: the operator has not granted it.
             HostRefused: the guard does not let it pass.
         """
-        filled = self._filled(url)
-        self._check_place(filled)
-        self._client().check(filled)
+        self._client().check(self._granted(url))
 
     def send(self, request: Request, *, on_wire: Callable[[], None] = lambda: None) -> Answer:
         """One exchange, as :class:`nexus_marketing.plugin.Http` says.
@@ -95,9 +93,8 @@ class GrantedHttp:
             ValidationError: the request is too large, or holds what is not the plugin's to say.
         """
         self._check_form(request)
+        url = self._granted(request.url)
         headers = {name: self._filled(value) for name, value in request.headers.items()}
-        url = self._filled(request.url)
-        self._check_place(url)
         self._pay()
         return self._client().send(Request(request.method, url, headers, request.body), on_wire=on_wire)
 
@@ -125,15 +122,35 @@ class GrantedHttp:
 
         return _SECRET.sub(fill, text)
 
-    def _check_place(self, url: str) -> None:
+    def _granted(self, url: str) -> str:
+        """The address with its secrets.
+
+        One that begins with a secret is the operator's whole address. In any other, where it leads is read before the
+        secrets are in it, and no refusal says what they are.
+        """
+        filled = self._filled(url)
+        whose = _SECRET.match(url)
+        host, port = self._place(filled if whose else url, f"what its secret {whose[1]} holds" if whose else "")
+        if self._place(filled, "what its secrets make of it") != (host, port):
+            raise NotGranted(
+                f"{self._plugin} may not ask {host[:80]} so: a secret is no part of where an address leads."
+            )
+        return filled
+
+    def _place(self, url: str, shown: str) -> tuple[str, int]:
+        """Where an address leads, if that is granted; refusals name ``shown`` in place of the host."""
         from nexus_marketing.plugin.http import place_of  # noqa: PLC0415 - loads the HTTP client
 
-        host, port = place_of(url)
+        try:
+            host, port = place_of(url)
+        except HostRefused as error:
+            raise NotGranted(f"{self._plugin} may not ask {shown}: it is no URL.") if shown else error from None
         if not any(_covers(each, host, port) for each in self._grant.hosts):
-            asked = host if port in _PORTS else f"{host}:{port}"
+            asked = shown or (host if port in _PORTS else f"{host}:{port}")
             granted = ", ".join(self._grant.hosts) or "none is"
-            said = f"write {self._plugin}:{asked} into {GRANTS_SETTING} (granted: {granted})"
+            said = f"write {self._plugin}:{'HOST' if shown else asked} into {GRANTS_SETTING} (granted: {granted})"
             raise NotGranted(f"{self._plugin} may not ask {asked[:80]}: {said}.")
+        return host, port
 
     def _pay(self) -> None:
         """A bucket that holds a second's worth of requests."""

@@ -6,6 +6,7 @@ exchange ends in time however slowly the other side drips. The libraries that co
 and to its neighbours ``http_transport``, ``policies`` and ``sockets`` alone.
 """
 
+import re
 import socket
 import ssl
 import time
@@ -20,7 +21,7 @@ from ssrfguard import Policy
 from ssrfguard.errors import SSRFGuardError
 from ssrfguard.httpx import Client
 
-from nexus_marketing.core.errors import HostRefused
+from nexus_marketing.core.errors import HostRefused, ValidationError
 from nexus_marketing.plugin.exchanges import Answer, NoAnswer, NotReached, Request
 from nexus_marketing.plugin.http_transport import Deadline, Resolver, Transport, bounded
 from nexus_marketing.plugin.policies import ATTEMPTS, exception_for, public_only
@@ -32,6 +33,9 @@ ALLOW_SETTING: Final = "nexus.http.allow_hosts"
 
 _USUAL_PORTS: Final = frozenset({80, 443, 8443})
 _PORTS: Final = {"http": 80, "https": 443}
+#: Names and values of headers (RFC 9110 5.1 and 5.5), without the bytes above ASCII that nobody reads alike.
+_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}").fullmatch
+_VALUE: Final = re.compile(r"(?:[!-~](?:[ -~\t]*[!-~])?)?").fullmatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +93,9 @@ class HttpClient:
             HostRefused: the address is not one that we connect to.
             NotReached: nothing that the other side could act on has left; ``on_wire`` was not called.
             NoAnswer: it was, and no status came back in time.
+            ValidationError: a header is none; its value, which may be a secret, is not said.
         """
+        _check_headers(request.headers)
         client = self._door(request.url)
         trace = _Trace("send_request_body" if request.body else "send_request_headers", on_wire)
         self._deadline.until = time.monotonic() + self._limits.total_seconds
@@ -97,6 +103,9 @@ class HttpClient:
             return self._exchange(client, request, trace)
         except SSRFGuardError as error:
             raise _refused(request.url, error) from None  # the library's own words hold the whole address
+        except httpx.LocalProtocolError as error:
+            # What the library says of a request of ours repeats it.
+            raise NotReached("The request has a form in which it cannot be sent.") from error
         except httpx.HTTPError as error:
             said = f"{type(error).__name__}: {error}"[:200]
             raise (NoAnswer(said) if trace.reached else NotReached(said)) from error
@@ -168,6 +177,16 @@ def place_of(url: str) -> tuple[str, int]:
     if found.scheme not in _PORTS or not found.host:
         raise _refused(url, None)
     return found.raw_host.decode("ascii").lower(), found.port or _PORTS[found.scheme]
+
+
+def _check_headers(headers: Mapping[str, str]) -> None:
+    for name, value in headers.items():
+        if not _NAME(name):
+            said = f"{name!a:.40} is no name of a header: write letters, digits and hyphens."
+            raise ValidationError.at("headers", "not_well_formed", said)
+        if not _VALUE(value):
+            said = f"What the header {name[:40]} holds is not printable ASCII, or begins or ends with a space."
+            raise ValidationError.at(f"headers.{name[:40]}", "not_well_formed", said)
 
 
 def _exception(entry: str) -> Policy:

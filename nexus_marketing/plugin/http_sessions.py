@@ -107,13 +107,18 @@ class HttpSession:
         until, kind, code = self._held
         if (left := until - time.monotonic()) > 0:
             return Outcome(ref, kind, code, retry_after_seconds=left)
+        request: Request | Outcome | None = None
         try:
             request = self._dialect.request(submission)
             if isinstance(request, Outcome):
                 return request
             answer = self._send(request, attempt)
         except ValidationError as error:
-            return Outcome(ref, OutcomeKind.REFUSED, SkipReason.RENDER_ERROR, error.message[:200])
+            if request is None:
+                return Outcome(ref, OutcomeKind.REFUSED, SkipReason.RENDER_ERROR, error.message[:200])
+            # It cannot be sent as it is. Whether by the recipient's values or the account's nobody can say, so that
+            # nobody is given up at once, and nobody else waits for it.
+            return Outcome(ref, OutcomeKind.TRANSIENT, error.code, error.message[:200])
         except HostRefused as error:
             return self._hold(Outcome(ref, OutcomeKind.PERMANENT_SENDER, "", error.message[:200]))
         except OverRate as error:

@@ -140,6 +140,11 @@ class Child:
             if isinstance(error, GeneratorExit):
                 raise
             raise lost from error
+        except (PluginFailed, ValidationError):
+            raise
+        except Exception as error:
+            # It may wait for an answer still, and would take the next call for that.
+            raise self.lose(f"the conversation broke off ({type(error).__name__})") from error
 
     def kill(self) -> None:
         """End it and whatever it began; nothing of it is left when this returns."""
@@ -203,29 +208,30 @@ class Child:
             found = parsed(line)
         except (Garbage, OSError) as error:
             raise self.lose(str(error)) from error
-        if found[0] == "ready":
-            return dict(found[1])
-        said = str(found[1]) if found[0] == "refused" else f"its include raised {found[2]}: {found[3]}"
+        try:
+            if found[0] == "ready":
+                return dict(found[1])
+            said = str(found[1]) if found[0] == "refused" else f"its include raised {found[2]}: {found[3]}"
+        except (LookupError, TypeError, ValueError) as error:
+            raise self.lose("what it says of itself has no form") from error
         raise NotStarted(f"{self._order.module} is not started: {said}.")
 
     def _answered(self, journal: Journal | None) -> Talk:
         self._until = time.monotonic() + self._order.call_seconds
         while True:
             line = self._line(_IDLE_SECONDS)
-            if line is None:
-                if time.monotonic() > self._until:
-                    raise self.lose(f"it did not answer within {self._order.call_seconds:g} s")
-                yield
-                continue
-            found = parsed(line)
-            what = found[0]
-            if what in ("done", "raised"):
+            found = None if line is None else parsed(line)
+            if found is not None and found[0] in ("done", "raised"):
                 if len(found) < 3 or found[1] != self._asked:
                     raise Garbage("what it answers was not asked")
-                if what == "done":
+                if found[0] == "done":
                     return found[2]
                 raise self._raised(*found[2:])
-            if what in ("http", "check"):
+            if time.monotonic() > self._until:  # also of one that has ever more to ask
+                raise self.lose(f"it did not answer within {self._order.call_seconds:g} s")
+            if found is None:
+                yield
+            elif found[0] in ("http", "check"):
                 yield from self._served(found, journal)
             else:
                 self._marked(found, journal)

@@ -217,6 +217,15 @@ class TestSettings:
             make_channel(server).open({"url": server.url}, content("Hello {{ name }}"))
         assert server.connections == 0
 
+    def test_what_cannot_be_sent_as_it_is_is_tried_again_and_holds_nobody_up(self, make_client, monkeypatch):
+        def refuse(request, **_):
+            raise ValidationError.at("headers.x", "not_well_formed", "It is none.")
+
+        client = make_client()
+        monkeypatch.setattr(client, "send", refuse)
+        channel = WebhookChannel(client, SystemClock(), secrets=[NEW])
+        assert {each.kind for each in post(channel, "https://hooks.example/", 0, 1, 2).values()} == {K.TRANSIENT}
+
     def test_a_name_that_leads_inside_stops_the_sender(self, make_client):
         inside = make_client(resolver=lambda host, port, *_: [(2, 1, 6, "", ("10.0.0.7", port))])
         channel = WebhookChannel(inside, SystemClock(), secrets=[NEW])

