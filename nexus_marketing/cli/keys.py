@@ -62,9 +62,7 @@ def rotate(context: typer.Context, *, as_json: AsJson = False) -> None:
         done = rotate_secrets(runtime, OPERATOR)
     text = f"{done.renewed} of {done.sealed} stored secrets are under the newest key now."
     if done.unreadable:
-        text += (
-            f" {done.unreadable} are under a key that is not in nexus.secret_key: write it there, or set them again."
-        )
+        text += f" {done.unreadable} cannot be read: write their key back into nexus.secret_key, or set them again."
     answer(done._asdict(), text, as_json=as_json)
     if done.unreadable:
         raise typer.Exit(1)

@@ -295,8 +295,8 @@ def _accounts(runtime: Runtime) -> str:
 def _secrets(runtime: Runtime) -> str:
     found = stale_secrets(runtime)
     if found.unreadable:
-        remedy = "write that key back behind the others, or set them again"
-        raise OSError(f"{found.unreadable} are under a key that is not in nexus.secret_key: {remedy}")
+        remedy = "write their key back behind the others in nexus.secret_key, or set them again"
+        raise OSError(f"{found.unreadable} cannot be read: {remedy}")
     if found.renewed:
         raise OSError(f"{found.renewed} of {found.sealed} are under an older key: nexus-marketing keys rotate")
     return f"{found.sealed} are under the newest key" if found.sealed else "there are none"
