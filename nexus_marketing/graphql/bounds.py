@@ -32,9 +32,9 @@ MAX_TOKENS = 2_000
 MAX_COMPARISONS = 10_000
 #: How long a statement may take, and until when a document may begin another one.
 TIMEOUT_SECONDS = 5.0
-_LISTS = frozenset({"campaigns", "leads", "engagements"})
+LISTS = frozenset({"campaigns", "definitions", "engagements", "journeyRuns", "journeys", "leads"})
 #: Lists without a limit, and fields that cost several statements each.
-_PRICES: Mapping[str, int] = {"segments": 5, "analytics": 10}
+PRICES: Mapping[str, int] = {"segments": 5, "scores": 5, "analytics": 10, "enterJourney": 200}
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +128,8 @@ class _Scale:
 
     def _many(self, node: FieldNode) -> int:
         name = node.name.value
-        if name not in _LISTS:
-            return _PRICES.get(name, 1)
+        if name not in LISTS:
+            return PRICES.get(name, 1)
         limit = next((each.value for each in node.arguments if each.name.value == "limit"), None)
         if isinstance(limit, IntValueNode):
             return min(int(limit.value), MAX_LIMIT)

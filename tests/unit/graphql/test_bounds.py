@@ -3,10 +3,11 @@
 import time
 
 import pytest
-from graphql import get_operation_ast, parse
+from graphql import GraphQLList, GraphQLObjectType, get_named_type, get_nullable_type, get_operation_ast, parse
 
 from nexus_marketing.core.errors import ValidationError
-from nexus_marketing.graphql.bounds import check_bounds
+from nexus_marketing.graphql.bounds import LISTS, PRICES, check_bounds
+from nexus_marketing.graphql.schema import build_schema
 
 pytestmark = pytest.mark.req("SR-003")
 
@@ -37,6 +38,19 @@ def test_ten_levels_are_the_bound() -> None:
 def test_depth_counts_through_fragments() -> None:
     query = "{ a { ...F } } fragment F on X { b { c { ... { d { ...G } } } } } fragment G on X { e { f { g { h { i { j { k }}}}}}}"
     assert refused(query) == "depth"
+
+
+def test_every_list_has_a_price() -> None:
+    """A list that is counted as one object is free."""
+    found = {
+        name
+        for kind in build_schema().type_map.values()
+        if isinstance(kind, GraphQLObjectType) and not kind.name.startswith("__")
+        for name, field in kind.fields.items()
+        if isinstance(get_nullable_type(field.type), GraphQLList)
+        and isinstance(get_named_type(field.type), GraphQLObjectType)
+    }
+    assert found <= LISTS | PRICES.keys()
 
 
 @pytest.mark.parametrize(("limit", "is_refused"), [(10, False), (100, True)])
