@@ -3,6 +3,7 @@
 The request reads nothing of leads or messages and writes one row an event, so that it is over at once whatever it says.
 """
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -40,6 +41,8 @@ ANY_TENANT: Final = "-"
 _PROVIDER = Actor("provider", frozenset())
 #: A provider sends up to a thousand at a time; this many from one request are no provider.
 _MOST_EVENTS: Final = 10_000
+#: Anybody may send anything here: so long it is tried whether one of a tenant's accounts knows the signature.
+_LONGEST_SECONDS: Final = 1.0
 _LONGEST: Final[Mapping[str, int]] = {"event_id": 200, "message_id": 400, "code": 64, "address": 320, "detail": 1_600}
 
 
@@ -70,7 +73,10 @@ def receive_call(runtime: Runtime, call: HookCall) -> int:
     if channel.capabilities.secret_settings and not channel.capabilities.hears_for_all:
         tenant_id, known = _tenants_own(runtime, call)
     # An account that is off may still be reported on. Without any, the operator's own provider may be meant.
+    until = time.monotonic() + _LONGEST_SECONDS
     for settings in known or [{}]:
+        if time.monotonic() > until:
+            raise Unavailable("It took too long to tell whose signature this is.", retry_after_seconds=60.0)
         if _ask(runtime, call, partial(channel.verify, settings, call.headers, call.body), otherwise=False):
             break
     else:

@@ -82,7 +82,7 @@ class SesHook:
         if not names or digest is None or topic not in self._topics:
             return False
         url = text_of(said, "SigningCertURL")
-        if not _is_at_amazon(url, topic) or not _CERTIFICATE(urlsplit(url).path):
+        if not _is_at_amazon(url, topic) or not _CERTIFICATE(url.partition("amazonaws.com")[2].removeprefix(".cn")):
             return False
         key = self._key(url)
         lines = [f"{name}\n{said[name]}\n" for name in names if isinstance(said.get(name), str)]
@@ -131,7 +131,9 @@ class SesHook:
                 raise Unavailable("The certificate of the signature could not be read.", retry_after_seconds=20.0)
             key = _key_of(answer, now)
             while len(self._keys) >= _MOST_KEPT:
-                del self._keys[next(iter(self._keys))]
+                # Those that are none first: whoever makes up addresses must not push out the certificate that signs.
+                refused = (each for each, known in self._keys.items() if known.key is None)
+                del self._keys[next(refused, next(iter(self._keys)))]
             self._keys[url] = _Kept(now + (_REFUSED_KEPT if key is None else _KEPT), key)
         finally:
             self._asking.release()

@@ -12,6 +12,8 @@ from nexus_marketing.core.contracts import ProviderEvent, ProviderEventKind
 
 _K = ProviderEventKind
 _MOST_FIELDS: Final = 200
+#: The longest text there is, in the longest form there is, is less than half of that.
+_LONGEST_FORM: Final = 65_536
 _FORM: Final = "application/x-www-form-urlencoded"
 _DEAD: Final = ("undelivered", "failed")
 #: Codes of Twilio's error dictionary that say that the number is none, or none that takes text messages, or that its owner
@@ -73,7 +75,7 @@ def _ours(url: str) -> str:
 
 
 def _form(headers: Mapping[str, str], body: bytes) -> list[tuple[str, str]] | None:
-    if headers.get("content-type", "").partition(";")[0].strip().lower() != _FORM:
+    if headers.get("content-type", "").partition(";")[0].strip().lower() != _FORM or len(body) > _LONGEST_FORM:
         return None
     try:
         return parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=_MOST_FIELDS)

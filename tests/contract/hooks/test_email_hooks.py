@@ -117,6 +117,8 @@ class TestSes:
             "https://sns.eu-west-1.amazonaws.com/../x.pem",
             "https://sns.eu-west-1.amazonaws.com/SimpleNotificationService-1.pem/x",
             "https://sns.eu-west-1.amazonaws.com/?Action=ConfirmSubscription",
+            "https://sns.eu-west-1.amazonaws.com/SimpleNotificationService-1.pem?1",
+            "https://sns.eu-west-1.amazonaws.com/SimpleNotificationService-1.pem#1",
             "https://[::1/SimpleNotificationService-1.pem",
             "",
         ],
@@ -148,6 +150,15 @@ class TestSes:
         clock.advance(hours=7)
         assert is_theirs("ses", reports.sns(reports.ses("Bounce")))
         assert len(amazon.asked) == 2
+
+    def test_who_makes_up_addresses_does_not_push_out_the_certificate_that_signs(self, is_theirs, amazon):
+        assert is_theirs("ses", reports.sns(reports.ses("Bounce")))
+        for number in range(40):
+            url = reports.CERTIFICATE_URL.replace(".pem", f"{number}.pem")
+            amazon.answers[url] = Answer(404, {}, b"")
+            assert not is_theirs("ses", reports.sns(reports.ses("Bounce"), SigningCertURL=url))
+        amazon.is_away = True
+        assert is_theirs("ses", reports.sns(reports.ses("Bounce")))
 
     def test_the_key_of_another_certificate_is_another(self, is_theirs, amazon):
         other = rsa.generate_private_key(public_exponent=65537, key_size=2048)

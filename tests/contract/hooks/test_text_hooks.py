@@ -53,6 +53,12 @@ def test_what_became_of_a_message(channel, said, status, code, kind):
     assert event.address == "+4930123456"
 
 
+def test_a_form_that_is_no_text_message_is_not_read(channel, lower):
+    """Reading a megabyte of escapes takes a third of a second, for each account that might have signed it."""
+    call = reports.twilio(URL, reports.text_received("\u00e9" * 20_000))
+    assert not channel.verify({}, lower(call, **{":url": URL, ":provider": ""}), call.body)
+
+
 @pytest.mark.parametrize("status", ["queued", "sending", "sent", "accepted", "read", "", "x"])
 def test_the_way_there_is_let_go(said, status):
     assert said(reports.text_status(status), STATUS_URL) == []

@@ -22,6 +22,7 @@ from nexus_marketing.core.errors import Unavailable
 from nexus_marketing.db.models import Delivery, ProviderReport, Suppression
 from nexus_marketing.plugin.http import HttpClient
 from nexus_marketing.runtime import Runtime
+from nexus_marketing.services import hooks as hook_services
 from nexus_marketing.services.channels import create_account
 from nexus_marketing.services.provider_reports import take_in_reports
 from nexus_marketing.smtp.client import PoolSettings
@@ -381,6 +382,19 @@ class TestTexts:
         call = reports.twilio(self.base + "/hooks/acme/sms", reports.text_received("STOP"))
         post(app, "/hooks/globex/sms", call, 403)
         post(app, "/hooks/nobody/sms", call, 403)
+
+    def test_what_takes_long_to_tell_is_left(
+        self, app: TestApp, runtime: Runtime, tenant: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Anybody may send anything, and a tenant may have many accounts: not all are tried whatever that costs."""
+        with runtime.work(tenant) as ctx:
+            create_account(
+                ctx, {"type": "sms", "name": "own", "config": {"from": "Shop", "account": "A", "token": "t"}}
+            )
+        call = reports.twilio(self.base + "/hooks/acme/sms", reports.text_received("hello"), token="t")
+        post(app, "/hooks/acme/sms", call, 200)
+        monkeypatch.setattr(hook_services, "_LONGEST_SECONDS", -1.0)
+        assert int(post(app, "/hooks/acme/sms", call, 503).headers["Retry-After"]) > 0
 
     def test_any_account_of_the_tenants_own_may_be_reported_on(
         self, app: TestApp, runtime: Runtime, tenant: int
