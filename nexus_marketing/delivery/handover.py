@@ -24,7 +24,7 @@ from nexus_marketing.delivery.admission import Admission
 from nexus_marketing.delivery.composing import Composer
 from nexus_marketing.delivery.gate import Gate
 from nexus_marketing.delivery.journal import HandOverJournal
-from nexus_marketing.delivery.outcomes import RetryPolicy, settlement, withheld
+from nexus_marketing.delivery.outcomes import RetryPolicy, settlement, understood, withheld
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.telemetry import get_logger
 
@@ -301,6 +301,7 @@ class ChunkHandOver:
 
     def _hear(self, outcome: Outcome, policy: RetryPolicy) -> None:
         """One answer of the oldest window."""
+        outcome = understood(outcome)
         self._open[0].heard[outcome.kind] += 1
         row = self._by_ref.pop(outcome.ref)
         self._know(self._settlement(outcome, row, policy))

@@ -6,13 +6,16 @@ from random import Random
 
 from nexus_marketing.core.campaigns import MessageClass
 from nexus_marketing.core.contracts import Outcome, OutcomeKind
-from nexus_marketing.core.deliveries import DeliveryState, FailReason, HoldReason
+from nexus_marketing.core.deliveries import DeliveryState, FailReason, HoldReason, SkipReason
 from nexus_marketing.db.queries.deliveries import Settlement
 
 _FIRST_RETRY_SECONDS = 60.0
 _LONGEST_RETRY_SECONDS = 6 * 3600.0
 _THROTTLED_SECONDS = 30.0
 _NOT_SENT_SECONDS = 5.0
+#: Nobody is asked to wait longer by whoever answers.
+_LONGEST_WAIT_SECONDS = 24 * 3600.0
+_SKIP_REASONS = frozenset(SkipReason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,22 @@ class RetryPolicy:
     is_repeatable: bool = False
     #: Written beside a recipient whose message may have left: by which account.
     via: str | None = None
+
+
+def understood(outcome: Outcome) -> Outcome:
+    """An answer as it can be written down: what a provider or a plugin says may hold anything.
+
+    One that no database takes would cost everybody beside it in the window their outcome.
+    """
+    if outcome.kind is OutcomeKind.REFUSED and outcome.code not in _SKIP_REASONS:
+        outcome = outcome._replace(code=SkipReason.RENDER_ERROR)
+    if not outcome.code.isprintable():
+        outcome = outcome._replace(code="".join(each if each.isprintable() else "?" for each in outcome.code[:64]))
+    wait = outcome.retry_after_seconds
+    if wait is not None and not 0 <= wait <= _LONGEST_WAIT_SECONDS:
+        longest = _LONGEST_WAIT_SECONDS if wait > 0 else None  # nothing of what is no number
+        outcome = outcome._replace(retry_after_seconds=longest)
+    return outcome
 
 
 def settlement(

@@ -132,6 +132,7 @@ class Sender:
             reason = type(error).__name__
         prepared = self._prepared.pop((tenant_id, send_id), None)
         if prepared is not None:
+            reason = self._ways.told(prepared, reason)
             prepared.close()
         self.runtime.telemetry.count("delivery.send_failed")
         log.error("send_paused", tenant_id=tenant_id, send_id=send_id, reason=reason)
@@ -171,6 +172,9 @@ class Sender:
 
     def _learn(self, send: WaitingSend, prepared: Prepared, account: Account | None, result: ChunkResult) -> bool:
         """What a chunk says of its account and its send; whether the send may go on at once."""
+        if result.sender_failed is not None:
+            result.sender_failed = self._ways.told(prepared, result.sender_failed)
+        result.said = self._ways.told(prepared, result.said) if result.said else ""
         self._ways.heard(prepared, send.lane, account, result)
         may_go_on = result.gives_way or (
             result.sender_failed is not None and self._ways.has_other(prepared, send.lane, account)

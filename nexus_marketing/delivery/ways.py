@@ -4,6 +4,7 @@ Whoever may have got a message by one account gets no copy by another: a repetit
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Final, NamedTuple
@@ -32,7 +33,7 @@ from nexus_marketing.delivery.gate import Decided
 from nexus_marketing.delivery.handover import ChunkResult, Parts
 from nexus_marketing.delivery.senders import watched
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.telemetry import get_logger
+from nexus_marketing.telemetry import get_logger, scrub
 
 log = get_logger(__name__)
 
@@ -199,6 +200,18 @@ class Ways:
         self.runtime.telemetry.count("delivery.account_refused", channel=account.type)
         self._note(prepared, account, AccountHealth.REFUSED, reason)
 
+    def told(self, prepared: Prepared, said: str) -> str:
+        """What others' code and other people's servers say, as people may read it: no secret of the tenant's, no address."""
+        plugin = self.runtime.plugin_of(prepared.channel.name)
+        names = prepared.channel.capabilities.secret_settings
+        names = names if plugin is None else names | plugin.manifest.secrets
+        hidden = [prepared.settings[name] for name in prepared.settings.keys() & names]
+        for account in prepared.accounts:
+            with suppress(NexusError):  # what nobody can read nobody repeats
+                own = self.runtime.account_settings(prepared.content.tenant_id, account)
+                hidden += [own[name] for name in own.keys() - account.config.keys()]
+        return scrub(unspoken(said, hidden))
+
     def used_up(self, prepared: Prepared, lane: Lane, account: Account | None, seconds: float) -> bool:
         """Its rate leaves no room for so long; whether another may go on meanwhile."""
         if account is None or not account.rates or len(prepared.accounts) < 2:
@@ -230,12 +243,7 @@ class Ways:
         if account.health == health:
             return
         tenant_id = prepared.content.tenant_id
-        names = prepared.channel.capabilities.secret_settings
-        try:
-            own = self.runtime.account_settings(tenant_id, account)
-            said = None if reason is None else unspoken(reason[:200], [own[name] for name in own.keys() & names])
-        except NexusError:
-            said = reason and reason[:200]
+        said = None if reason is None else self.told(prepared, reason[:200])
         if health is not AccountHealth.OK:
             log.warning("account_ill", tenant_id=tenant_id, account_id=account.id, health=str(health))
         with open_session(self.runtime.engines.worker, tenant_id=tenant_id) as session, session.begin():

@@ -13,6 +13,7 @@ from nexus_marketing.db.models import ChannelAccount
 from nexus_marketing.db.queries.rowsets import is_postgresql
 from nexus_marketing.db.tenancy import run, run_for_all
 from nexus_marketing.db.types import Json, UtcDateTime
+from nexus_marketing.telemetry import scrub
 
 #: Of one tenant, all channels together: more are refused when they are made.
 MOST_ACCOUNTS = 200
@@ -41,7 +42,11 @@ WHERE tenant_id = :tenant_id AND id = :id AND version = :version
 
 
 def note_health(session: Session, account: Account, at: datetime, health: str, reason: str | None) -> None:
-    """Write down what was seen of an account, unless somebody has changed it since."""
+    """Write down what was seen of an account, unless somebody has changed it since.
+
+    The reason is in other people's words, which often name the recipient: no address of anybody's is kept of them.
+    """
+    reason = None if reason is None else scrub(reason)
     values = {"id": account.id, "version": account.version, "at": at, "health": health, "reason": reason}
     run(session, text(_NOTE_HEALTH).bindparams(bindparam("at", type_=UtcDateTime())), values, writes=True)
 

@@ -11,6 +11,7 @@ from sqlalchemy import select
 
 from nexus_marketing.builtins.channels.email import ALLOW_SETTING, PORTS, EmailChannel
 from nexus_marketing.core.contracts import Content, Journal, Outcome, OutcomeKind, Submission
+from nexus_marketing.core.errors import Conflict
 from nexus_marketing.db.models import ChannelAccount, SendGrant
 from nexus_marketing.delivery.recovery import recover_expired
 from nexus_marketing.plugin.sockets import Dialer
@@ -171,6 +172,44 @@ def test_where_all_are_refused_the_send_stops_and_says_so(relays_for: Any, datab
     with scene.runtime.work(scene.tenant_id, mode="read") as ctx:
         reasons = set(ctx.session.scalars(select(ChannelAccount.health_reason)))
     assert reasons == {"said by a", "said by b"}
+
+
+def test_what_a_server_says_costs_nobody_their_outcome_and_keeps_no_secret(
+    relays_for: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever stands in an answer: NUL and endless waits, which no database takes, a recipient, the password."""
+    scene, _ = relays_for({"a": {}}, leads=4, chunk_size=4)
+
+    def submit(self: Any, batch: Sequence[Submission], journal: Journal) -> Iterator[Outcome | None]:
+        odd = [
+            Outcome(0, OutcomeKind.ACCEPTED, "\x00\ud800"),
+            Outcome(0, OutcomeKind.THROTTLED, "4", "", 1e300),
+            Outcome(0, OutcomeKind.REFUSED, "x" * 5_000),
+            Outcome(0, OutcomeKind.PERMANENT_SENDER, "", f"\x00{batch[0].address}: no"),
+        ]
+        yield from (each._replace(ref=one.ref) for each, one in zip(odd, batch, strict=True))
+
+    monkeypatch.setattr(_Relay, "submit", submit)
+    launch(scene)
+    scene.work()
+    assert scene.states() == ["accepted", "planned", "skipped(render_error)", "planned"]
+    assert (scene.send().status, scene.send().status_reason) == ("paused", "sender_refused: [redacted]: no")
+    with scene.runtime.work(scene.tenant_id, mode="read") as ctx:
+        assert ctx.session.scalars(select(ChannelAccount.health_reason)).one() == "[redacted]: no [redacted]: no"
+
+
+@on_sqlite
+def test_why_a_send_cannot_leave_says_no_secret(relays_for: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene, _ = relays_for({"a": {}})
+
+    def refuse(self: Any, settings: Mapping[str, Any], content: Content) -> Any:
+        raise Conflict(f"{settings['password']!r} is no password")
+
+    monkeypatch.setattr(Relays, "open", refuse)
+    launch(scene)
+    scene.work()
+    assert scene.send().status == "paused"
+    assert "secret of a" not in str(scene.send().status_reason)
 
 
 def test_what_may_have_arrived_is_repeated_by_the_same_account_alone(
