@@ -29,12 +29,16 @@ from nexus_marketing.db.engines import Engines
 from nexus_marketing.db.switches import Accounts, Switches
 from nexus_marketing.db.tenancy import TenantSession, open_session, tenant_of
 from nexus_marketing.keys import Keys
+from nexus_marketing.limits.trials import Trials
 from nexus_marketing.plugin.manifests import Capability
 from nexus_marketing.plugin.registry import Plugin, PluginRegistry
 from nexus_marketing.settings import Settings
 from nexus_marketing.telemetry import NullTelemetry, Telemetry, get_logger
 
 log = get_logger(__name__)
+
+#: A quarter of the threads that a web process usually has.
+_MOST_TRIALS = 4
 
 
 class Doorbell(Protocol):
@@ -161,6 +165,8 @@ class Runtime:
     plugins: PluginRegistry = field(default_factory=PluginRegistry)
     switches: Switches = field(default_factory=Switches)
     accounts: Accounts = field(default_factory=Accounts)
+    #: Of accounts, by tenants: their servers may take their time, and threads that wait for them answer nobody else.
+    trials: Trials = field(default_factory=lambda: Trials(_MOST_TRIALS))
 
     def channel_settings(self, session: Session, channel: str, *, secrets: bool = True) -> Mapping[str, Any] | None:
         """What the session's tenant set for the plugin of a channel, as :meth:`settings_of`."""

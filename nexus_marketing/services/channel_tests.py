@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
 
+from sqlalchemy import select
+
 from nexus_marketing.core.accounts import Account, AccountHealth
 from nexus_marketing.core.actors import Actor
 from nexus_marketing.core.audience import normalise_email_address
@@ -12,8 +14,9 @@ from nexus_marketing.core.campaigns import MessageClass
 from nexus_marketing.core.contracts import AddressKind, Channel
 from nexus_marketing.core.errors import Conflict, RateLimited, ValidationError
 from nexus_marketing.core.sms import is_e164
-from nexus_marketing.db.models import ChannelAccount
+from nexus_marketing.db.models import AuditEntry, ChannelAccount
 from nexus_marketing.db.queries.accounts import note_health
+from nexus_marketing.db.queries.locks import wait_alone
 from nexus_marketing.db.queries.privacy import suppressed_hashes
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.delivery.trying import Tried, try_message, try_reach
@@ -24,6 +27,10 @@ from nexus_marketing.services.privacy import address_hash
 
 #: Whoever asks more often than that does not want to know whether it works.
 _BETWEEN: Final = timedelta(seconds=5)
+#: Test messages of a tenant, whose budget they are not charged to: by the operator's provider they may cost money.
+_MOST_TESTS: Final = 30
+_TESTS_WITHIN: Final = timedelta(hours=1)
+_TESTED: Final = "channel.tested"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +47,12 @@ def probe_account(runtime: Runtime, tenant_id: int, actor: Actor, account_id: in
     Raises:
         NotFound: there is no such account.
         Conflict: its channel cannot be looked at without sending, or its secrets cannot be read.
-        RateLimited: it was tried a moment ago.
+        RateLimited: it was tried a moment ago, or the tenant tries another one now.
     """
-    with runtime.work(tenant_id, actor, mode="read", role="app") as ctx:
-        trial = _trial(ctx, account_id)
-    return _noted(runtime, tenant_id, actor, trial, try_reach(trial.channel, trial.settings, trial.secrets))
+    with runtime.trials.one(tenant_id):
+        with runtime.work(tenant_id, actor, role="app") as ctx:
+            trial = _trial(ctx, account_id)
+        return _noted(runtime, tenant_id, actor, trial, try_reach(trial.channel, trial.settings, trial.secrets))
 
 
 def send_test(runtime: Runtime, tenant_id: int, actor: Actor, account_id: int, to: str = "") -> Tried:
@@ -61,21 +69,26 @@ def send_test(runtime: Runtime, tenant_id: int, actor: Actor, account_id: int, t
         NotFound: there is no such account.
         ValidationError: ``to`` is missing, or no address of this channel.
         Conflict: the address is suppressed; or the account's secrets cannot be read.
-        RateLimited: it was tried a moment ago.
+        RateLimited: it was tried a moment ago, the tenant tries another one now, or sent too many of these.
     """
-    with runtime.work(tenant_id, actor, role="app") as ctx:
-        trial = _trial(ctx, account_id)
-        address = _address(trial.channel, to)
-        if address:
-            _refuse_suppressed(ctx, trial.channel.name, address)
-        record(ctx, "channel.tested", "channel", account_id, {"to": (None, address)}, personal=("to",))
-        note_health(ctx.session, trial.account, ctx.now, trial.account.health, None)
-    tried = try_message(trial.channel, trial.settings, address, runtime.clock, trial.secrets)
-    return _noted(runtime, tenant_id, actor, trial, tried)
+    with runtime.trials.one(tenant_id):
+        with runtime.work(tenant_id, actor, role="app") as ctx:
+            wait_alone(ctx.session, "channel tests")
+            trial = _trial(ctx, account_id)
+            address = _address(trial.channel, to)
+            _refuse_many(ctx)
+            # Not the address, which no erasure would find here: who knows it can tell whether it was this one.
+            hashed = address_hash(ctx, address) if address else None
+            if hashed is not None:
+                _refuse_suppressed(ctx, trial.channel.name, hashed)
+            record(ctx, _TESTED, "channel", account_id, {"to_hash": (None, hashed)})
+        tried = try_message(trial.channel, trial.settings, address, runtime.clock, trial.secrets)
+        return _noted(runtime, tenant_id, actor, trial, tried)
 
 
 def _trial(ctx: Context, account_id: int) -> _Trial:
-    row = find(ctx.session, ChannelAccount, account_id)
+    """The account, if it may be tried now; whoever asks next finds that it was."""
+    row = find(ctx.session, ChannelAccount, account_id, lock=True)
     waited = _BETWEEN if row.health_at is None else ctx.now - row.health_at
     if abs(waited) < _BETWEEN:
         rest = (_BETWEEN - abs(waited)).total_seconds()
@@ -89,6 +102,7 @@ def _trial(ctx: Context, account_id: int) -> _Trial:
         )
     settings = {**runtime.account_settings(row.tenant_id, account), **of_plugin}
     names = secrets_of_type(runtime, account.type)
+    note_health(ctx.session, account, ctx.now, account.health, row.health_reason)
     return _Trial(account, channel, settings, [settings[name] for name in settings.keys() & names])
 
 
@@ -113,7 +127,19 @@ def _address(channel: Channel, to: str) -> str:
     return text
 
 
-def _refuse_suppressed(ctx: Context, channel: str, address: str) -> None:
-    hashed = address_hash(ctx, address)
+def _refuse_many(ctx: Context) -> None:
+    about = (
+        AuditEntry.subject_type == "channel",
+        AuditEntry.action == _TESTED,
+        AuditEntry.at > ctx.now - _TESTS_WITHIN,
+    )
+    moments = ctx.session.scalars(select(AuditEntry.at).where(*about).order_by(AuditEntry.at).limit(_MOST_TESTS)).all()
+    if len(moments) >= _MOST_TESTS:
+        rest = (moments[0] + _TESTS_WITHIN - ctx.now).total_seconds()
+        said = f"{_MOST_TESTS} test messages were sent within the last hour: wait, or look with check, which sends nothing."
+        raise RateLimited(said, retry_after_seconds=max(rest, 1.0))
+
+
+def _refuse_suppressed(ctx: Context, channel: str, hashed: bytes) -> None:
     if any(suppressed_hashes(ctx.session, [hashed], channel, each) for each in MessageClass):
         raise Conflict("This address is suppressed: nothing is sent there, tests neither.")

@@ -1,5 +1,6 @@
 """Channel accounts over REST: kept, changed, tried; their secrets go in and come out nowhere."""
 
+import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,12 +14,13 @@ from sqlalchemy import select, text
 from nexus_marketing.builtins.channels.email import ALLOW_SETTING, PORTS, EmailChannel
 from nexus_marketing.config import rehearse
 from nexus_marketing.core.actors import Actor
-from nexus_marketing.core.errors import ValidationError
+from nexus_marketing.core.errors import PermissionDenied, ValidationError
 from nexus_marketing.db.models import AuditEntry, AuditValue, ChannelAccount
 from nexus_marketing.keys import Keys
 from nexus_marketing.plugin import API_VERSION, Capability, Manifest
 from nexus_marketing.plugin.sockets import Dialer
 from nexus_marketing.runtime import Runtime
+from nexus_marketing.services import channel_tests
 from nexus_marketing.services.channels import create_account
 from nexus_marketing.services.privacy import suppress_once
 from nexus_marketing.services.secret_rotation import rotate_secrets, stale_secrets
@@ -149,6 +151,19 @@ class TestSecrets:
         assert stale_secrets(runtime) == (1, 1, 1)
         assert rotate_secrets(runtime, Actor("test")) == (1, 0, 1)
 
+    def test_a_row_that_was_altered_keeps_no_other_under_an_old_key(
+        self, client: Client, runtime: Runtime, tenant: int
+    ) -> None:
+        first, _ = create(client), create(client, name="second")
+        with runtime.work(tenant) as ctx:
+            row = ctx.session.get_one(ChannelAccount, (tenant, int(first["id"])))
+            assert row.secrets is not None
+            row.secrets = row.secrets[:-1] + bytes([row.secrets[-1] ^ 1])
+        (old,) = runtime.settings.secret_keys
+        both = replace(runtime, keys=Keys((b"n" * 40, old)))
+        assert rotate_secrets(both, Actor("test")) == (2, 1, 1)
+        assert stale_secrets(both) == (2, 1, 1)
+
     def test_without_the_key_the_account_can_be_set_anew(self, client: Client, runtime: Runtime, tenant: int) -> None:
         account = create(client)
         with runtime.work(tenant) as ctx:
@@ -239,6 +254,64 @@ class TestTrying:
         assert catcher.accepted == before + 1
         assert client.get(f"{PATH}/{account['id']}").json["health"] == "ok"
         client.post(f"{PATH}/{account['id']}/test", {"to": "me@example.org"}, status=429)
+
+    def test_of_whom_it_was_sent_to_nothing_is_kept_that_an_erasure_would_miss(
+        self, client: Client, runtime: Runtime, tenant: int, catcher: Catcher
+    ) -> None:
+        account = create(client, config=self.own(catcher))
+        client.post(f"{PATH}/{account['id']}/test", {"to": "ann.canary@example.org"}, status=200)
+        with runtime.work(tenant, mode="read") as ctx:
+            kept = str([*ctx.session.scalars(select(AuditEntry.body)), *ctx.session.scalars(select(AuditValue.values))])
+            hashed = runtime.keys.address_hash(tenant, "ann.canary@example.org").hex()
+        assert "canary" not in kept
+        assert hashed in kept
+
+    def test_only_so_many_are_sent_an_hour_whoever_pays(
+        self, client: Client, catcher: Catcher, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(channel_tests, "_MOST_TESTS", 2)
+        statuses = []
+        for name in ("a", "b", "c"):
+            account = create(client, name=name, config=self.own(catcher))
+            answer = client.send("POST", f"{PATH}/{account['id']}/test", {"to": "me@example.org"})
+            statuses.append(answer.status_int)
+        assert statuses == [200, 200, 429]
+        assert int(answer.headers["Retry-After"]) > 60
+
+    def test_a_tenant_waits_for_one_server_at_a_time(
+        self, client: Client, runtime: Runtime, tenant: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Servers that take their time would hold every thread that answers requests, whoever these are of."""
+        accounts = [create(client, name=name, config=MAIL) for name in ("a", "b")]
+        inner: list[int] = []
+
+        def slow(settings: Any) -> None:
+            del settings
+            for each in (accounts[0], accounts[1]):
+                for action in ("check", "test"):
+                    answer = client.send("POST", f"{PATH}/{each['id']}/{action}", {"to": "me@example.org"})
+                    inner.append(answer.status_int)
+
+        monkeypatch.setattr(runtime.channels["email"], "probe", slow, raising=False)
+        client.post(f"{PATH}/{accounts[0]['id']}/check", status=200)
+        assert inner == [429] * 4
+        with contextlib.ExitStack() as others:
+            for number in range(4):
+                others.enter_context(runtime.trials.one(-number - 1))
+            client.post(f"{PATH}/{accounts[1]['id']}/check", status=429)
+        client.post(f"{PATH}/{accounts[1]['id']}/check", status=200)
+
+    def test_what_a_server_says_of_a_recipient_is_not_kept(
+        self, client: Client, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        account = create(client, config=MAIL)
+
+        def refuse(settings: Any) -> None:
+            raise PermissionDenied("550 5.7.1 <ann.canary@example.org>:\x00 not from you")
+
+        monkeypatch.setattr(runtime.channels["email"], "probe", refuse, raising=False)
+        client.post(f"{PATH}/{account['id']}/check", status=200)
+        assert client.get(f"{PATH}/{account['id']}").json["health_reason"] == "550 5.7.1 <[redacted]>:  not from you"
 
     def test_nobody_who_is_suppressed_gets_one(self, client: Client, runtime: Runtime, tenant: int) -> None:
         account = create(client, config=MAIL)
