@@ -79,6 +79,8 @@ _PATTERNS = re.compile(
     r"|AQ[A-Za-z0-9_\-]{52,}"  # tracking tokens begin with their version
     r"|(?<=Bearer )\S+"
     r"|\+\d[\d\s().\-]{6,}\d"  # phone numbers
+    # What PostgreSQL says of the rows that an error is about, up to what follows in a trace.
+    r"|(?:D[E\u00c9]TAIL|CONTEXT) ?:(?s:.*?)(?=\n\[SQL|\nThe above exception|\nDuring handling|\Z)"
 )
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\x85\u2028\u2029]")
 

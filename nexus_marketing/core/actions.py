@@ -70,12 +70,13 @@ def judged(outcome: object, pause: timedelta | None) -> ActionVerdict:
     if not isinstance(outcome, ActionOutcome):
         said = f"It answered {type(outcome).__name__}, not an ActionOutcome."
         return ActionVerdict(ActionState.FAILED, "no_outcome", said)
-    detail = str(outcome.detail)[:_LONGEST_DETAIL]
+    # Others' words: what no database takes would have the action called again for ever.
+    detail = str(outcome.detail)[:_LONGEST_DETAIL].replace("\x00", "").encode(errors="replace").decode()
     if outcome.result == ActionResult.DONE:
         return ActionVerdict(ActionState.DONE, None, detail)
     if outcome.result != ActionResult.TRANSIENT:
         return ActionVerdict(ActionState.FAILED, "refused", detail)
     if pause is None:
         return ActionVerdict(ActionState.FAILED, "exhausted", detail)
-    asked = timedelta(seconds=max(0.0, outcome.retry_after_seconds or 0.0))
-    return ActionVerdict(ActionState.WAITING, "transient", detail, max(pause, min(asked, _LONGEST_RETRY)))
+    asked = min(max(0.0, outcome.retry_after_seconds or 0.0), _LONGEST_RETRY.total_seconds())
+    return ActionVerdict(ActionState.WAITING, "transient", detail, max(pause, timedelta(seconds=asked)))

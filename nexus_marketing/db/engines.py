@@ -93,6 +93,8 @@ def _postgresql_engine(url: URL, settings: DatabaseSettings) -> Engine:
         max_overflow=settings.pool_size,
         pool_pre_ping=False,
         pool_reset_on_return="rollback",
+        # An error ends in logs and beside what failed, where no erasure finds what a statement was about.
+        hide_parameters=True,
         json_serializer=_dumps,
         json_deserializer=orjson.loads,
         connect_args={
@@ -152,6 +154,7 @@ def _sqlite_engine(url: URL, settings: DatabaseSettings, now: Callable[[], datet
         poolclass=QueuePool,
         pool_size=settings.pool_size,
         max_overflow=settings.pool_size,
+        hide_parameters=True,
         json_serializer=_dumps,
         json_deserializer=orjson.loads,
         connect_args={"check_same_thread": False, "isolation_level": None, "timeout": settings.busy_timeout_seconds},

@@ -6,6 +6,8 @@ or drops the connection, and a disk that is full are just as transient (DATABASE
 
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 
+from nexus_marketing.telemetry import scrub
+
 #: serialization_failure, deadlock_detected, admin_shutdown, crash_shutdown, cannot_connect_now, the class 53 (disk or
 #: memory full, too many connections: until somebody makes room), and the class 08 (connection exceptions).
 _SQLSTATES = ("40001", "40P01", "57P01", "57P02", "57P03", "53", "08")
@@ -29,6 +31,18 @@ def is_timeout(error: BaseException) -> bool:
         return False
     state = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "sqlite_errorname", "")
     return state in _TIMEOUTS
+
+
+def reason_of(error: BaseException) -> str:
+    """What may be kept of an error beside what failed: no address, no key, and nothing of what a statement was about.
+
+    PostgreSQL says whole rows in the detail of an error; of it the kind and the constraint are kept.
+    """
+    if not isinstance(error, DBAPIError):
+        return scrub(str(error)) or type(error).__name__
+    state = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "sqlite_errorname", None) or "no code"
+    constraint = getattr(getattr(error.orig, "diag", None), "constraint_name", None)
+    return f"{type(error.orig).__name__} ({state})" + (f": {constraint}" if constraint else "")
 
 
 def is_transient(error: BaseException) -> bool:

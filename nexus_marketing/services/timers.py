@@ -18,7 +18,7 @@ from nexus_marketing.core.actors import SYSTEM
 from nexus_marketing.core.errors import ConditionUnavailable
 from nexus_marketing.core.timers import MAX_CRASHES, TimerFact, TimerStatus, retry_after
 from nexus_marketing.db.queries import timers as queries
-from nexus_marketing.db.retry import is_transient
+from nexus_marketing.db.retry import is_transient, reason_of
 from nexus_marketing.db.tenancy import open_session
 from nexus_marketing.db.types import to_text
 from nexus_marketing.runtime import Context, Runtime
@@ -253,9 +253,9 @@ def _failed(runtime: Runtime, handler: Fire | Outside | Together, timer: TimerFa
     )
     pause = retry_after(timer.attempts, runtime.rng)
     if pause is None:
-        _bury(runtime, handler, timer, str(error))
+        _bury(runtime, handler, timer, reason_of(error))
         return
-    give_back(runtime, timer, TimerStatus.WAITING, runtime.clock.now() + pause, str(error))
+    give_back(runtime, timer, TimerStatus.WAITING, runtime.clock.now() + pause, reason_of(error))
 
 
 def _bury(runtime: Runtime, handler: Fire | Outside | Handed | Together | None, timer: TimerFact, reason: str) -> None:

@@ -1,5 +1,7 @@
 """Timers on both databases: each fires once, whoever holds it, and none keeps the others waiting."""
 
+import io
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -7,7 +9,9 @@ from itertools import count
 from typing import Any
 
 import pytest
+import structlog
 from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
 
 from nexus_marketing.core.timers import MAX_ATTEMPTS, MAX_CRASHES, TimerFact
 from nexus_marketing.db.models import Segment, Timer
@@ -15,6 +19,7 @@ from nexus_marketing.db.queries.timers import claim_timers, dead_timers, take_ti
 from nexus_marketing.db.tenancy import open_session
 from nexus_marketing.runtime import Context, Runtime
 from nexus_marketing.services.timers import cancel_timer, fire_due, set_timer
+from nexus_marketing.telemetry import configure_logging, get_logger
 from tests.common.databases import DatabaseTime
 from tests.common.factories import make_campaign, make_tenant
 
@@ -151,6 +156,45 @@ def test_after_its_last_attempt_it_waits_for_an_operator(runtime: Runtime, tenan
     with open_session(runtime.engines.worker, tenant_id=None, mode="read") as session:
         (dead,) = dead_timers(session, 10)
     assert (dead.key, dead.error) == ("a", "'plan'")
+
+
+def test_what_is_kept_and_logged_of_an_error_says_nothing_of_the_rows_it_is_about(
+    runtime: Runtime, tenant: int
+) -> None:
+    name = "yranac"[::-1]  # a trace shows the lines of the source
+
+    def double(ctx: Context) -> None:
+        for _ in range(2):
+            ctx.session.add(Segment(name=name, kind="static", created_at=ctx.now, updated_at=ctx.now))
+        ctx.session.flush()
+
+    put(runtime, tenant, "a")
+    fire_due(runtime, {"test": lambda ctx, _: double(ctx)})
+    (timer,) = rows(runtime, tenant)
+    assert "canary" not in str(timer.error)
+    assert str(timer.error).startswith(("IntegrityError (SQLITE_CONSTRAINT", "UniqueViolation (23505): uq_marketing_"))
+    stream = io.StringIO()
+    with logging_to(stream):
+        try:
+            with runtime.work(tenant) as ctx:
+                double(ctx)
+        except IntegrityError:
+            get_logger("nexus_marketing.trial").exception("failed")
+    assert "IntegrityError" in stream.getvalue()
+    assert "canary" not in stream.getvalue()
+
+
+@contextmanager
+def logging_to(stream: io.StringIO) -> Iterator[None]:
+    root = logging.getLogger()
+    before = (root.handlers[:], root.level)
+    configure_logging("INFO", stream)
+    try:
+        yield
+    finally:
+        root.handlers[:], level = before
+        root.setLevel(level)
+        structlog.reset_defaults()
 
 
 def test_a_type_nobody_handles_is_put_aside_with_the_reason(runtime: Runtime, tenant: int) -> None:
