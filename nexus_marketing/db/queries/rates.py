@@ -1,7 +1,7 @@
 """SQL of send rates: grants in a table, decided under one lock of the tenant, so that all its workers share a limit exactly."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from sqlalchemy import Engine
@@ -24,6 +24,8 @@ _GIVEN_TO_SEND = """
 SELECT id, at, granted, sender, domain, account FROM marketing_send_grants
 WHERE tenant_id = :tenant_id AND channel = :channel AND send_id = :send_id ORDER BY at, id
 """
+#: No window reaches back so far.
+_LONGEST = timedelta(days=32)
 #: No window of a send that ended reaches back so far.
 _FORGET_SENDS = """
 DELETE FROM marketing_send_grants
@@ -56,7 +58,8 @@ def take_grant(
     Args:
         engine: of the worker.
         asker: for whom.
-        limits: of the channel, those of other senders and accounts too: what these count must not be forgotten.
+        limits: of the channel, those of other senders too: what these count must not be forgotten. Grants of accounts
+            whose limits are not among them (they are off, or for another sender) are kept in any case.
         wanted: for each message the domain of its address where a limit names that, else nothing.
         own_limits: of the asker's send.
     """
@@ -98,7 +101,7 @@ class _Book(NamedTuple):
 
     def given(self, now: datetime, limits: Sequence[RateLimit]) -> list[Given]:
         """The grants that count; the others are forgotten, old ones put together."""
-        session = self.session
+        session, asked = self.session, {None, *(limit.account for limit in limits)}
         values: dict[str, Any] = {"channel": self.channel}
         if self.send_id is not None:
             values["send_id"] = self.send_id
@@ -108,8 +111,9 @@ class _Book(NamedTuple):
             for row in run(session, statement, values, writes=False)
         ]
         oldest = now - max(limit.reach for limit in limits)
-        live = [(id_, each) for id_, each in rows if each.at > oldest]
-        gone = [id_ for id_, each in rows if each.at <= oldest]
+        kept = {id_ for id_, each in rows if each.at > (oldest if each.account in asked else now - _LONGEST)}
+        live = [(id_, each) for id_, each in rows if id_ in kept]
+        gone = [id_ for id_, _ in rows if id_ not in kept]
         if len(live) > _MANY:
             together = merged([each for _, each in live], limits, now)
             if len(together) < len(live) // 2:

@@ -12,10 +12,11 @@ from sqlalchemy import select
 from nexus_marketing.builtins.channels.email import ALLOW_SETTING, PORTS, EmailChannel
 from nexus_marketing.core.contracts import Content, Journal, Outcome, OutcomeKind, Submission
 from nexus_marketing.core.errors import Conflict
-from nexus_marketing.db.models import ChannelAccount, SendGrant
+from nexus_marketing.db.models import Campaign, ChannelAccount, SendGrant
 from nexus_marketing.delivery.recovery import recover_expired
 from nexus_marketing.plugin.sockets import Dialer
 from nexus_marketing.plugin.testing import RecordingChannel
+from nexus_marketing.services.campaigns import create_campaign, move_campaign
 from nexus_marketing.services.channels import create_account, delete_account, update_account
 from nexus_marketing.smtp.catcher import Catcher
 from nexus_marketing.smtp.client import PoolSettings
@@ -299,6 +300,29 @@ def test_a_rate_of_an_account_leaves_the_rest_to_others(relays_for: Any) -> None
             granted[row.account] += row.granted
         ids = dict(ctx.session.execute(select(ChannelAccount.name, ChannelAccount.id)).all())
     assert granted[ids["a"]] == 4
+
+
+@on_sqlite
+def test_what_an_account_sent_still_counts_after_others_sent_without_it(
+    relays_for: Any, database_time: DatabaseTime
+) -> None:
+    rates = {"a": [{"count": 4, "per": "1 day"}], "b": [{"count": 1_000, "per": "1 second"}]}
+    scene, relays = relays_for({name: {"rates": each} for name, each in rates.items()})
+    launch(scene, message_class="transactional")
+    scene.work(40)
+    assert counts(relays) == {"a": 4, "b": 8}
+    for is_on, by_b in ((False, 20), (True, 32)):
+        with scene.runtime.work(scene.tenant_id) as ctx:
+            number = ctx.session.scalars(select(ChannelAccount.id).where(ChannelAccount.name == "a")).one()
+            update_account(ctx, number, {"enabled": is_on})
+            first = ctx.session.scalars(select(Campaign).order_by(Campaign.id)).first()
+            assert first is not None
+            whom = {"segment_id": first.segment_id, "template_id": first.template_id}
+            again = create_campaign(ctx, {"name": f"to {by_b}", "message_class": "transactional", **whom})
+            move_campaign(ctx, again.id, "launch")
+        database_time.advance(minutes=10)
+        scene.work(40)
+        assert counts(relays) == {"a": 4, "b": by_b}
 
 
 @on_sqlite
