@@ -25,6 +25,7 @@ class Keys:
         self.vault = Vault([_derived(key, b"tenant secrets") for key in secret_keys])
         # Address hashes are stored for good, so they stay under the oldest key when keys rotate.
         self._address = blake2b(key=_derived(secret_keys[-1], b"addresses"), digest_size=16)
+        self._marks = _derived(secret_keys[-1], b"marks")
         self._entrances = [_derived(key, b"entrances") for key in secret_keys]
         self._cursor = _derived(secret_keys[0], b"cursors")
 
@@ -42,6 +43,13 @@ class Keys:
             state.update(address.encode())
             hashes.append(state.digest())
         return hashes
+
+    def mark(self, tenant_id: int, named: str) -> str:
+        """What stands for something that others name, where it has to be known again and must say nothing: 32 characters.
+
+        Under the oldest key, so that it is the same however keys rotate.
+        """
+        return blake2b(f"{tenant_id}:{named}".encode(errors="replace"), key=self._marks, digest_size=16).hexdigest()
 
     def entrance_tag(self, payload: bytes) -> str:
         """What proves that an address at which a journey may be entered is ours: 32 characters."""

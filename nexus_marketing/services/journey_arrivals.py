@@ -18,7 +18,7 @@ from nexus_marketing.core.journeys.statuses import JourneyStatus
 from nexus_marketing.db.models import Journey as JourneyRow
 from nexus_marketing.db.models import JourneyRun
 from nexus_marketing.db.queries.journey_arrivals import PastOfLead, add_arrivals, lock_living, pasts_of
-from nexus_marketing.db.tenancy import find
+from nexus_marketing.db.tenancy import find, tenant_of
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.journey_effects import take_effect
 from nexus_marketing.services.journey_facts import facts_of_all
@@ -27,6 +27,8 @@ from nexus_marketing.services.journey_rows import insert_runs, journey_version, 
 ENTERED: Final = "entered"
 #: Refused before the engine is asked: there is no such lead (any more).
 GONE: Final = "gone"
+#: How occurrences begin that a program named.
+_BY_PROGRAM: Final = "hook:"
 
 
 class Answer(NamedTuple):
@@ -57,6 +59,7 @@ def arrive_all(ctx: Context, row: JourneyRow, lead_ids: Collection[int], occasio
     Two arrivals of a lead are decided one after the other: its row is locked first.
     """
     ctx.session.flush()
+    occasion = occasion._replace(occurrence=_as_kept(ctx, occasion.occurrence))
     wanted = sorted(set(lead_ids))
     living = lock_living(ctx.session, wanted) if wanted and row.published is not None else set()
     if not living:
@@ -80,6 +83,12 @@ def arrive_all(ctx: Context, row: JourneyRow, lead_ids: Collection[int], occasio
     if entered:
         ctx.runtime.telemetry.point("journeys.entered")
     return answers
+
+
+def _as_kept(ctx: Context, occurrence: str) -> str:
+    """How an occurrence is written down. What programs call it may say whom it is about, and no erasure finds it here."""
+    named = occurrence.removeprefix(_BY_PROGRAM)
+    return occurrence if named == occurrence else f"{_BY_PROGRAM}{ctx.runtime.keys.mark(tenant_of(ctx.session), named)}"
 
 
 def _answer(lead_id: int, found: Entered | Refusal | None, run_ids: Mapping[int, int]) -> Answer:

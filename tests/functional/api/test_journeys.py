@@ -3,8 +3,10 @@
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from nexus_marketing.core.actors import Actor
+from nexus_marketing.db.models import JourneyArrival
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.services.tenants import create_key, create_member
 from nexus_marketing.tasks.loops import WorkerLoop
@@ -55,11 +57,19 @@ def test_a_program_brings_a_lead_in_once_an_occurrence(client, runtime):
     assert call(order) == {"lead_id": call(order)["lead_id"], "status": "refused", "reason": "duplicate"}
     work(runtime)
     assert call({"lead": order["lead"]}, headers={"webhook-id": "order-8"})["status"] == "entered"
+    work(runtime)
+    named = {"webhook-id": "ann.canary@example.org " * 200}
+    assert call({"lead": order["lead"]}, headers=named)["status"] == "entered"
+    assert call({"lead": order["lead"]}, headers=named)["reason"] == "duplicate"
+    with runtime.work(client.tenant_id, mode="read") as ctx:  # no erasure would find what a program calls it
+        kept = ctx.session.scalars(select(JourneyArrival.occurrence)).all()
+    assert [each for each in kept if "canary" in each or "order" in each or len(each) > 40] == []
+    work(runtime)
     assert call({"lead": order["lead"]}, status=422)["errors"][0]["path"] == "id"
     assert call([], status=422)["code"] == "validation_failed"
     call({"id": "a", "lead": "nobody@example.org"}, status=404)
     work(runtime)
-    assert [run["reason"] for run in client.get(f"{path}/runs?sort=id").json["data"]] == ["seen", "end"]
+    assert [run["reason"] for run in client.get(f"{path}/runs?sort=id").json["data"]] == ["seen", "end", "end"]
     forged = door[:-1] + ("0" if door[-1] != "0" else "1")
     client.app.post_json(forged, order, status=404)
     client.post(f"{path}/entrance")
