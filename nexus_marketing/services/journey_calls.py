@@ -2,15 +2,16 @@
 
 A call is a timer. Whoever leased it asks what is to be said, calls, and only then opens the transaction that removes the
 timer and moves the run on; a crash in between repeats the call under the same id. A few threads call, so that a receiver
-who takes his time keeps neither timers nor messages waiting.
+who takes his time keeps neither timers nor messages waiting, nor what other tenants call.
 """
 
 import json
 import threading
 import time
 from collections import Counter
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy.exc import DBAPIError
@@ -28,6 +29,7 @@ from nexus_marketing.db.models import Journey, JourneyRun
 from nexus_marketing.db.queries.journeys import CALL_DUE
 from nexus_marketing.db.queries.timers import take_timer
 from nexus_marketing.db.retry import is_transient
+from nexus_marketing.limits.fair_threads import FairThreads
 from nexus_marketing.runtime import Context, Runtime
 from nexus_marketing.services.journey_facts import facts_of
 from nexus_marketing.services.journey_rows import journey_version, run_of
@@ -58,7 +60,7 @@ class JourneyCalls:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._executor: ThreadPoolExecutor | None = None
+        self._threads: FairThreads | None = None
         self._under_way: set[Future[None]] = set()
         self._waiting: Counter[int] = Counter()
         self._lock = threading.Lock()
@@ -69,11 +71,10 @@ class JourneyCalls:
             again = self._runtime.clock.now() + _CROWDED
             give_back(self._runtime, timer, TimerStatus.WAITING, again, "others of the tenant are called first")
             return
-        if self._executor is None:
-            self._executor = ThreadPoolExecutor(_LANES, thread_name_prefix="journey-call")
+        if self._threads is None:
+            self._threads = FairThreads(_LANES, "journey-call")
         self._count(timer.tenant_id, 1)
-        future = self._executor.submit(self._make, timer, until)
-        self._under_way.add(future)
+        self._under_way.add(self._threads.submit(timer.tenant_id, partial(self._make, timer, until)))
 
     def look(self) -> int:
         """Wait a moment for calls that are under way; answers how many are over."""
@@ -84,9 +85,9 @@ class JourneyCalls:
 
     def close(self) -> None:
         """Wait for what was begun."""
-        if self._executor is not None:
-            self._executor.shutdown()
-            self._executor = None
+        if self._threads is not None:
+            self._threads.close()
+            self._threads = None
         self._under_way.clear()
 
     def _count(self, tenant_id: int, by: int) -> None:

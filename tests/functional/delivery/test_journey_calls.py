@@ -1,6 +1,9 @@
 """Runs that wait for somebody else: a program that is called, a member who is asked; and runs whose timer died."""
 
 import json
+import queue
+import threading
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -12,13 +15,15 @@ from nexus_marketing.builtins.channels.webhook import WebhookChannel
 from nexus_marketing.core.actors import Actor
 from nexus_marketing.core.errors import Conflict, NotFound, PermissionDenied, ValidationError
 from nexus_marketing.core.journeys.statuses import JourneyMove
-from nexus_marketing.core.timers import MAX_CRASHES
+from nexus_marketing.core.timers import MAX_CRASHES, TimerFact
 from nexus_marketing.db.models import JourneyApproval, TakenAction, Timer
 from nexus_marketing.plugin.http import HttpClient, HttpLimits
 from nexus_marketing.runtime import Runtime
+from nexus_marketing.services import journey_calls
 from nexus_marketing.services.journey_runs import answer_question
 from nexus_marketing.services.plugins import switch_on
 from nexus_marketing.services.tenants import create_member
+from tests.common.databases import NOW
 from tests.common.plugins import Deed, deeds_plugin, with_plugins
 from tests.contract.channels.servers import HttpServer, Reply
 from tests.functional.delivery.journeys import Way
@@ -179,6 +184,27 @@ class TestApprovals:
         with pytest.raises(ValidationError) as raised:
             way.publish({"ask": node})
         assert [each.code for each in raised.value.problems] == ["unknown_member"]
+
+
+@pytest.mark.req("R22", "S18")
+def test_a_receiver_who_takes_his_time_keeps_no_other_tenant_waiting(sqlite_only_runtime, monkeypatch):
+    answered, heard = threading.Event(), queue.SimpleQueue()
+
+    def make(_runtime: Runtime, timer: TimerFact) -> None:
+        if timer.tenant_id == 1:
+            answered.wait(5)
+        heard.put(timer.tenant_id)
+
+    monkeypatch.setattr(journey_calls, "make_call", make)
+    calls, until = journey_calls.JourneyCalls(sqlite_only_runtime), time.monotonic() + 60
+    for number, tenant_id in enumerate([1] * 12 + [2]):
+        calls.take(TimerFact(tenant_id, number, "journey.call", f"{number}:1", NOW, {}, None, 1, 0, 1), until)
+    try:
+        assert heard.get(timeout=2) == 2
+    finally:
+        answered.set()
+        calls.close()
+    assert heard.qsize() == 12
 
 
 def test_a_run_whose_timer_is_put_aside_has_failed_and_says_why(way):
