@@ -85,6 +85,10 @@ class PluginRegistry:
         self._refuse_late()
         self._claims[entry.kind, entry.name].append(entry.path)
 
+    def is_claimed(self, kind: str, name: str) -> bool:
+        """Whether somebody wants this name already."""
+        return (kind, name) in self._claims
+
     def put(self, entry: Entry) -> None:
         """Take what was added."""
         self._refuse_late()

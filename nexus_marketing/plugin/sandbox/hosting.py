@@ -3,11 +3,12 @@
 One that cannot be started stops nobody's boot. It is not there, and the operator is told why.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pyramid.config import Configurator
 
+from nexus_marketing.core.errors import ConfigurationError
 from nexus_marketing.plugin.circuits import PluginFailed
 from nexus_marketing.plugin.contexts import own_settings
 from nexus_marketing.plugin.hosts import Host
@@ -40,18 +41,53 @@ def sandboxed(module: str) -> Callable[[Configurator], None]:
             described = pool.described()
             manifest = _manifest(described, module)
             things = [_remote(pool, number, each) for number, each in enumerate(described["things"])]
-        except (PluginFailed, Garbage, LookupError, TypeError, ValueError, AttributeError) as error:
+            add = _adding(module, manifest, things)
+            _try_alone(host, add)
+            _refuse_taken(registry, module, things)
+        except (PluginFailed, Garbage, ConfigurationError, LookupError, TypeError, ValueError, AttributeError) as error:
             reason = getattr(error, "message", None) or f"{module} is not started: it says nothing sensible ({error!r})"
             registry.refuse(module, reason)
             return
         pool.grant(host.http(manifest, is_trusted=False))
-        config.add_marketing_plugin(manifest)
-        for kind, thing in things:
-            getattr(config, f"add_marketing_{kind}")(thing)
+        add(config)
 
     # Whose include this is, is read off its name.
     include.__name__ = f"{SANDBOXED}{module}"
     return include
+
+
+def _adding(
+    module: str, manifest: Manifest, things: Sequence[tuple[Capability, Any]]
+) -> Callable[[Configurator], None]:
+    def add(config: Configurator) -> None:
+        config.add_marketing_plugin(manifest)
+        for kind, thing in things:
+            getattr(config, f"add_marketing_{kind}")(thing)
+
+    add.__name__ = f"{SANDBOXED}{module}"
+    return add
+
+
+def _try_alone(host: Host, add: Callable[[Configurator], None]) -> None:
+    """What a plugin adds, taken in where nobody else is.
+
+    Raises:
+        ConfigurationError: it would stop a boot.
+    """
+    from nexus_marketing.plugin.rehearsal import settle  # noqa: PLC0415 - which takes in sandboxed ones by this module
+
+    trial = Configurator()
+    trial.registry["nexus.host"], trial.registry["nexus.plugins"] = host, PluginRegistry(host)
+    trial.include("nexus_marketing.plugin.directives")
+    trial.include(add)
+    settle(trial)
+
+
+def _refuse_taken(registry: PluginRegistry, module: str, things: Sequence[tuple[Capability, Any]]) -> None:
+    for kind, thing in things:
+        if registry.is_claimed(kind, thing.name):
+            said = f"somebody else has the {kind.replace('_', ' ')} {thing.name!r} already"
+            raise ConfigurationError(f"{module} is not started: {said}.")
 
 
 def _manifest(described: Mapping[str, Any], module: str) -> Manifest:

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
+from nexus_marketing.config import rehearse
 from nexus_marketing.core.contracts import Outcome, OutcomeKind
 from nexus_marketing.core.extensions import Figures
 from nexus_marketing.plugin import Capability
 from nexus_marketing.plugin.circuits import FAILURES, PluginFailed
 from nexus_marketing.plugin.testing import WatchingJournal, sample_batch, sample_content
 from tests.common.databases import NOW
+from tests.common.plugins import manifest
 from tests.common.sandboxes import Start, needs_namespaces, sandboxes
 
 pytestmark = [pytest.mark.req("SR-004", "S17"), needs_namespaces]
@@ -312,12 +314,39 @@ def test_while_it_works_the_caller_hears_that_nothing_is_known(start: Start) -> 
         ("def includeme(config):", "def includeme(config):\n    os._exit(1)", "ended by itself with status 1"),
         ("config.add_marketing_metric(Metric)", "config.set_marketing_storage(1)", "a storage cannot be sandboxed"),
         ('name, unit = "strange", ""', 'name, unit = "strange", 5', "is no str"),
+        ('name, unit = "strange", ""', 'name, unit = "Not a name", ""', "is named 'Not a name'"),
+        ("frozenset({Capability.METRIC})", "frozenset({Capability.CHANNEL})", "unannounced"),
+        ('"1", API_VERSION', '"1", "99.0"', "upgrade nexus-marketing"),
+        ("config.add_marketing_metric(Metric)", "[config.add_marketing_metric(Metric) for _ in 'ab']", "twice"),
     ],
 )
 def test_one_that_cannot_be_started_stops_nobody_and_says_why(start: Start, before: str, after: str, said: str) -> None:
     registry = start(METRIC.replace(before, after))
     assert registry.plugins == {}
     assert said in registry.refused["nexus_strange"]
+
+
+def test_one_that_wants_what_another_has_stops_nobody(tmp_path: Path) -> None:
+    def ours(config: Any) -> None:
+        config.add_marketing_plugin(manifest("nexus-ours", Capability.METRIC))
+        config.add_marketing_metric(Ours)
+
+    with sandboxes(tmp_path):
+        (tmp_path / "nexus_strange.py").write_text(METRIC)
+        registry = rehearse({"nexus.plugins.untrusted": "nexus_strange"}, ours, "nexus_strange")
+        assert registry.refused == {
+            "nexus_strange": "nexus_strange is not started: somebody else has the metric 'strange' already."
+        }
+        assert [*registry.plugins] == ["nexus-ours"]
+        registry.close()
+
+
+class Ours:
+    name, unit = "strange", ""
+
+    def calculate(self, figures: Figures) -> float | None:
+        del figures
+        return None
 
 
 def test_of_several_threads_each_has_a_process_and_they_stay_warm(start: Start) -> None:
