@@ -24,7 +24,7 @@ from ssrfguard.httpx import Client
 from nexus_marketing.core.errors import HostRefused, ValidationError
 from nexus_marketing.plugin.exchanges import Answer, NoAnswer, NotReached, Request
 from nexus_marketing.plugin.http_transport import Deadline, Resolver, Transport, bounded
-from nexus_marketing.plugin.policies import ATTEMPTS, exception_for, public_only
+from nexus_marketing.plugin.policies import ATTEMPTS, LEADS_INSIDE, exception_for, public_only
 from nexus_marketing.version import __version__
 
 __all__ = ["ALLOW_SETTING", "Answer", "HttpClient", "HttpLimits", "NoAnswer", "NotReached", "Request", "place_of"]
@@ -101,8 +101,8 @@ class HttpClient:
         self._deadline.until = time.monotonic() + self._limits.total_seconds
         try:
             return self._exchange(client, request, trace)
-        except SSRFGuardError as error:
-            raise _refused(request.url, error) from None  # the library's own words hold the whole address
+        except SSRFGuardError:  # its own words hold the whole address, and what the name server answered
+            raise _refused(request.url, None, LEADS_INSIDE) from None
         except httpx.LocalProtocolError as error:
             # What the library says of a request of ours repeats it.
             raise NotReached("The request has a form in which it cannot be sent.") from error
@@ -200,13 +200,13 @@ def _exception(entry: str) -> Policy:
     )
 
 
-def _refused(url: str, error: Exception | None) -> HostRefused:
+def _refused(url: str, error: Exception | None, said: str = "it is not a URL that can be asked") -> HostRefused:
     """Which rule, and what an operator may allow; the path and the query stay unsaid, they may hold secrets."""
     try:
         host = httpx.URL(url).host or "the address"
     except httpx.InvalidURL:
         host = "the address"
-    reason = getattr(error, "reason", None) or "it is not a URL that can be asked"
+    reason = getattr(error, "reason", None) or said
     return HostRefused(
         f"{host[:80]} is not connected to: only public addresses by https are, and what the operator lists in "
         f"{ALLOW_SETTING} ({reason})"

@@ -20,6 +20,8 @@ _PRIVATE: Final = (
     "fc00::/7",
 )
 _ONE_HOST = re.compile(r"[^\s@]+").fullmatch
+#: Of a name that was looked up, for people who named it: what our name servers answer is not theirs to know.
+LEADS_INSIDE: Final = "the name leads to an address that is none of these"
 #: Addresses of a name that are tried, one after the other.
 ATTEMPTS: Final = 2
 

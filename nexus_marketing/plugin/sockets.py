@@ -14,7 +14,7 @@ from ssrfguard.errors import SSRFGuardError
 
 from nexus_marketing.core.errors import HostRefused
 from nexus_marketing.plugin.http_transport import Resolver, bounded
-from nexus_marketing.plugin.policies import exception_for, public_only
+from nexus_marketing.plugin.policies import LEADS_INSIDE, exception_for, public_only
 
 _LOOK_UP_SECONDS = 5.0
 _HOST = re.compile(r"[A-Za-z0-9.:_-]{1,253}").fullmatch
@@ -69,8 +69,8 @@ class Dialer:
         try:
             addresses = resolve(target, policy=policy, resolver=self._look_up)
             return connect(addresses, policy=policy, timeout=timeout_seconds)
-        except SSRFGuardError as error:
-            raise self._refused(host, port, error) from None
+        except SSRFGuardError:
+            raise self._refused(host, port, None, LEADS_INSIDE) from None
         except LookUpTimeout:
             raise TimeoutError(f"{host[:80]} was not found within {_LOOK_UP_SECONDS:.0f} s") from None
 
@@ -85,9 +85,9 @@ class Dialer:
                 refusal = error
         raise self._refused(host, port, refusal)
 
-    def _refused(self, host: str, port: int, error: SSRFGuardError | None) -> HostRefused:
+    def _refused(self, host: str, port: int, error: SSRFGuardError | None, said: str = "it is no host") -> HostRefused:
         usual = ", ".join(map(str, self._ports))
-        reason = getattr(error, "reason", None) or "it is no host"
+        reason = getattr(error, "reason", None) or said
         return HostRefused(
             f"{host[:80]}:{port} is not connected to: only public addresses at the ports {usual} are, and what the "
             f"operator lists in {self._setting} ({reason})"

@@ -227,9 +227,11 @@ class TestSettings:
         assert {each.kind for each in post(channel, "https://hooks.example/", 0, 1, 2).values()} == {K.TRANSIENT}
 
     def test_a_name_that_leads_inside_stops_the_sender(self, make_client):
-        inside = make_client(resolver=lambda host, port, *_: [(2, 1, 6, "", ("10.0.0.7", port))])
+        places = ("10.0.0.7", "10.0.0.8")
+        inside = make_client(resolver=lambda host, port, *_: [(2, 1, 6, "", (each, port)) for each in places])
         channel = WebhookChannel(inside, SystemClock(), secrets=[NEW])
         outcome = post(channel, "https://hooks.example/")[0]
         assert outcome.kind is K.PERMANENT_SENDER
         assert outcome.detail.startswith("hooks.example is not connected to")
         assert "nexus.http.allow_hosts" in outcome.detail
+        assert "10.0.0" not in outcome.detail  # what our name servers know of our network
