@@ -109,7 +109,10 @@ def account_problems(settings: Mapping[str, Any], dialer: Dials) -> list[Problem
 def _header_problems(name: str, value: str) -> list[Problem]:
     if name in _ADDRESSES and value:
         return _said(lambda: ascii_address(value, path=name))
-    return _said(lambda: check_header_value(name, value))
+    problems = _said(lambda: check_header_value(name, value))
+    if name == "bounce_domain" and value and not problems:
+        return _said(lambda: ascii_address(f"bounce@{value}", path=name))
+    return problems
 
 
 def _without_server(settings: Mapping[str, Any]) -> list[Problem]:

@@ -210,6 +210,8 @@ class TestKeeping:
             ({"host": "mail.example.org", "username": "shop"}, "config.password", "required"),
             ({**SERVER, "security": "none"}, "config.security", "password_in_the_clear"),
             ({"from_email": "news@shop.example\r\nBcc: x@y.example"}, "config.from_email", "invalid_address"),
+            ({"bounce_domain": "shop.example> RET=HDRS"}, "config.bounce_domain", "invalid_address"),
+            ({"bounce_domain": "shop.example\r\nRSET"}, "config.bounce_domain", "header_injection"),
             ({"dkim_domain": "shop.example"}, "config.dkim_key", "required"),
             (
                 {"dkim_domain": "evil.example", "dkim_selector": "s", "dkim_key": CANARY},
