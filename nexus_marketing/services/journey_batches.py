@@ -9,6 +9,7 @@ from collections.abc import Set as AbstractSet
 from typing import Any, Final, NamedTuple
 
 from nexus_marketing.core.engine.journeys import decide
+from nexus_marketing.core.errors import ConditionUnavailable
 from nexus_marketing.core.journeys import Journey, Outcome, Reported, RunState, Woken
 from nexus_marketing.core.journeys.nodes import Approval, Message
 from nexus_marketing.core.journeys.runs import LIVE, Occurrence, RunDecision, SendMessage
@@ -81,7 +82,10 @@ def _decide(ctx: Context, occurrences: Mapping[int, Occurrence]) -> dict[int, _D
         for row in rows:
             if row.lead_id in facts:
                 run = run_of(row, journey)
-                decision = decide(journey, run, facts[row.lead_id], occurrences[row.id], ctx.now)
+                try:
+                    decision = decide(journey, run, facts[row.lead_id], occurrences[row.id], ctx.now)
+                except ConditionUnavailable:
+                    continue  # it waits for a plugin; the others do not
                 if _is_plain(journey, run.node, decision):
                     decided[row.id] = _Decided(row, journey, decision)
     return decided
