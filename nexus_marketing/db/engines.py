@@ -162,7 +162,7 @@ def _sqlite_engine(url: URL, settings: DatabaseSettings, now: Callable[[], datet
     lock = FairLock()
     writer = _SqliteWriter(lock, settings.busy_timeout_seconds)
     event.listen(engine, "connect", lambda dbapi, _record: _prepare_sqlite(dbapi, now))
-    event.listen(engine, "begin", writer.take_turn)
+    event.listen(engine, "begin", writer.choose_mode)
     engine.dialect.do_begin = writer.begin  # type: ignore[assignment, method-assign]
     event.listen(engine, "checkin", writer.checkin)
     event.listen(engine, "invalidate", lambda dbapi, record, _error: writer.checkin(dbapi, record))
@@ -195,16 +195,13 @@ class _SqliteWriter:
     timeout_seconds: float
     holders: set[int] = field(default_factory=set)
 
-    def take_turn(self, connection: Connection) -> None:
+    def choose_mode(self, connection: Connection) -> None:
         options = connection.get_execution_options()
         mode = options.get("nexus_mode", "write")
         connection.connection.info.update({_BEGIN: mode, _TIMEOUT: options.get(_TIMEOUT)})
-        dbapi = connection.connection.dbapi_connection
-        # A connection that writes again before it is given back (one migration after another) still has its turn.
-        if mode != "read" and id(dbapi) not in self.holders:
-            self.lock.acquire(self.timeout_seconds)
-            self.holders.add(id(dbapi))
 
+    # The turn is taken here and not in the event before it: only errors of ``do_begin`` become database errors, and
+    # whoever waits for this process's other writers in vain is in no other position than who waits for another process.
     def begin(self, connection: Any) -> None:
         mode, dbapi = connection.info[_BEGIN], connection.dbapi_connection
         _limit(dbapi, connection.info[_TIMEOUT])
@@ -212,6 +209,11 @@ class _SqliteWriter:
             dbapi.execute("PRAGMA query_only=ON")
             dbapi.execute("BEGIN")
             return
+        # A connection that writes again before it is given back (one migration after another) still has its turn.
+        if id(dbapi) not in self.holders:
+            if not self.lock.acquire(self.timeout_seconds):
+                raise _busy()
+            self.holders.add(id(dbapi))
         try:
             dbapi.execute("PRAGMA query_only=OFF")
             dbapi.execute(f"PRAGMA synchronous={'FULL' if mode == 'durable' else 'NORMAL'}")
@@ -229,6 +231,15 @@ class _SqliteWriter:
         if id(dbapi) in self.holders:
             self.holders.discard(id(dbapi))
             self.lock.release()
+
+
+def _busy() -> Exception:
+    """What SQLite itself says where another process writes for too long."""
+    import sqlite3  # noqa: PLC0415
+
+    error = sqlite3.OperationalError("database is busy writing: nothing was changed, try again")
+    error.sqlite_errorname = "SQLITE_BUSY"
+    return error
 
 
 def _limit(dbapi: Any, seconds: float | None) -> None:

@@ -7,8 +7,6 @@ plain lock; handing over in order of arrival with short transactions gives every
 import threading
 from collections import deque
 
-from nexus_marketing.core.errors import Unavailable
-
 
 class FairLock:
     """Hands itself over in order of arrival; may be released by another thread than the holder's."""
@@ -18,25 +16,21 @@ class FairLock:
         self._waiting: deque[threading.Event] = deque()
         self._held = False
 
-    def acquire(self, timeout_seconds: float) -> None:
-        """Wait for a turn.
-
-        Raises:
-            Unavailable: nobody let go in time; nothing was written.
-        """
+    def acquire(self, timeout_seconds: float) -> bool:
+        """Wait for a turn; ``False`` where nobody let go in time."""
         with self._mutex:
             if not self._held and not self._waiting:
                 self._held = True
-                return
+                return True
             turn = threading.Event()
             self._waiting.append(turn)
         if turn.wait(timeout_seconds):
-            return
+            return True
         with self._mutex:
             if turn.is_set():  # handed over between the time-out and here
-                return
+                return True
             self._waiting.remove(turn)
-        raise Unavailable("The database is busy writing: nothing was changed, try again.", retry_after_seconds=1)
+        return False
 
     def release(self) -> None:
         """Hand over to whoever has waited longest."""

@@ -11,10 +11,11 @@ from nexus_marketing.telemetry import scrub
 #: serialization_failure, deadlock_detected, admin_shutdown, crash_shutdown, cannot_connect_now, the class 53 (disk or
 #: memory full, too many connections: until somebody makes room), and the class 08 (connection exceptions).
 _SQLSTATES = ("40001", "40P01", "57P01", "57P02", "57P03", "53", "08")
-#: Somebody else writes, or the disk or the memory is full.
+#: Somebody else writes or opens the file at the same moment, or the disk or the memory is full.
 _SQLITE = (
     "SQLITE_BUSY",
     "SQLITE_LOCKED",
+    "SQLITE_PROTOCOL",
     "SQLITE_FULL",
     "SQLITE_IOERR_WRITE",
     "SQLITE_IOERR_SHMSIZE",

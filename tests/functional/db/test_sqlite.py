@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import event, insert, select, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
-from nexus_marketing.core.errors import ConfigurationError, Unavailable
+from nexus_marketing.core.errors import ConfigurationError
 from nexus_marketing.db import engines as engines_module
 from nexus_marketing.db.engines import DatabaseSettings, build_engines, check_versions
 from nexus_marketing.db.models import Lead
@@ -110,8 +110,9 @@ class TestTheWriteLock:
         make_leads(impatient, tenant_id)
         with impatient.work(tenant_id) as first:
             run(first.session, CHANGE, writes=True)
-            with pytest.raises(Unavailable, match="try again"), impatient.work(tenant_id) as second:
+            with pytest.raises(OperationalError, match="try again") as told, impatient.work(tenant_id) as second:
                 run(second.session, CHANGE, writes=True)
+            assert is_transient(told.value)
         with impatient.work(tenant_id) as third:
             run(third.session, CHANGE, writes=True)
 
@@ -188,7 +189,7 @@ class TestTheWriteLock:
         with impatient.work(tenant_id) as first:
             run(first.session, CHANGE, writes=True)
             for _ in range(3):
-                with pytest.raises(Unavailable), impatient.work(tenant_id) as second:
+                with pytest.raises(OperationalError), impatient.work(tenant_id) as second:
                     run(second.session, CHANGE, writes=True)
             assert not self.free(impatient)
 

@@ -3,24 +3,31 @@
 import errno
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
 
 from nexus_marketing.core.campaigns import MessageClass
 from nexus_marketing.core.contracts import OutcomeKind
 from nexus_marketing.core.deliveries import DeliveryState
+from nexus_marketing.db.locks import FairLock
 from nexus_marketing.db.models import DeliveryChunk
 from nexus_marketing.db.queries.deliveries import ChunkClaim, Settlement, claim_chunk, release_chunk
 from nexus_marketing.db.queries.windows import Range, Window, WindowAnswer, commit_window
 from nexus_marketing.db.tenancy import open_session
+from nexus_marketing.delivery import handover
 from nexus_marketing.delivery.journal import HandOverJournal, dead_journals
 from nexus_marketing.delivery.planning import SendRef, plan_send
 from nexus_marketing.delivery.recovery import recover_dead, recover_expired
+from nexus_marketing.runtime import Runtime
 from nexus_marketing.services.campaigns import move_campaign
 from nexus_marketing.services.dead_letters import replay_dead_letters
+from nexus_marketing.tasks.loops import WorkerLoop
 from tests.common.databases import DatabaseTime
 from tests.functional.delivery.conftest import Scene
 
@@ -285,3 +292,29 @@ def test_a_full_disk_begins_nothing_and_blames_no_send(make_scene: MakeScene, mo
     assert scene.send().status == "running"
     scene.work()
     assert scene.states() == ["accepted"] * 3
+
+
+class TestAFileThatIsBusy:
+    @pytest.fixture
+    def runtime(self, sqlite_only_runtime: Runtime) -> Runtime:
+        """Where one process writes at a time, and its threads one after the other."""
+        return sqlite_only_runtime
+
+    def test_whoever_waits_for_a_writer_in_vain_goes_on_later(
+        self, make_scene: MakeScene, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """At planning, at a claim, before a window, at the end: the send is neither stopped nor is anybody's fate unknown."""
+        scene = make_scene(40, chunk_size=10)
+        scene.launch()
+        chance, acquire = Random(20), FairLock.acquire
+        monkeypatch.setattr(handover, "_DATABASE_RETRY_SECONDS", 0.0)
+        monkeypatch.setattr(FairLock, "acquire", lambda self, most: chance.random() > 0.3 and acquire(self, most))
+        loop = WorkerLoop(scene.runtime, lambda: False)
+        for _ in range(100):
+            with suppress(OperationalError):
+                loop.turn()
+        monkeypatch.undo()
+        loop.finish()
+        assert scene.send().status == "completed"
+        assert scene.states() == ["accepted"] * 40
+        assert len(scene.channel.sent) == 40
