@@ -18,6 +18,7 @@ from nexus_marketing.core.conditions import Evaluation
 from nexus_marketing.core.errors import ConditionUnavailable, NexusError, NotFound
 from nexus_marketing.core.events import SegmentChanged
 from nexus_marketing.core.segments import SegmentCause, SegmentKind, levels, segments_read
+from nexus_marketing.db.files import alone_at
 from nexus_marketing.db.models import Segment
 from nexus_marketing.db.queries import segments as queries
 from nexus_marketing.db.queries import upkeep
@@ -271,11 +272,18 @@ class _Pieces:
         self.joined = self.went = 0
 
     def run(self) -> int | None:
+        """The number of members; nothing where another worker is at it, which on SQLite one that died is not."""
+        if self.runtime.engines.dialect != "sqlite":
+            return self._run(is_alone=False)
+        with alone_at(self.runtime.engines.worker, f"segment-{self.tenant_id}-{self.segment_id}") as is_alone:
+            return self._run(is_alone=True) if is_alone else None
+
+    def _run(self, *, is_alone: bool) -> int | None:
         begun = time.monotonic()
         with self.runtime.work(self.tenant_id, SYSTEM) as ctx:
             find(ctx.session, Segment, self.segment_id)
             upkeep.wait_for_segment(ctx.session, self.segment_id)  # upkeep that is at it writes first
-            if not upkeep.hold_segment(ctx.session, self.segment_id, _HOLD_SECONDS, mine=False):
+            if not upkeep.hold_segment(ctx.session, self.segment_id, _HOLD_SECONDS, mine=is_alone):
                 return None
         try:
             return self._held(begun)

@@ -1,6 +1,8 @@
 """What a scenario comes to: the judge's figures, bounds, and the invariants while it ran (DESIGN.md §7, SECURITY.md R29)."""
 
 import json
+import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -128,8 +130,26 @@ def settled(stage: Stage) -> int:
 
 
 def play_to_the_end(stage: Stage) -> None:
-    """Wait until every send is over."""
-    wait_until(lambda: status_of(stage) == "completed" and not query(stage.dsn, _OPEN_SENDS))
+    """Wait until every send is over, for as long as somebody is written to now and then: a slow machine is no fault.
+
+    Where nobody is for too long, every process says where it stands.
+    """
+    before, since = settled(stage), time.monotonic()
+    while not (status_of(stage) == "completed" and not query(stage.dsn, _OPEN_SENDS)):
+        time.sleep(0.1)
+        now = settled(stage)
+        if now != before:
+            before, since = now, time.monotonic()
+        elif time.monotonic() - since > NOBODY_WAITS_LONGER_SECONDS:
+            _ask_where_they_stand(stage)
+            return
+
+
+def _ask_where_they_stand(stage: Stage) -> None:
+    for process in stage.living():
+        process.send_signal(signal.SIGUSR1)
+    time.sleep(0.5)
+    print(*stage.worker_log()[-60:], sep="\n", file=sys.stderr, flush=True)
 
 
 _OPEN_SENDS = "SELECT 1 FROM marketing_sends WHERE status IN ('scheduled', 'planning', 'running')"

@@ -4,6 +4,7 @@ import pytest
 from sqlalchemy import select
 
 from nexus_marketing.core.errors import ConditionError, Conflict, NotFound, StaleVersion, ValidationError
+from nexus_marketing.db.files import alone_at
 from nexus_marketing.db.models import Lead, Segment, SegmentMember, Tenant
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.services import segment_refresh
@@ -219,3 +220,31 @@ def test_a_refresh_finds_few_leads_through_their_index(postgres_only_runtime: Ru
         plan = "\n".join(row[0] for row in cursor.execute(f"EXPLAIN {statement}", parameters))
     assert "Index" in plan
     assert "Seq Scan on marketing_leads" not in plan
+
+
+class TestAComputationThatWasCutOff:
+    @pytest.fixture
+    def runtime(self, sqlite_only_runtime: Runtime) -> Runtime:
+        """Where a segment is computed in several transactions."""
+        return sqlite_only_runtime
+
+    def test_keeps_nobody_waiting(self, runtime: Runtime, tenant: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        make_leads(runtime, tenant, 10)
+        segment_id = create(runtime, tenant, conditions="score > 5")
+
+        def die(*_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            patched.setattr(segment_refresh.queries, "joiners", die)
+            with pytest.raises(KeyboardInterrupt):
+                refresh(runtime, tenant, segment_id)
+        assert refresh(runtime, tenant, segment_id) == 5
+
+    def test_of_two_at_once_one_is_told_to_ask_again(self, runtime: Runtime, tenant: int) -> None:
+        make_leads(runtime, tenant, 10)
+        segment_id = create(runtime, tenant, conditions="score > 5")
+        with alone_at(runtime.engines.worker, f"segment-{tenant}-{segment_id}") as is_alone:
+            assert is_alone
+            assert refresh(runtime, tenant, segment_id) is None
+        assert refresh(runtime, tenant, segment_id) == 5
