@@ -40,7 +40,7 @@ _REPETITIONS = 5
 
 
 @dataclass(slots=True)
-class _Scene:
+class Scene:
     """A journey that waits an hour and writes a message, and a segment of those who come in."""
 
     runtime: Runtime
@@ -76,6 +76,16 @@ class _Scene:
         with self.runtime.work(self.tenant_id, mode="read") as ctx:
             return ctx.session.scalar(select(func.count()).where(JourneyRun.node == node)) or 0
 
+    def timers(self) -> dict[str, Any]:
+        """When each timer is due, by its key."""
+        with self.runtime.engines.owner.connect() as connection:
+            return dict(connection.exec_driver_sql("SELECT key, trigger_at FROM marketing_timers").tuples().all())
+
+    def forget_timers(self) -> None:
+        """Let nobody wait for anything."""
+        with self.runtime.engines.owner.begin() as connection:
+            connection.exec_driver_sql("TRUNCATE marketing_timers")
+
     def reset(self) -> None:
         """Let nobody ever have been here."""
         with self.runtime.engines.owner.begin() as connection:
@@ -87,7 +97,8 @@ class _Scene:
 
 
 @contextmanager
-def _scene(options: Options, count: int) -> Iterator[_Scene]:
+def open_scene(options: Options, count: int) -> Iterator[Scene]:
+    """So many leads in one segment, and the journey published."""
     clock = FakeClock(NOW)
     channels = {"email": RecordingChannel()}
     with databases.postgres_runtime(options.cluster, options.folder, clock=clock, channels=channels) as runtime:
@@ -114,7 +125,7 @@ def _scene(options: Options, count: int) -> Iterator[_Scene]:
             journey_id = create_journey(ctx, {"name": "drip", "draft": _DRIP}).id
             publish_journey(ctx, journey_id)
         dsn = options.cluster.dsn("postgres", runtime.engines.worker.url.database)
-        yield _Scene(
+        yield Scene(
             runtime, clock, dsn.replace("postgresql+psycopg", "postgresql"), tenant_id, segment_id, journey_id, count
         )
 
@@ -127,7 +138,7 @@ def enter(options: Options) -> Result:
     there or is of another country, and writes the same rows: run, history, arrival, timer.
     """
     count = options.size(100_000, 500)
-    with _scene(options, count) as scene:
+    with open_scene(options, count) as scene:
 
         def ours() -> float:
             scene.reset()
@@ -197,7 +208,7 @@ def step(options: Options) -> Result:
     their segments, and writes in one statement what ours writes: runs, history, messages with their numbers, timers.
     """
     count = options.size(20_000, 100)
-    with _scene(options, count) as scene:
+    with open_scene(options, count) as scene:
 
         def prepare() -> None:
             scene.reset()
@@ -237,7 +248,7 @@ RETURNING id, key, payload
 """
 
 
-def _all_by_hand(connection: psycopg.Connection[Any], scene: _Scene) -> int:
+def _all_by_hand(connection: psycopg.Connection[Any], scene: Scene) -> int:
     now, done = scene.clock.now(), 0
     while claimed := connection.execute(_CLAIM, (scene.tenant_id, scene.tenant_id, now)).fetchall():
         with connection.transaction():

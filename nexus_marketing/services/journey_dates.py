@@ -6,7 +6,7 @@ lead who moved, and a version that came meanwhile all count.
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import select
 
@@ -18,24 +18,25 @@ from nexus_marketing.core.journeys.statuses import JourneyStatus, Listens
 from nexus_marketing.core.pacing.recurrence import read_recurrence
 from nexus_marketing.core.timers import TimerFact
 from nexus_marketing.core.values import canonical_datetime
+from nexus_marketing.db.ahead import sent_ahead
 from nexus_marketing.db.models import Journey as JourneyRow
-from nexus_marketing.db.models import JourneyListener, Lead
+from nexus_marketing.db.models import JourneyListener
+from nexus_marketing.db.queries.journey_dates import forget_dates, leads_after, leads_named
 from nexus_marketing.db.queries.journeys import DATES
-from nexus_marketing.db.queries.upkeep import lead_records
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.audit import record
 from nexus_marketing.services.journey_arrivals import Occasion, arrive
 from nexus_marketing.services.journey_entries import begin_round
-from nexus_marketing.services.journey_facts import tenant_zone
+from nexus_marketing.services.journey_facts import plain_facts, tenant_zone
 from nexus_marketing.services.journey_rows import journey_version
-from nexus_marketing.services.timers import cancel_timer, set_timer
+from nexus_marketing.services.timers import cancel_timer, set_timer, set_timers
 
 #: The next date of a lead in a journey, looking for the dates of all leads, and the next round of a schedule.
 DATE_DUE: Final = "journey.date"
 DATES_DUE: Final = "journey.dates"
 SCHEDULE_DUE: Final = "journey.schedule"
 #: Leads of one transaction.
-_PIECE: Final = 500
+PIECE: Final = 500
 
 
 def begin_waiting(ctx: Context, row: JourneyRow, journey: Journey) -> None:
@@ -53,12 +54,11 @@ def dates_due(ctx: Context, timer: TimerFact) -> None:
     row = ctx.session.get(JourneyRow, (ctx.tenant_id, int(timer.key)))
     if row is None or row.published is None or row.status == JourneyStatus.STOPPED:
         return
-    after = int(timer.payload["after"])
-    wanted = select(Lead.id).where(Lead.id > after, Lead.gone_at.is_(None)).order_by(Lead.id).limit(_PIECE)
-    lead_ids = list(ctx.session.scalars(wanted))
-    _wait_for_dates(ctx, row, journey_version(ctx, row.id, row.published), lead_ids, ctx.now)
-    if len(lead_ids) == _PIECE:
-        set_timer(ctx, DATES_DUE, timer.key, ctx.now, {"after": lead_ids[-1]})
+    triggers = _dated(journey_version(ctx, row.id, row.published))
+    found = plain_facts(ctx, leads_after(int(timer.payload["after"]), PIECE, _names(triggers)))
+    _wait_for_dates(ctx, row.id, triggers, found, ctx.now)
+    if len(found) == PIECE:
+        set_timer(ctx, DATES_DUE, timer.key, ctx.now, {"after": max(found)})
 
 
 def redate(ctx: Context, timer: TimerFact) -> None:
@@ -68,7 +68,8 @@ def redate(ctx: Context, timer: TimerFact) -> None:
     )
     for row in ctx.session.scalars(select(JourneyRow).where(JourneyRow.id.in_(ids)).order_by(JourneyRow.id)):
         if row.published is not None:
-            _wait_for_dates(ctx, row, journey_version(ctx, row.id, row.published), [int(timer.key)], ctx.now)
+            triggers = _dated(journey_version(ctx, row.id, row.published))
+            _wait_for_dates(ctx, row.id, triggers, _facts(ctx, triggers, int(timer.key)), ctx.now)
 
 
 def date_due(ctx: Context, timer: TimerFact) -> None:
@@ -77,15 +78,17 @@ def date_due(ctx: Context, timer: TimerFact) -> None:
     row = ctx.session.get(JourneyRow, (ctx.tenant_id, journey_id))
     if row is None or row.published is None or row.status == JourneyStatus.STOPPED:
         return
-    journey = journey_version(ctx, row.id, row.published)
+    triggers = _dated(journey_version(ctx, row.id, row.published))
     after = datetime.fromisoformat(timer.payload["after"])
-    for facts in _facts(ctx, [lead_id]).values():
-        for trigger in _dated(journey):
+    known = _facts(ctx, triggers, lead_id)
+    for facts in known.values():
+        if facts is None:
+            continue
+        for trigger in triggers:
             found = next_occurrence(trigger, facts.record, facts.zone, after)
             if found is not None and found.at <= ctx.now:
-                event = {"type": "date", "field": trigger.name, "day": found.day.isoformat()}
-                arrive(ctx, row, lead_id, Occasion(trigger, found.name(trigger), event))
-    _wait_for_dates(ctx, row, journey, [lead_id], ctx.now)
+                arrive(ctx, row, lead_id, Occasion(trigger, found.name(trigger), found.event(trigger)))
+    _wait_for_dates(ctx, row.id, triggers, known, ctx.now)
 
 
 def schedule_due(ctx: Context, timer: TimerFact) -> None:
@@ -117,16 +120,26 @@ def _wait_for_round(ctx: Context, journey_id: int, number: int, trigger: Trigger
         set_timer(ctx, SCHEDULE_DUE, f"{journey_id}:{number}", at, payload)
 
 
-def _wait_for_dates(ctx: Context, row: JourneyRow, journey: Journey, lead_ids: Sequence[int], after: datetime) -> None:
-    triggers = _dated(journey)
-    found = _facts(ctx, lead_ids) if triggers else {}
-    for lead_id in sorted(lead_ids):
-        key, facts = f"{row.id}:{lead_id}", found.get(lead_id)
+def _wait_for_dates(
+    ctx: Context,
+    journey_id: int,
+    triggers: Sequence[Trigger],
+    leads: Mapping[int, LeadFacts | None],
+    after: datetime,
+) -> None:
+    """A timer for the next date of each of the leads; none for who has no date, or is gone."""
+    timers, none, payload = [], [], {"after": after.isoformat()}
+    for lead_id in sorted(leads):  # locked in one order, whoever else writes the same
+        facts = leads[lead_id]
         dates = [] if facts is None else _coming(triggers, facts, after)
         if dates:
-            set_timer(ctx, DATE_DUE, key, min(dates), {"after": after.isoformat()})
+            timers.append((f"{journey_id}:{lead_id}", min(dates), payload))
         else:
-            cancel_timer(ctx, DATE_DUE, key)
+            none.append(lead_id)
+    with sent_ahead(ctx.session):
+        set_timers(ctx, DATE_DUE, timers)
+        if none:
+            forget_dates(ctx.session, DATE_DUE, journey_id, none)
 
 
 def _coming(triggers: Iterable[Trigger], facts: LeadFacts, after: datetime) -> list[datetime]:
@@ -134,10 +147,14 @@ def _coming(triggers: Iterable[Trigger], facts: LeadFacts, after: datetime) -> l
     return [each.at for each in dates if each is not None]
 
 
-def _facts(ctx: Context, lead_ids: Sequence[int]) -> Mapping[int, LeadFacts]:
-    zone = tenant_zone(ctx)
-    records: list[dict[str, Any]] = lead_records(ctx.session, list(lead_ids))
-    return {each["id"]: LeadFacts(each, zone) for each in records}
+def _facts(ctx: Context, triggers: Iterable[Trigger], lead_id: int) -> Mapping[int, LeadFacts | None]:
+    """A lead, or nothing where it is gone."""
+    return {lead_id: None, **plain_facts(ctx, leads_named(ctx.session, [lead_id], _names(triggers)))}
+
+
+def _names(triggers: Iterable[Trigger]) -> set[str]:
+    """The columns of leads that dates are kept in."""
+    return {trigger.path[0] for trigger in triggers}
 
 
 def _dated(journey: Journey) -> list[Trigger]:

@@ -60,6 +60,13 @@ def facts_from(ctx: Context, journey: Journey, answered: Sequence[Sequence[Any]]
     return {lead_id: LeadFacts(record, zone) for lead_id, record in records.items()}
 
 
+def plain_facts(ctx: Context, asked: Question) -> dict[int, LeadFacts]:
+    """Leads by their ids, with no more than a question brings of them."""
+    found, (tenant,) = answers(ctx.session, asked, tenant_settings())
+    zone = _zone(tenant.settings)
+    return {row.id: LeadFacts(row._asdict(), zone) for row in found}
+
+
 def happened_at(ctx: Context, lead_id: int, at: datetime, name: str) -> list[dict[str, Any]]:
     """What a lead did at a moment under a name."""
     events = [event_of(row) for row in queries.events_at(ctx.session, lead_id, at, _MOST)]

@@ -9,13 +9,15 @@
 """
 
 from collections.abc import Mapping
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from nexus_marketing.core.journeys.delays import UntilDate, day_of, ends_at, moved, read_clock
 from nexus_marketing.core.journeys.model import Trigger
 
+#: More than clocks anywhere, and an offset that is no whole day, can make of a day.
+_AROUND = timedelta(days=3)
 _FEBRUARY_29: tuple[int, int] = (2, 29)
 
 
@@ -28,6 +30,10 @@ class Coming(NamedTuple):
     def name(self, trigger: Trigger) -> str:
         """What makes it the same however often it is found."""
         return f"date:{trigger.name}:{int(trigger.offset.total_seconds())}:{self.day.isoformat()}"
+
+    def event(self, trigger: Trigger) -> dict[str, str]:
+        """What conditions and delays of the run know as ``event``."""
+        return {"type": "date", "field": trigger.name, "day": self.day.isoformat()}
 
 
 def next_occurrence(trigger: Trigger, record: Mapping[str, object], zone: ZoneInfo, after: datetime) -> Coming | None:
@@ -44,8 +50,11 @@ def next_occurrence(trigger: Trigger, record: Mapping[str, object], zone: ZoneIn
         at = ends_at(rule, after, zone, record)
         return Coming(at, day) if at is not None and at > after else None
     first = max((after - trigger.offset).year - 1, day.year)
+    passed = (after - trigger.offset).date() - _AROUND
     for year in range(first, first + 4):
         this = _in_year(day, year)
+        if this < passed:  # wherever clocks stand
+            continue
         at = moved(rule, this, zone)
         if at is not None and at > after:
             return Coming(at, this)

@@ -91,8 +91,12 @@ def ends_at(rule: DelayRule, arrived: datetime, zone: ZoneInfo, record: Mapping[
 
 def local_instant(day: date, clock: time, zone: ZoneInfo) -> datetime:
     """The moment (UTC) at which a clock shows this: the first of two, and of none the first after the gap."""
-    early, late = (datetime.combine(day, clock, zone).replace(fold=fold).astimezone(UTC) for fold in (0, 1))
-    if early <= late:  # it comes once, or twice
+    first, second = datetime.combine(day, clock, zone), datetime.combine(day, clock.replace(fold=1), zone)
+    early = first.astimezone(UTC)
+    if first.utcoffset() == second.utcoffset():  # it comes once
+        return early
+    late = second.astimezone(UTC)
+    if early <= late:  # twice
         return early
     low, high, wanted = late, early, datetime.combine(day, clock)
     while high - low > timedelta.resolution:
