@@ -140,6 +140,7 @@ class Gate:
             channel=content.channel,
             rank=content.rank,
             launch_id=content.launch_id,
+            is_of_journey=content.is_of_journey,
             now=policy.now,
             rng=self.rng,
         )

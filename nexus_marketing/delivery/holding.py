@@ -4,7 +4,8 @@ A recipient who must wait goes back into the retry lane until then and passes th
 message at all is settled with the reason.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from random import Random
@@ -16,7 +17,7 @@ from nexus_marketing.core.deliveries import DeliveryState, HoldReason, SkipReaso
 from nexus_marketing.core.pacing.frequency import Answer, Cap, OnCap, Rank, Room, Use, room_for
 from nexus_marketing.core.pacing.quiet import Quiet, QuietHours, quiet_now
 from nexus_marketing.core.pacing.zones import zone_of, zones_of
-from nexus_marketing.db.queries.caps import Targeting, lock_caps, other_targetings
+from nexus_marketing.db.queries.caps import Targeting, lock_caps, occurrences_of, other_targetings
 from nexus_marketing.db.queries.deliveries import Recipient, Settlement
 
 #: How soon somebody is looked at again whom another send goes before.
@@ -35,8 +36,9 @@ class Holding:
     default_zone: ZoneInfo
     channel: str
     rank: Rank
-    #: Its other channels are the same message to the lead.
+    #: Its other channels are the same message to the lead; of a journey's message they are for each visit.
     launch_id: int
+    is_of_journey: bool
     now: datetime
     rng: Random
 
@@ -105,21 +107,36 @@ class Holding:
         lock_caps(session)
         oldest = self.now - max(cap.reach for cap in self.caps)
         others = other_targetings(session, self.launch_id, [row.lead_id for row in rows], oldest)
-        held = {}
+        if not others:
+            return {}
+        visits = self._visits(session, rows)
+        held: dict[int, Settlement] = {}
+        passed: set[int] = set()
         for row in rows:
-            found = others.get(row.lead_id)
-            if found is not None and (settlement := self._verdict(row, found)) is not None:
+            found = [each for each in others.get(row.lead_id, ()) if self._is_other(each, row, visits, passed)]
+            if found and (settlement := self._verdict(row, found)) is not None:
                 held[row.seq] = settlement
+            else:
+                passed.add(row.seq)
         return held
+
+    def _visits(self, session: Session, rows: Sequence[Recipient]) -> dict[int, int]:
+        return occurrences_of(session, self.rank.send_id, [row.seq for row in rows]) if self.is_of_journey else {}
+
+    def _is_other(self, each: Targeting, row: Recipient, visits: Mapping[int, int], passed: AbstractSet[int]) -> bool:
+        """Whether it is another targeting of the lead than the one in question; of those decided on here, who passed."""
+        if each.key == (self.launch_id, visits.get(row.seq)):
+            return False
+        return each.rank.send_id != self.rank.send_id or each.seq not in visits or each.seq in passed
 
     def _verdict(self, row: Recipient, others: Iterable[Targeting]) -> Settlement | None:
         uses: list[Use] = []
-        better: dict[int, Rank] = {}
+        better: dict[tuple[int, int], Rank] = {}
         for each in others:
             if each.left_at is not None or each.is_leaving:
-                uses.append(Use(each.left_at or self.now, each.channel, each.launch_id))
+                uses.append(Use(each.left_at or self.now, each.channel, each.key))
             elif each.rank.order < self.rank.order:
-                better[each.launch_id] = min(each.rank, better.get(each.launch_id, each.rank), key=_order)
+                better[each.key] = min(each.rank, better.get(each.key, each.rank), key=_order)
         uses.sort(key=lambda use: use.at)
         zone = zone_of(row.time_zone, self.default_zone)
         room = room_for(self.caps, self.channel, uses, len(better), self.now, zone)

@@ -1,10 +1,10 @@
 """How often somebody may be written to: frequency caps and who goes first (BEHAVIOUR.md 5.1, BR-001).
 
-A cap allows so many *targetings* (one send is one, however many tries it takes) of a lead within a window: a calendar day, week
-or month where the lead lives, or any span of time. Caps are for marketing; what a person asked for is never held back.
+A cap allows so many *targetings* of a lead within a window: a calendar day, week or month where the lead lives, or any span of
+time. One send is one, however many tries it takes, and so is one visit of a journey's run to a message. Caps are for marketing; what a person asked for is never held back.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from enum import StrEnum
@@ -86,12 +86,12 @@ DEFAULT_CAPS: Final = (Cap(),)
 class Use:
     """Somebody was written to, or is just being: ``at`` is when it left, or now where it has not yet.
 
-    Uses of one launch are one: its channels carry the same message (BEHAVIOUR.md 5.1).
+    Uses of one targeting are one: its channels carry the same message (BEHAVIOUR.md 5.1).
     """
 
     at: datetime
     channel: str
-    launch_id: int
+    targeting: Hashable
 
 
 #: Of a campaign that says none.
@@ -150,8 +150,8 @@ def room_for(
         if cap.channel not in (None, channel):
             continue
         since = cap.since(now, zone)
-        # The last of each launch, which is the one that stays in the window longest.
-        last = {use.launch_id: use.at for use in uses if use.at >= since and cap.channel in (None, use.channel)}
+        # The last of each targeting, which is the one that stays in the window longest.
+        last = {use.targeting: use.at for use in uses if use.at >= since and cap.channel in (None, use.channel)}
         counted = sorted(last.values())
         if len(counted) < cap.count:
             is_outranked = is_outranked or len(counted) + waiting >= cap.count

@@ -20,13 +20,24 @@ from nexus_marketing.db.types import read_moment, to_text
 
 
 class Targeting(NamedTuple):
-    """One message of another send to a lead: ``left_at`` is when it left; it is leaving now, or due and waiting."""
+    """One message to a lead: ``left_at`` is when it left; it is leaving now, or due and waiting.
+
+    ``launch_id`` and ``occurrence`` say which targeting it is part of: its channels are the same one, each visit of a journey's
+    run to a message is another.
+    """
 
     rank: Rank
     launch_id: int
+    occurrence: int
+    seq: int
     channel: str
     left_at: datetime | None
     is_leaving: bool
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """What makes it the same targeting."""
+        return self.launch_id, self.occurrence
 
 
 def lock_caps(session: Session) -> None:
@@ -44,18 +55,21 @@ SELECT min(id) FROM (
     AND status = 'cancelled' AND finished_at IS NULL
 ) AS found
 """
-_COUNTS = "coalesce(launch_id, id) <> :launch_id AND message_class = 'marketing' AND counts_toward_caps"
+# Of a journey's message a lead may have been written to before: by another run, or by an earlier round of the same.
+_COUNTS = """(coalesce(launch_id, id) <> :launch_id OR journey_id IS NOT NULL)
+  AND message_class = 'marketing' AND counts_toward_caps"""
 # From the leads to what they got: a planner that begins with the sends reads the whole ledger of each (400 ms a claim with
 # four sends of 300,000; 9 ms this way). PostgreSQL keeps to the order behind OFFSET, SQLite behind CROSS JOIN. The bound on
 # the send is written for the index on leads alone: of tables without statistics the planner believes every index equal.
 _TARGETINGS = """
-SELECT d.lead_id, d.send_id, coalesce(s.launch_id, s.id), d.seq, s.priority, s.channel, s.status, d.settled_at, d.state = 'planned' AS is_planned,
+SELECT d.lead_id, d.send_id, coalesce(s.launch_id, s.id), d.occurrence, d.seq, s.priority, s.channel, s.status, d.settled_at, d.state = 'planned' AS is_planned,
   (d.due_at IS NULL OR d.due_at = '{gathered}') AS is_in_a_chunk
 FROM ({ids}) AS i CROSS JOIN {ledger} CROSS JOIN marketing_sends s
 WHERE d.tenant_id = :tenant_id AND d.lead_id = i.id AND d.send_id >= :first
   AND (d.state = 'planned' AND (d.due_at IS NULL OR d.due_at = '{gathered}' OR d.due_at <= nexus_now())
     OR d.state NOT IN ('planned', 'skipped', 'failed') AND d.settled_at >= {oldest})
-  AND s.tenant_id = :tenant_id AND s.id = d.send_id AND coalesce(s.launch_id, s.id) <> :launch_id
+  AND s.tenant_id = :tenant_id AND s.id = d.send_id
+  AND (coalesce(s.launch_id, s.id) <> :launch_id OR s.journey_id IS NOT NULL)
   AND s.message_class = 'marketing' AND s.counts_toward_caps
 """
 _LEDGER_PG = """LATERAL (
@@ -71,7 +85,10 @@ WHERE tenant_id = :tenant_id AND closed_at IS NULL AND lease_until IS NOT NULL A
 def other_targetings(
     session: Session, launch_id: int, lead_ids: Sequence[int], oldest: datetime
 ) -> dict[int, list[Targeting]]:
-    """What other launches of the tenant have to do with each of these leads, since a moment; the caller holds the lock."""
+    """What the tenant's sends have to do with each of these leads, since a moment; the caller holds the lock.
+
+    Of a launch that writes to a lead once the others are listed; of a journey's messages all, those asked about among them.
+    """
     is_pg = is_postgresql(session)
     moment = "CAST(:oldest AS timestamptz)" if is_pg else ":oldest"
     values = {"launch_id": launch_id, "oldest": to_text(oldest)}
@@ -87,11 +104,37 @@ def other_targetings(
     found: dict[int, list[Targeting]] = {}
     ranks: dict[int, Rank] = {}
     # Tuples: names cost more than all the rest of it.
-    for lead_id, send, launch, seq, priority, channel, status, settled_at, is_planned, is_in_a_chunk in rows:
+    for (
+        lead_id,
+        send,
+        launch,
+        occurrence,
+        seq,
+        priority,
+        channel,
+        status,
+        settled_at,
+        is_planned,
+        is_in_a_chunk,
+    ) in rows:
         is_leaving = bool(is_planned and is_in_a_chunk and any(seq in part for part in leased.get(send, ())))
         if is_planned and not is_leaving and status != "running":
             continue
         rank = ranks.get(send) or ranks.setdefault(send, Rank(priority, send))
         left_at = None if is_planned else read_moment(settled_at)
-        found.setdefault(lead_id, []).append(Targeting(rank, launch, channel, left_at, is_leaving))
+        one = Targeting(rank, launch, occurrence, seq, channel, left_at, is_leaving)
+        found.setdefault(lead_id, []).append(one)
     return found
+
+
+_OCCURRENCES = (
+    "SELECT seq, occurrence FROM marketing_deliveries"
+    " WHERE tenant_id = :tenant_id AND send_id = :send_id AND seq IN ({ids})"
+)
+
+
+def occurrences_of(session: Session, send_id: int, seqs: Sequence[int]) -> dict[int, int]:
+    """Of recipients of a journey's message, to which visit of which run each belongs."""
+    values = {"send_id": send_id, "ids": as_ids(seqs)}
+    rows = run(session, _OCCURRENCES.format(ids=ids_of(session)), values, writes=False)
+    return {row.seq: row.occurrence for row in rows}

@@ -130,6 +130,29 @@ class TestADrip:
         assert [(row.state, row.reason) for row in way.ledger()] == [("accepted", None), ("skipped", "cap")]
         assert way.where() == {"done:end": 1}
 
+    def test_the_daily_cap_counts_each_time_that_somebody_comes(self, way):
+        """BR-001: the message is the same send as ever, its second copy is the second of the day all the same."""
+        way.publish(
+            {"one": message(**{"class": "marketing"})},
+            entry={
+                **API["entry"],
+                "reentry": {"policy": "always"},
+                "concurrency": {"policy": "parallel", "most": 3},
+            },
+        )
+        assert way.enter(1, 2) + way.enter(1) == ["entered"] * 3
+        way.work()  # both of one lead in one claim: one of them leaves
+        way.enter(1)
+        way.go_on(hours=1)
+        assert Counter((row.state, row.reason) for row in way.ledger()) == {
+            ("accepted", None): 2,
+            ("skipped", "cap"): 2,
+        }
+        way.go_on(days=1)
+        way.enter(1)
+        way.work()
+        assert Counter(row.state for row in way.ledger())["accepted"] == 3
+
 
 class Crash(BaseException):
     """What a worker dies of."""

@@ -130,6 +130,7 @@ class TestAPause:
         weekly.go_on(days=2)
         assert (weekly.accepted(), weekly.timers()) == (0, 0)
 
+    @pytest.mark.req("R13")
     def test_what_no_worker_began_in_time_waits_for_a_person(self, weekly):
         weekly.launch(DAILY)
         grace = weekly.stage.runtime.settings.grace

@@ -16,13 +16,15 @@ from nexus_marketing.core.pacing.quiet import QuietHours, quiet_now
 from nexus_marketing.core.pacing.zones import zones_of
 from nexus_marketing.core.privacy import ConsentState, consent_needed
 
+#: The channel that a file of leads tells the consent of, and that people unsubscribe from by a mail.
+EMAIL: Final = "email"
 #: Which field a channel needs; others need none.
-_ADDRESSES: Final[Mapping[str, str]] = {"email": "email", "sms": "phone"}
+_ADDRESSES: Final[Mapping[str, str]] = {EMAIL: "email", "sms": "phone"}
 
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A message of a run on one channel; ``launch_id`` is the same for all channels of one message."""
+    """A message of a run on one channel; ``launch_id`` is the same for all channels of one visit to it."""
 
     run_id: str
     message: SendMessage
@@ -58,9 +60,9 @@ class Gate:
         if wanted is not None and not person.record.get(wanted):
             return Verdict(SkipReason.NO_ADDRESS)
         if message.message_class is MessageClass.MARKETING:
-            if person.is_suppressed:
+            if message.channel in person.unsubscribed:
                 return Verdict(SkipReason.SUPPRESSED)
-            if self.asks_consent and (reason := self._without_consent(person)) is not None:
+            if self.asks_consent and message.channel == EMAIL and (reason := self._without_consent(person)) is not None:
                 return Verdict(reason)
         return self._in_quiet_hours(person, letter, now) or self._capped(person, letter, now) or GO
 
@@ -92,9 +94,10 @@ class Gate:
         return self._quiet[key]
 
     def _capped(self, person: Person, letter: Letter, now: datetime) -> Verdict | None:
-        if not letter.message.obeys_caps or not self.pacing.caps or not person.uses:
+        is_marketing = letter.message.message_class is MessageClass.MARKETING
+        if not (is_marketing and letter.message.obeys_caps and self.pacing.caps and person.uses):
             return None
-        others = [use for use in person.uses if use.launch_id != letter.launch_id]
+        others = [use for use in person.uses if use.targeting != letter.launch_id]
         room = room_for(self.pacing.caps, letter.message.channel, others, 0, now, person.facts.zone)
         if room.answer is Answer.SKIP:
             return Verdict(SkipReason.CAP)

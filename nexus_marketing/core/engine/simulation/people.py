@@ -29,13 +29,17 @@ _YEAR: Final = timedelta(days=365)
 
 @dataclass(slots=True)
 class Person:
-    """A lead, what it did, and what it was sent. ``consent`` is nothing where the file does not say."""
+    """A lead, what it did, and what it was sent.
+
+    ``consent`` is that to marketing by e-mail, nothing where the file does not say; ``unsubscribed`` are the channels by which
+    it wants no marketing any more. ``runs`` are all that it ever had, the oldest first.
+    """
 
     id: str
     record: dict[str, Any]
     facts: LeadFacts
     consent: ConsentState | None = None
-    is_suppressed: bool = False
+    unsubscribed: set[str] = field(default_factory=set)
     runs: dict[str, Run] = field(default_factory=dict)
     uses: list[Use] = field(default_factory=list)
 

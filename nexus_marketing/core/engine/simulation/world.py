@@ -5,7 +5,7 @@ changes nothing for the others.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from heapq import heappop, heappush
 from itertools import count
@@ -14,17 +14,18 @@ from typing import Any, Final
 from nexus_marketing.core.campaigns import MessageClass
 from nexus_marketing.core.conditions import Dependencies
 from nexus_marketing.core.deliveries import HoldReason, SkipReason
-from nexus_marketing.core.engine.journey_entry import Arrival, Past, Refusal, enter
+from nexus_marketing.core.engine.journey_entry import Refusal, triggers_for
 from nexus_marketing.core.engine.journeys import decide, is_wanted
 from nexus_marketing.core.engine.simulation.assumptions import Assumptions, Pacing
 from nexus_marketing.core.engine.simulation.caveats import caveats_of
-from nexus_marketing.core.engine.simulation.gate import Gate, Letter
+from nexus_marketing.core.engine.simulation.entrance import Entrance
+from nexus_marketing.core.engine.simulation.gate import EMAIL, Gate, Letter
 from nexus_marketing.core.engine.simulation.people import Person
 from nexus_marketing.core.engine.simulation.report import Period, Report, Tally
 from nexus_marketing.core.errors import ValidationError
 from nexus_marketing.core.journeys.anniversaries import next_occurrence
 from nexus_marketing.core.journeys.draws import chance
-from nexus_marketing.core.journeys.model import Journey, TriggerKind
+from nexus_marketing.core.journeys.model import Journey, Trigger, TriggerKind
 from nexus_marketing.core.journeys.nodes import CALL, Outcome
 from nexus_marketing.core.journeys.runs import (
     AddPoints,
@@ -53,8 +54,6 @@ _CLICKS_AFTER: Final = timedelta(minutes=1)
 _ACTS_AFTER: Final = timedelta(days=1)
 _ANSWERS_AFTER: Final = timedelta(hours=4)
 _LONGEST: Final = timedelta(days=7)
-#: Everybody who unsubscribes does so by a mail.
-_EMAIL: Final = "email"
 
 Work = Callable[..., None]
 #: Steps that a journey may take: at all, for each lead, and for each lead and day.
@@ -74,6 +73,7 @@ class World:
         self._queue: list[tuple[datetime, int, Work, tuple[Any, ...]]] = []
         self._numbers = count(1)
         self._people: list[Person] = []
+        self._entrance = Entrance(journey)
         self._steps_left = 0
         self._reads_state = self.journey.reads != Dependencies(events=self.journey.reads.events)
 
@@ -91,10 +91,7 @@ class World:
         once, for_each, for_each_day = _MOST_STEPS
         self._steps_left = once + len(self._people) * (for_each + for_each_day * self.period.days)
         self.gate.asks_consent = any(person.consent is not None for person in self._people)
-        for person in self._people:
-            at = self._arrival(person)
-            if at is not None:
-                self._later(at, self._enter, person)
+        self._open()
         passed = 0
         while self._queue:
             self.now, _, work, arguments = heappop(self._queue)
@@ -122,26 +119,51 @@ class World:
         if at < self._end:
             heappush(self._queue, (at, next(self._numbers), work, arguments))
 
-    def _arrival(self, person: Person) -> datetime | None:
-        """When somebody comes: with the first date or the first round of a schedule, else at the start."""
-        trigger, before = self.journey.entry.triggers[0], self.now - timedelta.resolution
-        if trigger.on is TriggerKind.DATE:
-            found = next_occurrence(trigger, person.record, person.facts.zone, before)
-            return None if found is None else found.at
-        if trigger.on is TriggerKind.SCHEDULE and trigger.recurrence is not None:
-            return read_recurrence(trigger.recurrence, self.period.zone.key).next_after(before)
-        return self.now
+    def _open(self) -> None:
+        """Everybody comes at the start, or with a date or a round of a schedule, and then with each that follows."""
+        triggers, before = self.journey.entry.triggers, self.now - timedelta.resolution
+        for trigger in triggers:
+            if trigger.on is TriggerKind.DATE:
+                for person in self._people:
+                    self._expect(person, trigger, before)
+            elif trigger.on is TriggerKind.SCHEDULE:
+                self._expect_round(trigger, before, 0)
+        if triggers[0].on not in (TriggerKind.DATE, TriggerKind.SCHEDULE):
+            for person in self._people:
+                self._later(self.now, self._enter, person, triggers[0], {}, self.now)
 
-    def _enter(self, person: Person) -> None:
-        trigger = self.journey.entry.triggers[0]
-        past = Past(recent=self.tally.entered)
-        found = enter(self.journey, Arrival(f"{person.id}-1", person.id, trigger), person.facts, past, self.now)
+    def _expect(self, person: Person, trigger: Trigger, after: datetime) -> None:
+        found = next_occurrence(trigger, person.record, person.facts.zone, after)
+        if found is not None:
+            self._later(found.at, self._come_by_date, person, trigger, after)
+
+    def _come_by_date(self, person: Person, trigger: Trigger, after: datetime) -> None:
+        """The date has come, unless it moved meanwhile."""
+        found = next_occurrence(trigger, person.record, person.facts.zone, after)
+        if found is not None and found.at <= self.now:
+            self._enter(person, trigger, found.event(trigger), self.now)
+        self._expect(person, trigger, self.now)
+
+    def _expect_round(self, trigger: Trigger, after: datetime, rounds: int) -> None:
+        at = read_recurrence(trigger.recurrence or {}, self.period.zone.key).next_after(after, rounds)
+        if at is not None:
+            self._later(at, self._come_by_round, trigger, rounds + 1)
+
+    def _come_by_round(self, trigger: Trigger, rounds: int) -> None:
+        for person in self._people:  # behind what is due at the same moment, as a worker lets them in
+            self._later(self.now, self._enter, person, trigger, {}, self.now)
+        self._expect_round(trigger, self.now, rounds)
+
+    def _enter(self, person: Person, trigger: Trigger, event: Mapping[str, Any], at: datetime) -> None:
+        found = self._entrance.decide(person, trigger, event, at)
         if isinstance(found, Refusal):
             self.tally.refused[str(found)] += 1
             return
         self.tally.entered += 1
+        for decision in found.replaced:
+            self._apply(person, decision, person.runs[decision.run.id].wait_token)
         person.runs[found.run.id] = found.run
-        self._later(self.now, self._wake, person, found.run.id, found.run.wait_token)
+        self._later(at, self._wake, person, found.run.id, found.run.wait_token)
 
     def _wake(self, person: Person, run_id: str, token: int) -> None:
         self._decide(person, run_id, Woken(token))
@@ -247,14 +269,12 @@ class World:
         if message.counts_toward_caps and message.message_class is MessageClass.MARKETING:
             person.uses.append(Use(self.now, message.channel, letter.launch_id))
         self._answer(person, letter)
-        if message.channel in (_EMAIL, "sms"):
-            self._happen(person, letter, f"{message.channel}_sent")
         self._tell(person, letter, Outcome.SENT)
 
     def _answer(self, person: Person, letter: Letter) -> None:
         """What the lead will do because of a message."""
         rates = self.assumptions
-        if letter.message.channel == _EMAIL:
+        if letter.message.channel == EMAIL:
             interest = self._drawn(letter, "interest")
             opened_at = self._after(letter, "opens", _OPENS_AFTER)
             if interest < max(rates.opens, rates.clicks):
@@ -268,8 +288,8 @@ class World:
                 self._later(self._after(letter, f"{name} after", _ACTS_AFTER), self._happen, person, letter, name)
 
     def _unsubscribe(self, person: Person, letter: Letter) -> None:
-        person.is_suppressed = True
-        person.record["consents"][_EMAIL, "marketing"] = (False, None)
+        person.unsubscribed.add(EMAIL)
+        person.record["consents"][EMAIL, "marketing"] = (False, None)
         self._happen(person, letter, "unsubscribed")
 
     def _happen(self, person: Person, letter: Letter, name: str) -> None:
@@ -285,6 +305,10 @@ class World:
         counted = {"email_opened": "opened", "email_clicked": "clicked"}.get(name)
         if counted is not None:
             self.tally.nodes[letter.message.node][counted] += 1
+        # Told a moment later: what brings a run in is nothing that happens to it.
+        trigger = next(triggers_for(self.journey, TriggerKind.EVENT, name, event, self.now, self.period.zone.key), None)
+        if trigger is not None:
+            self._enter(person, trigger, event, self.now + timedelta.resolution)
         if name in self.journey.listens or (name == "unsubscribed" and self.journey.reads.consents):
             for run_id in list(person.runs):
                 self._decide(person, run_id, Happened(event, self.now))
