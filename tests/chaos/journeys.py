@@ -26,8 +26,10 @@ _NODES: Final = {
         "type": "split",
         "ways": [{"name": "a", "weight": 50, "to": "a"}, {"name": "b", "weight": 50, "to": "b"}],
     },
-    "a": {**_HELLO, "next": "wait"},
-    "b": {"type": "score", "points": 1, "next": "wait"},
+    "a": {**_HELLO, "next": "asked"},
+    "b": {"type": "score", "points": 1, "next": "asked"},
+    "asked": {"type": "branch", "branches": [{"when": "score > 0", "to": "wait"}], "else": "later"},
+    "later": {"type": "delay", "for": "1 second", "next": "wait"},
     "wait": {**_WAIT, "timeout": {"after": "1 second", "to": "last"}},
     "last": {**_HELLO, "next": "end"},
 }
@@ -39,13 +41,23 @@ _WAYS: Final = (
     "SELECT way, count(*) FROM (SELECT run_id, string_agg(node, ' ' ORDER BY id) AS way FROM marketing_journey_steps"
     " WHERE said = 'executed' GROUP BY run_id) w GROUP BY way"
 )
-_ALLOWED: Final = frozenset({"first pause which a wait last", "first pause which b wait last"})
+_ALLOWED: Final = frozenset({"first pause which a asked later wait last", "first pause which b asked wait last"})
+#: Whose points are not those of the way they went.
+_POINTS: Final = (
+    "SELECT l.id FROM marketing_leads l WHERE l.score <>"
+    " (SELECT count(*) FROM marketing_journey_steps s JOIN marketing_journey_runs r"
+    " ON r.tenant_id = s.tenant_id AND r.id = s.run_id"
+    " WHERE r.tenant_id = l.tenant_id AND r.lead_id = l.id AND s.node = 'b' AND s.said = 'executed')"
+)
 
 
 def journey_kill(servers: Servers, plan: Plan) -> Verdict:
-    """Kill a worker every few seconds while everybody is on a journey with waits, a split and messages."""
+    """Kill a worker every few seconds while everybody is on a journey with waits, a split, a branch and messages.
+
+    In between everybody is let in once more, who may be in only once.
+    """
     rng = random.Random(plan.seed)
-    leads = 60 if plan.small else max(plan.audience, 1_000)
+    leads = 60 if plan.small else max(plan.audience, 10_000)
     with open_stage(servers.cluster, audience=leads, reply_delay_seconds=0.0) as stage:
         _begin(stage)
         watch = Watch(stage.runtime)
@@ -59,6 +71,8 @@ def journey_kill(servers: Servers, plan: Plan) -> Verdict:
             victim.send_signal(signal.SIGKILL)
             victim.wait()
             killed += 1
+            if killed % 4 == 1:
+                _let_in(stage)
             stage.start_worker()
             began, before = time.monotonic(), _progress(stage)
             wait_until(lambda before=before: _progress(stage) > before or _is_over(stage, leads))  # type: ignore[misc]
@@ -76,7 +90,12 @@ def _begin(stage: Stage) -> None:
         draft = {"id": "way", "entry": {"triggers": [{"on": "list"}]}, "nodes": _NODES}
         journey = create_journey(ctx, {"name": "way", "draft": draft})
         publish_journey(ctx, journey.id)
-        enter_members(ctx, journey.id, 1, backfill=True)
+    _let_in(stage)
+
+
+def _let_in(stage: Stage) -> None:
+    with stage.runtime.work(stage.tenant_id) as ctx:
+        enter_members(ctx, 1, stage.segment_id, backfill=True)
 
 
 def _judge(stage: Stage, verdict: Verdict, leads: int, violations: list[str]) -> Verdict:
@@ -91,6 +110,8 @@ def _judge(stage: Stage, verdict: Verdict, leads: int, violations: list[str]) ->
     verdict.require(not _count(stage, _LIVE), f"{_count(stage, _LIVE)} runs stand still")
     verdict.require(not verdict.duplicated, f"{verdict.duplicated} steps sent twice to a lead")
     verdict.require(ways.keys() <= _ALLOWED, f"ways that there are not: {sorted(ways.keys() - _ALLOWED)[:3]}")
+    wrong = query(stage.dsn, _POINTS)
+    verdict.require(not wrong, f"{len(wrong)} leads got points that they should not have, or got none")
     verdict.require(not broken, f"invariants broken at the end: {sorted(broken)}")
     verdict.require(not violations, f"invariants broken on the way: {violations}")
     if verdict.complaints:

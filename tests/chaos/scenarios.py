@@ -4,9 +4,11 @@ from collections.abc import Callable, Mapping
 
 from tests.chaos import (
     clocks,
+    compensations,
     disks,
     doorbell,
     drops,
+    due,
     fairness,
     imports,
     journeys,
@@ -14,6 +16,7 @@ from tests.chaos import (
     outages,
     poisoned,
     schedules,
+    segments,
     shortages,
     unsubscribing,
 )
@@ -34,10 +37,13 @@ FAULTS: Mapping[str, Callable[[Servers, Plan], Verdict]] = {
     "smtp_network": drops.smtp_network,
     "unsubscribe_race": unsubscribing.unsubscribe_race,
     "two_schedulers": schedules.two_schedulers,
+    "due_timers": due.due_timers,
     "clock_jumps": clocks.clock_jumps,
     "out_of_files": shortages.out_of_files,
     "disk_full": disks.disk_full,
     "probes": kills.probes,
     "import_kill": imports.import_kill,
     "journey_kill": journeys.journey_kill,
+    "compensation_kill": compensations.compensation_kill,
+    "segment_rebuild": segments.segment_rebuild,
 }

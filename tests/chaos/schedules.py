@@ -5,17 +5,22 @@ import signal
 import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from nexus_marketing.core.errors import ValidationError
+from nexus_marketing.db.models import Campaign
+from nexus_marketing.services.campaigns import move_campaign
+from nexus_marketing.services.recurring import TYPE as RUN_DUE
 from nexus_marketing.services.runs import move_next_run
+from nexus_marketing.services.timers import set_timer
 from tests.chaos.judge import query
 from tests.chaos.stage import Stage, begin_campaign, launch, make_segment, open_stage
 from tests.chaos.verdicts import Plan, Servers, Verdict, Watch, pass_judgement, play_to_the_end, wait_until
 
 _WORKERS: Final = 3
 _FEW: Final = 3
-_GRACE_SECONDS: Final = 1.0
+#: How long nobody worked, and whether it is still in time after that: the grace is an hour.
+_DOWN: Final = {timedelta(minutes=10): True, timedelta(hours=6): False, timedelta(days=3): False}
 #: The rule itself is due next year; each run is moved to the moment that is wanted.
 _YEARLY: Final = {"cron": "0 0 1 1 *"}
 _SENDS_OF = "SELECT campaign_id, count(*) FROM marketing_sends WHERE campaign_id IN ({ids}) GROUP BY campaign_id"
@@ -24,8 +29,8 @@ _SENDS_OF = "SELECT campaign_id, count(*) FROM marketing_sends WHERE campaign_id
 def two_schedulers(servers: Servers, plan: Plan) -> Verdict:
     """Recurring campaigns that are all due at once, for workers that are killed while they fire them.
 
-    Each begins one send, and each of its few leads gets one message. Then others become due while nobody works, for
-    longer than the grace: they are ``missed``, and nobody gets anything.
+    Each begins one send, and each of its few leads gets one message. Then others become due while nobody works, some for
+    longer than the grace: those are ``missed``, and nobody gets anything before a person says so.
     """
     rng = random.Random(plan.seed)
     runs = 20 if plan.small else 50 * plan.faults
@@ -35,7 +40,7 @@ def two_schedulers(servers: Servers, plan: Plan) -> Verdict:
         watch = Watch(stage.runtime)
         segment_id = make_segment(stage, _FEW)
         campaigns = [recurring(stage, f"run {number}", segment_id) for number in range(runs)]
-        too_late = [recurring(stage, f"late {number}", segment_id) for number in range(10)]
+        down = [(each, recurring(stage, f"down {each} {number}", segment_id)) for each in _DOWN for number in range(3)]
         for _ in range(_WORKERS):
             stage.start_worker()
         play_to_the_end(stage)  # all of them are up
@@ -53,11 +58,17 @@ def two_schedulers(servers: Servers, plan: Plan) -> Verdict:
         slowest = time.time() - due
         play_to_the_end(stage)
         stage.stop_workers()
-        _due_in(stage, too_late, 0.5)
-        time.sleep(0.5 + 2 * _GRACE_SECONDS)
-        stage.start_worker(grace_seconds=str(_GRACE_SECONDS))
-        wait_until(lambda: begun(stage, too_late) == len(too_late) and not _planning(stage), 30.0)
-        stage.audience = _FEW * (1 + runs)
+        for away, campaign_id in down:
+            _were_due(stage, campaign_id, away)
+        in_time, too_late = ([each for away, each in down if _DOWN[away] is kept] for kept in (True, False))
+        stage.start_worker()
+        wait_until(lambda: begun(stage, [each for _, each in down]) == len(down) and not _planning(stage), 30.0)
+        wait_until(lambda: len(_paused(stage, too_late)) == len(too_late), 30.0)
+        confirmed = too_late.pop()
+        with stage.runtime.work(stage.tenant_id) as ctx:
+            move_campaign(ctx, confirmed, "resume")
+        play_to_the_end(stage)
+        stage.audience = _FEW * (1 + runs + len(in_time) + 1)
         verdict = pass_judgement(
             stage,
             "two_schedulers",
@@ -66,7 +77,7 @@ def two_schedulers(servers: Servers, plan: Plan) -> Verdict:
             violations=watch.finish(),
             bound=killed * stage.connections,
         )
-        for campaigns_of, wanted in ((campaigns, "completed"), (too_late, "missed")):
+        for campaigns_of, wanted in (([*campaigns, *in_time, confirmed], "completed"), (too_late, "missed")):
             require_once(stage, verdict, campaigns_of, wanted)
         return verdict
 
@@ -86,6 +97,20 @@ def _due_in(stage: Stage, campaigns: list[int], seconds: float) -> float:
             break
     time.sleep(max(0.0, (at - datetime.now(UTC)).total_seconds()))
     return at.timestamp()
+
+
+def _were_due(stage: Stage, campaign_id: int, away: timedelta) -> None:
+    """As if that had been long ago, and nobody had been there since."""
+    due = datetime.now(UTC) - away
+    with stage.runtime.work(stage.tenant_id) as ctx:
+        ctx.session.get_one(Campaign, (stage.tenant_id, campaign_id)).next_run_at = due
+        set_timer(ctx, RUN_DUE, str(campaign_id), due, campaign_id=campaign_id)
+
+
+def _paused(stage: Stage, campaigns: list[int]) -> list[tuple[Any, ...]]:
+    """Those that wait for a person."""
+    ids = ", ".join(map(str, campaigns))
+    return query(stage.dsn, f"SELECT id FROM marketing_campaigns WHERE id IN ({ids}) AND status = 'paused'")
 
 
 def be_due(stage: Stage, campaigns: list[int], at: datetime) -> None:
