@@ -19,4 +19,7 @@ def receive(request: Request) -> Response:
     """What became of it; 200 too where the lead is not let in, which a repetition would not change."""
     headers = {name.lower(): value for name, value in request.headers.items()}
     call = EntranceCall(request.matchdict["token"], headers, request.body)
-    return show(answer_document(receive_entrance(request.registry["nexus.runtime"], call)))
+    found = receive_entrance(request.registry["nexus.runtime"], call)
+    return show(
+        {"data": [answer_document(each) for each in found]} if isinstance(found, list) else answer_document(found)
+    )

@@ -135,7 +135,12 @@ class OccasionKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Occasion:
-    """Something happened, or it is time: ``name`` is that of the event or the hook; ``key`` is the same when told twice."""
+    """Something happened, or it is time: ``name`` is that of the event or the hook; ``key`` is the same when told twice.
+
+    Journeys ask about an ``event`` with its metadata in ``data``, beside ``lead_id``, ``at`` and ``type``; ``scheduled`` with
+    the moment ``planned``; about a ``webhook`` with what the program said, and ``lead_id`` where it named one. Of the
+    latter two ``name`` is the journey's.
+    """
 
     tenant_id: int
     kind: OccasionKind

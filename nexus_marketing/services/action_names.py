@@ -10,6 +10,7 @@ from nexus_marketing.core.definitions import named_actions
 from nexus_marketing.core.errors import Problem, hint
 from nexus_marketing.db.models import Tenant
 from nexus_marketing.plugin.manifests import Capability
+from nexus_marketing.plugin.registry import Plugin
 from nexus_marketing.runtime import Context
 
 
@@ -49,6 +50,11 @@ def action_problem(ctx: Context, name: str, path: str, *, for_lead: bool = False
     if plugin is None:
         said = f"There is no action {name!a}{hint(name, known)}: a plugin adds one with config.add_marketing_action."
         return Problem(path, "unknown_action", said)
+    return off_problem(ctx, name, plugin, path)
+
+
+def off_problem(ctx: Context, name: str, plugin: Plugin, path: str) -> Problem:
+    """What a plugin adds cannot be named, since the tenant has the plugin off: with the command that puts it on."""
     slug = ctx.session.scalar(select(Tenant.slug).where(Tenant.id == ctx.tenant_id))
     remedy = f"nexus-marketing plugins enable {plugin.name} --tenant {slug}"
     return Problem(path, "plugin_off", f"{name} belongs to the plugin {plugin.name}, which is off: {remedy}.")

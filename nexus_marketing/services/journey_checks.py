@@ -20,7 +20,9 @@ from nexus_marketing.db.models import Journey, Member, Segment, Template
 from nexus_marketing.db.queries.journeys import known_journeys, known_segments
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.action_names import action_problem
+from nexus_marketing.services.journey_plugins import trigger_problem
 from nexus_marketing.services.launching import is_public, leg_problems, ready_for
+from nexus_marketing.services.scores import list_scores, version_of
 from nexus_marketing.services.tenants import MEMBER_ROLES
 
 _BY_SEGMENT: Final = (NodeKind.ADD_TO_SEGMENT, NodeKind.REMOVE_FROM_SEGMENT)
@@ -62,9 +64,34 @@ def examine(ctx: Context, document: Mapping[str, Any], journey_id: int) -> Findi
             found.problems += [problem] if problem is not None else []
         if node.get("type") == NodeKind.MESSAGE:
             _message(ctx, found, name, node)
+    for number, trigger in enumerate(_triggers(found.document)):
+        path = f"entry.triggers.{number}"
+        if trigger.get("on") == TriggerKind.PLUGIN:
+            problem = trigger_problem(ctx, trigger, path)
+            found.problems += [problem] if problem is not None else []
+        elif trigger.get("on") == TriggerKind.SCORE:
+            _score(ctx, found, trigger, path)
     _other_journeys(ctx, found, journey_id)
     _segments(ctx, found)
     return found
+
+
+def _score(ctx: Context, found: Findings, trigger: Mapping[str, Any], path: str) -> None:
+    """There is such a score, and a threshold of the name among its rules."""
+    name, threshold = str(trigger.get("score", DEFAULT_SCORE)), trigger.get("threshold")
+    scores = {each.name: each for each in list_scores(ctx)}
+    if name not in scores and name != DEFAULT_SCORE:
+        said = f"There is no score {name!a}{hint(name, [*scores, DEFAULT_SCORE])}."
+        found.fault(join(path, "score"), "unknown_score", said)
+    elif isinstance(threshold, str):
+        score = scores.get(name)
+        number = None if score is None else score.published
+        rules = {} if score is None or number is None else version_of(ctx, score.id, number).rules
+        keys = [str(each["key"]) for each in rules.get("thresholds", ())]
+        if threshold not in keys:
+            remedy = hint(threshold, keys) or ": they have none, so write a number without quotes"
+            said = f"The rules of {name} in force have no threshold {threshold!a}{remedy}."
+            found.fault(join(path, "threshold"), "unknown_threshold", said)
 
 
 def _supported(found: Findings, path: str, node: Mapping[str, Any]) -> None:

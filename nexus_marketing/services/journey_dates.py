@@ -28,6 +28,7 @@ from nexus_marketing.services.audit import record
 from nexus_marketing.services.journey_arrivals import Occasion, arrive
 from nexus_marketing.services.journey_entries import begin_round
 from nexus_marketing.services.journey_facts import plain_facts, tenant_zone
+from nexus_marketing.services.journey_plugins import ask_in_round
 from nexus_marketing.services.journey_rows import journey_version
 from nexus_marketing.services.timers import cancel_timer, set_timer, set_timers
 
@@ -45,7 +46,7 @@ def begin_waiting(ctx: Context, row: JourneyRow, journey: Journey) -> None:
         set_timer(ctx, DATES_DUE, str(row.id), ctx.now, {"after": 0})
     for number, trigger in enumerate(journey.entry.triggers):
         cancel_timer(ctx, SCHEDULE_DUE, f"{row.id}:{number}")
-        if trigger.on is TriggerKind.SCHEDULE:
+        if trigger.recurrence is not None:
             _wait_for_round(ctx, row.id, number, trigger, (ctx.now, 0))
 
 
@@ -92,7 +93,7 @@ def date_due(ctx: Context, timer: TimerFact) -> None:
 
 
 def schedule_due(ctx: Context, timer: TimerFact) -> None:
-    """A round of a schedule: the segment's members come in, unless nobody could begin it in time.
+    """A round of a schedule: the segment's members come in, or a plugin says who does, unless it could not begin in time.
 
     What is later than the grace is missed, as launches are; the audit says so, and the next round is waited for.
     """
@@ -102,13 +103,14 @@ def schedule_due(ctx: Context, timer: TimerFact) -> None:
         return
     triggers = journey_version(ctx, row.id, row.published).entry.triggers
     trigger = triggers[number] if number < len(triggers) else None
-    if trigger is None or trigger.on is not TriggerKind.SCHEDULE:
+    if trigger is None or trigger.recurrence is None:
         return
     planned, runs = datetime.fromisoformat(timer.payload["planned"]), int(timer.payload["runs"])
     if ctx.now - planned > ctx.runtime.settings.grace:
         record(ctx, "journey.round_missed", "journey", row.id, {"planned": (None, canonical_datetime(planned))})
     elif row.status == JourneyStatus.PUBLISHED:
-        begin_round(ctx, row, number, trigger, planned)
+        begin = begin_round if trigger.on is TriggerKind.SCHEDULE else ask_in_round
+        begin(ctx, row, number, trigger, planned)
     _wait_for_round(ctx, row.id, number, trigger, (max(planned, ctx.now), runs + 1))
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from nexus_marketing.core.actors import Actor
-from nexus_marketing.core.errors import Conflict, NotFound, ValidationError
+from nexus_marketing.core.errors import Conflict, NotFound, Unavailable, ValidationError
 from nexus_marketing.core.journeys import TriggerKind
 from nexus_marketing.core.journeys.model import Trigger
 from nexus_marketing.core.journeys.statuses import JourneyStatus
@@ -22,8 +22,12 @@ from nexus_marketing.db.queries.leads import lead_by_address
 from nexus_marketing.runtime import Context, Runtime
 from nexus_marketing.services.audit import record
 from nexus_marketing.services.journey_arrivals import Answer, Occasion, arrive
+from nexus_marketing.services.journey_plugins import Asked, ask, asked_by_program, let_in
 from nexus_marketing.services.journey_rows import journey_version
 from nexus_marketing.services.versions import find_to_change
+from nexus_marketing.telemetry import get_logger
+
+log = get_logger(__name__)
 
 PATH: Final = "/entrances"
 _PROGRAM: Final = Actor("program", frozenset())
@@ -33,7 +37,7 @@ _NAME: Final = {"type": "string", "minlength": 1, "maxlength": 320}
 _CALL: Final = Form(
     {
         "id": {"type": "string", "minlength": 1, "maxlength": 200},
-        "lead": {**_NAME, "required": True},
+        "lead": _NAME,
         "data": {"type": "dict"},
     }
 )
@@ -79,12 +83,15 @@ def close_entrance(ctx: Context, journey_id: int, *, expected_version: int | Non
         record(ctx, "journey.entrance_closed", "journey", row.id)
 
 
-def receive_entrance(runtime: Runtime, call: EntranceCall) -> Answer:
-    """Let in whom a program names; told again, the same occurrence changes nothing.
+def receive_entrance(runtime: Runtime, call: EntranceCall) -> Answer | list[Answer]:
+    """Let in whom a program names, or whom a plugin names that is asked about the call: those are several, or none.
+
+    Told again, the same occurrence changes nothing.
 
     Raises:
         NotFound: this is no address of ours, or no more; or there is no such lead.
         ValidationError: the body is not as it must be.
+        Unavailable: the plugin did not answer: the program calls again.
     """
     match = _TOKEN.fullmatch(call.token)
     if match is None:
@@ -98,10 +105,33 @@ def receive_entrance(runtime: Runtime, call: EntranceCall) -> Answer:
         trigger = _trigger(ctx, row)
         if trigger is None:
             raise NotFound("No program brings leads into this journey any more.")
-        event = {"type": "webhook", "id": said["id"], "metadata": said.get("data", {})}
-        answer = arrive(ctx, row, _lead_id(ctx, said["lead"]), Occasion(trigger, f"hook:{said['id']}", event))
+        lead_id = _lead_id(ctx, said["lead"]) if "lead" in said else None
+        if trigger.on is TriggerKind.WEBHOOK:
+            if lead_id is None:
+                raise ValidationError.at(
+                    "lead", "required", "Say who comes: an id, an e-mail address or an external id."
+                )
+            event = {"type": "webhook", "id": said["id"], "metadata": said.get("data", {})}
+            answer = arrive(ctx, row, lead_id, Occasion(trigger, f"hook:{said['id']}", event))
+            ctx.ring("timers")
+            return answer
+        about = {} if lead_id is None else {"lead_id": lead_id}
+        asked = asked_by_program(ctx, row, trigger, said["id"], {**said.get("data", {}), **about})
+    if asked is None:
+        raise NotFound("No program brings leads into this journey any more.")
+    return _let_in(runtime, int(match[1]), asked)
+
+
+def _let_in(runtime: Runtime, tenant_id: int, asked: Asked) -> list[Answer]:
+    try:
+        firings = ask(runtime, asked)
+    except Exception as error:  # isolation boundary: a plugin's bug is no fault of the program that called
+        log.warning("trigger_raised", tenant_id=tenant_id, trigger=asked.trigger.name, error=type(error).__name__)
+        raise Unavailable("Who comes could not be found out: call again later, with the same id.") from error
+    with runtime.work(tenant_id, _PROGRAM, role="app") as ctx:
+        answers = let_in(ctx, asked, firings)
         ctx.ring("timers")
-        return answer
+        return answers
 
 
 def _said(call: EntranceCall) -> dict[str, Any]:
@@ -133,7 +163,7 @@ def _trigger(ctx: Context, row: Journey) -> Trigger | None:
     if row.published is None:
         return None
     triggers = journey_version(ctx, row.id, row.published).entry.triggers
-    return next((each for each in triggers if each.on is TriggerKind.WEBHOOK), None)
+    return next((each for each in triggers if each.on is TriggerKind.WEBHOOK or each.is_hook), None)
 
 
 def _payload(row: Journey) -> bytes:

@@ -1,6 +1,6 @@
 """What brings leads into journeys: who is named, segments, events and ends of other journeys."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -9,20 +9,21 @@ from sqlalchemy import func, select
 from nexus_marketing.core.conditions.facts import HUMAN
 from nexus_marketing.core.engine.journey_entry import triggers_for
 from nexus_marketing.core.errors import Conflict
-from nexus_marketing.core.journeys import Journey, TriggerKind
+from nexus_marketing.core.journeys import TriggerKind
 from nexus_marketing.core.journeys.model import Trigger
 from nexus_marketing.core.journeys.statuses import JourneyStatus, Listens
 from nexus_marketing.core.timers import TimerFact
 from nexus_marketing.core.values import canonical_datetime
 from nexus_marketing.db.models import Journey as JourneyRow
-from nexus_marketing.db.models import JourneyListener, JourneyRun, Segment, SegmentMember
+from nexus_marketing.db.models import JourneyRun, Segment, SegmentMember
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.audit import record
 from nexus_marketing.services.journey_arrivals import ENTERED, Answer, Occasion, arrive, arrive_all
 from nexus_marketing.services.journey_facts import happened_at, tenant_zone
 from nexus_marketing.services.journey_hearing import ends_of
-from nexus_marketing.services.journey_rows import journey_version
+from nexus_marketing.services.journey_plugins import ask_about_event
+from nexus_marketing.services.journey_rows import journey_version, listening, newest_version
 from nexus_marketing.services.journey_runs import event_happened, lead_moved
 from nexus_marketing.services.timers import set_timer
 from nexus_marketing.telemetry import get_logger
@@ -147,8 +148,8 @@ def run_ended(ctx: Context, timer: TimerFact) -> None:
         "reason": ended.reason,
         "chain": chain,
     }
-    for row in _listening(ctx, Listens.EVENT, ends_of(ended.journey_id)):
-        found = triggers_for(_newest(ctx, row), TriggerKind.JOURNEY, str(ended.journey_id), event, ctx.now)
+    for row in listening(ctx, Listens.EVENT, [ends_of(ended.journey_id)]):
+        found = triggers_for(newest_version(ctx, row), TriggerKind.JOURNEY, str(ended.journey_id), event, ctx.now)
         trigger = next((each for each in found if ended.state in each.ended), None)
         if trigger is not None:
             arrive(ctx, row, ended.lead_id, Occasion(trigger, f"run:{ended.id}", event))
@@ -158,35 +159,41 @@ def segment_moved(ctx: Context, timer: TimerFact) -> None:
     """A lead entered or left a segment: it comes into journeys, and runs that read the segment are looked at."""
     change, segment, lead, _rest = timer.key.split(":", 3)
     kind, listens = _MOVES[change]
-    for row in _listening(ctx, listens, segment):
-        trigger = next(triggers_for(_newest(ctx, row), kind, segment, {}, ctx.now), None)
+    for row in listening(ctx, listens, [segment]):
+        trigger = next(triggers_for(newest_version(ctx, row), kind, segment, {}, ctx.now), None)
         if trigger is not None:
             arrive(ctx, row, int(lead), Occasion(trigger, timer.key))
     lead_moved(ctx, int(lead), listens, int(segment))
+
+
+def score_crossed(ctx: Context, timer: TimerFact) -> None:
+    """A score of a lead crossed a threshold: it comes into journeys."""
+    said, zone = timer.payload, tenant_zone(ctx)
+    moved = {"before": said["before"], "after": said["after"]}
+    event = {"type": "score", "name": said["score"], "tracked_at": datetime.fromisoformat(said["at"])}
+    event |= {"metadata": moved}
+    for row in listening(ctx, Listens.EVENT, said["names"]):
+        found = triggers_for(newest_version(ctx, row), TriggerKind.SCORE, said["score"], event, ctx.now, zone)
+        trigger = next((each for each in found if each.crossing in said["names"]), None)
+        if trigger is not None:
+            arrive(ctx, row, said["lead"], Occasion(trigger, f"score:{timer.key}", event))
 
 
 def event_due(ctx: Context, timer: TimerFact) -> None:
     """A lead did something: it comes into journeys, and its runs hear of it."""
     lead_id, name = int(timer.payload["lead"]), str(timer.payload["name"])
     at = datetime.fromisoformat(timer.payload["at"])
-    zone = tenant_zone(ctx)
+    zone, rows = tenant_zone(ctx), listening(ctx, Listens.EVENT, [name])
     for event in happened_at(ctx, lead_id, at, name):
-        for row in _listening(ctx, Listens.EVENT, name) if event["verdict"] == HUMAN else ():
-            found = triggers_for(_newest(ctx, row), TriggerKind.EVENT, name, event, ctx.now, zone)
+        if event["verdict"] != HUMAN:
+            continue
+        ask_about_event(ctx, rows, lead_id, event, name)
+        for row in rows:
+            found = triggers_for(newest_version(ctx, row), TriggerKind.EVENT, name, event, ctx.now, zone)
             trigger = next(found, None)
             if trigger is not None:
                 arrive(ctx, row, lead_id, Occasion(trigger, f"event:{event['id']}", event))
     event_happened(ctx, lead_id, at, name)
-
-
-def _listening(ctx: Context, kind: Listens, name: str) -> Iterable[JourneyRow]:
-    ids = select(JourneyListener.journey_id).where(JourneyListener.kind == kind, JourneyListener.name == name)
-    return list(ctx.session.scalars(select(JourneyRow).where(JourneyRow.id.in_(ids)).order_by(JourneyRow.id)))
-
-
-def _newest(ctx: Context, row: JourneyRow) -> Journey:
-    assert row.published is not None, "only what was published listens"
-    return journey_version(ctx, row.id, row.published)
 
 
 def _by_hand(ctx: Context, row: JourneyRow) -> Trigger:

@@ -5,10 +5,12 @@ from typing import Any
 
 from sqlalchemy import select
 
+from nexus_marketing.core.journeys.crossings import ScoreMove, names_of, was_crossed
 from nexus_marketing.core.journeys.statuses import Listens
+from nexus_marketing.core.values import canonical_datetime
 from nexus_marketing.db.ahead import sent_ahead
 from nexus_marketing.db.models import JourneyListener
-from nexus_marketing.db.queries.journeys import ENDED, HAPPENED, events_listened, tell_change
+from nexus_marketing.db.queries.journeys import ENDED, HAPPENED, SCORED, events_listened, tell_change
 from nexus_marketing.db.types import to_text
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.timers import set_timer, set_timers
@@ -38,6 +40,29 @@ def hear_events(ctx: Context, rows: Iterable[Mapping[str, Any]], listened: Colle
 def hear_changes(ctx: Context, lead_ids: Sequence[int]) -> None:
     """Have journeys look at their runs of leads that changed, where they read what leads are."""
     tell_change(ctx.session, sorted(set(lead_ids)), ctx.now)
+
+
+def hear_crossings(ctx: Context, moves: Collection[ScoreMove]) -> None:
+    """Have journeys hear of scores that crossed what they wait for; of those that did not no timer is set."""
+    if not moves:
+        return
+    crossings = (
+        JourneyListener.kind == Listens.EVENT,
+        JourneyListener.name >= "score:",
+        JourneyListener.name < "score;",
+    )
+    listened = sorted(set(ctx.session.scalars(select(JourneyListener.name).where(*crossings))))
+    at, found = canonical_datetime(ctx.now), {}
+    for move in moves if listened else ():
+        begins = names_of(move.score)
+        names = [name for name in listened if name.startswith(begins) and was_crossed(name, move)]
+        if names:
+            said = {"lead": move.lead_id, "score": move.score, "before": move.before, "after": move.after}
+            key = f"{move.lead_id}:{move.score}:{at}:{move.before!r}:{move.after!r}"
+            found[key] = (key, ctx.now, {**said, "at": at, "names": names})
+    if found:
+        set_timers(ctx, SCORED, [found[key] for key in sorted(found)])
+        ctx.ring("timers")
 
 
 def ends_of(journey_id: int) -> str:

@@ -1,11 +1,12 @@
 """Versions and runs of journeys as the engine knows them, read from their rows and written back."""
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 import orjson
+from sqlalchemy import select
 from sqlalchemy.orm.attributes import set_committed_value
 
 from nexus_marketing.core.conditions import Vocabulary
@@ -14,9 +15,11 @@ from nexus_marketing.core.errors import Unavailable
 from nexus_marketing.core.journeys import Journey, Outcome, Run, RunState, Surroundings, parse_journey
 from nexus_marketing.core.journeys.model import ConcurrencyKind
 from nexus_marketing.core.journeys.runs import HistoryLine, RunDecision
+from nexus_marketing.core.journeys.statuses import Listens
 from nexus_marketing.core.values import canonical_datetime
 from nexus_marketing.db.ahead import answers, sent_ahead
-from nexus_marketing.db.models import JourneyRun, JourneyVersion
+from nexus_marketing.db.models import Journey as JourneyRow
+from nexus_marketing.db.models import JourneyListener, JourneyRun, JourneyVersion
 from nexus_marketing.db.queries.journey_arrivals import add_runs, add_steps
 from nexus_marketing.db.queries.journey_steps import change_runs, standing_of
 from nexus_marketing.db.queries.journeys import RUN_DUE
@@ -55,6 +58,19 @@ def standing(ctx: Context, version: tuple[int, int], rows: Sequence[Any]) -> Sta
         if len(_understood) > _KEPT:
             _understood.popitem(last=False)
     return Standing(found, row.status)
+
+
+def newest_version(ctx: Context, row: JourneyRow) -> Journey:
+    """The newest published version of a journey that has one."""
+    assert row.published is not None, "only what was published listens"
+    return journey_version(ctx, row.id, row.published)
+
+
+def listening(ctx: Context, kind: Listens, names: Collection[str]) -> list[JourneyRow]:
+    """The journeys that want to hear of something, by what it is called; each once, in the order of their ids."""
+    wanted = (JourneyListener.kind == kind, JourneyListener.name.in_(names))
+    ids = select(JourneyListener.journey_id).where(*wanted)
+    return list(ctx.session.scalars(select(JourneyRow).where(JourneyRow.id.in_(ids)).order_by(JourneyRow.id)))
 
 
 def run_of(row: JourneyRun, journey: Journey) -> Run:

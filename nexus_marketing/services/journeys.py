@@ -213,6 +213,10 @@ def _listen(ctx: Context, row: JourneyRow, journey: Journey) -> None:
             wanted.add((Listens.EVENT, ends_of(int(trigger.name))))
         elif trigger.on is TriggerKind.DATE:
             wanted.add((Listens.CHANGE, DATES))
+        elif trigger.on is TriggerKind.SCORE:
+            wanted.add((Listens.EVENT, trigger.crossing))
+        elif trigger.on is TriggerKind.PLUGIN and trigger.event:
+            wanted.add((Listens.EVENT, trigger.event))
         elif trigger.on in _SEGMENT_TRIGGERS:
             wanted.add((_SEGMENT_TRIGGERS[trigger.on], trigger.name))
     known = select(JourneyListener.kind, JourneyListener.name).where(JourneyListener.journey_id == row.id)

@@ -7,13 +7,17 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
 from nexus_marketing.core.errors import Conflict, NotFound, ValidationError
+from nexus_marketing.core.journeys import TriggerKind
+from nexus_marketing.core.journeys.crossings import names_of
+from nexus_marketing.core.journeys.statuses import Listens
 from nexus_marketing.core.scoring import DEFAULT_SCORE, canonical_rules, settle_versions
 from nexus_marketing.core.values import canonical
-from nexus_marketing.db.models import Score, ScoreRecompute, ScoreVersion
+from nexus_marketing.db.models import JourneyListener, Score, ScoreRecompute, ScoreVersion
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.audit import record
 from nexus_marketing.services.fields import declared_fields
+from nexus_marketing.services.journey_rows import listening, newest_version
 from nexus_marketing.services.plugin_conditions import conditions_of
 from nexus_marketing.services.score_recomputing import request_recompute
 from nexus_marketing.services.scoring import scorer_of
@@ -135,14 +139,16 @@ def remove_score(ctx: Context, score_id: int, *, expected_version: int | None = 
     """Take a score away with everything it counted; workers delete its rows after commit.
 
     Raises:
-        Conflict: it is the lead's own score, or segments read it.
+        Conflict: it is the lead's own score, segments read it, or journeys begin where it crosses something.
     """
     score = find_score(ctx, score_id, expected_version)
     if score.name == DEFAULT_SCORE:
         raise Conflict("score is the lead's own and stays: publish rules without points to empty it.")
-    readers = readers_of_score(ctx, score.name)
+    segments, journeys = readers_of_score(ctx, score.name), _journeys_after(ctx, score.name)
+    readers = [*segments, *journeys]
     if readers:
-        said = ", ".join(f"segment {name!r}" for name in readers[:10])
+        named = [*(f"segment {name!r}" for name in segments), *(f"journey {name!r}" for name in journeys)]
+        said = ", ".join(named[:10])
         raise Conflict(f"{score.name} cannot be removed: {said} read it. Change them first.", used_by=readers)
     before, score.removed_at = score.name, ctx.now
     score.name = f"{score.name} removed {score.id}"  # somebody may take the name again
@@ -200,6 +206,18 @@ def versions_of(ctx: Context, score_id: int, most: int = 100) -> list[ScoreVersi
     show_score(ctx, score_id)
     statement = select(ScoreVersion).where(ScoreVersion.score_id == score_id)
     return list(ctx.session.scalars(statement.order_by(ScoreVersion.number.desc()).limit(most)))
+
+
+def _journeys_after(ctx: Context, name: str) -> list[str]:
+    """What journeys are called whose newest version lets people in where a score crosses a threshold."""
+    begins = names_of(name)
+    heard = (JourneyListener.kind == Listens.EVENT, JourneyListener.name.startswith(begins, autoescape=True))
+    listened = set(ctx.session.scalars(select(JourneyListener.name).where(*heard)))
+    return [
+        row.name
+        for row in listening(ctx, Listens.EVENT, listened)
+        if any(each.on is TriggerKind.SCORE and each.name == name for each in newest_version(ctx, row).entry.triggers)
+    ]
 
 
 def _draft(ctx: Context, given: Any) -> dict[str, Any] | None:

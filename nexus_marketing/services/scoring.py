@@ -19,6 +19,7 @@ from sqlalchemy import Row, RowMapping
 from nexus_marketing.core.actors import SYSTEM
 from nexus_marketing.core.conditions import Vocabulary
 from nexus_marketing.core.events import LeadScored, ScoreThresholdCrossed
+from nexus_marketing.core.journeys.crossings import ScoreMove
 from nexus_marketing.core.scoring import (
     DEFAULT_SCORE,
     Contribution,
@@ -44,6 +45,7 @@ from nexus_marketing.db.types import to_text
 from nexus_marketing.runtime import Context, Runtime
 from nexus_marketing.services.audit import record_bulk
 from nexus_marketing.services.campaign_listening import hear_scores
+from nexus_marketing.services.journey_hearing import hear_crossings
 from nexus_marketing.services.lead_lookup import current_ids
 from nexus_marketing.services.plugin_conditions import conditions_of
 from nexus_marketing.services.segment_marks import mark_leads
@@ -258,6 +260,12 @@ def store_changes(ctx: Context, changes: Iterable[Change], *, also: Callable[[],
     _tell(ctx, written)
     rises = [each for each in written if each.sheet.is_own and each.is_other and each.update.value > each.update.before]
     hear_scores(ctx, {each.lead_id: (each.update.before, each.update.value) for each in rises})
+    hear_crossings(ctx, [_move(each) for each in written if each.is_other or each.update.crossings])
+
+
+def _move(change: Change) -> ScoreMove:
+    told = frozenset((each.threshold, each.direction) for each in change.update.crossings)
+    return ScoreMove(change.lead_id, change.sheet.name, change.update.judged_from, change.update.value, told)
 
 
 def _write(ctx: Context, written: Sequence[Change]) -> None:

@@ -62,8 +62,9 @@ from nexus_marketing.services.journey_dates import (
     redate,
     schedule_due,
 )
-from nexus_marketing.services.journey_entries import BACKFILL, backfill_due, run_ended, segment_moved
+from nexus_marketing.services.journey_entries import BACKFILL, backfill_due, run_ended, score_crossed, segment_moved
 from nexus_marketing.services.journey_moves import MIGRATE, RESUME, migrate_due, resume_due
+from nexus_marketing.services.journey_plugins import ASK_DUE
 from nexus_marketing.services.journey_runs import HELD, STOP, event_held, lead_changed, run_dead, stop_due, tell_runs
 from nexus_marketing.services.journey_runs import run_due as journey_run_due
 from nexus_marketing.services.journey_wanted import unwanted_messages
@@ -102,6 +103,8 @@ TIMERS: TimerHandlers = {
     SCORED: scored,
     journeys.CHANGED: lead_changed,
     journeys.ENDED: run_ended,
+    journeys.SCORED: score_crossed,
+    journeys.ASK: ASK_DUE,
     journeys.REDATE: redate,
     DATE_DUE: date_due,
     DATES_DUE: dates_due,

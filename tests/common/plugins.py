@@ -18,6 +18,8 @@ from nexus_marketing.plugin import (
     ConditionContext,
     Erasure,
     Manifest,
+    Occasion,
+    OccasionKind,
     Parameter,
     ValueKind,
 )
@@ -147,6 +149,35 @@ def words_plugin(*conditions: Any) -> Callable[[Any], None]:
         config.add_marketing_plugin(manifest("nexus-words", Capability.CONDITION))
         for condition in conditions:
             config.add_marketing_condition(condition)
+
+    return include
+
+
+@dataclass(slots=True)
+class Bell:
+    """A trigger that lets in whom its script says, in order; what is no list of firings is raised or answered as it is."""
+
+    name: str
+    kinds: frozenset[OccasionKind]
+    script: list[Any] = field(default_factory=list)
+    asked: list[Occasion] = field(default_factory=list)
+
+    def fire(self, occasion: Occasion) -> Any:
+        """Answer as the script says; nobody where it is at its end."""
+        self.asked.append(occasion)
+        answer = self.script.pop(0) if self.script else []
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+
+def bells_plugin(*bells: Any, name: str = "nexus-bells") -> Callable[[Any], None]:
+    """A plugin that adds these triggers."""
+
+    def include(config: Any) -> None:
+        config.add_marketing_plugin(manifest(name, Capability.TRIGGER, settings=SETTINGS))
+        for bell in bells:
+            config.add_marketing_trigger(bell)
 
     return include
 

@@ -5,6 +5,8 @@ from datetime import timedelta
 from typing import Any, Final
 
 from nexus_marketing.core.conditions import EVENTS
+from nexus_marketing.core.journeys.crossings import UP
+from nexus_marketing.core.journeys.forms import is_id
 from nexus_marketing.core.journeys.model import (
     ENDS,
     Concurrency,
@@ -27,15 +29,23 @@ _NAMED_BY: Final[Mapping[TriggerKind, str]] = {
     TriggerKind.DATE: "field",
     TriggerKind.JOURNEY: "journey",
     TriggerKind.SCHEDULE: "segment",
+    TriggerKind.SCORE: "score",
+    TriggerKind.PLUGIN: "trigger",
 }
-_OPTIONS: Final[Mapping[str, TriggerKind]] = {
-    "every": TriggerKind.DATE,
-    "recurrence": TriggerKind.SCHEDULE,
-    "ended": TriggerKind.JOURNEY,
-    "where": TriggerKind.EVENT,
-    "offset": TriggerKind.DATE,
-    "at": TriggerKind.DATE,
+_OPTIONS: Final[Mapping[str, tuple[TriggerKind, ...]]] = {
+    "every": (TriggerKind.DATE,),
+    "recurrence": (TriggerKind.SCHEDULE, TriggerKind.PLUGIN),
+    "ended": (TriggerKind.JOURNEY,),
+    "where": (TriggerKind.EVENT, TriggerKind.SCORE, TriggerKind.PLUGIN),
+    "offset": (TriggerKind.DATE,),
+    "at": (TriggerKind.DATE,),
+    "threshold": (TriggerKind.SCORE,),
+    "direction": (TriggerKind.SCORE,),
+    "webhook": (TriggerKind.PLUGIN,),
 }
+#: What a plugin may be asked about: an event, the time, a call.
+_ASKED_ABOUT: Final = ("event", "recurrence", "webhook")
+_SCORE: Final = "score"
 
 
 def read_entry(reading: Reading, document: dict[str, Any], start: str) -> Entry:
@@ -69,15 +79,22 @@ def _key(reading: Reading, name: str | None) -> tuple[str, ...] | None:
 def _trigger(reading: Reading, said: dict[str, Any], path: str, start: str) -> Trigger:
     kind = TriggerKind(said["on"])
     wanted = _NAMED_BY.get(kind)
+    if kind is TriggerKind.SCORE:
+        said.setdefault("score", _SCORE)
     if wanted is not None and wanted not in said:
         reading.fault(join(path, wanted), "required", f"A trigger on {kind} names its {wanted}.")
-    for name in {*_NAMED_BY.values()} - {wanted}:
+    for name in {*_NAMED_BY.values()} - {wanted, "event" if kind is TriggerKind.PLUGIN else wanted}:
         if name in said:
             reading.fault(join(path, name), "not_allowed", f"{name} means nothing to a trigger on {kind}.")
-    for name, owner in _OPTIONS.items():
-        if name in said and kind is not owner:
-            reading.fault(join(path, name), "not_allowed", f"{name} belongs to triggers on {owner}: leave it out.")
-    if kind is TriggerKind.SCHEDULE:
+    for name, owners in _OPTIONS.items():
+        if name in said and kind not in owners:
+            text = f"{name} belongs to triggers on {' or '.join(owners)}: leave it out."
+            reading.fault(join(path, name), "not_allowed", text)
+    if kind is TriggerKind.SCORE:
+        _threshold(reading, said, path)
+    if kind is TriggerKind.PLUGIN:
+        _asked_about(reading, said, path)
+    if kind is TriggerKind.SCHEDULE or (kind is TriggerKind.PLUGIN and "recurrence" in said):
         reading.recurrence(said, path)
     where = reading.rule(said, "where", path, EVENTS)
     begins = reading.edge(said.setdefault("start", start), join(path, "start"))
@@ -92,7 +109,30 @@ def _trigger(reading: Reading, said: dict[str, Any], path: str, start: str) -> T
         "every" in said,
         said.get("recurrence"),
         frozenset(said.get("ended", ENDS[:2])) if kind is TriggerKind.JOURNEY else frozenset(),
+        said.get("threshold", 0.0),
+        said.get("direction", UP),
+        str(said.get("event", "")) if kind is TriggerKind.PLUGIN else "",
+        "webhook" in said,
     )
+
+
+def _threshold(reading: Reading, said: Mapping[str, Any], path: str) -> None:
+    found, where = said.get("threshold"), join(path, "threshold")
+    if found is None:
+        text = 'A trigger on score says which threshold: a number, as "threshold": 80, or the key of one of its rules.'
+        reading.fault(where, "required", text)
+    elif isinstance(found, str) and not is_id(found):
+        text = f"{found!a} is no key of a threshold: write a number without quotes, or letters, digits, - and _."
+        reading.fault(where, "not_an_id", text)
+
+
+def _asked_about(reading: Reading, said: Mapping[str, Any], path: str) -> None:
+    if sum(name in said for name in _ASKED_ABOUT) != 1:
+        text = (
+            'A plugin is asked about one thing: an "event", the time ("recurrence"), or calls of programs '
+            '("webhook": true).'
+        )
+        reading.fault(path, "one_of", text)
 
 
 def _date(reading: Reading, said: Mapping[str, Any], path: str) -> tuple[str, ...]:

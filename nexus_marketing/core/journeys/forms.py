@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from nexus_marketing.core.campaigns import MessageClass
 from nexus_marketing.core.conditions import FieldType
+from nexus_marketing.core.journeys.crossings import DOWN, UP
 from nexus_marketing.core.journeys.delays import WEEKDAYS
 from nexus_marketing.core.journeys.model import ENDS, ConcurrencyKind, ReentryKind, TriggerKind
 from nexus_marketing.core.journeys.nodes import ChannelMode, NodeKind
@@ -140,6 +141,11 @@ _TRIGGER: Final[Schema] = {
         }
     ),
     "ended": {"type": "list", "minlength": 1, "allowed": list(ENDS)},
+    "score": ID,
+    "threshold": {"type": ["number", "string"], "maxlength": 64},
+    "direction": {"type": "string", "allowed": [UP, DOWN]},
+    "trigger": {"type": "string", "regex": "[a-z][a-z0-9_]{0,39}"},
+    "webhook": {"type": "boolean", "allowed": [True]},
     "where": _CONDITION,
     "offset": _OFFSET,
     "at": _CLOCK,

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from nexus_marketing.core.conditions import Dependencies, FieldType
 from nexus_marketing.core.errors import Problem
+from nexus_marketing.core.journeys.crossings import UP, crossing_name
 from nexus_marketing.core.journeys.delays import UntilDate
 from nexus_marketing.core.journeys.nodes import Delay, Node, Occasion, Rule, WaitUntil
 
@@ -28,6 +29,10 @@ class TriggerKind(StrEnum):
     SCHEDULE = "schedule"
     #: A program calls the journey's own address.
     WEBHOOK = "webhook"
+    #: A score of the lead crossed a threshold.
+    SCORE = "score"
+    #: A plugin is asked, and says who comes.
+    PLUGIN = "plugin"
 
 
 #: How runs end by themselves; what operators and newer runs end is no end that another journey begins with.
@@ -36,11 +41,13 @@ ENDS: Final = ("done", "exited", "failed")
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """One way in. ``name`` is the segment, event, date field or journey; ``offset`` and ``at`` belong to dates.
+    """One way in. ``name`` is the segment, event, date field, journey, score or trigger of a plugin; ``offset`` and ``at``
+    belong to dates.
 
     ``at`` is a time of day, ``HH:MM``, by the lead's clock, ``path`` where a record keeps the date, and ``is_yearly``: it
     comes again every year. ``recurrence`` is the rule of a schedule as campaigns write theirs down, ``ended`` how a run
-    of the other journey has to end.
+    of the other journey has to end. ``threshold`` is a number or the key of one of the score's, crossed in a ``direction``.
+    A plugin is asked about an ``event``, at each round of the ``recurrence``, or about calls of programs (``is_hook``).
     """
 
     on: TriggerKind
@@ -53,6 +60,15 @@ class Trigger:
     is_yearly: bool = False
     recurrence: Mapping[str, Any] | None = None
     ended: frozenset[str] = frozenset()
+    threshold: float | str = 0.0
+    direction: str = UP
+    event: str = ""
+    is_hook: bool = False
+
+    @property
+    def crossing(self) -> str:
+        """What a trigger on a score listens to."""
+        return crossing_name(self.name, self.direction, self.threshold)
 
 
 class ReentryKind(StrEnum):

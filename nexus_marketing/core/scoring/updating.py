@@ -48,7 +48,10 @@ class Touch:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What is to be stored. ``before`` is the score that was shown, wherever it came from."""
+    """What is to be stored. ``before`` is the score that was shown, wherever it came from.
+
+    ``judged_from`` is where crossings begin: another number where new rules made something else of the past.
+    """
 
     before: float
     fold: Fold
@@ -56,6 +59,7 @@ class Update:
     marks: Mapping[str, Mark]
     crossings: Sequence[Crossing]
     next_change_at: datetime | None
+    judged_from: float
 
     @property
     def value(self) -> float:
@@ -135,7 +139,7 @@ def _finish(
         waits.append(wait)
         if crossing is not None:
             crossings.append(crossing)
-    return Update(shown, found, ledger.appended, after, crossings, _soonest(waits, now))
+    return Update(shown, found, ledger.appended, after, crossings, _soonest(waits, now), before)
 
 
 def _soonest(waits: Iterable[datetime | None], now: datetime) -> datetime | None:

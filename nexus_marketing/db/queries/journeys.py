@@ -25,6 +25,9 @@ CHANGED: Final = "journey.change"
 CALL_DUE: Final = "journey.call"
 ENDED: Final = "journey.ended"
 REDATE: Final = "journey.redate"
+SCORED: Final = "journey.score"
+#: A plugin is to be asked who comes.
+ASK: Final = "journey.ask"
 #: What journeys with date triggers listen to among changes.
 DATES: Final = "dates"
 #: A run takes this many numbers of occurrences in the ledger: one for each node it comes to, at most 10,000.

@@ -413,3 +413,34 @@ def test_no_member_of_a_node_breaks_the_reader(place, value):
     document = deepcopy(WELCOME)
     document["nodes"][place[0]][place[1]] = value
     assert all(problem.message for problem in told(document))
+
+
+@pytest.mark.parametrize(
+    ("trigger", "found"),
+    [
+        ({"on": "score"}, {("entry.triggers.0.threshold", "required")}),
+        ({"on": "score", "threshold": "not a key"}, {("entry.triggers.0.threshold", "not_an_id")}),
+        ({"on": "score", "threshold": 80, "direction": "sideways"}, {("entry.triggers.0.direction", "not_allowed")}),
+        ({"on": "api", "threshold": 80}, {("entry.triggers.0.threshold", "not_allowed")}),
+        ({"on": "plugin", "event": "purchase"}, {("entry.triggers.0.trigger", "required")}),
+        ({"on": "plugin", "trigger": "big"}, {("entry.triggers.0", "one_of")}),
+        ({"on": "plugin", "trigger": "big", "event": "purchase", "webhook": True}, {("entry.triggers.0", "one_of")}),
+        (
+            {"on": "plugin", "trigger": "big", "recurrence": {"cron": "* * * * *"}},
+            {("entry.triggers.0.recurrence.cron", "too_often")},
+        ),
+        ({"on": "api", "webhook": True}, {("entry.triggers.0.webhook", "not_allowed")}),
+    ],
+)
+def test_triggers_on_scores_and_plugins_say_what_they_need(trigger, found):
+    assert faults(of({"bye": {"type": "exit"}}, entry={"triggers": [trigger]})) == found
+
+
+def test_a_score_is_the_own_one_and_crossed_upwards_unless_said_otherwise():
+    triggers = [
+        {"on": "score", "threshold": 80},
+        {"on": "score", "score": "fit", "threshold": "hot", "direction": "down"},
+    ]
+    journey = read_journey(of({"bye": {"type": "exit"}}, entry={"triggers": triggers}))
+    assert [each.crossing for each in journey.entry.triggers] == ["score:score:up:#80.0", "score:fit:down:hot"]
+    assert read_journey(journey.document).digest == journey.digest
