@@ -25,6 +25,8 @@ from nexus_marketing.services.journey_arrivals import ENTERED, Answer
 from nexus_marketing.services.journey_entrances import close_entrance, open_entrance
 from nexus_marketing.services.journey_entries import enter_leads, enter_members
 from nexus_marketing.services.journey_moves import migrate_runs
+from nexus_marketing.services.journey_patching import patch_journey
+from nexus_marketing.services.journey_reviving import revive_runs
 
 _PATH = "/api/v1/journeys"
 
@@ -43,6 +45,8 @@ def includeme(config: Configurator) -> None:
         config.add_api_route("POST", f"{one}/{move}", writes(_moves(move)), permission=launch)
     config.add_api_route("POST", f"{one}/entries", writes(enter), permission=launch)
     config.add_api_route("POST", f"{one}/migrate", writes(migrate), permission=launch)
+    config.add_api_route("POST", f"{one}/patch", writes(patch), permission=Permission.CAMPAIGNS_PATCH)
+    config.add_api_route("POST", f"{one}/revive", writes(revive), permission=launch)
     config.add_api_route("POST", f"{one}/entrance", writes(make_entrance), permission=launch)
     config.add_api_route("DELETE", f"{one}/entrance", writes(end_entrance), permission=launch)
     config.add_api_route("GET", f"{one}/runs", list_runs, permission=Permission.LEADS_READ)
@@ -83,6 +87,7 @@ def list_versions(request: Request) -> Response:
             "version": each.number,
             "digest": each.digest,
             "templates": each.pins,
+            "patches": each.patches,
             "published_by": each.published_by,
             "published_at": each.published_at,
         }
@@ -119,6 +124,20 @@ def migrate(request: Request) -> Reply:
     return Reply(migrate_runs(request.nexus, path_id(request, "journey"), wish), 200 if wish.get("dry_run") else 202)
 
 
+def patch(request: Request) -> Reply:
+    """200 with what would change and for whom, 202 where workers see to it."""
+    data = read_object(request, schemas.PATCHING) if request.content_length else {}
+    version, is_dry = expected_version(request, data), bool(data.get("dry_run", False))
+    found = patch_journey(request.nexus, path_id(request, "journey"), expected_version=version, dry_run=is_dry)
+    return Reply(found, 200 if is_dry else 202)
+
+
+def revive(request: Request) -> Reply:
+    """200 with what would become of whom, 202 where workers see to it."""
+    wish = read_object(request, schemas.REVIVE)
+    return Reply(revive_runs(request.nexus, path_id(request, "journey"), wish), 200 if wish.get("dry_run") else 202)
+
+
 def make_entrance(request: Request) -> Reply:
     """The address is shown this once; making another one ends it."""
     version = _version(request)
@@ -144,13 +163,20 @@ def answer_document(answer: Answer) -> Document:
 
 
 def _moves(move: JourneyMove) -> Callable[[Request], Reply]:
-    form = schemas.RESUME if move is JourneyMove.RESUME else schemas.MOVE
+    form = {JourneyMove.RESUME: schemas.RESUME, JourneyMove.STOP: schemas.STOP}.get(move, schemas.MOVE)
 
     def view(request: Request) -> Reply:
         data = read_object(request, form) if request.content_length else {}
         version, policy = expected_version(request, data), ResumePolicy(data.get("policy", ResumePolicy.CATCH_UP))
         journey_id = path_id(request, "journey")
-        journey = services.move_journey(request.nexus, journey_id, move, expected_version=version, policy=policy)
+        journey = services.move_journey(
+            request.nexus,
+            journey_id,
+            move,
+            expected_version=version,
+            policy=policy,
+            compensate=data.get("compensate", False),
+        )
         return changed(journey_document(journey), _PATH)
 
     view.__name__ = f"{move}_journey"

@@ -16,6 +16,8 @@ from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.journey_entries import MOST_LEADS, enter_leads
 from nexus_marketing.services.journey_moves import migrate_runs
+from nexus_marketing.services.journey_patching import patch_journey
+from nexus_marketing.services.journey_reviving import revive_runs
 from nexus_marketing.services.journeys import move_journey, publish_journey
 
 app = typer.Typer(no_args_is_help=True, help="Journeys.")
@@ -92,9 +94,16 @@ def resume(
 
 
 @app.command()
-def stop(context: typer.Context, journey: _JourneyId, tenant: TenantName, *, as_json: AsJson = False) -> None:
+def stop(
+    context: typer.Context,
+    journey: _JourneyId,
+    tenant: TenantName,
+    *,
+    compensate: Annotated[bool, typer.Option("--compensate", help="Take back what those runs did.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """End every run, and the journey with them."""
-    _move(context, (journey, tenant), JourneyMove.STOP, as_json=as_json)
+    _move(context, (journey, tenant), JourneyMove.STOP, compensate=compensate, as_json=as_json)
 
 
 @app.command()
@@ -149,17 +158,58 @@ def _pair(text: str) -> tuple[str, str]:
     return old, new
 
 
+@app.command()
+def patch(
+    context: typer.Context,
+    journey: _JourneyId,
+    tenant: TenantName,
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would change and for whom.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Put other words of the draft in force for those on their way too."""
+    with context.obj.runtime() as runtime, runtime.work(tenant_id_of(runtime, tenant), OPERATOR) as ctx:
+        found = patch_journey(ctx, journey, dry_run=dry_run)
+    cells = [[each["path"], each["before"], each["after"]] for each in found["changes"]]
+    title = f"Version {found['version']} of journey {journey}, for {sum(found['runs'].values())} runs on their way"
+    answer(found, table(title, ("path", "before", "after"), cells), as_json=as_json)
+
+
+@app.command()
+def revive(
+    context: typer.Context,
+    journey: _JourneyId,
+    tenant: TenantName,
+    *,
+    node: Annotated[str | None, typer.Option(help="Only those that failed at this node.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Only those that failed so, such as timer_dead.")] = None,
+    runs: Annotated[list[int] | None, typer.Option("--run", help="Only this run; may be given again.")] = None,
+    why: Annotated[str | None, typer.Option(help="What their history says.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would become of whom and do nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Put runs that failed back where they stood."""
+    chosen = {"node": node, "reason": reason, "run_ids": [str(each) for each in runs or ()], "why": why}
+    wish = {name: value for name, value in chosen.items() if value} | {"dry_run": dry_run}
+    with context.obj.runtime() as runtime, runtime.work(tenant_id_of(runtime, tenant), OPERATOR) as ctx:
+        found = revive_runs(ctx, journey, wish)
+    columns = ("version", "node", "reason", "runs", "what")
+    cells = [[each[name] for name in columns] for each in found["nodes"]]
+    answer(found, table(f"Runs of journey {journey} that failed", columns, cells), as_json=as_json)
+
+
 def _move(
     context: typer.Context,
     named: tuple[int, str],
     move: JourneyMove,
     *,
     policy: ResumePolicy = ResumePolicy.CATCH_UP,
+    compensate: bool = False,
     as_json: bool,
 ) -> None:
     journey, tenant = named
     with context.obj.runtime() as runtime, runtime.work(tenant_id_of(runtime, tenant), OPERATOR) as ctx:
-        row = move_journey(ctx, journey, move, policy=policy)
+        row = move_journey(ctx, journey, move, policy=policy, compensate=compensate)
     _tell(row, f"Journey {row.id} is {row.status}.", as_json=as_json)
 
 

@@ -1,4 +1,4 @@
-"""What a failed campaign takes back, and in which order: the reverse of that in which it was done (BR-004).
+"""What a failed campaign or run takes back, and in which order: the reverse of that in which it was done (BR-004).
 
 >>> from datetime import UTC, timedelta
 >>> noon = datetime(2026, 3, 2, 12, tzinfo=UTC)
@@ -22,11 +22,13 @@ class EffectKind(StrEnum):
 
     ACTION = "action"
     SEND = "send"
+    #: A visit of a run to a node, by its number.
+    STEP = "step"
 
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """Something that a campaign did and that can be taken back: an action when it was done, a send when it began."""
+    """Something that was done and can be taken back: an action or a step when it was done, a send when it began."""
 
     kind: str
     id: int

@@ -28,6 +28,8 @@ class Permission(StrEnum):
     CAMPAIGNS_READ = "campaigns:read"
     CAMPAIGNS_WRITE = "campaigns:write"
     CAMPAIGNS_LAUNCH = "campaigns:launch"
+    #: Other words for those who are on their way through a journey: what was approved was not these.
+    CAMPAIGNS_PATCH = "campaigns:patch"
     ENGAGEMENTS_READ = "engagements:read"
     ENGAGEMENTS_WRITE = "engagements:write"
     #: For keys that anybody can read in a page: events of browsers, and nothing else.

@@ -11,11 +11,21 @@ from nexus_marketing.core.ids import parse_id
 from nexus_marketing.core.journeys.statuses import JourneyMove, ResumePolicy
 from nexus_marketing.core.schemas import Schema, check
 from nexus_marketing.graphql.queries import Query
-from nexus_marketing.graphql.types import JSON, Campaign, Definition, Journey, JourneyEntry, ResumePolicyName
+from nexus_marketing.graphql.types import (
+    JSON,
+    Campaign,
+    Definition,
+    Journey,
+    JourneyEntry,
+    JourneyRevival,
+    ResumePolicyName,
+)
 from nexus_marketing.services.campaign_forms import form_of
 from nexus_marketing.services.campaigns import create_campaign, move_campaign
 from nexus_marketing.services.definitions import create_definition, publish_definition
 from nexus_marketing.services.journey_entries import MOST_LEADS, enter_leads
+from nexus_marketing.services.journey_patching import patch_journey
+from nexus_marketing.services.journey_reviving import revive_runs
 from nexus_marketing.services.journeys import create_journey, move_journey, publish_journey
 from nexus_marketing.services.preflights import check_preflight
 
@@ -64,6 +74,17 @@ class EnterJourneyInput(graphene.InputObjectType):
     lead_ids = graphene.List(graphene.NonNull(graphene.ID), required=True)
 
 
+class ReviveJourneyInput(graphene.InputObjectType):
+    """Which of a journey's runs that failed, and why; all of them where nothing is chosen."""
+
+    journey_id = graphene.ID(required=True)
+    node = graphene.String()
+    reason = graphene.String()
+    run_ids = graphene.List(graphene.NonNull(graphene.ID))
+    why = graphene.String(description="What their history says; only a dry run does without.")
+    dry_run = graphene.Boolean()
+
+
 class Mutation(graphene.ObjectType):
     """Each mutation of a request is committed with the others or not at all."""
 
@@ -99,7 +120,24 @@ class Mutation(graphene.ObjectType):
         policy=ResumePolicyName(description="What becomes of what was due meanwhile: CATCH_UP if left out."),
     )
     drain_journey = graphene.Field(Journey, required=True, id=graphene.ID(required=True))
-    stop_journey = graphene.Field(Journey, required=True, id=graphene.ID(required=True))
+    patch_journey = graphene.Field(
+        Journey,
+        required=True,
+        description="Put other words of the draft in force for those on their way too.",
+        id=graphene.ID(required=True),
+    )
+    revive_journey = graphene.List(
+        graphene.NonNull(JourneyRevival),
+        required=True,
+        description="Put runs that failed back where they stood: what becomes of how many.",
+        input=ReviveJourneyInput(required=True),
+    )
+    stop_journey = graphene.Field(
+        Journey,
+        required=True,
+        id=graphene.ID(required=True),
+        compensate=graphene.Boolean(description="Take back what its runs did, where its nodes say how."),
+    )
     enter_journey = graphene.List(
         graphene.NonNull(JourneyEntry),
         required=True,
@@ -176,8 +214,23 @@ class Mutation(graphene.ObjectType):
         return _move_journey(info, id, JourneyMove.DRAIN)
 
     @staticmethod
-    def resolve_stop_journey(_root: Any, info: Any, id: str) -> Any:  # noqa: A002 - the schema's name
-        return _move_journey(info, id, JourneyMove.STOP)
+    def resolve_stop_journey(_root: Any, info: Any, id: str, compensate: bool | None = None) -> Any:  # noqa: A002, FBT001 - the schema's
+        nexus, number = info.context.nexus, parse_id(id, "journey")
+        return _journey(info, move_journey(nexus, number, JourneyMove.STOP, compensate=bool(compensate)).id)
+
+    @staticmethod
+    def resolve_patch_journey(_root: Any, info: Any, id: str) -> Any:  # noqa: A002 - the schema's name
+        number = parse_id(id, "journey")
+        patch_journey(info.context.nexus, number)
+        return _journey(info, number)
+
+    @staticmethod
+    def resolve_revive_journey(_root: Any, info: Any, input: Mapping[str, Any]) -> Any:  # noqa: A002 - the schema's name
+        wish = {name: value for name, value in input.items() if value is not None}
+        if len(wish.get("run_ids", ())) > MOST_LEADS:
+            said = f"{len(wish['run_ids'])} runs are too many to name: name at most {MOST_LEADS}, or a reason."
+            raise ValidationError.at("input.runIds", "too_many", said)
+        return revive_runs(info.context.nexus, parse_id(input["journey_id"], "journey"), wish)["nodes"]
 
     @staticmethod
     def resolve_enter_journey(_root: Any, info: Any, input: Mapping[str, Any]) -> Any:  # noqa: A002 - the schema's name

@@ -30,6 +30,8 @@ FIELD_PERMISSIONS: Mapping[tuple[str, str], Permission] = {
     ("Mutation", "resumeJourney"): Permission.CAMPAIGNS_LAUNCH,
     ("Mutation", "drainJourney"): Permission.CAMPAIGNS_LAUNCH,
     ("Mutation", "stopJourney"): Permission.CAMPAIGNS_LAUNCH,
+    ("Mutation", "patchJourney"): Permission.CAMPAIGNS_PATCH,
+    ("Mutation", "reviveJourney"): Permission.CAMPAIGNS_LAUNCH,
     ("Mutation", "enterJourney"): Permission.CAMPAIGNS_LAUNCH,
     ("Mutation", "createCampaign"): Permission.CAMPAIGNS_WRITE,
     ("Mutation", "launchCampaign"): Permission.CAMPAIGNS_LAUNCH,

@@ -168,6 +168,16 @@ class JourneyRun(graphene.ObjectType):
     reason = graphene.String()
 
 
+class JourneyRevival(graphene.ObjectType):
+    """Runs that failed at one node for one reason, and what becomes of them: ``revived``, or why not."""
+
+    version = graphene.Int(required=True)
+    node = graphene.String(required=True)
+    reason = graphene.String(required=True)
+    runs = graphene.Int(required=True)
+    what = graphene.String(required=True)
+
+
 class JourneyEntry(graphene.ObjectType):
     """What became of a lead that was to come in: ``entered`` with the run, else the reason of the refusal."""
 

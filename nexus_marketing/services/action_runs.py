@@ -20,7 +20,7 @@ from nexus_marketing.core.compensation import RETRACT
 from nexus_marketing.core.errors import NexusError
 from nexus_marketing.core.extensions import Action, ActionCall, ActionOutcome, ActionResult
 from nexus_marketing.core.timers import TimerFact, retry_after
-from nexus_marketing.db.models import Campaign, TakenAction
+from nexus_marketing.db.models import Campaign, JourneyRun, TakenAction
 from nexus_marketing.db.queries.timers import hold_timer, take_timer
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.plugin.manifests import Capability
@@ -33,6 +33,7 @@ from nexus_marketing.services.campaign_steps import number_of, request_step
 from nexus_marketing.services.campaigns import finish_if_sent
 from nexus_marketing.services.compensation import fail_locked, take_back
 from nexus_marketing.services.definitions import definition_of
+from nexus_marketing.services.journey_compensation import locked, take_back_run
 from nexus_marketing.services.own_actions import take_own
 from nexus_marketing.services.retractions import Retracting
 from nexus_marketing.services.timers import Outside
@@ -54,6 +55,21 @@ class _Begun:
     attempts: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Whose:
+    """Who asked for an action, as far as its end means something to them."""
+
+    campaign: Campaign | None = None
+    run: JourneyRun | None = None
+
+    @property
+    def failure(self) -> str | None:
+        """Why it is not tried again: what was done for them is taken back."""
+        if self.campaign is not None and self.campaign.failed_at is not None:
+            return "campaign_failed"
+        return "taken_back" if self.run is not None and self.run.taken_back_at is not None else None
+
+
 def run_action(runtime: Runtime, timer: TimerFact) -> None:
     """Take the action whose timer is due."""
     begun = _begin(runtime, timer)
@@ -65,10 +81,10 @@ def run_action(runtime: Runtime, timer: TimerFact) -> None:
     with runtime.work(timer.tenant_id, SYSTEM) as ctx:
         if not take_timer(ctx.session, timer):
             return  # the lease was over: whoever has it now calls under the same key, and tells
-        campaign, row = _locked(ctx, timer)
+        whose, row = _locked(ctx, timer)
         if row is None or row.state not in OPEN_ACTIONS:
             return
-        _settle(ctx, campaign, row, judged(outcome, retry_after(begun.attempts, runtime.rng)))
+        _settle(ctx, whose, row, judged(outcome, retry_after(begun.attempts, runtime.rng)))
         runtime.telemetry.point("actions.settling")
     runtime.telemetry.point("actions.settled")
 
@@ -77,15 +93,15 @@ def _begin(runtime: Runtime, timer: TimerFact) -> _Begun | None:
     with runtime.work(timer.tenant_id, SYSTEM) as ctx:
         if not hold_timer(ctx.session, timer, runtime.settings.lease.total_seconds()):
             return None
-        campaign, row = _locked(ctx, timer)
-        if row is None or row.state not in OPEN_ACTIONS or _is_held(ctx, campaign, row):
+        whose, row = _locked(ctx, timer)
+        if row is None or row.state not in OPEN_ACTIONS or _is_held(ctx, whose.campaign, row):
             take_timer(ctx.session, timer)
             if row is not None and row.state in OPEN_ACTIONS:
                 arm(ctx, row.id, row.campaign_id, ctx.now + _LOOK_AGAIN)
             return None
         if row.name in _OWN:
             take_timer(ctx.session, timer)
-            _take_own(ctx, campaign, row)
+            _take_own(ctx, whose, row)
             return None
         is_retraction = row.name == RETRACT
         settings = {} if is_retraction else action_settings(ctx, row.name)
@@ -123,19 +139,20 @@ def _call(runtime: Runtime, begun: _Begun) -> object:
         runtime.telemetry.observe("actions.seconds", time.monotonic() - started, action=begun.action.name)
 
 
-def _take_own(ctx: Context, campaign: Campaign | None, row: TakenAction) -> None:
+def _take_own(ctx: Context, whose: _Whose, row: TakenAction) -> None:
     row.attempts += 1
+    campaign = whose.campaign
     if campaign is None:
         said = f"{row.name} is about a campaign, and this is about none."
-        _settle(ctx, campaign, row, ActionVerdict(ActionState.FAILED, "no_campaign", said))
+        _settle(ctx, whose, row, ActionVerdict(ActionState.FAILED, "no_campaign", said))
         return
     try:
         with ctx.session.begin_nested():
             detail = take_own(ctx, row.name, campaign, row.data)
     except NexusError as error:
-        _settle(ctx, campaign, row, ActionVerdict(ActionState.FAILED, error.code, error.message))
+        _settle(ctx, whose, row, ActionVerdict(ActionState.FAILED, error.code, error.message))
     else:
-        _settle(ctx, campaign, row, ActionVerdict(ActionState.DONE, None, detail))
+        _settle(ctx, whose, row, ActionVerdict(ActionState.DONE, None, detail))
 
 
 def _wait_for_plugin(ctx: Context, row: TakenAction) -> None:
@@ -147,16 +164,16 @@ def _wait_for_plugin(ctx: Context, row: TakenAction) -> None:
 
 def give_up(ctx: Context, timer: TimerFact, reason: str) -> None:
     """Whoever took it died over it, again and again: it is not tried any more until a person says so."""
-    campaign, row = _locked(ctx, timer)
+    whose, row = _locked(ctx, timer)
     if row is not None and row.state in OPEN_ACTIONS:
-        _settle(ctx, campaign, row, ActionVerdict(ActionState.FAILED, "given_up", reason))
+        _settle(ctx, whose, row, ActionVerdict(ActionState.FAILED, "given_up", reason))
 
 
-def _settle(ctx: Context, campaign: Campaign | None, row: TakenAction, verdict: ActionVerdict) -> None:
+def _settle(ctx: Context, whose: _Whose, row: TakenAction, verdict: ActionVerdict) -> None:
     """Write what became of an attempt: the row, its next timer or its end, audit and history."""
-    has_failed = campaign is not None and campaign.failed_at is not None
-    if verdict.again_in is not None and has_failed and row.source != ActionSource.COMPENSATION:
-        verdict = replace(verdict, state=ActionState.FAILED, reason="campaign_failed", again_in=None)
+    campaign = whose.campaign
+    if verdict.again_in is not None and whose.failure and row.source != ActionSource.COMPENSATION:
+        verdict = replace(verdict, state=ActionState.FAILED, reason=whose.failure, again_in=None)
     row.state, row.reason, row.detail = verdict.state, verdict.reason, verdict.detail
     if verdict.again_in is not None:
         arm(ctx, row.id, row.campaign_id, ctx.now + verdict.again_in)
@@ -172,6 +189,8 @@ def _settle(ctx: Context, campaign: Campaign | None, row: TakenAction, verdict: 
         note(ctx, campaign, f"action_{verb}", said)
     if campaign is not None:
         _go_on(ctx, campaign, row)
+    if whose.run is not None:
+        take_back_run(ctx, whose.run)
 
 
 def _go_on(ctx: Context, campaign: Campaign, row: TakenAction) -> None:
@@ -186,15 +205,17 @@ def _go_on(ctx: Context, campaign: Campaign, row: TakenAction) -> None:
         finish_if_sent(ctx, campaign)
 
 
-def _locked(ctx: Context, timer: TimerFact) -> tuple[Campaign | None, TakenAction | None]:
-    """The action and its campaign, locked in the order in which everybody does."""
+def _locked(ctx: Context, timer: TimerFact) -> tuple[_Whose, TakenAction | None]:
+    """The action and its campaign or run, locked in the order in which everybody does."""
     wanted = select(TakenAction).where(TakenAction.id == int(timer.key))
     row = ctx.session.scalars(wanted).first()
-    campaign = None
+    campaign = run = None
     if row is not None and row.campaign_id is not None:
         campaign = find(ctx.session, Campaign, row.campaign_id, lock=True)
+    if row is not None and row.run_id is not None:
+        run = locked(ctx, row.run_id)
     again = wanted.with_for_update().execution_options(populate_existing=True)
-    return campaign, ctx.session.scalars(again).first()
+    return _Whose(campaign, run), ctx.session.scalars(again).first()
 
 
 #: What the timer of an action does.

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from nexus_marketing.core.actions import OPEN_ACTIONS, ActionSource, ActionState
 from nexus_marketing.core.errors import Conflict
-from nexus_marketing.db.models import Campaign, TakenAction
+from nexus_marketing.db.models import Campaign, JourneyRun, TakenAction
 from nexus_marketing.db.queries.actions import add_action
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import Context
@@ -23,8 +23,8 @@ class ActionRequest:
     """What is asked for.
 
     ``key`` names the occurrence: whoever asks twice under one key gets one action, and a plugin sees the same key on
-    every attempt. ``compensation`` is the action that takes it back where its campaign fails; ``undoes`` is the id of
-    what this one takes back.
+    every attempt. ``compensation`` is the action that takes it back where its campaign or run fails; ``undoes`` is the id
+    of what this one takes back. ``run_id`` is the run of a journey that asks.
     """
 
     name: str
@@ -35,6 +35,7 @@ class ActionRequest:
     data: Mapping[str, Any] = field(default_factory=dict)
     compensation: str | None = None
     undoes: int | None = None
+    run_id: int | None = None
 
 
 def request_action(ctx: Context, wanted: ActionRequest, at: datetime | None = None) -> int:
@@ -63,6 +64,7 @@ def write_down(ctx: Context, wanted: ActionRequest) -> tuple[int, bool]:
         "data": dict(wanted.data),
         "compensation": wanted.compensation,
         "undoes": wanted.undoes,
+        "run_id": wanted.run_id,
         "now": ctx.now,
     }
     return add_action(ctx.session, values)
@@ -84,12 +86,15 @@ def retry_action(ctx: Context, action_id: int) -> TakenAction:
 
     Raises:
         NotFound: there is none.
-        Conflict: it is done, or its campaign failed.
+        Conflict: it is done, or its campaign or run failed.
     """
     action = find(ctx.session, TakenAction, action_id, lock=True)
     campaign = None if action.campaign_id is None else find(ctx.session, Campaign, action.campaign_id)
     if campaign is not None and campaign.failed_at is not None and action.source != ActionSource.COMPENSATION:
         raise Conflict("Its campaign failed: only what takes things back is taken again.", status=campaign.status)
+    run = None if action.run_id is None else find(ctx.session, JourneyRun, action.run_id)
+    if run is not None and run.taken_back_at is not None and action.source != ActionSource.COMPENSATION:
+        raise Conflict("What its run did is taken back: only what takes things back is taken again.", status=run.state)
     if action.state not in (*OPEN_ACTIONS, ActionState.FAILED):
         raise Conflict(f"The action is {action.state}: only what failed or waits is taken again.", state=action.state)
     changes = {"state": (action.state, str(ActionState.WAITING))}

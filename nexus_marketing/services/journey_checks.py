@@ -58,10 +58,11 @@ def examine(ctx: Context, document: Mapping[str, Any], journey_id: int) -> Findi
             _webhook(ctx, found, join("nodes", name), node)
         if node.get("type") == NodeKind.APPROVAL:
             _approval(ctx, found, join("nodes", name), node)
-        if node.get("type") == NodeKind.ACTION:
-            path = join(join("nodes", name), "action")
-            problem = action_problem(ctx, str(node.get("action")), path, for_lead=True)
-            found.problems += [problem] if problem is not None else []
+        for key in ("action", "compensate"):
+            if key in node:
+                path = join(join("nodes", name), key)
+                problem = action_problem(ctx, str(node[key]), path, for_lead=True)
+                found.problems += [problem] if problem is not None else []
         if node.get("type") == NodeKind.MESSAGE:
             _message(ctx, found, name, node)
     for number, trigger in enumerate(_triggers(found.document)):

@@ -22,6 +22,7 @@ from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.actions import ActionRequest, request_action
 from nexus_marketing.services.journey_approvals import ask
+from nexus_marketing.services.journey_compensation import action_key
 from nexus_marketing.services.journey_messages import cancel_messages, send_messages
 from nexus_marketing.services.leads import update_lead
 from nexus_marketing.services.score_setting import set_score
@@ -49,8 +50,15 @@ def take_effect(ctx: Context, row: JourneyRun, effect: Effect) -> None:
             ask(ctx, row, effect)
             return
         case TakeAction():
-            key, lead_id = f"journey:{row.id}:{row.visit}", row.lead_id
-            wanted = ActionRequest(effect.action, key, ActionSource.JOURNEY, lead_id=lead_id, data=effect.arguments)
+            wanted = ActionRequest(
+                effect.action,
+                action_key(row.id, row.visit),
+                ActionSource.JOURNEY,
+                lead_id=row.lead_id,
+                data=effect.arguments,
+                compensation=effect.compensate,
+                run_id=row.id,
+            )
             request_action(ctx, wanted)
             return
     try:
@@ -58,7 +66,7 @@ def take_effect(ctx: Context, row: JourneyRun, effect: Effect) -> None:
             _change(ctx, row, effect)
     except NexusError as error:
         log.warning("journey_effect_refused", tenant_id=ctx.tenant_id, run_id=row.id, code=error.code)
-        detail = {"effect": type(effect).__name__, "code": error.code}
+        detail = {"effect": type(effect).__name__, "code": error.code, "visit": row.visit}
         ctx.session.add(JourneyStep(run_id=row.id, at=ctx.now, said="refused", node=row.node, detail=detail))
 
 

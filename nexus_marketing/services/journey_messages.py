@@ -15,6 +15,7 @@ from nexus_marketing.core.engine.lifecycle import Move
 from nexus_marketing.core.journeys import Journey, Outcome
 from nexus_marketing.core.journeys.nodes import Message
 from nexus_marketing.core.journeys.runs import SendMessage
+from nexus_marketing.core.journeys.statuses import JourneyStatus
 from nexus_marketing.db.ahead import sent_ahead
 from nexus_marketing.db.models import Campaign, JourneyRun, Send
 from nexus_marketing.db.models import Journey as JourneyRow
@@ -93,7 +94,7 @@ def _begin(
             journey_id=row.id,
             occurrence_key=node.id,
             launch_id=launch_id,
-            status=SendStatus.RUNNING,
+            status=SendStatus.PAUSED if row.status == JourneyStatus.PAUSED else SendStatus.RUNNING,
             message_class=str(node.message_class),
             channel=channel,
             priority=node.priority,

@@ -126,7 +126,7 @@ def resume_some(ctx: Context, row: JourneyRow, wish: Mapping[str, Any]) -> None:
     for each in found:
         run = run_of(each, journey_version(ctx, each.journey_id, each.version_number))
         is_shift = wish["policy"] == ResumePolicy.SHIFT
-        _write(ctx, each, shift(run, by, at) if is_shift else leave_out_late(run, at))
+        write_move(ctx, each, shift(run, by, at) if is_shift else leave_out_late(run, at))
         if is_shift:
             open_ones = (JourneyApproval.run_id == each.id, JourneyApproval.closed_at.is_(None))
             ctx.session.execute(update(JourneyApproval).where(*open_ones).values(due_at=each.wake_at))
@@ -157,13 +157,14 @@ def _move(ctx: Context, row: JourneyRun, newest: Journey, number: int, wish: Map
         if facts is not None:  # erased meanwhile: its runs end by themselves
             decision = migrate(newest, run, facts, to, ctx.now)
             row.version_number = number
-            _write(ctx, row, decision)
+            write_move(ctx, row, decision)
     elif unmapped is Unmapped.EXIT or (unmapped is Unmapped.HOLD and row.state != RunState.MIGRATING):
-        _write(ctx, row, leave_or_hold(run, ctx.now, hold=unmapped is Unmapped.HOLD))
+        write_move(ctx, row, leave_or_hold(run, ctx.now, hold=unmapped is Unmapped.HOLD))
     return True
 
 
-def _write(ctx: Context, row: JourneyRun, decision: RunDecision) -> None:
+def write_move(ctx: Context, row: JourneyRun, decision: RunDecision) -> None:
+    """Write what an operator makes of a locked run, with what leaves it, and close what it asked."""
     if decision.is_ignored:
         return
     close_questions(ctx, row.id, decision.run.wait_token, ctx.now)

@@ -34,6 +34,7 @@ from nexus_marketing.runtime import Context, Runtime
 from nexus_marketing.services.journey_approvals import close_answered, close_questions
 from nexus_marketing.services.journey_batches import PIECE as TOLD_TOGETHER
 from nexus_marketing.services.journey_batches import runs_told
+from nexus_marketing.services.journey_compensation import begin_taking_back
 from nexus_marketing.services.journey_effects import take_effect
 from nexus_marketing.services.journey_facts import facts_asked, facts_from, happened_at
 from nexus_marketing.services.journey_hearing import tell_ends
@@ -91,6 +92,8 @@ def step(ctx: Context, row: JourneyRun, occurrence: Occurrence, seen: _Seen | No
     ctx.runtime.telemetry.point("journeys.step.written")
     for effect in decision.effects:
         take_effect(ctx, row, effect)
+    if decision.run.state is RunState.FAILED and run.is_live:
+        begin_taking_back(ctx, [row])
     return True
 
 
@@ -111,7 +114,11 @@ def run_due(ctx: Context, timer: TimerFact) -> None:
 def run_dead(ctx: Context, timer: TimerFact, reason: str) -> None:
     """The timer of a run is put aside for good: so that nobody stands still unseen, the run has failed, and says why."""
     said = f"timer_dead: {reason}"[:300]
-    queries.end_runs(ctx.session, "run", [int(timer.key)], said, ctx.now, 1, state=RunState.FAILED)
+    if queries.end_runs(ctx.session, "run", [int(timer.key)], said, ctx.now, 1, state=RunState.FAILED):
+        row = locked_run(ctx, int(timer.key))
+        assert row is not None, "it has just been ended"
+        tell_ends(ctx, {row.journey_id: [row.id]})
+        begin_taking_back(ctx, [row])
 
 
 def answer_question(ctx: Context, approval_id: int, *, approved: bool) -> JourneyApproval:
@@ -184,7 +191,10 @@ def stop_due(ctx: Context, timer: TimerFact) -> None:
     """End the runs of a stopped journey, a piece at a time."""
     reason = str(timer.payload["reason"])
     ended = queries.end_runs(ctx.session, "journey", [int(timer.key)], reason, ctx.now, PIECE)
-    if ended == PIECE:
+    if timer.payload.get("compensate"):
+        wanted = select(JourneyRun).where(JourneyRun.id.in_(ended)).order_by(JourneyRun.id)
+        begin_taking_back(ctx, ctx.session.scalars(wanted.execution_options(populate_existing=True)).all())
+    if len(ended) == PIECE:
         set_timer(ctx, STOP, timer.key, ctx.now, timer.payload)
 
 

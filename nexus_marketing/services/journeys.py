@@ -86,7 +86,7 @@ def update_journey(
     changes = {name: (getattr(row, name), value) for name, value in values.items()}
     for name, value in values.items():
         setattr(row, name, value)
-    _touch(ctx, row)
+    touch(ctx, row)
     _flush_name(ctx, row.name)
     record(ctx, "journey.updated", "journey", row.id, changes)
     return row
@@ -105,25 +105,13 @@ def publish_journey(ctx: Context, journey_id: int, *, expected_version: int | No
     row = find_to_change(ctx, JourneyRow, journey_id, expected_version)
     if row.status in (JourneyStatus.PAUSED, JourneyStatus.STOPPED):
         raise Conflict(f"The journey is {row.status}: {_remedy(row)}.", status=row.status)
-    journey, found = _understood(ctx, row)
-    number = (row.published or 0) + 1
-    ctx.session.add(
-        JourneyVersion(
-            journey_id=row.id,
-            number=number,
-            document=canonical_text(journey.document),
-            digest=digest_of(journey.document),
-            pins=found.pins,
-            published_by=ctx.actor.label,
-            published_at=ctx.now,
-        )
-    )
-    ctx.session.flush()
+    journey, found = understood(ctx, row)
+    number = write_version(ctx, row, journey, found.pins)
     begin_messages(ctx, row, number, journey, found.pins)
     row.published, row.status = number, JourneyStatus.PUBLISHED
     _listen(ctx, row, journey)
     begin_waiting(ctx, row, journey)
-    _touch(ctx, row)
+    touch(ctx, row)
     record(ctx, "journey.published", "journey", row.id, {"version": (None, number)})
     if journey.entry.backfill:
         for trigger in journey.entry.triggers:
@@ -139,11 +127,14 @@ def move_journey(
     *,
     expected_version: int | None = None,
     policy: ResumePolicy = ResumePolicy.CATCH_UP,
+    compensate: bool = False,
 ) -> JourneyRow:
     """Drain (nobody comes in), pause, resume or stop a journey.
 
     A pause holds entries, steps and messages; timers keep their moments. What was due meanwhile is due when it goes on,
-    or as ``policy`` says; where that takes a while the journey stays paused until it is done. Stopping ends every run, which workers do a piece at a time, and cancels what was not handed over.
+    or as ``policy`` says; where that takes a while the journey stays paused until it is done. Stopping ends every run, which
+    workers do a piece at a time, and cancels what was not handed over; with ``compensate`` what those runs did is taken back
+    where its nodes say how.
 
     Raises:
         StaleVersion: ``expected_version`` is not the current one.
@@ -159,14 +150,15 @@ def move_journey(
     else:
         row.status, row.paused_at = _STATUS_AFTER[move], ctx.now if move is JourneyMove.PAUSE else None
         row.resumes_to = before if move is JourneyMove.PAUSE else None
-    _touch(ctx, row)
+    touch(ctx, row)
     if move in _CAMPAIGN_MOVES:
         move_campaign_along(ctx, row, _CAMPAIGN_MOVES[move])
     if move is JourneyMove.STOP:
         ctx.session.execute(delete(JourneyListener).where(JourneyListener.journey_id == row.id))
-        set_timer(ctx, STOP, str(row.id), ctx.now, {"reason": "stopped"})
+        set_timer(ctx, STOP, str(row.id), ctx.now, {"reason": "stopped", "compensate": compensate})
     ctx.ring("timers")
-    record(ctx, f"journey.{move}", "journey", row.id, {"status": (str(before), str(row.status))})
+    changes = {"status": (str(before), str(row.status))}
+    record(ctx, f"journey.{move}", "journey", row.id, changes | ({"compensate": (None, True)} if compensate else {}))
     return row
 
 
@@ -182,8 +174,33 @@ def run_counts(ctx: Context, journey_id: int) -> dict[str, int]:
     return dict(sorted(ctx.session.execute(counted.group_by(JourneyRun.state))))
 
 
-def _understood(ctx: Context, row: JourneyRow) -> tuple[Journey, Findings]:
-    """The draft as it is published, or every fault at once."""
+def write_version(
+    ctx: Context, row: JourneyRow, journey: Journey, pins: Mapping[str, Any], *, patches: int | None = None
+) -> int:
+    """Write down the next version of a journey, which never changes; answers its number."""
+    number = (row.published or 0) + 1
+    ctx.session.add(
+        JourneyVersion(
+            journey_id=row.id,
+            number=number,
+            document=canonical_text(journey.document),
+            digest=digest_of(journey.document),
+            pins=dict(pins),
+            published_by=ctx.actor.label,
+            published_at=ctx.now,
+            patches=patches,
+        )
+    )
+    ctx.session.flush()
+    return number
+
+
+def understood(ctx: Context, row: JourneyRow) -> tuple[Journey, Findings]:
+    """The draft as it is published.
+
+    Raises:
+        ValidationError: every fault at once.
+    """
     problems: list[Problem] = []
     document: Mapping[str, Any] = row.draft
     fields = declared_fields(ctx)
@@ -229,7 +246,8 @@ def _listen(ctx: Context, row: JourneyRow, journey: Journey) -> None:
         ctx.session.execute(insert(JourneyListener), rows)
 
 
-def _touch(ctx: Context, row: JourneyRow) -> None:
+def touch(ctx: Context, row: JourneyRow) -> None:
+    """Count a change of a journey's own row."""
     row.version += 1
     row.updated_at = ctx.now
     ctx.session.flush()

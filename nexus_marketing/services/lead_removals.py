@@ -205,14 +205,14 @@ def _steps(ctx: Context, removal: LeadRemoval) -> Iterator[_Step]:
         # Planning may have frozen an audience with the lead while it was being merged.
         yield _Step(_LEDGER, lambda _size: queries.follow_messages(session, removal.lead_id, winner))
         yield _Step(_RUNS, lambda _size: follow_runs(session, removal.lead_id, winner))
-        yield _Step(_RUNS, lambda size: end_runs(session, "lead", [removal.lead_id], "lead_merged", ctx.now, size))
+        yield _Step(_RUNS, lambda size: len(end_runs(session, "lead", [removal.lead_id], "lead_merged", ctx.now, size)))
         yield _Step(_LEDGER, lambda _size: queries.settle_doubles(session, removal.lead_id))
         yield _Step(_ENGAGEMENTS, lambda size: _move_engagements(ctx, removal.lead_id, winner, size))
         yield _Step(_POINTS, lambda size: follow_points(ctx, removal.lead_id, winner, size))
         for keys in (table_of(LeadKey), table_of(ScoreValue)):
             yield _Step(keys.name, lambda size, keys=keys: queries.clear_piece(session, keys, ids, size))  # type: ignore[misc]
         return
-    yield _Step(_RUNS, lambda size: end_runs(session, "lead", ids, "lead_erased", ctx.now, size))
+    yield _Step(_RUNS, lambda size: len(end_runs(session, "lead", ids, "lead_erased", ctx.now, size)))
     yield _Step(_LEDGER, lambda _size: queries.cancel_messages(session, ids, SkipReason.LEAD_ERASED))
     yield _Step(_RENDERS, lambda size: erase_renders(session, ids, size), cost=20)
     for table in queries.personal_tables():

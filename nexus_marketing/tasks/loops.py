@@ -53,6 +53,8 @@ from nexus_marketing.services.idempotency import forget_answers
 from nexus_marketing.services.import_work import ImportWork, forget_imports
 from nexus_marketing.services.journey_batches import runs_due
 from nexus_marketing.services.journey_calls import JourneyCalls, tell_call
+from nexus_marketing.services.journey_compensation import TAKE_BACK
+from nexus_marketing.services.journey_compensation import take_back_due as take_back_run_due
 from nexus_marketing.services.journey_dates import (
     DATE_DUE,
     DATES_DUE,
@@ -64,7 +66,9 @@ from nexus_marketing.services.journey_dates import (
 )
 from nexus_marketing.services.journey_entries import BACKFILL, backfill_due, run_ended, score_crossed, segment_moved
 from nexus_marketing.services.journey_moves import MIGRATE, RESUME, migrate_due, resume_due
+from nexus_marketing.services.journey_patching import PATCH, patch_due
 from nexus_marketing.services.journey_plugins import ASK_DUE
+from nexus_marketing.services.journey_reviving import REVIVE, revive_due
 from nexus_marketing.services.journey_runs import HELD, STOP, event_held, lead_changed, run_dead, stop_due, tell_runs
 from nexus_marketing.services.journey_runs import run_due as journey_run_due
 from nexus_marketing.services.journey_wanted import unwanted_messages
@@ -114,6 +118,9 @@ TIMERS: TimerHandlers = {
     STOP: stop_due,
     MIGRATE: migrate_due,
     RESUME: resume_due,
+    PATCH: patch_due,
+    REVIVE: revive_due,
+    TAKE_BACK: take_back_run_due,
 }
 
 

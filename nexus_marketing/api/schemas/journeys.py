@@ -14,12 +14,21 @@ READ_ONLY = frozenset(
 CREATE: Schema = {name: {**rules, "required": True} for name, rules in _FIELDS.items()}
 PATCH: Schema = {**_FIELDS, "version": VERSION}
 MOVE: Schema = {"version": VERSION}
+PATCHING: Schema = {"version": VERSION, "dry_run": {"type": "boolean"}}
 ENTRIES: Schema = {
     "lead_ids": {"type": "list", "minlength": 1, "maxlength": 200, "schema": {"type": "id", "check_with": "id"}},
     "segment_id": {"type": "id", "check_with": "id"},
     "backfill": {"type": "string", "allowed": ["none", "all"]},
 }
+REVIVE: Schema = {
+    "node": {"type": "string", "minlength": 1, "maxlength": 64},
+    "reason": {"type": "string", "minlength": 1, "maxlength": 300},
+    "run_ids": {"type": "list", "minlength": 1, "maxlength": 200, "schema": {"type": "id", "check_with": "id"}},
+    "why": {"type": "string", "maxlength": 500},
+    "dry_run": {"type": "boolean"},
+}
 ANSWER: Schema = {"approved": {"type": "boolean", "required": True}}
+STOP: Schema = {"version": VERSION, "compensate": {"type": "boolean"}}
 RESUME: Schema = {"version": VERSION, "policy": {"type": "string", "allowed": [str(each) for each in ResumePolicy]}}
 MIGRATE: Schema = {
     "map": {"type": "dict", "valuesrules": {"type": "string", "maxlength": 64}},

@@ -3,6 +3,7 @@
 from datetime import datetime, timedelta
 
 from nexus_marketing.core.engine.journey_situations import LeadFacts, Situation
+from nexus_marketing.core.engine.journeys import go_on_sending
 from nexus_marketing.core.journeys.delays import ends_at
 from nexus_marketing.core.journeys.drafts import Draft
 from nexus_marketing.core.journeys.model import Journey
@@ -55,6 +56,14 @@ def leave_or_hold(run: Run, now: datetime, *, hold: bool) -> RunDecision:
     return draft.decision()
 
 
+def patch(run: Run, version: int, now: datetime) -> RunDecision:
+    """Take a run to a version that says the same in other words: it waits, or sends, as it did."""
+    draft = Draft(run, now)
+    draft.say(Said.MOVED, run.node, patched=version)
+    draft.set(node=run.node)  # as it was: only its history says more
+    return draft.decision()
+
+
 def shift(run: Run, by: timedelta, now: datetime) -> RunDecision:
     """Whatever a run waits for comes later by as long as the pause was; the wait is the same, and so is its token."""
     draft = Draft(run, now)
@@ -76,6 +85,30 @@ def leave_out_late(run: Run, now: datetime) -> RunDecision:
         draft.do(CancelMessages(run.visit, "late"))
     elif run.wake_at is not None and run.wake_at <= now:
         draft.set(is_late=True)
+    return draft.decision()
+
+
+def revive(journey: Journey, run: Run, facts: LeadFacts, by: str, why: str, now: datetime) -> RunDecision:
+    """Put a run that failed back where it stood: whoever waited waits on, and what was written is not written again.
+
+    Args:
+        journey: the version that it is on.
+        run: one that failed.
+        facts: of the lead.
+        by: who does it.
+        why: for whoever reads the history.
+        now: the moment (aware UTC).
+    """
+    situation = Situation(journey, run, facts, now)
+    draft, node = situation.draft, journey.nodes.get(run.node)
+    draft.say(Said.REVIVED, run.node, by=by, why=why, failed=run.reason)
+    draft.set(ended_at=None, reason=None)
+    if run.open or run.outcomes:
+        go_on_sending(situation)
+    elif node is None or run.arrived_at is None or not _wait_on(situation, node, run.arrived_at):
+        draft.rest(RunState.READY, now)
+    elif isinstance(node, WaitUntil):
+        draft.set(held=run.held)
     return draft.decision()
 
 

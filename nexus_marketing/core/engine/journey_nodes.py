@@ -180,7 +180,7 @@ def _message(situation: Situation, node: Message) -> None:
             _advance(situation, to, str(Outcome.SKIPPED), reason="late")
         return
     count = 1 if node.mode is ChannelMode.FIRST else len(channels)
-    draft.say(Said.EXECUTED, node.id, channels=channels[:count])
+    draft.say(Said.EXECUTED, node.id, channels=channels[:count], **situation.proof)
     draft.rest(
         RunState.SENDING,
         situation.now + OUTCOME_TIMEOUT,
@@ -197,7 +197,7 @@ def _effect(make: Callable[[Any], Effect]) -> Callable[[Situation, Any], None]:
 
     def executor(situation: Situation, node: Any) -> None:
         situation.draft.do(make(node))
-        _advance(situation, node.next)
+        _advance(situation, node.next, **situation.proof)
 
     return executor
 
@@ -214,8 +214,10 @@ def _score_effect(node: GivePoints) -> Effect:
     return AddPoints(node.score, node.points)
 
 
-def _action_effect(node: Act) -> Effect:
-    return TakeAction(node.action, node.arguments)
+def _act(situation: Situation, node: Act) -> None:
+    compensate = situation.journey.compensations.get(node.id)
+    situation.draft.do(TakeAction(node.action, node.arguments, compensate))
+    _advance(situation, node.next, **situation.proof)
 
 
 def _approval(situation: Situation, node: Approval) -> None:
@@ -226,7 +228,7 @@ def _approval(situation: Situation, node: Approval) -> None:
 
 def _webhook(situation: Situation, node: Webhook) -> None:
     draft = situation.draft
-    draft.say(Said.EXECUTED, node.id, url=node.url)
+    draft.say(Said.EXECUTED, node.id, url=node.url, **situation.proof)
     wake_at = situation.now + OUTCOME_TIMEOUT
     draft.rest(RunState.SENDING, wake_at, arrived_at=situation.now, open=(CALL,))
     draft.do(CallUrl(node.id, draft.get("visit"), node.url, node.method, node.body))
@@ -253,7 +255,7 @@ _EXECUTORS: Final[Mapping[NodeKind, Callable[[Situation, Any], None]]] = {
     NodeKind.SCORE: _effect(_score_effect),
     NodeKind.WEBHOOK: _webhook,
     NodeKind.APPROVAL: _approval,
-    NodeKind.ACTION: _effect(_action_effect),
+    NodeKind.ACTION: _act,
     NodeKind.JUMP: _jump,
     NodeKind.EXIT: _exit,
 }

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from nexus_marketing.core.conditions import Evaluation
@@ -43,6 +44,12 @@ class Situation:
         if self._evaluation is None:
             self._evaluation = Evaluation(self.now, self.facts.tenant_zone)
         return self._evaluation
+
+    @property
+    def proof(self) -> dict[str, Any]:
+        """What the history says beside what a node did that can be taken back: which visit it was."""
+        draft = self.draft
+        return {"visit": draft.get("visit")} if draft.get("node") in self.journey.compensations else {}
 
     def zone(self, name: str | None = None) -> ZoneInfo:
         """A zone by name, else the lead's."""

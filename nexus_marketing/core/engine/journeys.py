@@ -54,7 +54,18 @@ def decide(journey: Journey, run: Run, facts: LeadFacts, occurrence: Occurrence,
             _follow(situation, goal)
         else:
             _proceed(situation, occurrence)
+    elif run.state is RunState.FAILED and isinstance(occurrence, Reported):
+        _note(situation, occurrence)  # for whoever revives it
     return situation.draft.decision()
+
+
+def go_on_sending(situation: Situation) -> None:
+    """Have a run that was sending wait for the outcomes that nobody told yet; where there are none left it goes on."""
+    run, node = situation.run, situation.journey.nodes.get(situation.run.node)
+    kept = {"arrived_at": run.arrived_at, "open": run.open, "left": run.left, "outcomes": run.outcomes}
+    situation.draft.rest(RunState.SENDING, situation.now + OUTCOME_TIMEOUT, **kept)
+    if not run.open and isinstance(node, (Message, Webhook)):
+        _settled(situation, node, run.outcomes)
 
 
 def is_wanted(journey: Journey, run: Run, facts: LeadFacts, visit: int, channel: str, now: datetime) -> bool:
@@ -236,23 +247,27 @@ def _wait_on(situation: Situation, node: WaitUntil, deadline: datetime, held: se
 
 def _settle(situation: Situation, reported: Reported) -> None:
     """One channel's outcome: the run goes on when all are known, whatever they are."""
+    node = situation.journey.nodes.get(situation.run.node)
+    _note(situation, reported)
+    if not situation.draft.get("open") and isinstance(node, (Message, Webhook)):
+        _settled(situation, node, situation.draft.get("outcomes"))
+
+
+def _note(situation: Situation, reported: Reported) -> None:
     run, draft = situation.run, situation.draft
-    node = situation.journey.nodes.get(run.node)
-    outcomes = (*run.outcomes, reported.outcome)
-    waiting = tuple(channel for channel in run.open if channel != reported.channel)
     why = {"reason": reported.reason} if reported.reason else {}
     draft.say(Said.OUTCOME, run.node, channel=reported.channel, outcome=str(reported.outcome), **why)
-    if (
-        isinstance(node, Message)
-        and node.mode is ChannelMode.FIRST
-        and reported.outcome is not Outcome.SENT
-        and run.left
-    ):
-        draft.set(open=run.left[:1], left=run.left[1:], outcomes=outcomes, wake_at=situation.now + OUTCOME_TIMEOUT)
+    waiting = tuple(channel for channel in run.open if channel != reported.channel)
+    draft.set(open=waiting, outcomes=(*run.outcomes, reported.outcome))
+
+
+def _settled(situation: Situation, node: Message | Webhook, outcomes: tuple[Outcome, ...]) -> None:
+    """What was written is known: the next channel has its turn where there is one and nothing was sent."""
+    run, draft = situation.run, situation.draft
+    if isinstance(node, Message) and node.mode is ChannelMode.FIRST and Outcome.SENT not in outcomes and run.left:
+        draft.set(open=run.left[:1], left=run.left[1:], wake_at=situation.now + OUTCOME_TIMEOUT)
         draft.do(message_to(node, situation, run.left[0]))
-        return
-    draft.set(open=waiting, outcomes=outcomes)
-    if not waiting and isinstance(node, (Message, Webhook)):
+    else:
         _go_on(situation, node, outcomes)
 
 

@@ -25,6 +25,7 @@ _TIME: Final = {"type": "string", "maxlength": 40, "check_with": "duration"}
 _OFFSET: Final = {"type": "string", "maxlength": 40}
 _CLOCK: Final = {"type": "string", "regex": "([01][0-9]|2[0-3]):[0-5][0-9]"}
 _ZONE: Final = {"type": "string", "maxlength": 64}
+_ACTION: Final = {"type": "string", "regex": "[A-Za-z][A-Za-z0-9_]{0,63}"}
 _YES: Final = {"type": "boolean"}
 _PERCENT: Final = {"type": "number", "min": 0, "max": 100}
 _FALLBACK: Final = {"type": ["string", "dict"]}
@@ -113,7 +114,7 @@ _NODES: Final[Mapping[NodeKind, Schema]] = {
         "timeout": _TIMEOUT,
     },
     NodeKind.ACTION: {
-        "action": {"type": "string", "regex": "[A-Za-z][A-Za-z0-9_]{0,63}", "required": True},
+        "action": {**_ACTION, "required": True},
         "with": {"type": "dict"},
         "next": _EDGE,
     },
@@ -122,7 +123,7 @@ _NODES: Final[Mapping[NodeKind, Schema]] = {
 }
 #: A node's form by its type.
 NODES: Final[Mapping[str, Form]] = {
-    str(kind): Form({"type": {"type": "string", "required": True}, "visits": _VISITS, **schema})
+    str(kind): Form({"type": {"type": "string", "required": True}, "visits": _VISITS, "compensate": _ACTION, **schema})
     for kind, schema in _NODES.items()
 }
 _TRIGGER: Final[Schema] = {

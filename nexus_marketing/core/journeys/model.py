@@ -172,6 +172,8 @@ class Journey:
     #: How often a run may come to a node, and where to instead of one time more.
     visits: Mapping[str, tuple[int, str]] = field(default_factory=dict)
     digest: str = ""
+    #: The action that takes back what a node did, by the node.
+    compensations: Mapping[str, str] = field(default_factory=dict)
 
     def occasions(self) -> Iterator[Occasion]:
         """Everything that may move a run from outside: exits, goals, and what nodes wait for."""

@@ -48,6 +48,20 @@ class NodeKind(StrEnum):
     EXIT = "exit"
 
 
+#: What does something that can be taken back; the others wait, choose or end.
+DOING: Final = frozenset(
+    {
+        NodeKind.MESSAGE,
+        NodeKind.UPDATE_LEAD,
+        NodeKind.ADD_TO_SEGMENT,
+        NodeKind.REMOVE_FROM_SEGMENT,
+        NodeKind.SCORE,
+        NodeKind.WEBHOOK,
+        NodeKind.ACTION,
+    }
+)
+
+
 class Outcome(StrEnum):
     """What became of a message; also the names of its edges."""
 

@@ -12,7 +12,7 @@ from nexus_marketing.core.journeys.entry_reading import read_entry
 from nexus_marketing.core.journeys.graph import instant_circles, reached
 from nexus_marketing.core.journeys.model import Entry, ExitCriterion, Goal, GoalEffect, Journey
 from nexus_marketing.core.journeys.node_reading import read_node
-from nexus_marketing.core.journeys.nodes import END, Branch, Message, Node, Occasion, WaitUntil
+from nexus_marketing.core.journeys.nodes import DOING, END, Branch, Message, Node, NodeKind, Occasion, WaitUntil
 from nexus_marketing.core.journeys.reading import Reading, Surroundings
 from nexus_marketing.core.schemas import Form
 from nexus_marketing.core.values import canonical, join
@@ -60,6 +60,7 @@ class _Parts:
     def __init__(self, reading: Reading, document: dict[str, Any], broken: set[str]) -> None:
         self.reading = reading
         self.visits: dict[str, tuple[int, str]] = {}
+        self.compensations: dict[str, str] = {}
         self.document = {key: value for key, value in document.items() if key not in broken}
 
     def journey(self) -> Journey:
@@ -87,6 +88,7 @@ class _Parts:
             document,
             self.visits,
             digest_of(document),
+            self.compensations,
         )
 
     def _nodes(self) -> dict[str, Node]:
@@ -100,7 +102,18 @@ class _Parts:
                 if "visits" in said:
                     to = self.reading.edge(said["visits"].get("to"), join(path, "visits.to"))
                     self.visits[name] = (said["visits"]["most"], to)
+                if "compensate" in said:
+                    self._compensate(name, said, join(path, "compensate"))
         return found
+
+    def _compensate(self, name: str, said: Mapping[str, Any], path: str) -> None:
+        if NodeKind(said["type"]) in DOING:
+            self.reading.action(said["compensate"], path)
+            self.compensations[name] = said["compensate"]
+        else:
+            doing = ", ".join(sorted(DOING))
+            text = f"A {said['type']} does nothing that could be taken back: compensate belongs to {doing}."
+            self.reading.fault(path, "not_allowed", text)
 
     def _entry_document(self, start: str) -> dict[str, Any]:
         said: dict[str, Any] = self.document.setdefault("entry", {})

@@ -196,10 +196,11 @@ class AskApproval:
 
 @dataclass(frozen=True, slots=True)
 class TakeAction:
-    """Take an action that is registered by name."""
+    """Take an action that is registered by name; ``compensate`` is the one that takes it back."""
 
     action: str
     arguments: Mapping[str, Any]
+    compensate: str | None = None
 
 
 Effect = SendMessage | CancelMessages | SetFields | PutInSegment | AddPoints | CallUrl | AskApproval | TakeAction
@@ -219,6 +220,8 @@ class Said(StrEnum):
     #: An operator moved it: to another version, or in time.
     MOVED = "moved"
     ENDED = "ended"
+    #: An operator put one that failed back where it stood.
+    REVIVED = "revived"
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ class TakenAction(TenantKeyed, Base):
     """An action for one occurrence: whoever asks again under ``key`` gets this one.
 
     ``attempts`` counts those that were begun, each committed before anything was done. ``compensation`` is the action
-    that takes it back; ``undoes`` is what this one takes back.
+    that takes it back; ``undoes`` is what this one takes back. ``run_id`` is the run of a journey that asked for it.
     """
 
     __tablename__ = "marketing_actions"
@@ -43,6 +43,14 @@ class TakenAction(TenantKeyed, Base):
             postgresql_where=text("campaign_id IS NOT NULL"),
             sqlite_where=text("campaign_id IS NOT NULL"),
         ),
+        Index(
+            "ix_marketing_actions_run",
+            "tenant_id",
+            "run_id",
+            "id",
+            postgresql_where=text("run_id IS NOT NULL"),
+            sqlite_where=text("run_id IS NOT NULL"),
+        ),
     )
 
     key: Mapped[str] = plain()
@@ -53,6 +61,7 @@ class TakenAction(TenantKeyed, Base):
     data: Mapped[dict[str, Any]] = personal()
     compensation: Mapped[str | None] = plain()
     undoes: Mapped[int | None] = plain()
+    run_id: Mapped[int | None] = plain()
     state: Mapped[str] = plain(server_default=text("'waiting'"))
     reason: Mapped[str | None] = plain()
     #: The plugin's own words.

@@ -48,7 +48,8 @@ class Journey(TenantKeyed, Base):
 class JourneyVersion(TenantScoped, Base):
     """A version as published. ``document`` is canonical JSON, ``digest`` its SHA-256.
 
-    Segments stand in it by id. ``pins`` names the version of the template of each message and channel.
+    Segments stand in it by id. ``pins`` names the version of the template of each message and channel. ``patches`` is the
+    number of the version before of which it only says something in other words.
     """
 
     __tablename__ = "marketing_journey_versions"
@@ -61,6 +62,7 @@ class JourneyVersion(TenantScoped, Base):
     pins: Mapped[dict[str, Any]] = plain()
     published_by: Mapped[str] = plain()
     published_at: Mapped[datetime] = plain()
+    patches: Mapped[int | None] = plain()
 
 
 class JourneyListener(TenantScoped, Base):
@@ -130,6 +132,8 @@ class JourneyRun(TenantKeyed, Base):
     entered_at: Mapped[datetime] = plain()
     ended_at: Mapped[datetime | None] = plain()
     reason: Mapped[str | None] = plain()
+    #: When it was begun to take back what it did.
+    taken_back_at: Mapped[datetime | None] = plain()
 
 
 class JourneyStep(TenantKeyed, Base):

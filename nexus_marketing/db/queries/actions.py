@@ -11,13 +11,13 @@ from nexus_marketing.db.types import BigInt, Json, UtcDateTime
 
 _ADD = text("""
 INSERT INTO marketing_actions
-  (tenant_id, key, name, source, campaign_id, lead_id, data, compensation, undoes, state, created_at)
-VALUES (:tenant_id, :key, :name, :source, :campaign_id, :lead_id, :data, :compensation, :undoes, 'waiting', :now)
+  (tenant_id, key, name, source, campaign_id, lead_id, data, compensation, undoes, run_id, state, created_at)
+VALUES (:tenant_id, :key, :name, :source, :campaign_id, :lead_id, :data, :compensation, :undoes, :run_id, 'waiting', :now)
 ON CONFLICT (tenant_id, key) DO NOTHING RETURNING id
 """).bindparams(
     bindparam("now", type_=UtcDateTime()),
     bindparam("data", type_=Json),
-    *(bindparam(name, type_=BigInt) for name in ("campaign_id", "lead_id", "undoes")),
+    *(bindparam(name, type_=BigInt) for name in ("campaign_id", "lead_id", "undoes", "run_id")),
 )
 _FIND = "SELECT id FROM marketing_actions WHERE tenant_id = :tenant_id AND key = :key"
 

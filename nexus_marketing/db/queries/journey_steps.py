@@ -10,8 +10,11 @@ from sqlalchemy.orm import Session
 
 from nexus_marketing.db.ahead import Question, ask, send
 from nexus_marketing.db.models import JourneyRun, Tenant
+from nexus_marketing.db.queries.deliveries import WITHHELD
+from nexus_marketing.db.queries.journeys import IN_NO_HANDS
 from nexus_marketing.db.queries.rowsets import Values, as_ids, columns_of, ids_of, of_tenant
 from nexus_marketing.db.queries.segments import LEADS
+from nexus_marketing.db.tenancy import run
 from nexus_marketing.db.types import BigInt
 
 _TENANT = bindparam("tenant_id", type_=BigInt)
@@ -112,6 +115,21 @@ SELECT o.tenant_id, o.id, o.planned - :count + s.place, s.lead_id, o.channel, o.
 FROM (SELECT m.*, m.status IN ('running', 'paused') AS is_open FROM marketing_sends m WHERE {_WANTED}) o
 CROSS JOIN {{source}}
 """
+
+
+# A message whose first hand-over had no answer may be there already: it stays where it is.
+_TO_PATCH = f"""
+UPDATE marketing_deliveries AS d SET {WITHHELD.format(reason="'cancelled'")}, told_at = nexus_now()
+WHERE d.tenant_id = :tenant_id AND d.lead_id = :lead_id AND d.occurrence = :occurrence AND d.step <> ''
+  AND d.state = 'planned' AND (d.reason IS NULL OR d.reason <> 'ambiguous') AND {IN_NO_HANDS}
+RETURNING channel
+"""
+
+
+def withdraw_to_patch(session: Session, lead_id: int, occurrence: int) -> list[str]:
+    """Settle what one visit wrote and nobody has taken up, without telling its run; by which channels that was."""
+    bound = {"lead_id": lead_id, "occurrence": occurrence}
+    return sorted(run(session, _TO_PATCH, bound, writes=True).scalars())
 
 
 def append_messages(

@@ -119,13 +119,14 @@ def tell_moves(session: Session, moves: str, values: Mapping[str, Any]) -> None:
     run(session, _TELL_MOVES.format(moves=moves, empty=empty), values, writes=True)
 
 
-# What a worker holds may be on the wire: it is settled by whoever holds it.
+#: Of a delivery ``d``: what a worker holds may be on the wire, and is settled by whoever holds it.
+IN_NO_HANDS: Final = """NOT EXISTS (
+    SELECT 1 FROM marketing_delivery_chunks c WHERE c.tenant_id = :tenant_id AND c.send_id = d.send_id
+      AND c.closed_at IS NULL AND c.lease_until IS NOT NULL AND d.seq BETWEEN c.seq_lo AND c.seq_hi)"""
 _WITHDRAW = f"""
 UPDATE marketing_deliveries AS d SET {WITHHELD.format(reason="'cancelled'")}
 WHERE d.tenant_id = :tenant_id AND d.lead_id = :lead_id AND d.occurrence = :occurrence AND d.step <> ''
-  AND d.state = 'planned' AND NOT EXISTS (
-    SELECT 1 FROM marketing_delivery_chunks c WHERE c.tenant_id = :tenant_id AND c.send_id = d.send_id
-      AND c.closed_at IS NULL AND c.lease_until IS NOT NULL AND d.seq BETWEEN c.seq_lo AND c.seq_hi)
+  AND d.state = 'planned' AND {IN_NO_HANDS}
 """
 
 
@@ -208,15 +209,15 @@ def end_runs(
     size: int,
     *,
     state: RunState = RunState.EXITED,
-) -> int:
+) -> list[int]:
     """End up to ``size`` live runs of leads (``lead``), of journeys (``journey``) or by their ids (``run``), with their
-    timers and questions; answers how many.
+    timers and questions; answers their ids.
     """
     statement = text(_END.format(whose=_WHOSE[whose].format(ids=ids_of(session)))).bindparams(_NOW)
     bound = {"ids": as_ids(ids), "reason": reason, "now": now, "size": size, "state": str(state)}
     ended = run(session, statement, bound, writes=True).all()
     if not ended:
-        return 0
+        return []
     detail = orjson.dumps({"state": str(state), "reason": reason}).decode()
     kind = "CAST(:detail AS jsonb)" if is_postgresql(session) else ":detail"
     note = text(str(_NOTE).replace(":detail", kind)).bindparams(_NOW)
@@ -228,7 +229,19 @@ def end_runs(
     )
     run(session, _FORGET, [{"key": str(row.id)} for row in ended], writes=True)
     run(session, _CLOSE, [{"run_id": row.id, "now": now} for row in ended], writes=True)
-    return len(ended)
+    return [row.id for row in ended]
+
+
+_FATES = """
+SELECT state FROM marketing_deliveries
+WHERE tenant_id = :tenant_id AND lead_id = :lead_id AND occurrence = :occurrence AND step <> ''
+"""
+
+
+def fates_of(session: Session, lead_id: int, run_id: int, visit: int) -> list[str]:
+    """What became of the messages of one visit, by the ledger."""
+    bound = {"lead_id": lead_id, "occurrence": occurrence_of(run_id, visit)}
+    return list(run(session, _FATES, bound, writes=False).scalars())
 
 
 _FOLLOW = f"""

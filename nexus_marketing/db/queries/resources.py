@@ -324,6 +324,7 @@ JOURNEY_RUNS = Listing(
         "entered_at",
         "ended_at",
         "reason",
+        "taken_back_at",
         version="version_number",
     ),
     ("id",),
@@ -473,6 +474,7 @@ ACTIONS = Listing(
         "attempts",
         "compensation",
         "undoes",
+        "run_id",
         "created_at",
         "settled_at",
     ),
@@ -483,13 +485,14 @@ ACTIONS = Listing(
             "id": _N,
             "campaign_id": _N,
             "lead_id": _N,
+            "run_id": _N,
             "name": _T,
             "source": _T,
             "state": _T,
             "created_at": _D,
         }.items()
     ),
-    frozenset({"id", "campaign_id", "lead_id", "undoes"}),
+    frozenset({"id", "campaign_id", "lead_id", "undoes", "run_id"}),
 )
 ESCALATIONS = Listing(
     "escalations",

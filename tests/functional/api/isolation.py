@@ -81,6 +81,8 @@ BODIES: Mapping[str, Any] = {
     "PATCH /api/v1/journeys/{id}": {"name": "Eve SERIAL"},
     "POST /api/v1/journeys/{id}/entries": {"lead_ids": ["OWN leads"]},
     "POST /api/v1/journeys/{id}/migrate": {"dry_run": True},
+    "POST /api/v1/journeys/{id}/patch": {"dry_run": True},
+    "POST /api/v1/journeys/{id}/revive": {"dry_run": True},
     "POST /api/v1/journey-approvals/{id}/answer": {"approved": True},
     "POST /api/v1/definitions": {"schema": {"id": "eve-SERIAL"}},
     "PATCH /api/v1/definitions/{id}": {"schema": {"name": "Eve"}},
@@ -103,6 +105,7 @@ _ROUTES_OF_SCHEMAS = {
     "PREVIEW": "POST /api/v1/{}/{{id}}/preview",
     "ENTRIES": "POST /api/v1/{}/{{id}}/entries",
     "MIGRATE": "POST /api/v1/{}/{{id}}/migrate",
+    "REVIVE": "POST /api/v1/{}/{{id}}/revive",
     "RESUME": "POST /api/v1/{}/{{id}}/resume",
     "ANSWER": "POST /api/v1/journey-approvals/{{id}}/answer",
 }
@@ -119,6 +122,7 @@ _KINDS = {
     "resumeJourney": "journeys",
     "drainJourney": "journeys",
     "stopJourney": "journeys",
+    "patchJourney": "journeys",
     "pauseCampaign": "campaigns",
     "moveCampaign": "campaigns",
     "publishDefinition": "definitions",
@@ -139,6 +143,7 @@ _COLLECTIONS = {
 _INPUTS: Mapping[str, Mapping[str, Any]] = {
     "createCampaign": {"name": "Eve"},
     "enterJourney": {"journeyId": "OWN journeys", "leadIds": ["OWN leads"]},
+    "reviveJourney": {"journeyId": "OWN journeys", "dryRun": True},
 }
 #: What differs from one answer to the next by its nature.
 _PASSING = frozenset(
@@ -302,9 +307,8 @@ def build_estate(runtime: Runtime, tenant_id: int, mark: str) -> Estate:
         imported = upload(ctx, look, name=mark, blob_key=f"{tenant_id}/{'cd' * 16}")
         preflight = request_preflight(ctx, campaign).id
         profile = create_profile(ctx, {"name": mark, "options": {"existing": "fill_empty"}})
-        action = request_action(
-            ctx, ActionRequest("notify", mark, ActionSource.BREACH, campaign, leads[0], {"note": mark})
-        )
+        whose: dict[str, Any] = {"lead_id": leads[0], "data": {"note": mark}, "run_id": entered.run_id}
+        action = request_action(ctx, ActionRequest("notify", mark, ActionSource.BREACH, campaign, **whose))
         about_escalation = {"entity_type": "campaign", "entity_id": campaign, "level": 1, "rule": 0, "reason": mark}
         escalation = Escalation(action="notify", action_id=action, at=ctx.now, **about_escalation)
         ctx.session.add(escalation)

@@ -101,3 +101,26 @@ def test_a_member_answers_what_a_run_asks(client, runtime):
     ann.post(answer, {"approved": False}, status=409)
     work(runtime)
     assert [run["reason"] for run in client.get(f"{path}/runs").json["data"]] == ["seen"]
+
+
+def test_operators_patch_revive_and_take_back(client, runtime):
+    (lead,) = make_leads(runtime, client.tenant_id, 1)
+    nodes = {"wait": {"type": "delay", "for": "1 day", "next": "bye"}, **BYE}
+    path = publish(client, nodes)
+    client.post(f"{path}/entries", {"lead_ids": [str(lead)]}, status=200)
+    work(runtime)
+    draft = {"id": "way", "name": "The way", "entry": {"triggers": [{"on": "api"}]}, "nodes": nodes}
+    client.patch(path, {"draft": draft})
+    found = client.post(f"{path}/patch", {"dry_run": True}, status=200).json
+    assert (found["version"], found["runs"]) == (2, {"wait": 1})
+    client.post(f"{path}/patch", status=202)
+    work(runtime)
+    assert [each["patches"] for each in client.get(f"{path}/versions").json["data"]] == [1, None]
+    assert [run["version"] for run in client.get(f"{path}/runs").json["data"]] == [2]
+    client.patch(path, {"draft": {**draft, "nodes": BYE}})
+    problems = client.post(f"{path}/patch", status=422).json["errors"]
+    assert ("draft.nodes.wait", "not_content") in [(each["path"], each["code"]) for each in problems]
+    assert client.post(f"{path}/revive", {"dry_run": True}, status=200).json == {"dry_run": True, "nodes": []}
+    assert client.post(f"{path}/revive", {"node": "wait"}, status=422).json["errors"][0]["path"] == "why"
+    assert client.post(f"{path}/revive", {"why": "it is repaired"}, status=202).json["nodes"] == []
+    assert client.post(f"{path}/stop", {"compensate": True}, status=200).json["status"] == "stopped"

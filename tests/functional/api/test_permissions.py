@@ -99,6 +99,8 @@ TABLE = {
     "POST /api/v1/journeys/{id}/entries": "campaigns:launch",
     "GET /api/v1/journeys/{id}/runs": "leads:read",
     "POST /api/v1/journeys/{id}/migrate": "campaigns:launch",
+    "POST /api/v1/journeys/{id}/patch": "campaigns:patch",
+    "POST /api/v1/journeys/{id}/revive": "campaigns:launch",
     "POST /api/v1/journeys/{id}/entrance": "campaigns:launch",
     "DELETE /api/v1/journeys/{id}/entrance": "campaigns:launch",
     "POST /entrances/{token}": PUBLIC,

@@ -77,7 +77,19 @@ def commands() -> list[list[str]]:
         "leads": ["import", "export"],
         "segments": ["recalculate"],
         "plugins": ["list", "check", "enable", "disable", "new"],
-        "journeys": ["list", "runs", "publish", "drain", "pause", "resume", "stop", "enter", "migrate"],
+        "journeys": [
+            "list",
+            "runs",
+            "publish",
+            "drain",
+            "pause",
+            "resume",
+            "stop",
+            "enter",
+            "migrate",
+            "patch",
+            "revive",
+        ],
         "campaigns": [
             "launch",
             "preflight",
@@ -560,6 +572,15 @@ def test_an_operator_runs_a_journey(cli, ask, runtime, tenant):
     assert (plan["what"], plan["to"], plan["runs"]) == ("moves", "later", 1)
     code, _, err = cli("journeys", "migrate", *one, "--map", "wait")
     assert (code, "'wait' is no pair: write OLD=NEW" in err) == (2, True)
+    draft["name"] = "The way"
+    with runtime.work(tenant) as ctx:
+        update_journey(ctx, journey, {"draft": draft})
+    (change,) = ask("journeys", "patch", *one, "--dry-run")["changes"]
+    assert (change["path"], change["after"]) == ("name", "The way")
+    assert ask("journeys", "patch", *one)["version"] == 3
+    assert ask("journeys", "revive", *one, "--dry-run", "--node", "wait") == {"dry_run": True, "nodes": []}
+    code, _, err = cli("journeys", "revive", *one)
+    assert (code, "Say why" in err) == (1, True)
     assert ask("journeys", "drain", *one)["status"] == "draining"
-    assert ask("journeys", "stop", *one)["status"] == "stopped"
+    assert ask("journeys", "stop", *one, "--compensate")["status"] == "stopped"
     assert [each["status"] for each in ask("journeys", "list", "-t", "acme")["data"]] == ["stopped"]

@@ -258,6 +258,7 @@ class TestKeys:
         }
         assert unbound == {
             "marketing_api_keys.key_id",
+            "marketing_actions.run_id",
             "marketing_audit.request_id",
             "marketing_audit.subject_id",
             "marketing_audit_values.audit_id",

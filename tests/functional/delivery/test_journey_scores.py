@@ -33,21 +33,27 @@ def came(way: Way) -> list[int]:
     return [way.stage.lead_ids.index(run.lead_id) + 1 for run in way.runs()]
 
 
+def test_crossing_brings_a_lead_in_each_time_and_staying_above_does_not(way):
+    way.publish(BYE, entry={"triggers": [{"on": "score", "threshold": 80}], **ALWAYS})
+    score(way, 2, 79)
+    assert came(way) == []
+    score(way, 1, 80)
+    score(way, 1, 95)
+    assert came(way) == [1]
+    way.go_on(hours=1)
+    score(way, 1, 20)
+    score(way, 1, 90)
+    score(way, 2, 81)
+    assert came(way) == [1, 1, 2]
+    with way.runtime.work(way.tenant, mode="read") as ctx:
+        assert ctx.session.scalars(select(Timer)).all() == []
+
+
 class TestScores:
-    def test_crossing_brings_a_lead_in_each_time_and_staying_above_does_not(self, way):
-        way.publish(BYE, entry={"triggers": [{"on": "score", "threshold": 80}], **ALWAYS})
-        score(way, 2, 79)
-        assert came(way) == []
-        score(way, 1, 80)
-        score(way, 1, 95)
-        assert came(way) == [1]
-        way.go_on(hours=1)
-        score(way, 1, 20)
-        score(way, 1, 90)
-        score(way, 2, 81)
-        assert came(way) == [1, 1, 2]
-        with way.runtime.work(way.tenant, mode="read") as ctx:
-            assert ctx.session.scalars(select(Timer)).all() == []
+    @pytest.fixture
+    def runtime(self, sqlite_only_runtime: Runtime) -> Runtime:
+        """One database: nothing here is put another way in SQL."""
+        return sqlite_only_runtime
 
     def test_a_named_score_falls_under_a_threshold_of_its_rules_as_time_goes_by(self, way):
         rule = {"key": "visit", "event": "visit", "points": 50, "counts": "per_occurrence"}

@@ -200,3 +200,9 @@ def test_journeys_are_put_in_force_entered_and_held(client: Client, runtime: Run
     held = ask(client, hold, id=made["id"])["data"]
     assert (held["pauseJourney"], held["resumeJourney"]) == ({"status": "PAUSED"}, {"status": "PUBLISHED"})
     assert ask(client, "{ journeys(status: PUBLISHED) { name } }")["data"]["journeys"] == [{"name": "Way"}]
+    back = "mutation ($it: ReviveJourneyInput!) { reviveJourney(input: $it) { node reason runs what } }"
+    assert ask(client, back, it={"journeyId": made["id"], "dryRun": True})["data"]["reviveJourney"] == []
+    words = ask(client, "mutation ($id: ID!) { patchJourney(id: $id) { published } }", id=made["id"])
+    assert "Nothing differs" in words["errors"][0]["message"]
+    end = "mutation ($id: ID!) { stopJourney(id: $id, compensate: true) { status } }"
+    assert ask(client, end, id=made["id"])["data"]["stopJourney"] == {"status": "STOPPED"}

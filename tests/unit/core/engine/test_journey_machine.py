@@ -4,6 +4,7 @@ A little shell keeps rows as a database would: one row a run, one timer a run, l
 their outcome. It loses nudges, doubles them, is late and crashes between deciding and writing.
 """
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from nexus_marketing.core.engine.journey_entry import Arrival, Entered, Past, Refusal, enter
-from nexus_marketing.core.engine.journey_moves import leave_out_late, migrate, shift
+from nexus_marketing.core.engine.journey_moves import leave_out_late, migrate, revive, shift
 from nexus_marketing.core.engine.journey_reading import read_journey
 from nexus_marketing.core.engine.journey_situations import LeadFacts
 from nexus_marketing.core.engine.journeys import decide, is_wanted
@@ -20,13 +21,21 @@ from nexus_marketing.core.journeys import Answered, Changed, Happened, Outcome, 
 from nexus_marketing.core.journeys.graph import edges
 from nexus_marketing.core.journeys.model import ConcurrencyKind
 from nexus_marketing.core.journeys.nodes import CALL, Delay, WaitUntil
-from nexus_marketing.core.journeys.runs import AskApproval, CallUrl, CancelMessages, SendMessage, SetFields
+from nexus_marketing.core.journeys.runs import (
+    AskApproval,
+    CallUrl,
+    CancelMessages,
+    HistoryLine,
+    SendMessage,
+    SetFields,
+)
 
 pytestmark = pytest.mark.req("FR-P3-011", "D06", "REL-006")
 
 ZONES = ("Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kathmandu", None)
 #: Around the nights in which clocks change.
 STARTS = ("2026-03-28T12:00", "2026-10-24T12:00", "2026-03-07T23:30", "2026-11-01T00:30", "2026-06-01T00:00")
+DEAD = "timer_dead: somebody pulled the plug"
 EVENTS = ("email_clicked", "order_placed", "unsubscribed")
 DELAYS = (
     {"for": "1 hour"},
@@ -158,6 +167,15 @@ class Shell(RuleBasedStateMachine):
     @property
     def live(self):
         return [run for run in self.runs.values() if run.is_live]
+
+    @property
+    def dead(self):
+        return [run for run in self.runs.values() if run.state is RunState.FAILED and run.reason == DEAD]
+
+    @property
+    def most(self):
+        policy = self.journey.entry.concurrency
+        return policy.most if policy.kind is ConcurrencyKind.PARALLEL else 1
 
     def write(self, decision):
         """One transaction: the row of that version, or nothing."""
@@ -304,6 +322,27 @@ class Shell(RuleBasedStateMachine):
 
     @rule(data=st.data())
     @precondition(lambda self: self.live)
+    def die(self, data):
+        """The timer of a run is put aside for good: nothing else of its row changes."""
+        run = data.draw(st.sampled_from(self.live))
+        ended = {"state": RunState.FAILED, "reason": DEAD, "ended_at": self.now, "wake_at": None}
+        later = {"version": run.version + 1, "wait_token": run.wait_token + 1}
+        self.runs[run.id] = replace(run, **ended, **later)
+        self.lines[run.id].append(HistoryLine(self.now, Said.ENDED, run.node))
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.dead and len(self.live) < self.most)
+    def put_back(self, data):
+        """An operator does: what was written is not written again, which the ledger looks after; nobody does it twice."""
+        run = data.draw(st.sampled_from(self.dead))
+        again = revive(self.journey, run, self.facts, "ann", "it is repaired", self.now)
+        assert self.write(again)
+        assert not self.write(again)
+        assert self.runs[run.id].wait_token > run.wait_token
+        assert self.runs[run.id].is_live or (run.outcomes and not run.open)
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.live)
     def stop(self, data):
         run = data.draw(st.sampled_from(self.live))
         if data.draw(st.integers(0, 5)) == 0:
@@ -324,16 +363,16 @@ class Shell(RuleBasedStateMachine):
                 if run.state is RunState.WAITING and isinstance(node, Delay):
                     assert run.wake_at >= run.arrived_at
             else:
-                assert (run.wake_at, run.open) == (None, ())
-                assert not [key for key, known in self.ledger.items() if key[0] == run.id and known is None]
+                open_rows = {key[2] for key, known in self.ledger.items() if key[0] == run.id and known is None}
+                assert (run.wake_at, open_rows) == (None, set(run.open))
+                assert not run.open or run.reason == DEAD
                 assert run.ended_at is not None
                 assert run.reason is not None
 
     @invariant()
     def as_many_runs_as_may_be(self):
         if hasattr(self, "runs"):
-            policy = self.journey.entry.concurrency
-            assert len(self.live) <= (policy.most if policy.kind is ConcurrencyKind.PARALLEL else 1)
+            assert len(self.live) <= self.most
 
     @invariant()
     def history_says_what_happened(self):
@@ -344,7 +383,8 @@ class Shell(RuleBasedStateMachine):
             assert len(goals) == len(set(goals)), "a goal counted twice"
             assert set(goals) == run.goals
             ended = [line for line in lines if line.said is Said.ENDED]
-            assert len(ended) == (0 if run.is_live else 1)
+            revived = sum(line.said is Said.REVIVED for line in lines)
+            assert len(ended) - revived == (0 if run.is_live else 1)
             again = sum("again" in line.detail for line in lines)
             assert sum(line.said is Said.EXECUTED for line in lines) - again <= run.visit
 
