@@ -24,7 +24,7 @@ from nexus_marketing.db.models import Campaign
 from nexus_marketing.db.queries.resources import CAMPAIGN_ENGAGEMENTS, CAMPAIGN_HISTORY, CAMPAIGNS
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.services import campaigns as services
-from nexus_marketing.services import compensation, promotion, runs
+from nexus_marketing.services import compensation, promotion, reactions, runs
 from nexus_marketing.services.analytics import campaign_analytics
 from nexus_marketing.services.campaign_forms import form_of
 from nexus_marketing.services.preflights import check_preflight
@@ -52,6 +52,8 @@ def includeme(config: Configurator) -> None:
     config.add_api_route("PUT", f"{one}/next-run", writes(move_next_run), permission=launch)
     config.add_api_route("GET", f"{one}/history", list_history, permission=read)
     config.add_api_route("GET", f"{one}/engagements", list_engagements, permission=Permission.ENGAGEMENTS_READ)
+    config.add_api_route("GET", f"{one}/reactions", list_reactions, permission=Permission.ENGAGEMENTS_READ)
+    config.add_api_route("POST", f"{one}/reactions", writes(read_reactions), permission=Permission.ENGAGEMENTS_WRITE)
     config.add_api_route("GET", f"{one}/analytics", show_analytics, permission=read)
 
 
@@ -98,6 +100,20 @@ def list_history(request: Request) -> Response:
 def list_engagements(request: Request) -> Response:
     campaign = find(request.nexus.session, Campaign, path_id(request, "campaign"))
     return respond_page(request, CAMPAIGN_ENGAGEMENTS, scope={"campaign_id": campaign.id}, searchable=True)
+
+
+def list_reactions(request: Request) -> Response:
+    """What was last seen of the campaign's posts, at most 100; nobody is asked for it."""
+    return show(_all_of(reactions.seen_reactions(request.nexus, path_id(request, "campaign"))))
+
+
+def read_reactions(request: Request) -> Reply:
+    """202: a worker looks at the posts; the body says what was seen before."""
+    return Reply(_all_of(reactions.ask_again(request.nexus, path_id(request, "campaign"))), 202)
+
+
+def _all_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"data": rows, "has_more": False, "next": None}
 
 
 def move_campaign(request: Request) -> Reply:

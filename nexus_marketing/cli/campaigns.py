@@ -213,7 +213,7 @@ def _forecast_lines(found: dict[str, Any]) -> list[str]:
 
 @app.command()
 def reactions(context: typer.Context, campaign: _CampaignId, tenant: TenantName, *, as_json: AsJson = False) -> None:
-    """Read back what people did about a campaign's posts; what leads did becomes their events."""
+    """Ask the networks now what people did about a campaign's posts; what leads did becomes their events."""
     with context.obj.runtime(sends=True) as runtime:
         found = read_reactions(runtime, tenant_id_of(runtime, tenant), OPERATOR, campaign)
     columns = ("channel", "code", "favourite", "repost", "reply", "recorded", "error")

@@ -17,6 +17,7 @@ from nexus_marketing.core.errors import ConfigurationError, Conflict
 from nexus_marketing.db.base import Base
 from nexus_marketing.db.engines import Engines
 from nexus_marketing.db.files import refuse_network_file
+from nexus_marketing.db.queries.reactions import INDEXED_HANDLES
 
 if os.name == "posix":
     import fcntl
@@ -109,8 +110,14 @@ def _is_ours(name: str | None, kind: str, _parents: object) -> bool:
     return kind != "table" or name in Base.metadata.tables or not str(name).startswith(_PARTITIONED)
 
 
-#: Kinds of index that SQLite does not have, so that no model can say them for both.
-_POSTGRESQL_ONLY = frozenset({"ix_marketing_engagements_words", "ix_marketing_engagements_id"})
+#: Kinds of index that SQLite does not have or cannot be asked about, so that no model can say them for both.
+_POSTGRESQL_ONLY = frozenset(
+    {
+        "ix_marketing_engagements_words",
+        "ix_marketing_engagements_id",
+        *(f"ix_marketing_leads_{network}_handle" for network in INDEXED_HANDLES),
+    }
+)
 _PARTITIONED = ("marketing_engagements_", "marketing_event_seen_")
 
 

@@ -63,6 +63,8 @@ class Sender:
     stopping: Callable[[], bool]
     #: Of a journey's send, by tenant and send: who of these is not to be written to any more.
     unwanted: Unwanted | None = None
+    #: By which channels it sends.
+    serves: Callable[[str], bool] = lambda _: True
     worker_id: str = field(default_factory=lambda: uuid4().hex)
     _journal: HandOverJournal | None = None
     _prepared: "OrderedDict[tuple[int, int], Prepared]" = field(default_factory=OrderedDict)
@@ -110,7 +112,7 @@ class Sender:
     def _waiting(self) -> dict[tuple[int, int], WaitingSend]:
         """Sends with work that have not used up a rate, their own or that of their lane."""
         with open_session(self.runtime.engines.worker, tenant_id=None, mode="read") as session:
-            found = [WaitingSend._make(row) for row in sends_with_work(session)]
+            found = [send for send in map(WaitingSend._make, sends_with_work(session)) if self.serves(send.channel)]
         now = monotonic()
         self._not_before = {lane: until for lane, until in self._not_before.items() if until > now}
         self._turns.keep({send.tenant_id for send in found})

@@ -17,7 +17,6 @@ from nexus_marketing.core.accounts import (
     Rota,
     account_mark,
     marked_account,
-    serving,
     unspoken,
 )
 from nexus_marketing.core.contracts import Channel, ChannelSession, Journal, Outcome, Submission
@@ -31,7 +30,7 @@ from nexus_marketing.db.tenancy import open_session
 from nexus_marketing.delivery.composing import SendContent
 from nexus_marketing.delivery.gate import Decided
 from nexus_marketing.delivery.handover import ChunkResult, Parts
-from nexus_marketing.delivery.senders import watched
+from nexus_marketing.delivery.senders import accounts_for, watched
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.telemetry import get_logger, scrub
 
@@ -41,12 +40,6 @@ log = get_logger(__name__)
 _OTHER_ACCOUNT_SECONDS: Final = 5.0
 #: From so many failures in a row on people are told: one may be a server that starts anew.
 _TOLD_AT: Final = 2
-
-
-class NoAccount(NexusError):
-    """The account that the send goes out by is off or gone, and no other may stand in for it."""
-
-    code = "no_account"
 
 
 @dataclass(slots=True)
@@ -130,12 +123,9 @@ class Ways:
         Raises:
             NoAccount: the send pinned a server of its own, and there is no such account any more.
         """
-        content, about = prepared.content, prepared.channel.capabilities
+        content = prepared.content
         accounts = self.runtime.accounts.of(session).get(content.channel, ())
-        prepared.accounts = serving(accounts, about.identity_settings, content.sender)
-        places = {place for places in about.secret_destinations.values() for place in places}
-        if not prepared.accounts and any(content.sender.get(place) for place in places):
-            raise NoAccount("Its channel account is off or gone: switch one with the same sender on, then resume.")
+        prepared.accounts = accounts_for(prepared.channel, accounts, content.sender)
         for account in prepared.accounts:
             self._look(lane, account)
 

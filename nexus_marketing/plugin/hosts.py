@@ -10,6 +10,7 @@ from nexus_marketing.plugin.circuits import Circuit
 from nexus_marketing.plugin.exchanges import Http
 from nexus_marketing.plugin.granted import GrantedHttp, grant_for
 from nexus_marketing.plugin.manifests import Manifest
+from nexus_marketing.plugin.measured import Overruns
 from nexus_marketing.settings import HttpSettings, PluginSettings
 from nexus_marketing.telemetry import Telemetry
 
@@ -32,6 +33,7 @@ class Host:
         self.now_seconds = now_seconds
         self._folder, self._telemetry = folder, telemetry
         self._circuits: dict[str, Circuit] = {}
+        self.overruns = Overruns()
 
     @classmethod
     def read(cls, raw: Mapping[str, str]) -> "Host":

@@ -1,7 +1,8 @@
 """A trusted plugin's session under watch: in-process Python cannot be stopped, but it can be measured and left alone.
 
 What takes longer than it may is counted, and so is what raises; several in a row open the plugin's circuit, and while it
-is open nothing is handed over. What is handed over while all is well costs two readings of a clock.
+is open nothing is handed over. What is handed over while all is well costs two readings of a clock. A worker begins anew
+after one that took too long (:mod:`nexus_marketing.tasks.recycling`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,27 @@ from nexus_marketing.plugin.circuits import Circuit, PluginFailed
 MAX_WORDS: Final = 4_000
 
 
+class Overruns:
+    """What trusted plugins have under way in a process, and which of them took too long; any thread may ask."""
+
+    def __init__(self) -> None:
+        self._under_way: set[MeasuredSession] = set()
+        #: The plugin that answered too late last, empty where none did.
+        self.plugin = ""
+
+    def begin(self, session: "MeasuredSession") -> None:
+        """It hands over a batch."""
+        self._under_way.add(session)
+
+    def end(self, session: "MeasuredSession") -> None:
+        """It does no more."""
+        self._under_way.discard(session)
+
+    def overdue(self, factor: float) -> str:
+        """The plugin of a call that has not come back in ``factor`` times the seconds that it may take; empty: none."""
+        return next((each.plugin for each in tuple(self._under_way) if each.is_overdue(factor)), "")
+
+
 class MeasuredSession:
     """Keeps the contract of what it watches.
 
@@ -22,6 +44,7 @@ class MeasuredSession:
         session: the plugin's.
         circuit: of the plugin.
         call_seconds: how long it may take until the next outcome, or until it says that there is none yet.
+        overruns: of the process.
         now_seconds: a clock that never goes back.
     """
 
@@ -30,10 +53,24 @@ class MeasuredSession:
         session: ChannelSession,
         circuit: Circuit,
         call_seconds: float,
+        overruns: Overruns | None = None,
         now_seconds: Callable[[], float] = perf_counter,
     ) -> None:
         self._session, self._circuit = session, circuit
         self._call_seconds, self._now = call_seconds, now_seconds
+        self._overruns = overruns or Overruns()
+        #: When the plugin was asked for what it has not answered yet.
+        self._begun: float | None = None
+
+    @property
+    def plugin(self) -> str:
+        """Whose session it is."""
+        return self._circuit.plugin
+
+    def is_overdue(self, factor: float) -> bool:
+        """Whether a call is under way for so many times the seconds that it may take."""
+        begun = self._begun
+        return begun is not None and self._now() - begun > factor * self._call_seconds
 
     def submit(self, batch: Sequence[Submission], journal: Journal) -> Iterator[Outcome | None]:
         """Hand over, unless the plugin is left alone."""
@@ -54,19 +91,25 @@ class MeasuredSession:
 
     def _watched(self, submit: Callable[[], Iterator[Outcome | None]]) -> Iterator[Outcome | None]:
         now, most, circuit = self._now, self._call_seconds, self._circuit
-        begun = now()
+        self._overruns.begin(self)
+        self._begun = begun = now()
         try:
             for outcome in submit():
                 taken = now() - begun
+                self._begun = None
                 if taken > most:
+                    self._overruns.plugin = circuit.plugin
                     circuit.failed(f"took {taken:.1f} s for one answer, more than {most:g} s")
                 elif circuit.failures and outcome is not None:
                     circuit.succeeded()
                 yield outcome if outcome is None or not outcome.detail else _cut(outcome)
-                begun = now()
+                self._begun = begun = now()
         except Exception as error:
             circuit.failed(f"it raised {type(error).__name__}")
             raise
+        finally:
+            self._begun = None
+            self._overruns.end(self)
 
 
 def _cut(outcome: Outcome) -> Outcome:

@@ -1,20 +1,13 @@
 """Webhooks of journeys: called without a transaction being open, repeated while the other side is away, told to their runs.
 
 A call is a timer. Whoever leased it asks what is to be said, calls, and only then opens the transaction that removes the
-timer and moves the run on; a crash in between repeats the call under the same id. A few threads call, so that a receiver
-who takes his time keeps neither timers nor messages waiting, nor what other tenants call.
+timer and moves the run on; a crash in between repeats the call under the same id. Threads of their own call
+(:mod:`nexus_marketing.services.asides`).
 """
 
 import json
-import threading
-import time
-from collections import Counter
-from concurrent.futures import Future, wait
 from datetime import timedelta
-from functools import partial
-from typing import Any, Final, NamedTuple
-
-from sqlalchemy.exc import DBAPIError
+from typing import Any, NamedTuple
 
 from nexus_marketing.core.actors import SYSTEM
 from nexus_marketing.core.contracts import Call, CallingChannel, OutcomeKind
@@ -28,24 +21,12 @@ from nexus_marketing.core.timers import TimerFact, TimerStatus, retry_after
 from nexus_marketing.db.models import Journey, JourneyRun
 from nexus_marketing.db.queries.journeys import CALL_DUE
 from nexus_marketing.db.queries.timers import take_timer
-from nexus_marketing.db.retry import is_transient
-from nexus_marketing.limits.fair_threads import FairThreads
 from nexus_marketing.runtime import Context, Runtime
 from nexus_marketing.services.journey_facts import facts_of
 from nexus_marketing.services.journey_rows import journey_version, run_of
 from nexus_marketing.services.journey_runs import LATER, locked_run, step
 from nexus_marketing.services.launching import ready_for
-from nexus_marketing.services.timers import give_back, let_go, set_timer
-from nexus_marketing.telemetry import get_logger
-
-log = get_logger(__name__)
-
-#: Calls of one worker at a time, and of one tenant that may wait for their turn.
-_LANES: Final = 4
-_MOST_PER_TENANT: Final = 50
-#: A turn of the worker waits so long for calls that are under way: most are over by then.
-_LOOK_SECONDS: Final = 0.25
-_CROWDED: Final = timedelta(seconds=5)
+from nexus_marketing.services.timers import give_back, set_timer
 
 
 class _Asked(NamedTuple):
@@ -53,62 +34,6 @@ class _Asked(NamedTuple):
 
     call: Call
     settings: dict[str, Any]
-
-
-class JourneyCalls:
-    """Calls on their way, of one worker thread."""
-
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
-        self._threads: FairThreads | None = None
-        self._under_way: set[Future[None]] = set()
-        self._waiting: Counter[int] = Counter()
-        self._lock = threading.Lock()
-
-    def take(self, timer: TimerFact, until: float) -> None:
-        """Have a claimed call made by a thread that is free before ``until`` (of the monotonic clock), or give it back."""
-        if self._waiting[timer.tenant_id] >= _MOST_PER_TENANT:
-            again = self._runtime.clock.now() + _CROWDED
-            give_back(self._runtime, timer, TimerStatus.WAITING, again, "others of the tenant are called first")
-            return
-        if self._threads is None:
-            self._threads = FairThreads(_LANES, "journey-call")
-        self._count(timer.tenant_id, 1)
-        self._under_way.add(self._threads.submit(timer.tenant_id, partial(self._make, timer, until)))
-
-    def look(self) -> int:
-        """Wait a moment for calls that are under way; answers how many are over."""
-        if not self._under_way:
-            return 0
-        done, self._under_way = wait(self._under_way, _LOOK_SECONDS)
-        return len(done)
-
-    def close(self) -> None:
-        """Wait for what was begun."""
-        if self._threads is not None:
-            self._threads.close()
-            self._threads = None
-        self._under_way.clear()
-
-    def _count(self, tenant_id: int, by: int) -> None:
-        with self._lock:
-            self._waiting[tenant_id] += by
-            if not self._waiting[tenant_id]:
-                del self._waiting[tenant_id]
-
-    def _make(self, timer: TimerFact, until: float) -> None:
-        try:
-            if time.monotonic() > until:
-                let_go(self._runtime, [timer])
-            else:
-                make_call(self._runtime, timer)
-        except DBAPIError as error:  # the lease runs out, and somebody takes it up
-            log.warning("journey_call_left", tenant_id=timer.tenant_id, key=timer.key, transient=is_transient(error))
-        except Exception:  # isolation boundary: a thread that dies would take the others' turn with it
-            log.exception("journey_call_failed", tenant_id=timer.tenant_id, key=timer.key)
-        finally:
-            self._count(timer.tenant_id, -1)
-            self._runtime.doorbell.ring(timer.tenant_id, "timers")
 
 
 def make_call(runtime: Runtime, timer: TimerFact) -> None:

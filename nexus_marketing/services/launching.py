@@ -19,6 +19,7 @@ from nexus_marketing.db.tenancy import append
 from nexus_marketing.delivery.senders import launch_problems, sender_of
 from nexus_marketing.plugin.registry import Plugin
 from nexus_marketing.runtime import Context
+from nexus_marketing.services.watching import watch
 
 
 class Ready(NamedTuple):
@@ -67,6 +68,7 @@ def begin_sends(ctx: Context, campaign: Campaign, planned: datetime | None = Non
             created_at=ctx.now,
         )
         launch_id = launch_id or send_id
+        watch(ctx, campaign.id, leg.channel)
     ctx.ring("sends")
     return []
 

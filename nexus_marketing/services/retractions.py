@@ -1,7 +1,7 @@
 """The action that takes back what a send has handed over: a piece at a time, each written down before the next."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import select
 
@@ -28,7 +28,7 @@ class Retracting:
 
     def run(self, call: ActionCall) -> ActionOutcome:
         """Take back every message, the last first; a message is asked for again only under its own id."""
-        send_id = int(call.data["send_id"])
+        send_id, why = int(call.data["send_id"]), str(call.data.get("why", ""))
         before, done, refused = (int(call.data.get(key, at)) for key, at in _BEGINNING.items())
         while True:
             try:
@@ -37,12 +37,18 @@ class Retracting:
                 return ActionOutcome(ActionResult.PERMANENT, error.message)
             self.runtime.telemetry.point("retraction.piece")
             before, done, refused = piece.before, done + piece.done, refused + piece.refused
-            if not self._keep({"send_id": send_id, **dict(zip(_BEGINNING, (before, done, refused), strict=True))}):
+            why = piece.why[:_LONGEST_WHY] or why
+            is_vain = piece.is_last and refused > 0 and not done
+            # Nothing could be taken back: whoever has it tried again begins where this one began.
+            far = {} if is_vain else {**dict(zip(_BEGINNING, (before, done, refused), strict=True)), "why": why}
+            if not self._keep({"send_id": send_id, **far}):
                 return _LOST
+            if is_vain:
+                return ActionOutcome(ActionResult.PERMANENT, f"none of {refused} messages could be taken back: {why}")
             if piece.again is not None or piece.is_last:
-                return _ended(piece, done, refused)
+                return _ended(piece, done, refused, why)
 
-    def _keep(self, data: dict[str, int]) -> bool:
+    def _keep(self, data: dict[str, Any]) -> bool:
         """Write down how far it came, as long as it is still ours."""
         with self.runtime.work(self.timer.tenant_id, SYSTEM) as ctx:
             if not hold_timer(ctx.session, self.timer, self.runtime.settings.lease.total_seconds()):
@@ -53,10 +59,12 @@ class Retracting:
 
 
 _BEGINNING: Final = {"before": FROM_THE_END, "done": 0, "refused": 0}
+_LONGEST_WHY: Final = 200
 
 
-def _ended(piece: RetractedPiece, done: int, refused: int) -> ActionOutcome:
+def _ended(piece: RetractedPiece, done: int, refused: int, why: str) -> ActionOutcome:
     if piece.again is not None:
         said = f"{piece.again.kind}: {piece.again.detail or piece.again.code}"
         return ActionOutcome(ActionResult.TRANSIENT, said, piece.again.retry_after_seconds)
-    return ActionOutcome(ActionResult.DONE, f"took back {done} messages; {refused} could not be")
+    left = f": {why}" if refused else ""
+    return ActionOutcome(ActionResult.DONE, f"took back {done} messages; {refused} could not be{left}")

@@ -35,10 +35,12 @@ from nexus_marketing.delivery.planning import SendRef, plan_send
 from nexus_marketing.delivery.recovery import recover_dead, recover_expired
 from nexus_marketing.delivery.renders import forget_renders
 from nexus_marketing.delivery.sending import Sender
+from nexus_marketing.plugin.manifests import Capability
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.services import segment_clock
-from nexus_marketing.services.action_runs import ACTION_DUE
+from nexus_marketing.services.action_runs import ACTION_DUE, run_action
 from nexus_marketing.services.actions import TYPE as ACTION
+from nexus_marketing.services.asides import Asides
 from nexus_marketing.services.campaign_listening import SCORED
 from nexus_marketing.services.campaign_triggers import happened, scored
 from nexus_marketing.services.campaigns import postpone_tick, tick_campaign
@@ -52,7 +54,7 @@ from nexus_marketing.services.hits import judge_hits
 from nexus_marketing.services.idempotency import forget_answers
 from nexus_marketing.services.import_work import ImportWork, forget_imports
 from nexus_marketing.services.journey_batches import runs_due
-from nexus_marketing.services.journey_calls import JourneyCalls, tell_call
+from nexus_marketing.services.journey_calls import make_call, tell_call
 from nexus_marketing.services.journey_compensation import TAKE_BACK
 from nexus_marketing.services.journey_compensation import take_back_due as take_back_run_due
 from nexus_marketing.services.journey_dates import (
@@ -75,6 +77,7 @@ from nexus_marketing.services.journey_wanted import unwanted_messages
 from nexus_marketing.services.lead_removals import finish_removals
 from nexus_marketing.services.provider_reports import take_in_reports
 from nexus_marketing.services.public_events import take_in_public_events
+from nexus_marketing.services.reactions import REACTIONS_DUE, look_due
 from nexus_marketing.services.recurring import TYPE as RUN_DUE
 from nexus_marketing.services.runs import run_due
 from nexus_marketing.services.score_recomputing import advance_recompute, clear_removed
@@ -84,6 +87,7 @@ from nexus_marketing.services.segment_refresh import recalculate_requested, refr
 from nexus_marketing.services.segment_upkeep import keep_segments
 from nexus_marketing.services.send_ends import join_channels, tell_ends
 from nexus_marketing.services.timers import Handed, TimerHandlers, Together, fire_due
+from nexus_marketing.services.watching import TYPE as REACTIONS
 from nexus_marketing.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -101,6 +105,7 @@ TIMERS: TimerHandlers = {
     COMPENSATION: take_back_due,
     segment_clock.TYPE: segment_clock.clock_moved,
     RUN_DUE: run_due,
+    REACTIONS: REACTIONS_DUE,
     journeys.RUN_DUE: Together(journey_run_due, runs_due, run_dead),
     journeys.MOVED: segment_moved,
     journeys.HAPPENED: happened,
@@ -126,21 +131,46 @@ TIMERS: TimerHandlers = {
 
 @dataclass(slots=True)
 class WorkerLoop:
-    """A thread's endless turn over all work; ``stopping`` ends it between windows."""
+    """A thread's endless turn over all work; ``stopping`` ends it between windows.
+
+    Args:
+        runtime: of the process.
+        stopping: whether to end.
+        serves: by which channels it sends; by all, where nobody says otherwise.
+        only_sends: it does nothing else: others in the process do.
+        rest: waits for so many seconds, or until there may be something to do.
+    """
 
     runtime: Runtime
     stopping: Callable[[], bool]
+    serves: Callable[[str], bool] = lambda _: True
+    only_sends: bool = False
+    rest: Callable[[float], object] | None = None
     sender: Sender = field(init=False)
     imports: ImportWork = field(init=False)
-    calls: JourneyCalls = field(init=False)
+    calls: Asides = field(init=False)
+    watching: Asides = field(init=False)
+    actions: Asides = field(init=False)
     timers: TimerHandlers = field(init=False)
     _partitions_at: float = field(default=float("-inf"), init=False)
 
     def __post_init__(self) -> None:
-        self.sender = Sender(self.runtime, self.stopping, unwanted_messages)
+        self.sender = Sender(self.runtime, self.stopping, unwanted_messages, self.serves)
         self.imports = ImportWork(self.runtime)
-        self.calls = JourneyCalls(self.runtime)
-        self.timers = {**TIMERS, journeys.CALL_DUE: Handed(self.calls.take, tell_call)}
+        self.calls = Asides(self.runtime, make_call, "journey-call")
+        self.watching = Asides(self.runtime, look_due, "reactions", lanes=2)
+        self.actions = Asides(self.runtime, run_action, "action")
+        handed = {
+            journeys.CALL_DUE: Handed(self.calls.take, tell_call),
+            REACTIONS: Handed(self.watching.take, REACTIONS_DUE.give_up),
+        }
+        plugins = (
+            self.runtime.plugin_of(name, Capability.ACTION) for name in self.runtime.plugins.of(Capability.ACTION)
+        )
+        if any(each is not None and each.is_sandboxed for each in plugins):
+            # They may take their whole time whenever they are called.
+            handed[ACTION] = Handed(self.actions.take, ACTION_DUE.give_up)
+        self.timers = {**TIMERS, **handed}
 
     def run(self) -> None:
         """Turn until stopped, sleeping only when there was nothing to do."""
@@ -148,7 +178,7 @@ class WorkerLoop:
             while not self.stopping():
                 if not self._safe_turn():
                     poll = self.runtime.settings.poll.total_seconds()
-                    self.runtime.doorbell.wait(min(poll, self.sender.pause_seconds))
+                    (self.rest or self.runtime.doorbell.wait)(min(poll, self.sender.pause_seconds))
         finally:
             self.finish()
 
@@ -157,12 +187,16 @@ class WorkerLoop:
         self.sender.close()
         self.imports.close()
         self.calls.close()
+        self.watching.close()
+        self.actions.close()
         self._close_channels()
 
     def turn(self) -> int:
         """Do whatever waits, once; answers how many pieces of work there were."""
         runtime = self.runtime
         say_alive(runtime.engines.worker, self.sender.worker_id, socket.gethostname(), os.getpid())
+        if self.only_sends:
+            return _isolated(self.sender.work)
         self._keep_partitions_ahead()
         steps: tuple[Callable[[], int], ...] = (
             lambda: recover_dead(runtime, runtime.settings.state_dir / "journal"),
@@ -170,6 +204,8 @@ class WorkerLoop:
             lambda: tell_runs(runtime),
             lambda: fire_due(runtime, self.timers),
             self.calls.look,
+            self.watching.look,
+            self.actions.look,
             lambda: keep_segments(runtime),
             lambda: recalculate_requested(runtime),
             lambda: tick_due(runtime),

@@ -129,6 +129,8 @@ class Send(TenantKeyed, Base):
     finished_at: Mapped[datetime | None] = plain()
     #: When its campaign was told how it ended.
     reported_at: Mapped[datetime | None] = plain()
+    #: Of a post: what its network showed of it last (``services.reactions``).
+    reactions: Mapped[dict[str, Any] | None] = plain()
 
 
 class Delivery(TenantScoped, Base):

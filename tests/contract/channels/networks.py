@@ -32,6 +32,8 @@ class MastodonServer(HttpServer):
     def __init__(self) -> None:
         super().__init__(choose=path_of, reply=self._reply_to)
         self.statuses: dict[str, dict[str, Any]] = {}
+        #: Numbers of statuses that are somebody else's.
+        self.others: set[str] = set()
         self.lists: dict[str, Any] = {}
 
     def _reply_to(self, heard: Heard) -> Reply:
@@ -44,11 +46,20 @@ class MastodonServer(HttpServer):
             key = heard.headers["idempotency-key"]
             status = {"id": str(len(self.statuses) + 1), **json.loads(heard.body)}
             return told(200, self.statuses.setdefault(key, status))
+        if path.removeprefix("/api/v1/statuses/").isdigit():
+            return self._reply_about(heard.method, path.rpartition("/")[2])
         found = self.lists.get(heard.path, self.lists.get(path))
         if found is None:
             return told(404, {"error": "Record not found"})
         document, link = found if isinstance(found, tuple) else (found, "")
         return told(200, document, **({"Link": link} if link else {}))
+
+    def _reply_about(self, method: str, number: str) -> Reply:
+        """One status: whoever deletes another's is told that there is none."""
+        key = next((key for key, each in self.statuses.items() if each["id"] == number), None)
+        if key is None or (method == "DELETE" and number in self.others):
+            return told(404, {"error": "Record not found"})
+        return told(200, self.statuses.pop(key) if method == "DELETE" else self.statuses[key])
 
 
 class BlueskyServer(HttpServer):
@@ -79,6 +90,12 @@ class BlueskyServer(HttpServer):
             return told(400, {"error": "ExpiredToken", "message": "Token has expired"})
         if method == "com.atproto.repo.putRecord":
             return self._put(json.loads(heard.body))
+        if method == "com.atproto.repo.deleteRecord":
+            body = json.loads(heard.body)
+            if body["repo"] != DID or body["collection"] != "app.bsky.feed.post":
+                return told(400, {"error": "InvalidRequest"})
+            self.records.pop(body["rkey"], None)
+            return told(200, {"commit": {"cid": "bafy2", "rev": "1"}})
         query = query_of(heard)
         found = self.lists.get((method, query.get("cursor", "")))
         return told(200, found) if found is not None else told(400, {"error": "NotFound", "message": "Post not found"})

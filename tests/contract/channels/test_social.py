@@ -16,11 +16,13 @@ from nexus_marketing.builtins.channels.social.texts import facets, graphemes
 from nexus_marketing.core.clock import FakeClock
 from nexus_marketing.core.contracts import (
     Channel,
+    CompensatingChannel,
     Outcome,
     OutcomeKind,
     PostingChannel,
     ProbedChannel,
     ReactionKind,
+    Retraction,
     WatchedChannel,
 )
 from nexus_marketing.core.errors import PermissionDenied, Unavailable, ValidationError
@@ -99,7 +101,7 @@ def content_of(text: str):
 def test_they_are_channels_to_an_audience(make_channel, mastodon, bluesky):
     for server, name, secret, again in ((mastodon, "mastodon", "token", False), (bluesky, "bluesky", "password", True)):
         channel = make_channel(server)
-        for contract in (Channel, ProbedChannel, PostingChannel, WatchedChannel):
+        for contract in (Channel, ProbedChannel, PostingChannel, WatchedChannel, CompensatingChannel):
             assert isinstance(channel, contract)
         about = channel.capabilities
         assert (channel.name, about.address_kind, about.template_type) == (name, "audience", "text")
@@ -107,6 +109,69 @@ def test_they_are_channels_to_an_audience(make_channel, mastodon, bluesky):
         # A login is never sent to another server by whoever may change settings, nor used for another account.
         assert about.secret_destinations == {secret: {"server"}}
         assert about.identity_settings == {"server", "handle"}
+
+
+def take_back(channel, server, code: str, **settings) -> Outcome:
+    return channel.compensate({**account_of(server), **settings}, Retraction(submission(0, "").message_id, "", code))
+
+
+class TestTakingBack:
+    @pytest.mark.req("FR-P3-004", "BR-004")
+    def test_a_post_is_deleted_and_a_second_time_changes_nothing(self, make_channel, mastodon, bluesky):
+        for server, posts in ((mastodon, mastodon.statuses), (bluesky, bluesky.records)):
+            channel = make_channel(server)
+            code = post(channel, server)[0].code
+            post(channel, server, 7)
+            assert len(posts) == 2
+            for _ in range(2):
+                assert take_back(channel, server, code).kind is K.ACCEPTED
+                assert len(posts) == 1
+
+    def test_one_of_which_nobody_knows_is_deleted_where_its_name_is_known(self, make_channel, mastodon, bluesky):
+        channel = make_channel(bluesky)
+        post(channel, bluesky)
+        assert take_back(channel, bluesky, "").kind is K.ACCEPTED
+        assert bluesky.records == {}
+        outcome = take_back(make_channel(mastodon), mastodon, "")
+        assert (outcome.kind, mastodon.heard) == (K.PERMANENT_RECIPIENT, [])
+        assert "look at the profile" in outcome.detail
+
+    def test_another_accounts_post_is_not_said_to_be_gone(self, make_channel, mastodon):
+        channel = make_channel(mastodon)
+        code = post(channel, mastodon)[0].code
+        mastodon.others = {code}
+        outcome = take_back(channel, mastodon, code)
+        assert (outcome.kind, outcome.code) == (K.PERMANENT_SENDER, "403")
+        assert "check handle and token" in outcome.detail
+
+    @pytest.mark.parametrize(
+        ("reply", "kind", "after"),
+        [
+            (told(429, {"error": "Too many requests"}, Retry_After="90"), K.THROTTLED, 90.0),
+            (told(500, {"error": "Oh"}), K.TRANSIENT, None),
+            (told(403, {"error": "This action is outside the authorized scopes"}), K.PERMANENT_SENDER, None),
+            (told(200, {"id": "77"}), K.UNKNOWN, None),
+            (Reply(hang_up="after"), K.UNKNOWN, None),
+        ],
+    )
+    def test_what_a_server_answers_instead(self, make_channel, mastodon, reply, kind, after):
+        mastodon.scripts[f"{STATUSES}/1"] = [reply]
+        outcome = take_back(make_channel(mastodon), mastodon, "1")
+        assert (outcome.kind, outcome.retry_after_seconds) == (kind, after)
+
+    def test_a_login_that_is_over_is_made_anew_the_next_time(self, make_channel, bluesky):
+        channel = make_channel(bluesky)
+        code = post(channel, bluesky)[0].code
+        bluesky.expires += 1  # another token is good by now
+        assert take_back(channel, bluesky, code).kind is K.TRANSIENT
+        assert take_back(channel, bluesky, code).kind is K.ACCEPTED
+        assert take_back(channel, bluesky, code, password="wrong-word").kind is K.PERMANENT_SENDER
+
+    def test_a_network_that_is_away(self, make_channel, mastodon, bluesky):
+        for server in (mastodon, bluesky):
+            channel = make_channel(server)
+            server.__exit__(None, None, None)
+            assert take_back(channel, server, "1").kind is K.TRANSIENT
 
 
 class TestMastodon:

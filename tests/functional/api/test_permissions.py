@@ -138,6 +138,8 @@ TABLE = {
     "POST /api/v1/definitions/{id}/deactivate": "campaigns:write",
     "POST /api/v1/definitions/{id}/duplicate": "campaigns:write",
     "GET /api/v1/campaigns/{id}/engagements": "engagements:read",
+    "GET /api/v1/campaigns/{id}/reactions": "engagements:read",
+    "POST /api/v1/campaigns/{id}/reactions": "engagements:write",
     "GET /api/v1/campaigns/{id}/analytics": "campaigns:read",
     "PUT /api/v1/campaigns/{id}/next-run": "campaigns:launch",
     "GET /api/v1/campaigns/{id}/preflights/{preflight_id}": "campaigns:read",

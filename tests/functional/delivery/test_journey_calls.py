@@ -19,7 +19,7 @@ from nexus_marketing.core.timers import MAX_CRASHES, TimerFact
 from nexus_marketing.db.models import JourneyApproval, TakenAction, Timer
 from nexus_marketing.plugin.http import HttpClient, HttpLimits
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services import journey_calls
+from nexus_marketing.services.asides import Asides
 from nexus_marketing.services.journey_runs import answer_question
 from nexus_marketing.services.plugins import switch_on
 from nexus_marketing.services.tenants import create_member
@@ -187,7 +187,7 @@ class TestApprovals:
 
 
 @pytest.mark.req("R22", "S18")
-def test_a_receiver_who_takes_his_time_keeps_no_other_tenant_waiting(sqlite_only_runtime, monkeypatch):
+def test_a_receiver_who_takes_his_time_keeps_no_other_tenant_waiting(sqlite_only_runtime):
     answered, heard = threading.Event(), queue.SimpleQueue()
 
     def make(_runtime: Runtime, timer: TimerFact) -> None:
@@ -195,8 +195,7 @@ def test_a_receiver_who_takes_his_time_keeps_no_other_tenant_waiting(sqlite_only
             answered.wait(5)
         heard.put(timer.tenant_id)
 
-    monkeypatch.setattr(journey_calls, "make_call", make)
-    calls, until = journey_calls.JourneyCalls(sqlite_only_runtime), time.monotonic() + 60
+    calls, until = Asides(sqlite_only_runtime, make, "journey-call"), time.monotonic() + 60
     for number, tenant_id in enumerate([1] * 12 + [2]):
         calls.take(TimerFact(tenant_id, number, "journey.call", f"{number}:1", NOW, {}, None, 1, 0, 1), until)
     try:

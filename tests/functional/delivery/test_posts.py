@@ -15,14 +15,18 @@ from nexus_marketing.config import rehearse
 from nexus_marketing.core.actors import SYSTEM
 from nexus_marketing.core.clock import SystemClock
 from nexus_marketing.core.contracts import AddressKind
-from nexus_marketing.core.errors import NexusError
-from nexus_marketing.db.models import Delivery, Engagement, Lead, Send, Tenant
+from nexus_marketing.core.errors import Conflict, NexusError
+from nexus_marketing.db.models import ChannelAccount, Delivery, Engagement, Lead, Send, TakenAction, Tenant, Timer
 from nexus_marketing.db.queries.preflights import audience_piece
 from nexus_marketing.delivery.planning import SendRef, plan_send
 from nexus_marketing.plugin.testing import RecordingChannel
+from nexus_marketing.runtime import Context
+from nexus_marketing.services.actions import retry_action
 from nexus_marketing.services.campaigns import create_campaign, move_campaign
 from nexus_marketing.services.channels import create_account
-from nexus_marketing.services.reactions import read_reactions
+from nexus_marketing.services.compensation import fail_campaign
+from nexus_marketing.services.definitions import create_definition, publish_definition
+from nexus_marketing.services.reactions import ask_again, read_reactions, seen_reactions
 from nexus_marketing.services.sent_messages import sent_message
 from nexus_marketing.services.templates import create_template
 from nexus_marketing.settings import HttpSettings, SocialSettings
@@ -235,6 +239,123 @@ def test_what_leads_did_about_a_post_becomes_their_events(stage, mastodon, blues
     with stage.runtime.work(stage.tenant_id) as ctx:
         ctx.session.execute(update(Send).values(created_at=ctx.now - timedelta(days=31)))
     assert read() == {}
+
+
+def go_on(stage: Stage, database_time: DatabaseTime, **delta: float) -> None:
+    stage.runtime.clock.advance(**delta)  # type: ignore[attr-defined]
+    database_time.advance(**delta)
+    stage.work()
+
+
+def launch_to_fail(stage: Stage, *channels: str) -> None:
+    """A campaign that takes its posts back where it fails, and goes on after them."""
+    steps = [{"action": "notify", "data": {"to": "boss", "reason": "posted"}, "delay": "9 hours"}]
+    document = {
+        "id": "launch",
+        "channels": {name: {"compensate": True} for name in channels},
+        "automation": {"steps": steps},
+    }
+    with stage.runtime.work(stage.tenant_id) as ctx:
+        definition_id = create_definition(ctx, {"schema": document}).id
+        publish_definition(ctx, definition_id)
+        data = {"definition_id": str(definition_id), "name": "c", "segment_id": str(stage.segment_id)}
+        stage.campaign_id = create_campaign(ctx, {**data, "channels": stage.channels(*channels)}).id
+        move_campaign(ctx, stage.campaign_id, "launch")
+    stage.work()
+
+
+def fail(stage: Stage) -> None:
+    with stage.runtime.work(stage.tenant_id) as ctx:
+        fail_campaign(ctx, stage.campaign_id, "wrong prices")
+
+
+def retractions(stage: Stage) -> list[tuple[str, str]]:
+    with stage.runtime.work(stage.tenant_id, mode="read") as ctx:
+        wanted = select(TakenAction).where(TakenAction.name == "retract_send").order_by(TakenAction.id)
+        return [(row.state, row.detail) for row in ctx.session.scalars(wanted)]
+
+
+def retraction_id(ctx: Context) -> int:
+    return ctx.session.scalars(select(TakenAction.id).where(TakenAction.name == "retract_send")).one()
+
+
+@pytest.mark.req("FR-P3-004", "BR-004", "US-023")
+def test_a_campaign_that_failed_deletes_its_posts_with_the_accounts_logins(
+    stage, mastodon, bluesky, database_time: DatabaseTime
+):
+    bluesky.scripts["/xrpc/com.atproto.repo.putRecord"] = [Reply(hang_up="before")]
+    launch_to_fail(stage, "mastodon", "bluesky")
+    go_on(stage, database_time, hours=1)
+    assert (len(mastodon.statuses), len(bluesky.records)) == (1, 1)
+    mastodon.scripts["/api/v1/statuses/1"] = [Reply(503), Reply(hang_up="after")]
+    fail(stage)
+    for _ in range(4):
+        go_on(stage, database_time, hours=1)
+    assert (mastodon.statuses, bluesky.records) == ({}, {})
+    assert retractions(stage) == [("done", "took back 1 messages; 0 could not be")] * 2
+    with stage.runtime.work(stage.tenant_id, mode="read") as ctx:
+        assert seen_reactions(ctx, stage.campaign_id) == []
+
+
+@pytest.mark.req("FR-P3-004", "BR-004")
+def test_what_cannot_be_deleted_is_told_and_tried_again_by_a_person(stage, mastodon, database_time: DatabaseTime):
+    mastodon.scripts["/api/v1/statuses"] = [Reply(hang_up="after")]
+    launch_to_fail(stage, "mastodon")
+    fail(stage)
+    go_on(stage, database_time, minutes=1)
+    said = "nobody knows whether it was posted: look at the profile, and delete it there"
+    assert retractions(stage) == [("failed", f"none of 1 messages could be taken back: {said}")]
+    with stage.runtime.work(stage.tenant_id) as ctx:
+        ctx.session.execute(update(Delivery).where(Delivery.state == "unknown").values(provider_code="8"))
+        ctx.session.execute(update(ChannelAccount).values(enabled=False))
+        retry_action(ctx, retraction_id(ctx))
+    go_on(stage, database_time, minutes=1)
+    ((state, said),) = retractions(stage)
+    assert (state, said[:38]) == ("failed", "Its channel account is off or gone: sw")
+    with stage.runtime.work(stage.tenant_id) as ctx:
+        ctx.session.execute(update(ChannelAccount).values(enabled=True))
+        retry_action(ctx, retraction_id(ctx))
+    stage.runtime.accounts.forget(stage.tenant_id)
+    go_on(stage, database_time, minutes=1)
+    assert retractions(stage) == [("done", "took back 1 messages; 0 could not be")]
+
+
+def test_reactions_are_read_back_by_a_timer_for_a_month(stage, mastodon, database_time: DatabaseTime):
+    with stage.runtime.work(stage.tenant_id) as ctx:
+        ctx.session.get_one(Lead, (stage.tenant_id, stage.lead_ids[4])).attributes = {"mastodon": "ann@social.example"}
+    stage.launch("mastodon")
+    stage.work()
+    at = "/api/v1/statuses/1"
+    mastodon.lists = {f"{at}/favourited_by": [], f"{at}/reblogged_by": [], f"{at}/context": {"descendants": []}}
+
+    def looks() -> int:
+        return sum(each.path.endswith("/context") for each in mastodon.heard)
+
+    def seen() -> dict[str, Any]:
+        with stage.runtime.work(stage.tenant_id, mode="read") as ctx:
+            (found,) = seen_reactions(ctx, stage.campaign_id)
+        return found
+
+    assert (looks(), seen()["favourite"], seen()["seen_at"]) == (0, None, None)
+    go_on(stage, database_time, minutes=16)
+    assert (looks(), seen()["favourite"], seen()["recorded"]) == (1, 0, 0)
+    mastodon.lists[f"{at}/favourited_by"] = [{"id": "1", "acct": "Ann"}, {"id": "2", "acct": "stranger"}]
+    mastodon.scripts[f"{at}/reblogged_by"] = [Reply(503)]
+    go_on(stage, database_time, minutes=16)
+    assert (looks(), seen()["favourite"]) == (1, 0)
+    assert seen()["error"].startswith("The network answers 503")
+    with stage.runtime.work(stage.tenant_id) as ctx:
+        ask_again(ctx, stage.campaign_id)
+        ask_again(ctx, stage.campaign_id)
+    go_on(stage, database_time, seconds=61)
+    assert (looks(), seen()["favourite"], seen()["recorded"], seen()["error"]) == (2, 2, 1, None)
+    for _ in range(31):
+        go_on(stage, database_time, days=1)
+    assert (looks(), seen()["favourite"], seen()["recorded"]) == (31, 2, 1)
+    with stage.runtime.work(stage.tenant_id) as ctx:
+        assert ctx.session.scalars(select(Timer)).all() == []
+        with pytest.raises(Conflict, match="nothing in the last 30 days"):
+            ask_again(ctx, stage.campaign_id)
 
 
 def test_a_journey_cannot_post(stage, clock, database_time: DatabaseTime):

@@ -87,7 +87,7 @@ class TakingBack(RecordingChannel):
         kind = answers.pop(0) if answers else OutcomeKind.ACCEPTED
         if kind is OutcomeKind.ACCEPTED and retraction not in self.retracted:
             self.retracted.append(retraction)
-        return Outcome(0, kind, "scripted")
+        return Outcome(0, kind, "", "scripted")
 
 
 @dataclass
@@ -295,7 +295,7 @@ class TestMessages:
         numbers = [int(each[2:].partition(".")[0]) for each in taken_back]
         assert numbers == sorted(numbers, reverse=True)
         (row,) = [row for row in stage.all(TakenAction) if row.source == "compensation"]
-        assert (row.state, row.detail) == ("done", "took back 119 messages; 1 could not be")
+        assert (row.state, row.detail) == ("done", "took back 119 messages; 1 could not be: scripted")
 
     def test_it_waits_until_nothing_more_can_leave(self, stage: Stage) -> None:
         stage.set_up(3)

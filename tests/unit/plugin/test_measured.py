@@ -40,7 +40,7 @@ def test_a_trusted_plugin_is_measured_and_left_alone_when_it_is_slow(tmp_path: P
         now[0] += 11.0
 
     circuit = Circuit("nexus-slow", lambda: now[0], lambda: NOW, tmp_path)
-    session = MeasuredSession(Slow(tick, *"abcd"), circuit, 10.0, lambda: now[0])
+    session = MeasuredSession(Slow(tick, *"abcd"), circuit, 10.0, now_seconds=lambda: now[0])
     batch = [Submission(ref, "", f"<r{ref}>", {}) for ref in range(4)]
     assert [each.kind for each in session.submit(batch[:FAILURES], WatchingJournal()) if each] == ["accepted"] * 3
     outcomes = [each for each in session.submit(batch, WatchingJournal()) if each]
@@ -48,7 +48,7 @@ def test_a_trusted_plugin_is_measured_and_left_alone_when_it_is_slow(tmp_path: P
     assert "took 11.0 s for one answer, more than 10 s" in outcomes[0].detail
     assert outcomes[0].retry_after_seconds == 30.0
     now[0] += 31
-    quick = MeasuredSession(Slow(lambda: None, "x" * 100_000), circuit, 10.0, lambda: now[0])
+    quick = MeasuredSession(Slow(lambda: None, "x" * 100_000), circuit, 10.0, now_seconds=lambda: now[0])
     (outcome,) = [each for each in quick.submit(batch[:1], WatchingJournal()) if each]
     assert len(outcome.detail) == MAX_WORDS
     assert list(tmp_path.iterdir()) == []

@@ -111,13 +111,9 @@ class Bluesky:
 
     def request(self, settings: Mapping[str, Any], post: Post) -> Request | Outcome:
         """A record under the post's own key; logs in first where that is needed."""
-        try:
-            login = self._login(settings)
-        except _Refused as error:
-            return self._fault(post, error.answer)
-        except NoAnswer as error:
-            # Of the login: of the post itself nothing has left.
-            raise NotReached(error.message) from error
+        login = self._login_for(settings, post)
+        if isinstance(login, Outcome):
+            return login
         now = self._clock.now().astimezone(UTC)
         record: dict[str, Any] = {
             "$type": _POST,
@@ -142,9 +138,19 @@ class Bluesky:
             return Outcome(post.ref, OutcomeKind.UNKNOWN, str(answer.status), "the answer names no post, or another")
         if found.get("error") == "InvalidSwap":
             return Outcome(post.ref, OutcomeKind.ACCEPTED, key)
-        if answer.status == 401 or found.get("error") in _STALE:
-            self._forget(settings)
-        return self._fault(post, answer)
+        return self._failed(settings, post, answer)
+
+    def retract(self, settings: Mapping[str, Any], post: Post, code: str) -> Outcome:
+        """``deleteRecord``, which ensures that there is none; its key is known whether it was written or not."""
+        login = self._login_for(settings, post)
+        if isinstance(login, Outcome):
+            return login
+        key = code or key_of(post.key)
+        body = {"repo": login.did, "collection": _POST, "rkey": key}
+        answer = self._client.send(_call(settings, "com.atproto.repo.deleteRecord", body, login.token))
+        if 200 <= answer.status < 300:
+            return Outcome(post.ref, OutcomeKind.ACCEPTED, key)
+        return self._failed(settings, post, answer)
 
     def probe(self, settings: Mapping[str, Any]) -> None:
         """Log in."""
@@ -210,6 +216,16 @@ class Bluesky:
             raise Unavailable("Whoever answers is no server of the AT Protocol: check the setting server.")
         raise PermissionDenied(f"{said}: check handle and app password.")
 
+    def _login_for(self, settings: Mapping[str, Any], post: Post) -> _Login | Outcome:
+        """As who a post is written or deleted; or what became of it because there is no login."""
+        try:
+            return self._login(settings)
+        except _Refused as error:
+            return self._fault(post, error.answer)
+        except NoAnswer as error:
+            # Of the login: of the post itself nothing has left.
+            raise NotReached(error.message) from error
+
     def _login(self, settings: Mapping[str, Any]) -> _Login:
         place = (_server(settings), _handle(settings))
         password = hashlib.sha256(str(settings["password"]).encode()).digest()
@@ -244,6 +260,12 @@ class Bluesky:
     def _forget(self, settings: Mapping[str, Any]) -> None:
         with self._lock:
             self._logins.pop((_server(settings), _handle(settings)), None)
+
+    def _failed(self, settings: Mapping[str, Any], post: Post, answer: Answer) -> Outcome:
+        """What went wrong behind a login, which may be over."""
+        if answer.status == 401 or document_of(answer.body).get("error") in _STALE:
+            self._forget(settings)
+        return self._fault(post, answer)
 
     def _fault(self, post: Post, answer: Answer) -> Outcome:
         """What went wrong, with the post or with the login before it."""

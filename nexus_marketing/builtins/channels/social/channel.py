@@ -5,10 +5,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from nexus_marketing.builtins.channels.social.networks import Network, Post
-from nexus_marketing.core.contracts import AddressKind, Capabilities, Content, Outcome, Reaction, Rendered, Submission
-from nexus_marketing.core.errors import Problem, ValidationError
+from nexus_marketing.core.contracts import (
+    AddressKind,
+    Capabilities,
+    Content,
+    Outcome,
+    OutcomeKind,
+    Reaction,
+    Rendered,
+    Retraction,
+    Submission,
+)
+from nexus_marketing.core.errors import HostRefused, Problem, ValidationError
 from nexus_marketing.core.messages import PRODUCT_NAMES, Piece, Variable, plain_text
-from nexus_marketing.plugin.exchanges import Answer, Http, Request
+from nexus_marketing.plugin.exchanges import Answer, Http, NoAnswer, NotReached, Request
 from nexus_marketing.plugin.http_sessions import HttpSession, Lanes
 
 #: Who reads a post is nobody we could unsubscribe.
@@ -107,6 +117,18 @@ class SocialChannel:
             PermissionDenied: the network refuses the account, or the post is gone.
         """
         return self._network.reactions(settings, code)
+
+    def compensate(self, settings: Mapping[str, Any], retraction: Retraction) -> Outcome:
+        """Delete a post; one that is gone already is deleted."""
+        post = Post.of(0, "", retraction.message_id, self._origin)
+        try:
+            return self._network.retract(settings, post, retraction.code)
+        except HostRefused as error:
+            return Outcome(0, OutcomeKind.PERMANENT_SENDER, error.code, error.message[:200])
+        except NotReached as error:
+            return Outcome(0, OutcomeKind.TRANSIENT, error.code, error.message[:200], error.retry_after_seconds)
+        except NoAnswer as error:
+            return Outcome(0, OutcomeKind.UNKNOWN, error.code, error.message[:200])
 
     def close_thread(self) -> None:
         """End this thread's part in sending."""

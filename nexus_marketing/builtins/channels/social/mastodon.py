@@ -119,6 +119,33 @@ class Mastodon:
         if said.lower() != wanted.lower():
             raise PermissionDenied(f"The token belongs to {said[:60]!a}, not to {wanted!a}: check handle and token.")
 
+    def retract(self, settings: Mapping[str, Any], post: Post, code: str) -> Outcome:
+        """``DELETE /api/v1/statuses/:id``; of one that is not found it is asked whether it is somebody else's."""
+        if not code:
+            said = "nobody knows whether it was posted: look at the profile, and delete it there"
+            return Outcome(post.ref, OutcomeKind.PERMANENT_RECIPIENT, "", said)
+        url = f"{_server(settings)}/api/v1/statuses/{quote(code, safe='')}"
+        answer = self._client.send(Request("DELETE", url, _login(settings)))
+        status = answer.status
+        if 200 <= status < 300:
+            if words_of(document_of(answer.body).get("id"), 64) == code:
+                return Outcome(post.ref, OutcomeKind.ACCEPTED, code)
+            return Outcome(post.ref, OutcomeKind.UNKNOWN, str(status), "the answer names no post, or another")
+        if status in (404, 410):
+            still = self._client.send(Request("GET", url, _login(settings))).status
+            if still in (404, 410):
+                return Outcome(post.ref, OutcomeKind.ACCEPTED, code, "it was gone already")
+            status = 403 if 200 <= still < 300 else still
+        said = said_of(answer)
+        if status in (429, 503):
+            seconds = wait_seconds(answer, self._clock.now(), reset_of)
+            return Outcome(post.ref, OutcomeKind.THROTTLED, str(status), said, seconds)
+        if status >= 500:
+            return Outcome(post.ref, OutcomeKind.TRANSIENT, str(status), said)
+        # The token, its scopes or the account: a person can mend that.
+        said = f"the post cannot be deleted with this account: check handle and token ({said})"
+        return Outcome(post.ref, OutcomeKind.PERMANENT_SENDER, str(status), said)
+
     def reactions(self, settings: Mapping[str, Any], code: str) -> list[Reaction]:
         """Who favourited and boosted a status, and the public answers to it."""
         at, domain = f"statuses/{quote(code, safe='')}", _names(settings)[1]

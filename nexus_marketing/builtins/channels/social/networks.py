@@ -75,6 +75,21 @@ class Network(Protocol):
         """As :meth:`nexus_marketing.core.contracts.ProbedChannel.probe`."""
         ...
 
+    def retract(self, settings: Mapping[str, Any], post: Post, code: str) -> Outcome:
+        """Delete a post for good; one that is not there is deleted. May log in first.
+
+        Args:
+            settings: of the account.
+            post: with its key; nobody knows its text any more.
+            code: the network's name of it, empty where nobody knows whether it was posted.
+
+        Raises:
+            NotReached: the network is away.
+            NoAnswer: nobody knows whether it was deleted.
+            HostRefused: it is no address that we connect to.
+        """
+        ...
+
     def reactions(self, settings: Mapping[str, Any], code: str) -> list[Reaction]:
         """As :meth:`nexus_marketing.core.contracts.WatchedChannel.reactions`."""
         ...
