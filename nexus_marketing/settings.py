@@ -127,6 +127,8 @@ class PluginSettings:
     requests_per_second: float = 50.0
     #: How long one call may take: a sandboxed plugin is ended then, of others it is counted.
     call_seconds: float = 10.0
+    #: How old a worker is at least that begins anew after a trusted plugin took longer.
+    recycle_seconds: float = 60.0
     #: Address space of a sandboxed plugin, the interpreter included.
     memory_mb: int = 256
 
@@ -385,6 +387,7 @@ _PLUGIN_READERS: Mapping[str, _Reader] = {
     "secrets": _each("words of the form PLUGIN:NAME=VALUE", _SECRET, shown=lambda _: "***"),
     "requests_per_second": _number("a number above 0", float, 0.001),
     "call_seconds": _number("a number of seconds from 0.1 to 20", float, 0.1, 20),
+    "recycle_seconds": _number("a number of seconds from 0 to 86400", float, 0, 86_400),
     "memory_mb": _number("a whole number of megabytes, at least 64", int, 64),
 }
 #: Settings with a prefix of their own: what they are read into, and how.

@@ -45,13 +45,16 @@ def worker(
     as_json: AsJson = False,
 ) -> None:
     """Do the waiting work: sends, segments, hits, timers. Any number of workers may run."""
+    from nexus_marketing.tasks.recycling import begin_anew
     from nexus_marketing.tasks.worker import run
 
     cli: Cli = context.obj
     configure_logging(cli.settings().get("nexus.log_level", "INFO"))
     with cli.runtime(sends=True) as runtime:
         require_current(runtime.engines)
-        run(runtime, once=once)
+        is_over = not run(runtime, once=once)
+    if not is_over:
+        begin_anew()
     answer({"done": True}, "Done.", as_json=as_json)
 
 
