@@ -240,8 +240,10 @@ def _against(options: Options, count: int, reference: Callable[[int, bytes, int]
             )
 
 
-def _send_ours(runtime: Runtime, tenant_id: int, segment_id: int, template_id: int, count: int) -> float:
-    send_id = _launch(runtime, tenant_id, segment_id, template_id)
+def _send_ours(
+    runtime: Runtime, tenant_id: int, segment_id: int, template_id: int, count: int, **options: object
+) -> float:
+    send_id = _launch(runtime, tenant_id, segment_id, template_id, **options)
     plan_send(runtime, SendRef(tenant_id, send_id))
     loop = WorkerLoop(runtime, lambda: False)
     started = time.perf_counter()
@@ -315,9 +317,10 @@ def _template(runtime: Runtime, tenant_id: int) -> int:
         return create_template(ctx, {"name": "bench", "type": "email", "content": content, "variables": {}}).id
 
 
-def _launch(runtime: Runtime, tenant_id: int, segment_id: int, template_id: int) -> int:
+def _launch(runtime: Runtime, tenant_id: int, segment_id: int, template_id: int, **options: object) -> int:
     with runtime.work(tenant_id) as ctx:
-        campaign = create_campaign(ctx, {"name": "bench", "segment_id": segment_id, "template_id": template_id})
+        data = {"name": "bench", "segment_id": segment_id, "template_id": template_id, **options}
+        campaign = create_campaign(ctx, data)
         move_campaign(ctx, campaign.id, "launch")
         return int(ctx.session.scalars(select(Send.id).where(Send.campaign_id == campaign.id)).one())
 

@@ -79,7 +79,18 @@ class MeasuredSession:
         except PluginFailed as error:
             kind, wait = OutcomeKind.NOT_SENT, error.retry_after_seconds
             return iter([Outcome(each.ref, kind, error.code, error.message[:200], wait) for each in batch])
-        return self._watched(lambda: self._session.submit(batch, journal))
+        # At once, as it would begin without us: while one batch is on the wire the next is written down.
+        begun = self._begun = self._now()
+        self._overruns.begin(self)
+        outcomes: Iterator[Outcome | None] = iter(())
+        raised: Exception | None = None
+        try:
+            outcomes = self._session.submit(batch, journal)
+        except Exception as error:  # noqa: BLE001 - it is raised where outcomes are asked for
+            raised = error
+        self._begun = None
+        self._look(self._now() - begun)
+        return self._watched(outcomes, raised)
 
     def withdraw(self) -> None:
         """As it does."""
@@ -89,17 +100,18 @@ class MeasuredSession:
         """As it does."""
         self._session.close()
 
-    def _watched(self, submit: Callable[[], Iterator[Outcome | None]]) -> Iterator[Outcome | None]:
+    def _watched(self, outcomes: Iterator[Outcome | None], raised: Exception | None) -> Iterator[Outcome | None]:
         now, most, circuit = self._now, self._call_seconds, self._circuit
         self._overruns.begin(self)
-        self._begun = begun = now()
         try:
-            for outcome in submit():
+            if raised is not None:
+                raise raised  # noqa: TRY301 - counted as what is raised later
+            self._begun = begun = now()
+            for outcome in outcomes:
                 taken = now() - begun
                 self._begun = None
                 if taken > most:
-                    self._overruns.plugin = circuit.plugin
-                    circuit.failed(f"took {taken:.1f} s for one answer, more than {most:g} s")
+                    self._look(taken)
                 elif circuit.failures and outcome is not None:
                     circuit.succeeded()
                 yield outcome if outcome is None or not outcome.detail else _cut(outcome)
@@ -110,6 +122,12 @@ class MeasuredSession:
         finally:
             self._begun = None
             self._overruns.end(self)
+
+    def _look(self, taken: float) -> None:
+        """Count what took longer than it may."""
+        if taken > self._call_seconds:
+            self._overruns.plugin = self._circuit.plugin
+            self._circuit.failed(f"took {taken:.1f} s for one answer, more than {self._call_seconds:g} s")
 
 
 def _cut(outcome: Outcome) -> Outcome:

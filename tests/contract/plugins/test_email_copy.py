@@ -12,30 +12,9 @@ from nexus_marketing.core.clock import FakeClock
 from nexus_marketing.plugin.testing import ChannelConformance, sample_batch, sample_content
 from nexus_marketing.smtp.catcher import Catcher
 from nexus_marketing.smtp.client import PoolSettings
+from tests.common.mail_copy import OtherMail, source_of_the_copy
 
 pytestmark = pytest.mark.req("FR-EXT-001", "US-018")
-
-#: What is not the channel's but the installation's: how our own is included.
-_OURS = re.compile(r"^def includeme\(.*?(?=^class EmailChannel)", re.MULTILINE | re.DOTALL)
-_UNUSED = re.compile(
-    r"^from (?:pyramid|nexus_marketing\.(?:settings|version|smtp\.(?:catcher|handshake)))\b.*\n", re.MULTILINE
-)
-_CORE = re.compile(r"^from nexus_marketing\.(?:core|plugin)\.\w+ import", re.MULTILINE)
-
-
-def source_of_the_copy() -> str:
-    text = Path(email.__file__).read_text(encoding="utf-8")
-    text = _UNUSED.sub("", _OURS.sub("", text))
-    return _CORE.sub("from nexus_marketing.plugin import", text).replace('name = "email"', 'name = "post"')
-
-
-def copied(source: str) -> Any:
-    names: dict[str, Any] = {"__name__": "other_mail"}
-    exec(compile(source, "other_mail.py", "exec"), names)
-    return names["EmailChannel"]
-
-
-OtherMail = copied(source_of_the_copy())
 
 
 @pytest.fixture

@@ -12,8 +12,10 @@ from nexus_marketing.config import rehearse
 from nexus_marketing.core.errors import ValidationError
 from nexus_marketing.plugin import Capability, NotFound, ResourceCall
 from nexus_marketing.plugin.testing import RecordingServer, WatchingJournal, sample_batch, sample_content
+from tests.common.pages import HOWTO, files_of, imported
 
 DOCS = Path(__file__).parents[3] / "docs"
+PAGE = HOWTO / "write-a-channel.md"
 
 pytestmark = pytest.mark.req("FR-EXT-001", "FR-EXT-002", "US-018", "MAINT-005")
 
@@ -27,15 +29,18 @@ def code_of(page: str) -> dict[str, Any]:
     return names
 
 
-NAMES = code_of("howto/write-a-channel.md")
 WORDS = code_of("howto/write-a-condition.md")
-TestPushChannel = NAMES["TestPushChannel"]
 TestInWave, TestFromTheNorth = WORDS["TestInWave"], WORDS["TestFromTheNorth"]
+FILES = imported({path: text for path, text in files_of(PAGE).items() if path.startswith("nexus_push/")})
+CHANNELS, PLUGIN, BY_HTTP = (FILES[f"nexus_push/{name}.py"] for name in ("channels", "__init__", "by_http"))
+_TESTS: dict[str, Any] = {"__name__": __name__}
+exec(compile(files_of(PAGE)["tests/test_channel.py"], PAGE.name, "exec"), _TESTS)
+TestPushChannel = _TESTS["TestPushChannel"]
 
 
 def outcomes(*statuses: int) -> list[str]:
     with RecordingServer() as server:
-        channel = NAMES["PushChannel"]("127.0.0.1", server.port)
+        channel = CHANNELS["PushChannel"]("127.0.0.1", server.port)
         content = sample_content(channel)
         batch = sample_batch(channel, content, len(statuses))
         for submission, status in zip(batch, statuses, strict=True):
@@ -61,7 +66,7 @@ def test_a_provider_that_hangs_up_leaves_a_message_unknown_and_the_next_goes_out
 
 
 def test_the_plugin_of_the_page_can_be_included() -> None:
-    registry = rehearse({"push.port": "1"}, NAMES["includeme"])
+    registry = rehearse({"push.port": "1"}, PLUGIN["includeme"])
     assert list(registry.channels) == ["push"]
     assert registry.of(Capability.CHANNEL)["push"].port == 1
     with pytest.raises(ValidationError, match="Name the app"):
@@ -72,8 +77,8 @@ def test_the_channel_that_asks_the_host_does_the_same() -> None:
     given: list[Any] = []
 
     def include(config: Any) -> None:
-        ctx = config.add_marketing_plugin(NAMES["MANIFEST"])
-        given.append(NAMES["PushByHttp"](ctx, f"http://{place}/messages"))
+        ctx = config.add_marketing_plugin(PLUGIN["MANIFEST"])
+        given.append(BY_HTTP["PushByHttp"](ctx, f"http://{place}/messages"))
         config.add_marketing_channel(given[0])
 
     with RecordingServer() as server:

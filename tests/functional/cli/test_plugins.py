@@ -15,14 +15,17 @@ from sqlalchemy import select
 from typer.testing import CliRunner
 
 from nexus_marketing.cli.app import app
-from nexus_marketing.db.models import Delivery
+from nexus_marketing.db.models import Delivery, Lead
+from nexus_marketing.plugin.testing import RecordingServer
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.services.campaigns import create_campaign
 from nexus_marketing.services.templates import create_template
 from tests.common.factories import make_leads, make_segment
+from tests.common.pages import HOWTO, files_of, indented
 
 pytestmark = pytest.mark.req("US-018", "FR-EXT-001", "MAINT-004")
 
+PAGE = HOWTO / "write-a-channel.md"
 Run = Callable[..., tuple[int, str, str]]
 
 GOOD = """
@@ -223,6 +226,7 @@ class Stranger:
         return done.stdout
 
     def pip_install(self, folder: Path) -> None:
+        """What the page says, without the network that a test does not have."""
         options = ["--no-index", "--no-deps", "--no-build-isolation", "--disable-pip-version-check", "-q"]
         command = [sys.executable, "-m", "pip", "--python", self.python, "install", *options, folder]
         done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=self.folder)
@@ -234,30 +238,42 @@ class Stranger:
 
 
 @pytest.mark.slow
+@pytest.mark.req("FR-EXT-003", "FR-EXT-006", "MAINT-005")
 @pytest.mark.parametrize("dialect", ["sqlite"])
 def test_the_way_of_a_stranger(
     runtime: Runtime, tenant: int, other_tenant: int, ini: Path, run: Run, tmp_path: Path
 ) -> None:
-    stranger = Stranger(tmp_path, ini)
-    made = stranger.nexus("plugins", "new", "nexus-echo", "--kind", "channel", "--out", tmp_path)
-    assert "nexus_echo/channels.py" in made["files"]
-    stranger.pip_install(tmp_path / "nexus-echo")
-    assert "passed" in stranger("-m", "pytest", "-q", "-p", "no:cacheprovider", tmp_path / "nexus-echo")
-    checks = stranger.nexus("plugins", "check", "nexus-echo")["checks"]
-    assert {row["part"] for row in checks} == {"manifest", "include nexus_echo", "channel echo"}
-    add(ini, nexus__includes="nexus_echo", echo__path=str(tmp_path / "echo.jsonl"))
-    stranger.nexus("plugins", "enable", "nexus-echo", "--tenant", "acme", "--set", "signature=The Shop")
-    (row,) = [each for each in stranger.nexus("plugins", "list")["data"] if each["name"] == "nexus-echo"]
-    assert (row["installed"], row["active"], row["tenants"]) == ("nexus-echo 0.1.0", True, ["acme"])
+    """What docs/howto/write-a-channel.md tells to do, from an empty folder to messages at the provider."""
+    stranger, folder = Stranger(tmp_path, ini), tmp_path / "nexus-push"
+    made = stranger.nexus(*indented(PAGE, "nexus-marketing plugins new").split()[1:], "--out", tmp_path)
+    assert "nexus_push/channels.py" in made["files"]
+    stranger.pip_install(folder)
+    pytest_ = ("-m", "pytest", "-q", "-p", "no:cacheprovider", folder)
+    assert "passed" in stranger(*pytest_)
+    for path, text in files_of(PAGE).items():
+        (folder / path).write_text(text, encoding="utf-8")
+    stranger.pip_install(folder)
+    assert "passed" in stranger(*pytest_)
+    with RecordingServer() as provider:
+        add(ini, **{indented(PAGE, "nexus.includes")[:14]: "nexus_push", "push.port": str(provider.port)})
+        checks = stranger.nexus("plugins", "check", "nexus-push")["checks"]
+        parts = ("manifest", "include nexus_push", "channel push")
+        assert {row["part"]: row["fault"] for row in checks} == dict.fromkeys(parts, "")
+        enable = indented(PAGE, "nexus-marketing plugins enable")
+        stranger.nexus(*enable.split()[1:])
+        (row,) = [each for each in stranger.nexus("plugins", "list")["data"] if each["name"] == "nexus-push"]
+        assert (row["installed"], row["active"], row["tenants"]) == ("nexus-push 0.1.0", True, ["acme"])
 
-    own, others = draft(runtime, tenant), draft(runtime, other_tenant)
-    stranger.nexus("campaigns", "launch", str(own), "--tenant", "acme")
-    with pytest.raises(AssertionError, match="plugins enable nexus-echo --tenant globex"):
-        stranger.nexus("campaigns", "launch", str(others), "--tenant", "globex")
-    stranger.nexus("worker", "--once")
-    lines = [json.loads(line) for line in (tmp_path / "echo.jsonl").read_text().splitlines()]
-    assert Counter(line["signature"] for line in lines) == Counter({"The Shop": 20})
-    assert {line["text"] for line in lines} == {f"Hello First{number}" for number in range(1, 21)}
+        own, others = draft(runtime, tenant), draft(runtime, other_tenant)
+        stranger.nexus("campaigns", "launch", str(own), "--tenant", "acme")
+        with pytest.raises(AssertionError, match="plugins enable nexus-push --tenant globex"):
+            stranger.nexus("campaigns", "launch", str(others), "--tenant", "globex")
+        stranger.nexus("worker", "--once")
+        messages = [message for found in provider.accepted.values() for message in found]
+    assert Counter(each["app"] for each in messages) == Counter({"shop": 20})
+    assert {(each["address"], each["text"]) for each in messages} == {
+        (f"+49301234{number:03}", f"Hello First{number}") for number in range(1, 21)
+    }
     with runtime.work(tenant, mode="read") as ctx:
         assert Counter(ctx.session.scalars(select(Delivery.state))) == Counter(accepted=20)
     with runtime.work(other_tenant, mode="read") as ctx:
@@ -265,9 +281,12 @@ def test_the_way_of_a_stranger(
 
 
 def draft(runtime: Runtime, tenant: int) -> int:
-    segment = make_segment(runtime, tenant, make_leads(runtime, tenant, 20))
+    leads = make_leads(runtime, tenant, 20)
+    segment = make_segment(runtime, tenant, leads)
     with runtime.work(tenant) as ctx:
+        for number, lead in enumerate(leads, 1):
+            ctx.session.get_one(Lead, (tenant, lead)).phone = f"+49301234{number:03}"
         content = {"text": "Hello {{ first_name }}"}
-        template = create_template(ctx, {"name": "echo", "type": "text", "content": content})
-        data = {"name": "echo", "channel": "echo", "segment_id": segment, "template_id": template.id}
+        template = create_template(ctx, {"name": "push", "type": "text", "content": content})
+        data = {"name": "push", "channel": "push", "segment_id": segment, "template_id": template.id}
         return create_campaign(ctx, data).id

@@ -23,8 +23,8 @@ from nexus_marketing.services.templates import create_template
 from nexus_marketing.smtp.catcher import Catcher
 from nexus_marketing.smtp.client import PoolSettings
 from tests.common.factories import make_leads, make_segment
+from tests.common.mail_copy import OtherMail
 from tests.common.plugins import manifest, with_plugins
-from tests.contract.plugins.test_email_copy import OtherMail
 from tests.functional.delivery.conftest import CONTENT, SENDER, work_off
 
 pytestmark = pytest.mark.req("FR-EXT-001", "US-018")
