@@ -21,7 +21,8 @@ from nexus_marketing.plugin.circuits import PluginFailed
 from nexus_marketing.plugin.exchanges import Answer, Http, NotGranted, Request
 from nexus_marketing.plugin.sandbox.wire import MAX_LINE_BYTES, Garbage, parsed, reader, written
 
-_START_SECONDS: Final = 20.0
+#: It loads behind everybody who has something to do (``nice``): on a machine that is full that takes a while.
+_START_SECONDS: Final = 60.0
 #: So often the caller hears that nothing is known yet.
 _IDLE_SECONDS: Final = 0.5
 _FAREWELL_SECONDS: Final = 1.0
