@@ -5,7 +5,7 @@ from alembic import op
 
 from nexus_marketing.db.types import BigInt, UtcDateTime
 
-revision = "0029"
+revision = "0028"
 down_revision = "0027"
 branch_labels = None
 depends_on = None

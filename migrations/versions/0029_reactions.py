@@ -6,8 +6,8 @@ from alembic import op
 from nexus_marketing.db.types import Json
 from nexus_marketing.migrations.support import is_postgresql
 
-revision = "0031"
-down_revision = "0027"
+revision = "0029"
+down_revision = "0028"
 branch_labels = None
 depends_on = None
 
