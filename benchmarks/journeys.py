@@ -15,9 +15,10 @@ from benchmarks.common import Options, Result, paired
 from nexus_marketing.core.clock import FakeClock
 from nexus_marketing.core.timers import TimerFact
 from nexus_marketing.db.models import ChannelAccount, JourneyRun, Timer
+from nexus_marketing.db.queries.journeys import BACKFILL
 from nexus_marketing.plugin.testing import RecordingChannel
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.journey_entries import BACKFILL, PIECE, backfill_due, enter_members
+from nexus_marketing.services.journey_entries import PIECE, backfill_due, enter_members
 from nexus_marketing.services.journeys import create_journey, publish_journey
 from nexus_marketing.services.templates import create_template
 from nexus_marketing.services.timers import cancel_timer, fire_due

@@ -12,7 +12,7 @@ MAX_CRASHES: Final = 3
 #: Failures that raise are tried again for about half a day.
 MAX_ATTEMPTS: Final = 12
 _FIRST_RETRY: Final = timedelta(seconds=10)
-_LONGEST_RETRY: Final = timedelta(hours=2)
+LONGEST_RETRY: Final = timedelta(hours=2)
 
 
 class TimerStatus(StrEnum):
@@ -48,5 +48,5 @@ def retry_after(attempts: int, rng: Random) -> timedelta | None:
     """
     if attempts >= MAX_ATTEMPTS:
         return None
-    bound: timedelta = min(_FIRST_RETRY * 2 ** (attempts - 1), _LONGEST_RETRY)
+    bound: timedelta = min(_FIRST_RETRY * 2 ** (attempts - 1), LONGEST_RETRY)
     return bound * (0.1 + 0.9 * rng.random())

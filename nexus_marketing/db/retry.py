@@ -11,6 +11,7 @@ from nexus_marketing.telemetry import scrub
 #: serialization_failure, deadlock_detected, admin_shutdown, crash_shutdown, cannot_connect_now, the class 53 (disk or
 #: memory full, too many connections: until somebody makes room), and the class 08 (connection exceptions).
 _SQLSTATES = ("40001", "40P01", "57P01", "57P02", "57P03", "53", "08")
+_CONFLICTS = ("40001", "40P01")
 #: Somebody else writes or opens the file at the same moment, or the disk or the memory is full.
 _SQLITE = (
     "SQLITE_BUSY",
@@ -44,6 +45,11 @@ def reason_of(error: BaseException) -> str:
     state = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "sqlite_errorname", None) or "no code"
     constraint = getattr(getattr(error.orig, "diag", None), "constraint_name", None)
     return f"{type(error.orig).__name__} ({state})" + (f": {constraint}" if constraint else "")
+
+
+def is_conflict(error: BaseException) -> bool:
+    """Whether two transactions were in each other's way and this one gave way: nothing is wrong with the connection."""
+    return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in _CONFLICTS
 
 
 def is_transient(error: BaseException) -> bool:

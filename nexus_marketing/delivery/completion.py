@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from time import monotonic
+from typing import Any, Final
 
 from sqlalchemy import Row
 from sqlalchemy.orm import Session
@@ -25,6 +26,9 @@ from nexus_marketing.runtime import Runtime
 from nexus_marketing.telemetry import get_logger
 
 log = get_logger(__name__)
+
+#: Of a turn: a cancelled send of a million recipients must not keep the others' messages waiting.
+_TURN_SECONDS: Final = 1.0
 
 
 def complete_finished(runtime: Runtime) -> int:
@@ -52,11 +56,13 @@ def open_retries(runtime: Runtime) -> int:
 
 
 def settle_cancelled(runtime: Runtime) -> int:
-    """Settle what a cancelled send leaves, one chunk per transaction; answers how many chunks."""
-    chunks = 0
+    """Settle what cancelled sends leave, one chunk per transaction, for about a second; answers how many chunks."""
+    chunks, until = 0, monotonic() + _TURN_SECONDS
     for row in _listed(runtime, cancelled_sends):
         while _in_tenant(runtime, row.tenant_id, partial(_cancel, send_id=row.id)):
             chunks += 1
+            if monotonic() > until:
+                return chunks
         _in_tenant(runtime, row.tenant_id, partial(_end_cancelled, send_id=row.id))
     return chunks
 

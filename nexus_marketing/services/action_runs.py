@@ -79,9 +79,9 @@ def run_action(runtime: Runtime, timer: TimerFact) -> None:
     outcome = _call(runtime, begun)
     runtime.telemetry.point("actions.called")
     with runtime.work(timer.tenant_id, SYSTEM) as ctx:
+        whose, row = _locked(ctx, timer)
         if not take_timer(ctx.session, timer):
             return  # the lease was over: whoever has it now calls under the same key, and tells
-        whose, row = _locked(ctx, timer)
         if row is None or row.state not in OPEN_ACTIONS:
             return
         _settle(ctx, whose, row, judged(outcome, retry_after(begun.attempts, runtime.rng)))
@@ -91,9 +91,9 @@ def run_action(runtime: Runtime, timer: TimerFact) -> None:
 
 def _begin(runtime: Runtime, timer: TimerFact) -> _Begun | None:
     with runtime.work(timer.tenant_id, SYSTEM) as ctx:
+        whose, row = _locked(ctx, timer)
         if not hold_timer(ctx.session, timer, runtime.settings.lease.total_seconds()):
             return None
-        whose, row = _locked(ctx, timer)
         if row is None or row.state not in OPEN_ACTIONS or _is_held(ctx, whose.campaign, row):
             take_timer(ctx.session, timer)
             if row is not None and row.state in OPEN_ACTIONS:
@@ -130,10 +130,9 @@ def _call(runtime: Runtime, begun: _Begun) -> object:
     started = time.monotonic()
     try:
         return begun.action.run(begun.call)
-    except Exception as error:  # noqa: BLE001 - isolation boundary: a plugin's bug is a failure of its action
-        log.warning(
-            "action_raised", tenant_id=begun.call.tenant_id, action=begun.action.name, error=type(error).__name__
-        )
+    except Exception as error:
+        call = begun.call
+        log.warning("action_raised", tenant_id=call.tenant_id, action=begun.action.name, call=call.key, exc_info=True)
         return ActionOutcome(ActionResult.TRANSIENT, f"It raised {type(error).__name__}.")
     finally:
         runtime.telemetry.observe("actions.seconds", time.monotonic() - started, action=begun.action.name)
@@ -206,7 +205,7 @@ def _go_on(ctx: Context, campaign: Campaign, row: TakenAction) -> None:
 
 
 def _locked(ctx: Context, timer: TimerFact) -> tuple[_Whose, TakenAction | None]:
-    """The action and its campaign or run, locked in the order in which everybody does."""
+    """The action and its campaign or run, locked in the order in which everybody does; the timer comes behind them."""
     wanted = select(TakenAction).where(TakenAction.id == int(timer.key))
     row = ctx.session.scalars(wanted).first()
     campaign = run = None

@@ -14,11 +14,11 @@ from typing import Final
 
 from sqlalchemy.exc import DBAPIError
 
-from nexus_marketing.core.timers import TimerFact, TimerStatus
+from nexus_marketing.core.timers import TimerFact
 from nexus_marketing.db.retry import is_transient
 from nexus_marketing.limits.fair_threads import FairThreads
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.timers import give_back, let_go
+from nexus_marketing.services.timers import let_go, put_off
 from nexus_marketing.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -53,8 +53,7 @@ class Asides:
     def take(self, timer: TimerFact, until: float) -> None:
         """Have a claimed timer fired by a thread that is free before ``until`` (of the monotonic clock), or give it back."""
         if self._waiting[timer.tenant_id] >= _MOST_PER_TENANT:
-            again = self.runtime.clock.now() + _CROWDED
-            give_back(self.runtime, timer, TimerStatus.WAITING, again, "others of the tenant have their turn first")
+            put_off(self.runtime, timer, self.runtime.clock.now() + _CROWDED)  # others of the tenant have their turn first
             return
         if self._threads is None:
             self._threads = FairThreads(self.lanes, self.name)

@@ -21,13 +21,14 @@ from nexus_marketing.core.errors import Conflict
 from nexus_marketing.core.events import FAIL
 from nexus_marketing.core.timers import TimerFact
 from nexus_marketing.db.models import Campaign, Send, TakenAction
+from nexus_marketing.db.queries.timers import take_timer
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.actions import ActionRequest, hurry, request_action
 from nexus_marketing.services.campaign_rows import note, state_of
 from nexus_marketing.services.campaigns import apply_decision
 from nexus_marketing.services.definitions import definition_of
-from nexus_marketing.services.timers import set_timer
+from nexus_marketing.services.timers import Locking, set_timer
 from nexus_marketing.services.versions import find_to_change
 
 #: The timer of a failed campaign whose sends have not come to rest yet.
@@ -92,11 +93,15 @@ def take_back(ctx: Context, campaign: Campaign) -> None:
         set_timer(ctx, TYPE, str(campaign.id), ctx.now + _LOOK_AGAIN, campaign_id=campaign.id)
 
 
-def take_back_due(ctx: Context, timer: TimerFact) -> None:
+def _take_back_due(ctx: Context, timer: TimerFact) -> None:
     """Look whether the sends of a failed campaign have come to rest."""
     campaign = find(ctx.session, Campaign, int(timer.key), lock=True)
-    if campaign.failed_at is not None:
+    if take_timer(ctx.session, timer) and campaign.failed_at is not None:
         take_back(ctx, campaign)
+
+
+#: What the timer of a failed campaign does.
+COMPENSATION_DUE: Final = Locking(_take_back_due)
 
 
 def _undo_action(ctx: Context, campaign: Campaign, row: TakenAction) -> None:

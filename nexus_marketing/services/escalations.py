@@ -19,6 +19,7 @@ from nexus_marketing.core.escalation import EscalationDecision, EscalationTerms,
 from nexus_marketing.core.timers import TimerFact
 from nexus_marketing.core.values import canonical_datetime, parse_datetime
 from nexus_marketing.db.models import Campaign, Escalation
+from nexus_marketing.db.queries.timers import take_timer
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.actions import ActionRequest, request_action
@@ -27,7 +28,7 @@ from nexus_marketing.services.assignees import next_above
 from nexus_marketing.services.audit import record
 from nexus_marketing.services.campaign_rows import note, state_of
 from nexus_marketing.services.definitions import definition_of
-from nexus_marketing.services.timers import set_timer
+from nexus_marketing.services.timers import Locking, set_timer
 
 #: The timer of a campaign whose rules are to be looked at; its payload says since when conditions hold.
 TYPE: Final = "campaign.escalation"
@@ -54,9 +55,11 @@ def terms_of(definition: Definition) -> list[EscalationTerms]:
     ]
 
 
-def escalate(ctx: Context, timer: TimerFact) -> None:
+def _escalate(ctx: Context, timer: TimerFact) -> None:
     """Look at a campaign's rules: ask for the action of the one that acts, and look again later."""
     campaign = find(ctx.session, Campaign, int(timer.key), lock=True)
+    if not take_timer(ctx.session, timer):
+        return
     if campaign.status not in _LOOKED_AT or campaign.started_at is None:
         return
     definition = definition_of(ctx, campaign)
@@ -79,6 +82,10 @@ def escalate(ctx: Context, timer: TimerFact) -> None:
     for index in decision.acts:
         _raise(ctx, campaign, definition, index, len(lines), figures)
     _look_again(ctx, campaign, decision)
+
+
+#: What the timer of a campaign's rules does.
+ESCALATION_DUE: Final = Locking(_escalate)
 
 
 def _look_again(ctx: Context, campaign: Campaign, decision: EscalationDecision) -> None:

@@ -16,6 +16,7 @@ from nexus_marketing.core.timers import TimerFact
 from nexus_marketing.core.values import canonical_datetime
 from nexus_marketing.db.models import Journey as JourneyRow
 from nexus_marketing.db.models import JourneyRun, Segment, SegmentMember
+from nexus_marketing.db.queries.journeys import BACKFILL
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.audit import record
@@ -24,14 +25,13 @@ from nexus_marketing.services.journey_facts import happened_at, tenant_zone
 from nexus_marketing.services.journey_hearing import ends_of
 from nexus_marketing.services.journey_plugins import ask_about_event
 from nexus_marketing.services.journey_rows import journey_version, listening, newest_version
-from nexus_marketing.services.journey_runs import event_happened, lead_moved
+from nexus_marketing.services.journey_runs import LATER, event_happened, lead_moved
 from nexus_marketing.services.timers import set_timer
 from nexus_marketing.telemetry import get_logger
 
 log = get_logger(__name__)
 
 #: The members of a segment are let in so many at a time.
-BACKFILL: Final = "journey.backfill"
 PIECE: Final = 500
 #: Leads of one call of the API, decided on in its transaction.
 MOST_LEADS: Final = 200
@@ -71,15 +71,19 @@ def enter_members(ctx: Context, journey_id: int, segment_id: int, *, backfill: b
     """Let the members of a segment in, a piece at a time; answers how many there are now.
 
     Args:
-        backfill: whether to do it; without it nobody comes in, and the number is a preview.
+        backfill: whether to do it; without it nobody comes in, and the number is a preview. In a paused journey they come in
+            when it goes on.
 
     Raises:
-        Conflict: nobody may be named for this journey, or it was never published.
+        Conflict: nobody may be named for this journey, it was never published, or nobody comes in any more.
     """
     row = find(ctx.session, JourneyRow, journey_id)
     _by_hand(ctx, row)
     find(ctx.session, Segment, segment_id)
     if backfill:
+        if row.status not in (JourneyStatus.PUBLISHED, JourneyStatus.PAUSED):
+            said = f"The journey is {row.status}, nobody comes in: publish a new version of it, or another journey."
+            raise Conflict(said, status=row.status)
         begin_backfill(ctx, row, segment_id)
         record(ctx, "journey.backfill", "journey", row.id, {"segment_id": (None, segment_id)})
     counted = select(func.count()).select_from(SegmentMember).where(SegmentMember.segment_id == segment_id)
@@ -105,6 +109,9 @@ def backfill_due(ctx: Context, timer: TimerFact) -> None:
     """Let the next members of a segment in; they came by a schedule, as a list, or as if they had just entered it."""
     journey_id, segment_id = (int(part) for part in timer.key.split(":")[:2])
     row = find(ctx.session, JourneyRow, journey_id)
+    if row.status == JourneyStatus.PAUSED:  # the rest of them come in when it goes on
+        set_timer(ctx, BACKFILL, timer.key, ctx.now + LATER, timer.payload)
+        return
     if row.status != JourneyStatus.PUBLISHED or row.published is None:
         return
     after = (SegmentMember.segment_id == segment_id, SegmentMember.lead_id > timer.payload["after"])

@@ -28,6 +28,7 @@ from nexus_marketing.db.ahead import answers
 from nexus_marketing.db.models import Journey, JourneyApproval, JourneyListener, JourneyRun, Lead
 from nexus_marketing.db.queries import journeys as queries
 from nexus_marketing.db.queries.journey_steps import standing_of
+from nexus_marketing.db.queries.timers import take_timer
 from nexus_marketing.db.retry import is_transient
 from nexus_marketing.db.tenancy import find, open_session
 from nexus_marketing.runtime import Context, Runtime
@@ -40,13 +41,16 @@ from nexus_marketing.services.journey_facts import facts_asked, facts_from, happ
 from nexus_marketing.services.journey_hearing import tell_ends
 from nexus_marketing.services.journey_messages import OUTCOMES
 from nexus_marketing.services.journey_rows import Standing, run_of, standing, write_decision
-from nexus_marketing.services.timers import set_timer
+from nexus_marketing.services.timers import Locking, set_timer
 from nexus_marketing.telemetry import get_logger
 
 log = get_logger(__name__)
 
 #: An event that a paused journey has yet to hear of, by run.
 HELD: Final = "journey.held"
+#: What became of a message and could not be told to its run at once, by send and number.
+TELL: Final = "journey.tell"
+_TELL_AGAIN: Final = timedelta(seconds=10)
 #: How long a pause puts things off at a time; resuming ends it at once.
 LATER: Final = timedelta(hours=1)
 _SOON: Final = timedelta(seconds=1)
@@ -97,10 +101,10 @@ def step(ctx: Context, row: JourneyRun, occurrence: Occurrence, seen: _Seen | No
     return True
 
 
-def run_due(ctx: Context, timer: TimerFact) -> None:
+def _run_due(ctx: Context, timer: TimerFact) -> None:
     """The timer of a run rang: it goes on, and has another one as long as it lives."""
     row = locked_run(ctx, int(timer.key))
-    if row is None or row.state not in LIVE:
+    if not take_timer(ctx.session, timer) or row is None or row.state not in LIVE:
         return
     seen = _look(ctx, row)
     if seen.standing.status == JourneyStatus.PAUSED:
@@ -111,11 +115,19 @@ def run_due(ctx: Context, timer: TimerFact) -> None:
         _wait_on(ctx, row)
 
 
+#: What the timer of a run does: whoever moves the run on locks it and then sets the timer.
+RUN_DUE: Final = Locking(_run_due)
+
+
 def run_dead(ctx: Context, timer: TimerFact, reason: str) -> None:
     """The timer of a run is put aside for good: so that nobody stands still unseen, the run has failed, and says why."""
+    _fail(ctx, int(timer.key), reason)
+
+
+def _fail(ctx: Context, run_id: int, reason: str) -> None:
     said = f"timer_dead: {reason}"[:300]
-    if queries.end_runs(ctx.session, "run", [int(timer.key)], said, ctx.now, 1, state=RunState.FAILED):
-        row = locked_run(ctx, int(timer.key))
+    if queries.end_runs(ctx.session, "run", [run_id], said, ctx.now, 1, state=RunState.FAILED):
+        row = locked_run(ctx, run_id)
         assert row is not None, "it has just been ended"
         tell_ends(ctx, {row.journey_id: [row.id]})
         begin_taking_back(ctx, [row])
@@ -235,25 +247,56 @@ def _tell(runtime: Runtime, tenant_id: int, send_id: int, seq: int) -> int:
             found = queries.take_outcome(ctx.session, send_id, seq)
             if found is None:
                 return 0
-            run_id, visit = divmod(found.occurrence, queries.VISITS)
-            row = locked_run(ctx, run_id)
-            if row is not None:
-                outcome = OUTCOMES.get(found.state, Outcome.FAILED)
-                step(ctx, row, Reported(visit, found.channel, outcome, found.reason))
+            _hear(ctx, found)
             runtime.telemetry.point("journeys.told")
     except DBAPIError as error:
         if is_transient(error):
             raise
-        return _not_told(tenant_id, send_id, seq, error)
+        _tell_later(runtime, tenant_id, (send_id, seq), error)
     except Exception as error:  # noqa: BLE001 - isolation boundary: the other runs must have their turn
-        return _not_told(tenant_id, send_id, seq, error)
+        _tell_later(runtime, tenant_id, (send_id, seq), error)
     return 1
 
 
-def _not_told(tenant_id: int, send_id: int, seq: int, error: Exception) -> int:
-    """It is told again at the next turn; its run has a timer besides."""
-    log.warning("journey_not_told", tenant_id=tenant_id, send_id=send_id, seq=seq, error=type(error).__name__)
-    return 0
+def _hear(ctx: Context, found: Row[Any]) -> None:
+    """A run hears what became of its message."""
+    run_id, visit = divmod(found.occurrence, queries.VISITS)
+    row = locked_run(ctx, run_id)
+    if row is not None:
+        outcome = OUTCOMES.get(found.state, Outcome.FAILED)
+        step(ctx, row, Reported(visit, found.channel, outcome, found.reason))
+
+
+def _tell_later(runtime: Runtime, tenant_id: int, message: tuple[int, int], error: Exception) -> None:
+    """Leave it to a timer, which tries again as timers do: as one of those that are to be told it would be the first again."""
+    send_id, seq = message
+    log.warning("journey_not_told", tenant_id=tenant_id, send_id=send_id, seq=seq, exc_info=error)
+    with runtime.work(tenant_id, SYSTEM) as ctx:
+        if queries.take_outcome(ctx.session, send_id, seq) is not None:
+            set_timer(ctx, TELL, f"{send_id}:{seq}", ctx.now + _TELL_AGAIN)
+
+
+def _tell_due(ctx: Context, timer: TimerFact) -> None:
+    """Tell a run what became of its message, which could not be told before."""
+    found = _message_of(ctx, timer)
+    if take_timer(ctx.session, timer) and found is not None:
+        _hear(ctx, found)
+
+
+def _tell_dead(ctx: Context, timer: TimerFact, reason: str) -> None:
+    """The run of a message of which it cannot be told has failed: nobody stands still unseen."""
+    found = _message_of(ctx, timer)
+    if found is not None:
+        _fail(ctx, found.occurrence // queries.VISITS, reason)
+
+
+#: What the timer of a message that could not be told does.
+TELL_DUE: Final = Locking(_tell_due, _tell_dead)
+
+
+def _message_of(ctx: Context, timer: TimerFact) -> Row[Any] | None:
+    send_id, seq = map(int, timer.key.split(":"))
+    return queries.outcome_of(ctx.session, send_id, seq)
 
 
 def locked_run(ctx: Context, run_id: int) -> JourneyRun | None:

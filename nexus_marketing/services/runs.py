@@ -1,6 +1,7 @@
 """Runs of recurring campaigns: begun when they are due, moved or left out by a person before (BEHAVIOUR.md 5.2, Schedule)."""
 
 from datetime import datetime
+from typing import Final
 
 from sqlalchemy import select
 
@@ -12,6 +13,7 @@ from nexus_marketing.core.errors import Conflict, ValidationError
 from nexus_marketing.core.timers import TimerFact
 from nexus_marketing.core.values import canonical_datetime
 from nexus_marketing.db.models import Campaign, Send
+from nexus_marketing.db.queries.timers import take_timer
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.audit import record
@@ -20,16 +22,19 @@ from nexus_marketing.services.campaigns import apply_decision, finish_campaign, 
 from nexus_marketing.services.definitions import definition_of
 from nexus_marketing.services.launching import begin_sends
 from nexus_marketing.services.recurring import RUN, SKIPPED, arm, wait_until
+from nexus_marketing.services.timers import Locking
 from nexus_marketing.services.versions import find_to_change
 
 
-def run_due(ctx: Context, timer: TimerFact) -> None:
+def _run_due(ctx: Context, timer: TimerFact) -> None:
     """Begin the run of a campaign whose time has come, and wait for the next one.
 
     Where the run before is still sending, this one is left out, and the history says so: nobody gets two at once. A run
     that no worker could begin in time is missed, which holds the campaign until a person resumes it.
     """
     campaign = find(ctx.session, Campaign, int(timer.key), lock=True)
+    if not take_timer(ctx.session, timer):
+        return
     planned = campaign.next_run_at
     if campaign.status != CampaignStatus.ACTIVE or campaign.recurrence is None or planned is None:
         return
@@ -47,6 +52,10 @@ def run_due(ctx: Context, timer: TimerFact) -> None:
     if not arm(ctx, campaign, max(planned, ctx.now)):
         ctx.session.flush()
         finish_campaign(ctx, campaign.id)
+
+
+#: What the timer of a campaign's next run does.
+RUN_DUE: Final = Locking(_run_due)
 
 
 def move_next_run(

@@ -16,9 +16,9 @@ from sqlalchemy.exc import DBAPIError
 
 from nexus_marketing.core.actors import SYSTEM
 from nexus_marketing.core.errors import ConditionUnavailable
-from nexus_marketing.core.timers import MAX_CRASHES, TimerFact, TimerStatus, retry_after
+from nexus_marketing.core.timers import LONGEST_RETRY, MAX_CRASHES, TimerFact, TimerStatus, retry_after
 from nexus_marketing.db.queries import timers as queries
-from nexus_marketing.db.retry import is_transient, reason_of
+from nexus_marketing.db.retry import is_conflict, is_transient, reason_of
 from nexus_marketing.db.tenancy import open_session
 from nexus_marketing.db.types import to_text
 from nexus_marketing.runtime import Context, Runtime
@@ -59,6 +59,18 @@ class Handed:
 
 
 @dataclass(frozen=True, slots=True)
+class Locking:
+    """What a due timer does where others lock a row and then set or cancel this very timer.
+
+    ``fire`` locks that row first as well, and then takes the timer itself (``db.queries.timers.take_timer``): whoever
+    took the timer before the row would stand in their way as they in his.
+    """
+
+    fire: Fire
+    give_up: GiveUp | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Together:
     """What due timers of a tenant do that are done faster many at a time.
 
@@ -66,17 +78,20 @@ class Together:
     their ids; the others, and all of them where it fails, are fired by ``one``, each as if there was nothing else.
     """
 
-    one: Fire
+    one: Fire | Locking
     many: Callable[[Context, Sequence[TimerFact]], AbstractSet[int]]
     give_up: GiveUp
 
 
+Handler = Fire | Locking | Outside | Handed | Together
 #: What due timers do, by their type.
-TimerHandlers = Mapping[str, Fire | Outside | Handed | Together]
+TimerHandlers = Mapping[str, Handler]
 
 _MOST_PER_TENANT: Final = 50
 _MOST: Final = 1_000
 _DOUBTFUL_SECONDS: Final = 1.0
+#: Transactions that are in each other's way are tried so often before others have their turn.
+_TRIES: Final = 3
 
 
 def set_timer(
@@ -128,18 +143,29 @@ def cancel_timers(ctx: Context, type_: str, keys: Sequence[str]) -> None:
     queries.cancel_timers(ctx.session, type_, keys)
 
 
-def fire_due(runtime: Runtime, handlers: TimerHandlers) -> int:
-    """Claim what is due, a few of each tenant, and fire it; answers how many it took on."""
-    fired, is_doubtful = _fire_some(runtime, handlers)
+def fire_due(runtime: Runtime, handlers: TimerHandlers, held: list[TimerFact] | None = None) -> int:
+    """Claim what is due, a few of each tenant, and fire it; answers how many it took on.
+
+    Args:
+        runtime: of the process.
+        handlers: what due timers do, by their type.
+        held: kept by the caller from one call to the next: what could not be given back because the database was away.
+            Nobody must believe that a worker died over it.
+    """
+    held = [] if held is None else held
+    if held:
+        let_go(runtime, held)
+        held.clear()
+    fired, is_doubtful = _fire_some(runtime, handlers, held)
     if is_doubtful:  # each of those that a dead worker held is fired alone: as many as a moment holds
         until = time.monotonic() + _DOUBTFUL_SECONDS
         while is_doubtful and time.monotonic() < until:
-            more, is_doubtful = _fire_some(runtime, handlers)
+            more, is_doubtful = _fire_some(runtime, handlers, held)
             fired += more
     return fired
 
 
-def _fire_some(runtime: Runtime, handlers: TimerHandlers) -> tuple[int, bool]:
+def _fire_some(runtime: Runtime, handlers: TimerHandlers, held: list[TimerFact]) -> tuple[int, bool]:
     """Claim and fire once; how many, and whether it was one alone because its worker had ended."""
     token = runtime.rng.getrandbits(62)
     lease_seconds = runtime.settings.lease.total_seconds()
@@ -160,7 +186,11 @@ def _fire_some(runtime: Runtime, handlers: TimerHandlers) -> tuple[int, bool]:
             # Before the lease is over: whoever takes the rest up then must not believe that somebody died over it.
             let_go(runtime, alone[place:])
             break
-        _fire(runtime, handlers, timer, until)
+        try:
+            _fire(runtime, handlers, timer, until)
+        except DBAPIError as error:
+            held += _break_off(runtime, alone[place:], error)
+            raise
     return len(taken), taken is not claimed
 
 
@@ -214,6 +244,18 @@ def let_go(runtime: Runtime, timers: Sequence[TimerFact]) -> None:
             queries.let_go(session, found)
 
 
+def _break_off(runtime: Runtime, timers: Sequence[TimerFact], error: DBAPIError) -> Sequence[TimerFact]:
+    """The database is away or busy: give back what was claimed, of which the first one failed; answers what could not be."""
+    failed, *others = timers
+    again = runtime.clock.now() + (retry_after(failed.attempts, runtime.rng) or LONGEST_RETRY)
+    try:
+        give_back(runtime, failed, TimerStatus.WAITING, again, reason_of(error))
+        let_go(runtime, others)
+    except DBAPIError:
+        return timers
+    return ()
+
+
 def _fire(runtime: Runtime, handlers: TimerHandlers, timer: TimerFact, until: float) -> None:
     handler = handlers.get(timer.type)
     if timer.crashes >= MAX_CRASHES:
@@ -230,26 +272,49 @@ def _fire(runtime: Runtime, handlers: TimerHandlers, timer: TimerFact, until: fl
     try:
         if isinstance(handler, Outside):
             handler.fire(runtime, timer)
-            return
-        with runtime.work(timer.tenant_id, SYSTEM) as ctx:
-            if queries.take_timer(ctx.session, timer):
-                (handler.one if isinstance(handler, Together) else handler)(ctx, timer)
+        else:
+            _do(runtime, handler.one if isinstance(handler, Together) else handler, timer)
     except DBAPIError as error:
+        if is_conflict(error):
+            log.info("timer_in_the_way", tenant_id=timer.tenant_id, type=timer.type, key=timer.key)
+            let_go(runtime, [timer])  # the others have their turn first
+            return
         if is_transient(error):
-            raise  # the lease runs out and somebody takes it up
+            raise
         _failed(runtime, handler, timer, error)
     except Exception as error:  # noqa: BLE001 - isolation boundary: the other timers must have their turn
         _failed(runtime, handler, timer, error)
 
 
-def _failed(runtime: Runtime, handler: Fire | Outside | Together, timer: TimerFact, error: Exception) -> None:
+def _do(runtime: Runtime, handler: Fire | Locking, timer: TimerFact) -> None:
+    """Fire it, again where another transaction was in the way: nothing of the first try is left then."""
+    for left in reversed(range(_TRIES)):
+        try:
+            with runtime.work(timer.tenant_id, SYSTEM) as ctx:
+                if isinstance(handler, Locking):
+                    handler.fire(ctx, timer)
+                elif queries.take_timer(ctx.session, timer):
+                    handler(ctx, timer)
+        except DBAPIError as error:
+            if not left or not is_conflict(error):
+                raise
+        else:
+            return
+
+
+def _failed(runtime: Runtime, handler: Handler, timer: TimerFact, error: Exception) -> None:
     if isinstance(error, ConditionUnavailable):
         # Whoever waits goes on when the plugin can be asked again, however long that takes: nothing is given up.
         log.warning("timer_waits_for_plugin", tenant_id=timer.tenant_id, type=timer.type, reason=error.message)
         give_back(runtime, timer, TimerStatus.WAITING, runtime.clock.now() + TRY_AGAIN, error.message)
         return
     log.warning(
-        "timer_failed", tenant_id=timer.tenant_id, type=timer.type, attempts=timer.attempts, error=type(error).__name__
+        "timer_failed",
+        tenant_id=timer.tenant_id,
+        type=timer.type,
+        key=timer.key,
+        attempts=timer.attempts,
+        exc_info=error,
     )
     pause = retry_after(timer.attempts, runtime.rng)
     if pause is None:
@@ -258,16 +323,40 @@ def _failed(runtime: Runtime, handler: Fire | Outside | Together, timer: TimerFa
     give_back(runtime, timer, TimerStatus.WAITING, runtime.clock.now() + pause, reason_of(error))
 
 
-def _bury(runtime: Runtime, handler: Fire | Outside | Handed | Together | None, timer: TimerFact, reason: str) -> None:
+def _bury(runtime: Runtime, handler: Handler | None, timer: TimerFact, reason: str) -> None:
     log.error("timer_dead", tenant_id=timer.tenant_id, type=timer.type, key=timer.key, reason=reason)
     runtime.telemetry.count("timers.dead", type=timer.type)
+    try:
+        _give_up(runtime, handler, timer, reason)
+    except DBAPIError as error:
+        if is_transient(error):
+            raise
+        _put_aside(runtime, timer, reason, error)
+    except Exception as error:  # noqa: BLE001 - isolation boundary: the others must have their turn whatever follows from it
+        _put_aside(runtime, timer, reason, error)
+
+
+def _put_aside(runtime: Runtime, timer: TimerFact, reason: str, error: Exception) -> None:
+    """Dead, though what follows from that could not be done: an operator finds it."""
+    log.error("timer_dead_untold", tenant_id=timer.tenant_id, type=timer.type, key=timer.key, exc_info=error)
+    give_back(runtime, timer, TimerStatus.DEAD, timer.trigger_at, reason)
+
+
+def _give_up(runtime: Runtime, handler: Handler | None, timer: TimerFact, reason: str) -> None:
     with runtime.work(timer.tenant_id, SYSTEM) as ctx:
         if isinstance(handler, Outside):
             is_ours = queries.take_timer(ctx.session, timer)
         else:
             is_ours = queries.give_back(ctx.session, timer, status=TimerStatus.DEAD, at=timer.trigger_at, error=reason)
-        if is_ours and isinstance(handler, Outside | Handed | Together):
-            handler.give_up(ctx, timer, reason)
+        give_up = handler.give_up if isinstance(handler, Locking | Outside | Handed | Together) else None
+        if is_ours and give_up is not None:
+            give_up(ctx, timer, reason)
+
+
+def put_off(runtime: Runtime, timer: TimerFact, at: datetime) -> None:
+    """Give a claimed timer back that nobody has tried to fire, to be due at ``at``: it has lost no attempt by that."""
+    with open_session(runtime.engines.worker, tenant_id=timer.tenant_id) as session, session.begin():
+        queries.let_go(session, [timer], at)
 
 
 def give_back(runtime: Runtime, timer: TimerFact, status: TimerStatus, at: datetime, error: str) -> None:

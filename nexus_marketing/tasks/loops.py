@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from nexus_marketing.core.actors import SYSTEM
 from nexus_marketing.core.deliveries import SendStatus
 from nexus_marketing.core.errors import NexusError
+from nexus_marketing.core.timers import TimerFact
 from nexus_marketing.db.queries import journeys
 from nexus_marketing.db.queries.campaigns import campaigns_to_tick
 from nexus_marketing.db.queries.completion import launches_to_join, sends_to_report
@@ -27,7 +28,7 @@ from nexus_marketing.db.queries.planning import sends_to_plan, set_send_status
 from nexus_marketing.db.queries.preflights import fail_preflight, preflights_waiting
 from nexus_marketing.db.queries.scoring import scoring_work
 from nexus_marketing.db.queries.workers import say_alive
-from nexus_marketing.db.retry import is_transient
+from nexus_marketing.db.retry import is_conflict, is_transient
 from nexus_marketing.db.tenancy import open_session
 from nexus_marketing.delivery.completion import complete_finished, open_retries, settle_cancelled
 from nexus_marketing.delivery.forecast import advance_preflight
@@ -44,12 +45,12 @@ from nexus_marketing.services.asides import Asides
 from nexus_marketing.services.campaign_listening import SCORED
 from nexus_marketing.services.campaign_triggers import happened, scored
 from nexus_marketing.services.campaigns import postpone_tick, tick_campaign
+from nexus_marketing.services.compensation import COMPENSATION_DUE
 from nexus_marketing.services.compensation import TYPE as COMPENSATION
-from nexus_marketing.services.compensation import take_back_due
 from nexus_marketing.services.counters import fold_counters
 from nexus_marketing.services.engagements import forget_event_ids
+from nexus_marketing.services.escalations import ESCALATION_DUE
 from nexus_marketing.services.escalations import TYPE as ESCALATION
-from nexus_marketing.services.escalations import escalate
 from nexus_marketing.services.hits import judge_hits
 from nexus_marketing.services.idempotency import forget_answers
 from nexus_marketing.services.import_work import ImportWork, forget_imports
@@ -66,20 +67,30 @@ from nexus_marketing.services.journey_dates import (
     redate,
     schedule_due,
 )
-from nexus_marketing.services.journey_entries import BACKFILL, backfill_due, run_ended, score_crossed, segment_moved
+from nexus_marketing.services.journey_entries import backfill_due, run_ended, score_crossed, segment_moved
 from nexus_marketing.services.journey_moves import MIGRATE, RESUME, migrate_due, resume_due
 from nexus_marketing.services.journey_patching import PATCH, patch_due
 from nexus_marketing.services.journey_plugins import ASK_DUE
 from nexus_marketing.services.journey_reviving import REVIVE, revive_due
-from nexus_marketing.services.journey_runs import HELD, STOP, event_held, lead_changed, run_dead, stop_due, tell_runs
-from nexus_marketing.services.journey_runs import run_due as journey_run_due
+from nexus_marketing.services.journey_runs import (
+    HELD,
+    STOP,
+    TELL,
+    TELL_DUE,
+    event_held,
+    lead_changed,
+    run_dead,
+    stop_due,
+    tell_runs,
+)
+from nexus_marketing.services.journey_runs import RUN_DUE as JOURNEY_RUN_DUE
 from nexus_marketing.services.journey_wanted import unwanted_messages
 from nexus_marketing.services.lead_removals import finish_removals
 from nexus_marketing.services.provider_reports import take_in_reports
 from nexus_marketing.services.public_events import take_in_public_events
 from nexus_marketing.services.reactions import REACTIONS_DUE, look_due
-from nexus_marketing.services.recurring import TYPE as RUN_DUE
-from nexus_marketing.services.runs import run_due
+from nexus_marketing.services.recurring import TYPE as RUN
+from nexus_marketing.services.runs import RUN_DUE
 from nexus_marketing.services.score_recomputing import advance_recompute, clear_removed
 from nexus_marketing.services.scoring import TIMER as SCORES_DUE
 from nexus_marketing.services.scoring import score_due, score_marked
@@ -101,12 +112,12 @@ _PARTITIONS_EVERY_SECONDS = 6 * 3600.0
 TIMERS: TimerHandlers = {
     SCORES_DUE: score_due,
     ACTION: ACTION_DUE,
-    ESCALATION: escalate,
-    COMPENSATION: take_back_due,
+    ESCALATION: ESCALATION_DUE,
+    COMPENSATION: COMPENSATION_DUE,
     segment_clock.TYPE: segment_clock.clock_moved,
-    RUN_DUE: run_due,
+    RUN: RUN_DUE,
     REACTIONS: REACTIONS_DUE,
-    journeys.RUN_DUE: Together(journey_run_due, runs_due, run_dead),
+    journeys.RUN_DUE: Together(JOURNEY_RUN_DUE, runs_due, run_dead),
     journeys.MOVED: segment_moved,
     journeys.HAPPENED: happened,
     SCORED: scored,
@@ -119,7 +130,8 @@ TIMERS: TimerHandlers = {
     DATES_DUE: dates_due,
     SCHEDULE_DUE: schedule_due,
     HELD: event_held,
-    BACKFILL: backfill_due,
+    TELL: TELL_DUE,
+    journeys.BACKFILL: backfill_due,
     STOP: stop_due,
     MIGRATE: migrate_due,
     RESUME: resume_due,
@@ -153,6 +165,8 @@ class WorkerLoop:
     actions: Asides = field(init=False)
     timers: TimerHandlers = field(init=False)
     _partitions_at: float = field(default=float("-inf"), init=False)
+    #: Timers that could not be given back while the database was away.
+    _held: list[TimerFact] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         self.sender = Sender(self.runtime, self.stopping, unwanted_messages, self.serves)
@@ -202,7 +216,7 @@ class WorkerLoop:
             lambda: recover_dead(runtime, runtime.settings.state_dir / "journal"),
             lambda: recover_expired(runtime),
             lambda: tell_runs(runtime),
-            lambda: fire_due(runtime, self.timers),
+            lambda: fire_due(runtime, self.timers, self._held),
             self.calls.look,
             self.watching.look,
             self.actions.look,
@@ -242,7 +256,7 @@ class WorkerLoop:
         except DBAPIError as error:
             # The database restarts or is busy: what was leased is recovered, the loop goes on.
             level = log.warning if is_transient(error) else log.exception
-            level("worker_turn_failed", error=type(error.orig).__name__)
+            level("worker_turn_failed", error=type(error.orig).__name__, detail=str(error.orig))
         except Exception:  # isolation boundary: one broken send must not end the worker
             log.exception("worker_turn_failed")
         self.runtime.telemetry.count("worker.turn_failed")
@@ -269,8 +283,8 @@ def _tick(runtime: Runtime, row: Row[Any]) -> int:
             tick_campaign(ctx, row.id)
     except DBAPIError:
         raise
-    except Exception as error:  # noqa: BLE001 - whatever stands in its way, the others must have their turn
-        log.warning("tick_failed", tenant_id=row.tenant_id, campaign_id=row.id, error=type(error).__name__)
+    except Exception as error:
+        log.warning("tick_failed", tenant_id=row.tenant_id, campaign_id=row.id, exc_info=True)
         with runtime.work(row.tenant_id, SYSTEM) as ctx:
             postpone_tick(ctx, row.id, f"could not go on by itself: {error}")
     return 1
@@ -280,7 +294,7 @@ def plan_waiting(runtime: Runtime) -> int:
     """Freeze the audience of every send that waits for it, from membership that is no older than the launch."""
     with open_session(runtime.engines.worker, tenant_id=None, mode="read") as session:
         waiting = sends_to_plan(session)
-    return sum(_plan_some(runtime, row) for row in waiting)
+    return sum(_isolated(partial(_plan_some, runtime, row)) for row in waiting)
 
 
 def _plan_some(runtime: Runtime, row: Row[Any]) -> int:
@@ -290,12 +304,21 @@ def _plan_some(runtime: Runtime, row: Row[Any]) -> int:
         if is_first and row.plan_cursor == 0 and refresh(runtime, row.tenant_id, row.segment_id) is None:
             return 0  # another worker computes it: the next turn plans
         plan_send(runtime, SendRef(row.tenant_id, row.id), pieces=1)
+    except DBAPIError as error:
+        if is_transient(error):
+            raise
+        _stop_planning(runtime, row, error, type(error.orig).__name__)
     except NexusError as error:
-        log.warning("planning_failed", tenant_id=row.tenant_id, send_id=row.id, reason=error.message)
-        with open_session(runtime.engines.worker, tenant_id=row.tenant_id) as session, session.begin():
-            reason = f"cannot be planned: {error.message}"
-            set_send_status(session, row.id, SendStatus.PAUSED, reason[:200])
+        _stop_planning(runtime, row, error, error.message)
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with this one, the others must have their turn
+        _stop_planning(runtime, row, error, type(error).__name__)
     return 1
+
+
+def _stop_planning(runtime: Runtime, row: Row[Any], error: Exception, reason: str) -> None:
+    log.warning("planning_failed", tenant_id=row.tenant_id, send_id=row.id, reason=reason, exc_info=error)
+    with open_session(runtime.engines.worker, tenant_id=row.tenant_id) as session, session.begin():
+        set_send_status(session, row.id, SendStatus.PAUSED, f"cannot be planned: {reason}"[:200])
 
 
 def forecast_waiting(runtime: Runtime) -> int:
@@ -329,6 +352,9 @@ def _isolated(step: Callable[[], int]) -> int:
     try:
         return step()
     except DBAPIError as error:
+        if is_conflict(error):  # two workers were in each other's way: the next turn does it
+            log.warning("worker_step_in_the_way", exc_info=True)
+            return 0
         if is_transient(error):
             raise
         log.exception("worker_step_failed")

@@ -18,6 +18,7 @@ from nexus_marketing.delivery.composing import Composer
 from nexus_marketing.delivery.journal import HandOverJournal
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.recurring import TYPE as RUN_DUE
+from nexus_marketing.services.timers import Locking
 from nexus_marketing.tasks import loops
 from nexus_marketing.tasks.worker import run
 from nexus_marketing.telemetry import NullTelemetry, configure_logging
@@ -69,7 +70,7 @@ def _probe_the_wire(probe: Probe) -> None:
 def _poison() -> None:
     """Let what bears the word end the process: the message of a lead by ``os._exit``, a timer by SIGKILL as if memory ran out."""
     compose, due = Composer.compose, loops.TIMERS[RUN_DUE]
-    assert callable(due)
+    assert isinstance(due, Locking)
 
     def composed(self: Composer, row: Recipient, ref: int) -> Submission | str:
         if row.address is not None and row.address.startswith(POISON):
@@ -79,10 +80,10 @@ def _poison() -> None:
     def fired(ctx: Context, timer: TimerFact) -> None:
         if ctx.session.get_one(Campaign, (ctx.tenant_id, int(timer.key))).name.startswith(POISON):
             os.kill(os.getpid(), signal.SIGKILL)
-        due(ctx, timer)
+        due.fire(ctx, timer)
 
     Composer.compose = composed  # type: ignore[method-assign]
-    loops.TIMERS = {**loops.TIMERS, RUN_DUE: fired}
+    loops.TIMERS = {**loops.TIMERS, RUN_DUE: Locking(fired)}
 
 
 def work(

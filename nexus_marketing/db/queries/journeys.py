@@ -28,6 +28,8 @@ REDATE: Final = "journey.redate"
 SCORED: Final = "journey.score"
 #: A plugin is to be asked who comes.
 ASK: Final = "journey.ask"
+#: The rest of a segment that is let in a piece at a time, by journey and segment.
+BACKFILL: Final = "journey.backfill"
 #: What journeys with date triggers listen to among changes.
 DATES: Final = "dates"
 #: A run takes this many numbers of occurrences in the ledger: one for each node it comes to, at most 10,000.
@@ -180,6 +182,15 @@ def take_outcomes(session: Session, rows: Sequence[Row[Any]]) -> set[tuple[int, 
     return {(row.send_id, row.seq) for row in ask(session, Question(statement, bound, writes=True))()}
 
 
+def outcome_of(session: Session, send_id: int, seq: int) -> Row[Any] | None:
+    """The same of a message that nobody has to take any more."""
+    wanted = (
+        "SELECT occurrence, channel, state, reason FROM marketing_deliveries"
+        " WHERE tenant_id = :tenant_id AND send_id = :send_id AND seq = :seq"
+    )
+    return run(session, wanted, {"send_id": send_id, "seq": seq}, writes=False).first()
+
+
 _END = f"""
 UPDATE marketing_journey_runs SET state = :state, reason = :reason, ended_at = :now, wake_at = NULL,
   version = version + 1, wait_token = wait_token + 1
@@ -267,12 +278,17 @@ _HURRY_HELD = f"""
 UPDATE marketing_timers SET trigger_at = :now
 WHERE tenant_id = :tenant_id AND status = '{TimerStatus.WAITING}' AND trigger_at > :now AND type = 'journey.held'
 """
+_HURRY_BACKFILL = f"""
+UPDATE marketing_timers SET trigger_at = :now
+WHERE tenant_id = :tenant_id AND status = '{TimerStatus.WAITING}' AND trigger_at > :now AND type = '{BACKFILL}'
+  AND key LIKE CAST(:journey_id AS text) || ':%'
+"""
 
 
 def hurry(session: Session, journey_id: int, now: datetime) -> None:
     """What a pause put off is due at once; what was not due yet keeps its moment."""
-    for statement in (_HURRY, _HURRY_HELD):
-        bound = {"now": now, **({"journey_id": journey_id} if statement is _HURRY else {})}
+    for statement in (_HURRY, _HURRY_HELD, _HURRY_BACKFILL):
+        bound = {"now": now, **({} if statement is _HURRY_HELD else {"journey_id": journey_id})}
         run(session, text(statement).bindparams(_NOW), bound, writes=True)
 
 

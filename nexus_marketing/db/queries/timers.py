@@ -145,15 +145,19 @@ def give_back(session: Session, timer: TimerFact, *, status: str, at: datetime, 
 
 
 _LET_GO = """
-UPDATE marketing_timers SET lease_until = NULL, lease_token = NULL, attempts = attempts - 1
+UPDATE marketing_timers SET lease_until = NULL, lease_token = NULL, attempts = attempts - 1{moved}
 WHERE tenant_id = :tenant_id AND id IN ({ids}) AND lease_token = :token
 """
 
 
-def let_go(session: Session, timers: Sequence[TimerFact]) -> None:
-    """Give timers of the tenant and of one claim back that nobody has tried to fire: they are due as before."""
-    values = {"ids": as_ids([each.id for each in timers]), "token": timers[0].token}
-    run(session, _LET_GO.format(ids=ids_of(session)), values, writes=True)
+def let_go(session: Session, timers: Sequence[TimerFact], at: datetime | None = None) -> None:
+    """Give timers of the tenant and of one claim back that nobody has tried to fire: due as before, or at ``at``."""
+    values: dict[str, Any] = {"ids": as_ids([each.id for each in timers]), "token": timers[0].token}
+    statement = _LET_GO.format(ids=ids_of(session), moved="" if at is None else ", trigger_at = :at")
+    if at is None:
+        run(session, statement, values, writes=True)
+    else:
+        run(session, text(statement).bindparams(_AT), {**values, "at": at}, writes=True)
 
 
 def dead_timers(session: Session, limit: int) -> Sequence[Row[Any]]:
