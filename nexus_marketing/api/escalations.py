@@ -6,9 +6,10 @@ from pyramid.response import Response
 
 from nexus_marketing.api.pages import respond_page
 from nexus_marketing.api.replies import Reply, show
-from nexus_marketing.api.resources import document_of, path_id
+from nexus_marketing.api.resources import document_of, path_id, shows
 from nexus_marketing.api.writes import writes
 from nexus_marketing.core.permissions import Permission
+from nexus_marketing.db.models import Escalation
 from nexus_marketing.db.queries.resources import ESCALATIONS
 from nexus_marketing.services.escalations import acknowledge, rules_of
 
@@ -19,6 +20,8 @@ def includeme(config: Configurator) -> None:
     """The routes of escalation."""
     read, write = Permission.CAMPAIGNS_READ, Permission.CAMPAIGNS_WRITE
     config.add_api_route("GET", _PATH, list_escalations, permission=read)
+    one = shows(Escalation, "escalation", lambda row: document_of(row, ESCALATIONS.fields, ESCALATIONS.ids))
+    config.add_api_route("GET", f"{_PATH}/{{id}}", one, permission=read)
     config.add_api_route("POST", f"{_PATH}/{{id}}/acknowledge", writes(acknowledge_escalation), permission=write)
     config.add_api_route("GET", "/api/v1/campaigns/{id}/escalation-rules", list_rules, permission=read)
 

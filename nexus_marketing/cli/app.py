@@ -14,6 +14,8 @@ from sqlalchemy.exc import DBAPIError
 from typer.core import TyperGroup
 
 from nexus_marketing.cli import (
+    actions,
+    approvals,
     campaigns,
     channels,
     database,
@@ -31,7 +33,7 @@ from nexus_marketing.cli import (
 )
 from nexus_marketing.cli.session import Cli, InputRefused
 from nexus_marketing.core.errors import NexusError
-from nexus_marketing.telemetry import scrub
+from nexus_marketing.telemetry import configure_logging, scrub
 from nexus_marketing.version import __version__
 
 ConfigFile = Annotated[
@@ -100,6 +102,8 @@ for group, name in (
     (campaigns.app, "campaigns"),
     (channels.app, "channels"),
     (journeys.app, "journeys"),
+    (approvals.app, "approvals"),
+    (actions.app, "actions"),
     (plugins.app, "plugins"),
 ):
     app.add_typer(group, name=name)
@@ -128,7 +132,8 @@ def root(context: typer.Context, config: ConfigFile = None, *, version: Version 
 
 
 def main() -> None:
-    """The entry point of ``nexus-marketing``."""
+    """The entry point of ``nexus-marketing``; what is logged goes to standard error, past the answers for programs."""
+    configure_logging("WARNING")
     # Pyramid 2.1 imports pkg_resources; that is its news, not the operator's.
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated", category=UserWarning)
     app()

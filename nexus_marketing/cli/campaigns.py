@@ -10,7 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
+from nexus_marketing.cli.lists import Limit, newest, show_rows
 from nexus_marketing.cli.session import OPERATOR, AsJson, TenantName, answer, table, tenant_id_of
+from nexus_marketing.core.campaigns import CampaignStatus
 from nexus_marketing.core.deliveries import DeliveryState
 from nexus_marketing.core.errors import ConfigurationError, NotFound
 from nexus_marketing.core.preflight import PreflightStatus
@@ -19,6 +21,7 @@ from nexus_marketing.core.values import email_norm, parse_json
 from nexus_marketing.db.models import Campaign, Lead, Preflight
 from nexus_marketing.db.queries.dead_letters import Chosen, dead_letters
 from nexus_marketing.db.queries.leads import lead_by_address
+from nexus_marketing.db.queries.resources import CAMPAIGNS
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.delivery.forecast import advance_preflight
 from nexus_marketing.runtime import Context, Runtime
@@ -44,6 +47,22 @@ _CampaignId = Annotated[int, typer.Argument(help="The campaign's id.")]
 @app.callback()
 def campaigns() -> None:
     """Campaigns."""
+
+
+@app.command("list")
+def list_(
+    context: typer.Context,
+    tenant: TenantName,
+    *,
+    status: Annotated[CampaignStatus | None, typer.Option(help="Only in this status.")] = None,
+    limit: Limit = 100,
+    as_json: AsJson = False,
+) -> None:
+    """List campaigns, the newest first, with what they wait for."""
+    with context.obj.runtime() as runtime, runtime.work(tenant_id_of(runtime, tenant), OPERATOR, mode="read") as ctx:
+        rows = newest(ctx, CAMPAIGNS, limit, "" if status is None else f"status == '{status}'")
+    columns = ("id", "name", "status", "status_reason", "channel", "segment_id", "started_at")
+    show_rows("Campaigns", columns, rows, as_json=as_json)
 
 
 @app.command()

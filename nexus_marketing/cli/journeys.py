@@ -1,19 +1,16 @@
 """``nexus-marketing journeys``: put one in force, hold it, let leads in, and see where its runs are."""
 
-from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from nexus_marketing.cli.lists import Limit, newest, show_rows
 from nexus_marketing.cli.session import OPERATOR, AsJson, InputRefused, TenantName, answer, table, tenant_id_of
-from nexus_marketing.core.conditions import Evaluation
 from nexus_marketing.core.errors import Problem
 from nexus_marketing.core.journeys.statuses import JourneyMove, ResumePolicy, Unmapped
 from nexus_marketing.db.models import Journey
-from nexus_marketing.db.queries.listings import Listing, page, read_wish
 from nexus_marketing.db.queries.resources import JOURNEY_RUNS, JOURNEYS
 from nexus_marketing.db.tenancy import find
-from nexus_marketing.runtime import Context
 from nexus_marketing.services.journey_entries import MOST_LEADS, enter_leads
 from nexus_marketing.services.journey_moves import migrate_runs
 from nexus_marketing.services.journey_patching import patch_journey
@@ -23,7 +20,6 @@ from nexus_marketing.services.journeys import move_journey, publish_journey
 app = typer.Typer(no_args_is_help=True, help="Journeys.")
 
 _JourneyId = Annotated[int, typer.Argument(help="The journey's id.")]
-_Limit = Annotated[int, typer.Option(min=1, max=100, help="At most so many, the newest first.")]
 
 
 @app.callback()
@@ -32,11 +28,11 @@ def journeys() -> None:
 
 
 @app.command("list")
-def list_(context: typer.Context, tenant: TenantName, *, limit: _Limit = 100, as_json: AsJson = False) -> None:
+def list_(context: typer.Context, tenant: TenantName, *, limit: Limit = 100, as_json: AsJson = False) -> None:
     """List journeys, the newest first."""
     with context.obj.runtime() as runtime, runtime.work(tenant_id_of(runtime, tenant), OPERATOR, mode="read") as ctx:
-        rows = _rows(ctx, JOURNEYS, limit)
-    _show("Journeys", ("id", "name", "status", "published", "updated_at"), rows, as_json=as_json)
+        rows = newest(ctx, JOURNEYS, limit)
+    show_rows("Journeys", ("id", "name", "status", "published", "updated_at"), rows, as_json=as_json)
 
 
 @app.command()
@@ -46,16 +42,16 @@ def runs(
     tenant: TenantName,
     *,
     state: Annotated[str | None, typer.Option(help="Only in this state, such as waiting or failed.")] = None,
-    limit: _Limit = 100,
+    limit: Limit = 100,
     as_json: AsJson = False,
 ) -> None:
     """Show where runs of a journey are, the newest first."""
     filter_text = "" if state is None else f"state == '{state}'"
     with context.obj.runtime() as runtime, runtime.work(tenant_id_of(runtime, tenant), OPERATOR, mode="read") as ctx:
         find(ctx.session, Journey, journey)
-        rows = _rows(ctx, JOURNEY_RUNS, limit, filter_text, journey_id=journey)
+        rows = newest(ctx, JOURNEY_RUNS, limit, filter_text, journey_id=journey)
     columns = ("id", "lead_id", "version", "state", "node", "wake_at", "entered_at", "reason")
-    _show(f"Runs of journey {journey}", columns, rows, as_json=as_json)
+    show_rows(f"Runs of journey {journey}", columns, rows, as_json=as_json)
 
 
 @app.command()
@@ -125,7 +121,7 @@ def enter(
         {"lead_id": str(each.lead_id), "outcome": each.outcome, "run_id": each.run_id and str(each.run_id)}
         for each in answers
     ]
-    _show(f"Entries of journey {journey}", ("lead_id", "outcome", "run_id"), rows, as_json=as_json)
+    show_rows(f"Entries of journey {journey}", ("lead_id", "outcome", "run_id"), rows, as_json=as_json)
 
 
 @app.command()
@@ -216,13 +212,3 @@ def _move(
 def _tell(row: Journey, text: str, *, as_json: bool) -> None:
     document = {"id": str(row.id), "status": row.status, "published": row.published, "version": row.version}
     answer(document, text, as_json=as_json)
-
-
-def _rows(ctx: Context, listing: Listing, limit: int, filter_text: str = "", **scope: int) -> list[dict[str, Any]]:
-    wish = replace(read_wish(listing, limit=limit, sort="-id", filter_text=filter_text), parameters=scope)
-    return page(ctx.session, listing, wish, Evaluation(ctx.now)).documents()
-
-
-def _show(title: str, columns: tuple[str, ...], rows: list[dict[str, Any]], *, as_json: bool) -> None:
-    cells = [[row[name] for name in columns] for row in rows]
-    answer({"data": rows}, table(title, columns, cells), as_json=as_json)

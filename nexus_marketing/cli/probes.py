@@ -30,6 +30,7 @@ from nexus_marketing.db.queries.plugins import tenants_by_plugin
 from nexus_marketing.db.queries.segments import failing_segments
 from nexus_marketing.db.queries.tenants import list_tenants
 from nexus_marketing.db.queries.timers import dead_timers
+from nexus_marketing.db.queries.troubles import failed_runs, ill_actions, open_escalations, slow_compensations
 from nexus_marketing.db.queries.workers import seconds_since_worker
 from nexus_marketing.db.upgrade import require_current
 from nexus_marketing.plugin.circuits import TROUBLES, Trouble, troubles
@@ -76,6 +77,10 @@ def doctor(context: typer.Context, *, as_json: AsJson = False) -> None:
             "sends": _stopped,
             "timers": _timers,
             "segments": _segments,
+            "actions": _actions,
+            "taking back": _taking_back,
+            "escalations": _escalations,
+            "journeys": _journeys,
             "plugins": _plugins,
             "sandbox": _sandbox,
             "channel accounts": _accounts,
@@ -255,6 +260,60 @@ def _segments(runtime: Runtime) -> str:
     raise OSError(f"{said}{first.tenant_id}: {first.error}")
 
 
+def _actions(runtime: Runtime) -> str:
+    with runtime.work(None, OPERATOR, mode="read") as ctx:
+        rows = ill_actions(ctx.session)
+    said = []
+    failed = [row for row in rows if row.state == "failed"]
+    if failed:
+        named = [f"{row.n} of {row.name} of {row.slug} (the last is {row.last_id}: {row.reason})" for row in failed[:3]]
+        said.append(f"{sum(row.n for row in failed)} failed within a week: {'; '.join(named)}. Mend what they say")
+        said.append("(actions list --tenant SLUG --state failed), then actions retry ID --tenant SLUG")
+    paused = [row for row in rows if row.state == "paused"]
+    if paused:
+        named = [f"{row.n} of {row.name} of {row.slug}" for row in paused[:3]]
+        said.append(
+            f"{'; '.join(named)} wait for a plugin: name it in nexus.includes of every worker, or plugins enable"
+        )
+    if said:
+        raise OSError(" ".join(said))
+    return "none failed within a week, and none waits for a plugin"
+
+
+def _taking_back(runtime: Runtime) -> str:
+    with runtime.work(None, OPERATOR, mode="read") as ctx:
+        rows = slow_compensations(ctx.session)
+    if not rows:
+        return "no failed campaign waits for long"
+    named = [
+        f"campaign {row.campaign_id} of {row.slug} ({f'{row.actions} actions open' if row.actions else 'its sends are not at rest'})"
+        for row in rows[:3]
+    ]
+    raise OSError(
+        f"failed over an hour ago and not taken back whole: {'; '.join(named)}. Start a worker if there is none; see its actions "
+        "(actions list --campaign ID) and its dead timers"
+    )
+
+
+def _escalations(runtime: Runtime) -> str:
+    with runtime.work(None, OPERATOR, mode="read") as ctx:
+        rows = open_escalations(ctx.session)
+    if not rows:
+        return "none is open"
+    first = rows[0]
+    said = f"the oldest, {first.id} of campaign {first.campaign_id} of {first.slug}, for {_span(float(first.seconds))}"
+    return f"{len(rows)} are open, {said}: whoever has seen one says campaigns acknowledge ID --tenant SLUG"
+
+
+def _journeys(runtime: Runtime) -> str:
+    with runtime.work(None, OPERATOR, mode="read") as ctx:
+        rows = failed_runs(ctx.session)
+    if not rows:
+        return "no run failed within a week"
+    named = [f"{row.n} of journey {row.journey_id} of {row.slug} ({row.reason})" for row in rows[:3]]
+    raise OSError(f"runs failed within a week: {'; '.join(named)}. See journeys runs ID --tenant SLUG --state failed")
+
+
 def _plugins(runtime: Runtime) -> str:
     with runtime.work(None, OPERATOR, mode="read", role="owner") as ctx:
         wanted = tenants_by_plugin(ctx.session)
@@ -303,15 +362,21 @@ def _secrets(runtime: Runtime) -> str:
 
 
 def _span(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7_200 else f"{seconds / 3_600:.0f} h"
 
 
 def _mail(catcher_dir: str, runtime: Runtime) -> str:
     smtp = runtime.settings.smtp
     if catcher_dir:
         return f"caught in {catcher_dir}: nothing leaves this machine"
-    with socket.create_connection((smtp.host, smtp.port), timeout=3) as connection:
-        greeting = connection.recv(200).decode("ascii", "replace").strip()
+    try:
+        with socket.create_connection((smtp.host, smtp.port), timeout=3) as connection:
+            greeting = connection.recv(200).decode("ascii", "replace").strip()
+    except OSError as error:
+        remedy = "start the relay or name another in nexus.smtp.host, or keep mail here with nexus.catcher_dir"
+        raise OSError(f"{smtp.host}:{smtp.port} does not answer ({error}): {remedy}") from error
     if not greeting.startswith("220"):
         raise OSError(f"{smtp.host}:{smtp.port} answers {greeting[:80]!r}, not 220")
     return f"{smtp.host}:{smtp.port} answers"

@@ -1,12 +1,14 @@
-"""``nexus-marketing segments``: membership computed now."""
+"""``nexus-marketing segments``: which there are, and membership computed now."""
 
 from typing import Annotated
 
 import typer
 from sqlalchemy import select
 
+from nexus_marketing.cli.lists import Limit, newest, show_rows
 from nexus_marketing.cli.session import OPERATOR, AsJson, TenantName, answer, table, tenant_id_of
 from nexus_marketing.db.models import Segment
+from nexus_marketing.db.queries.resources import SEGMENTS
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.services.segment_refresh import refresh
 from nexus_marketing.services.segment_rules import RULED
@@ -17,6 +19,15 @@ app = typer.Typer(no_args_is_help=True, help="Segments: audiences by rule or by 
 @app.callback()
 def segments() -> None:
     """Segments: audiences by rule or by hand."""
+
+
+@app.command("list")
+def list_(context: typer.Context, tenant: TenantName, *, limit: Limit = 100, as_json: AsJson = False) -> None:
+    """List segments, the newest first, with why one could not be computed."""
+    with context.obj.runtime() as runtime, runtime.work(tenant_id_of(runtime, tenant), OPERATOR, mode="read") as ctx:
+        rows = newest(ctx, SEGMENTS, limit)
+    columns = ("id", "name", "kind", "lead_count", "as_of", "error")
+    show_rows("Segments", columns, rows, as_json=as_json)
 
 
 @app.command()

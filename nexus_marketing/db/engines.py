@@ -96,7 +96,6 @@ def _postgresql_engine(url: URL, settings: DatabaseSettings) -> Engine:
         # An error ends in logs and beside what failed, where no erasure finds what a statement was about.
         hide_parameters=True,
         json_serializer=_dumps,
-        hide_parameters=True,  # the values of a statement are people's, and what an error says is logged
         json_deserializer=orjson.loads,
         connect_args={
             "autocommit": True,
@@ -157,7 +156,6 @@ def _sqlite_engine(url: URL, settings: DatabaseSettings, now: Callable[[], datet
         max_overflow=settings.pool_size,
         hide_parameters=True,
         json_serializer=_dumps,
-        hide_parameters=True,  # the values of a statement are people's, and what an error says is logged
         json_deserializer=orjson.loads,
         connect_args={"check_same_thread": False, "isolation_level": None, "timeout": settings.busy_timeout_seconds},
     )

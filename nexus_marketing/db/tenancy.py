@@ -4,6 +4,7 @@ The third is PostgreSQL's row-level security; on SQLite these two hold alone. Wh
 see (Core tables, ``text()``) must come through :func:`run`, which binds the tenant itself.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NoReturn, TypeVar
@@ -38,6 +39,7 @@ Row = TypeVar("Row", bound=Base)
 #: Execution option by which worker code says: this statement is about all tenants on purpose.
 ALL_TENANTS = "nexus_all_tenants"
 _CHECKED = "nexus_checked"
+_WORD_BEGINS = re.compile(r"(?<=[a-z])(?=[A-Z])")
 #: On what follows from a statement that was looked through.
 _SEEN = "nexus_seen"
 # Passed by Session.get() and refresh(), and by the legacy Query, which is refused below.
@@ -138,7 +140,8 @@ def find(session: Session, model: type[Row], id_: int, *, lock: bool = False) ->
 
 
 def _noun(model: type[Any]) -> str:
-    return model.__name__.lower()
+    """What people call its rows: ``lead import`` of ``LeadImport``."""
+    return getattr(model, "__noun__", None) or _WORD_BEGINS.sub(" ", model.__name__).lower()
 
 
 @event.listens_for(TenantSession, "do_orm_execute")

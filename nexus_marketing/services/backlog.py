@@ -1,7 +1,11 @@
 """What waits and what stands still, as gauges: asked of the database when a monitor looks."""
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
+from sqlalchemy import Row
+
+from nexus_marketing.db.queries.accounts import ill_accounts
 from nexus_marketing.db.queries.backlog import (
     abandoned_chunks,
     overdue_retries,
@@ -9,6 +13,7 @@ from nexus_marketing.db.queries.backlog import (
     waiting_chunks,
 )
 from nexus_marketing.db.queries.timers import dead_timers
+from nexus_marketing.db.queries.troubles import failed_runs, ill_actions, open_escalations
 from nexus_marketing.db.queries.workers import seconds_since_worker
 from nexus_marketing.runtime import Runtime
 
@@ -23,6 +28,8 @@ def backlog_gauges(runtime: Runtime) -> list[Gauge]:
         waiting, overdue = waiting_chunks(ctx.session), overdue_retries(ctx.session)
         abandoned, stopped = abandoned_chunks(ctx.session), stopped_sends_by_reason(ctx.session)
         timers = dead_timers(ctx.session, _MOST)
+        actions, runs = ill_actions(ctx.session), failed_runs(ctx.session)
+        escalations, accounts = open_escalations(ctx.session), ill_accounts(ctx.session)
     silence = seconds_since_worker(runtime.engines.app)
     return [
         _one("queue_sends", "Running sends with work that nobody holds", waiting.sends),
@@ -32,6 +39,15 @@ def backlog_gauges(runtime: Runtime) -> list[Gauge]:
         _one("retries_overdue_seconds", "Since when the first of them has been due", overdue.seconds),
         _one("leases_abandoned", "Pieces whose lease was over a minute ago", abandoned),
         _one("timers_dead", "Timers that were given up", len(timers)),
+        _one("actions_failed", "Actions that failed within a week", _sum(actions, "failed")),
+        _one("actions_paused", "Actions whose plugin is missing", _sum(actions, "paused")),
+        _one("escalations_open", "Escalations that nobody has acknowledged", len(escalations)),
+        _one("journey_runs_failed", "Runs of journeys that failed within a week", sum(row.n for row in runs)),
+        _one(
+            "channel_accounts_ill",
+            "Accounts that are on and that their provider refuses or nobody reaches",
+            len(accounts),
+        ),
         _one(
             "worker_silence_seconds",
             "Since a worker was heard of; below nothing: never",
@@ -43,6 +59,10 @@ def backlog_gauges(runtime: Runtime) -> list[Gauge]:
             [({"reason": reason}, float(count)) for reason, count in sorted(stopped)],
         ),
     ]
+
+
+def _sum(actions: Sequence[Row[Any]], state: str) -> int:
+    return sum(row.n for row in actions if row.state == state)
 
 
 def _one(name: str, meaning: str, value: float | None) -> Gauge:

@@ -83,6 +83,10 @@ JUDGES = frozenset(
         "abandoned_chunks",
         "stopped_sends",
         "stopped_sends_by_reason",
+        "ill_actions",
+        "failed_runs",
+        "open_escalations",
+        "slow_compensations",
     }
 )
 

@@ -9,6 +9,8 @@ from sqlalchemy.orm import Mapped
 from nexus_marketing.core.actions import ActionSource, ActionState
 from nexus_marketing.db.base import Base, TenantKeyed, TenantScoped, one_of, personal, plain, tenant_fk
 
+_ILL = text("state IN ('failed', 'paused')")
+
 
 class CampaignListener(TenantScoped, Base):
     """What an active campaign wants to hear of, so that whoever writes such things finds out by a key."""
@@ -28,6 +30,7 @@ class TakenAction(TenantKeyed, Base):
     """
 
     __tablename__ = "marketing_actions"
+    __noun__ = "action"
     __table_args__ = (
         one_of("state", ActionState),
         one_of("source", ActionSource),
@@ -35,6 +38,7 @@ class TakenAction(TenantKeyed, Base):
         tenant_fk("lead_id", "marketing_leads"),
         UniqueConstraint("tenant_id", "key"),
         Index("ix_marketing_actions_lead", "tenant_id", "lead_id"),
+        Index("ix_marketing_actions_ill", "tenant_id", "id", postgresql_where=_ILL, sqlite_where=_ILL),
         Index(
             "ix_marketing_actions_campaign",
             "tenant_id",

@@ -18,6 +18,7 @@ class CampaignDefinition(TenantKeyed, Base):
     """
 
     __tablename__ = "marketing_definitions"
+    __noun__ = "definition"
     __table_args__ = (UniqueConstraint("tenant_id", "code"),)
 
     code: Mapped[str] = plain()

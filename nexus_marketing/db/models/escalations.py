@@ -2,10 +2,12 @@
 
 from datetime import datetime
 
-from sqlalchemy import Index
+from sqlalchemy import Index, text
 from sqlalchemy.orm import Mapped
 
 from nexus_marketing.db.base import Base, TenantKeyed, plain, tenant_fk
+
+_OPEN = text("acknowledged_at IS NULL")
 
 
 class Escalation(TenantKeyed, Base):
@@ -17,6 +19,7 @@ class Escalation(TenantKeyed, Base):
         tenant_fk("from_user_id", "marketing_members"),
         tenant_fk("to_user_id", "marketing_members"),
         Index("ix_marketing_escalations_entity", "tenant_id", "entity_type", "entity_id", "id"),
+        Index("ix_marketing_escalations_open", "tenant_id", "id", postgresql_where=_OPEN, sqlite_where=_OPEN),
     )
 
     #: What was escalated: ``campaign`` and its id.

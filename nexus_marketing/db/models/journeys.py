@@ -13,6 +13,7 @@ from nexus_marketing.db.types import OrderedJson
 
 _LIVE = "state IN ({})".format(", ".join(f"'{state}'" for state in sorted(LIVE)))
 _ALIVE = text(_LIVE)
+_FAILED = text("state = 'failed'")
 _ALONE = text(f"is_single AND {_LIVE}")
 
 
@@ -113,6 +114,9 @@ class JourneyRun(TenantKeyed, Base):
             sqlite_where=_ALIVE,
         ),
         Index("ix_marketing_journey_runs_entered", "tenant_id", "journey_id", "entered_at"),
+        Index(
+            "ix_marketing_journey_runs_failed", "tenant_id", "ended_at", postgresql_where=_FAILED, sqlite_where=_FAILED
+        ),
     )
 
     journey_id: Mapped[int] = plain()
@@ -181,6 +185,7 @@ class JourneyApproval(TenantKeyed, Base):
     """
 
     __tablename__ = "marketing_journey_approvals"
+    __noun__ = "approval"
     __table_args__ = (
         tenant_fk("journey_id", "marketing_journeys"),
         tenant_fk("run_id", "marketing_journey_runs"),

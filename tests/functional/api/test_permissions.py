@@ -149,6 +149,7 @@ TABLE = {
     "POST /api/v1/campaigns/{id}/dead-letters/accept": "campaigns:launch",
     "GET /api/v1/campaigns/{id}/escalation-rules": "campaigns:read",
     "GET /api/v1/escalations": "campaigns:read",
+    "GET /api/v1/escalations/{id}": "campaigns:read",
     "POST /api/v1/escalations/{id}/acknowledge": "campaigns:write",
     "GET /api/v1/actions": "campaigns:read",
     "GET /api/v1/actions/{id}": "campaigns:read",

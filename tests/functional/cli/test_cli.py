@@ -3,25 +3,43 @@
 import csv
 import io
 import json
+import logging
 import os
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import structlog
 from sqlalchemy import select, update
 from typer.testing import CliRunner
 
-from nexus_marketing.cli.app import app
+from nexus_marketing.cli.app import app, main
 from nexus_marketing.core.actions import ActionSource
 from nexus_marketing.core.api_keys import parse_key
 from nexus_marketing.core.deliveries import DeliveryState, SkipReason
-from nexus_marketing.db.models import ChannelAccount, Delivery, DeliveryChunk, Escalation, Lead, Send, Timer
+from nexus_marketing.db.models import (
+    Campaign,
+    ChannelAccount,
+    Delivery,
+    DeliveryChunk,
+    Escalation,
+    JourneyRun,
+    Lead,
+    Send,
+    TakenAction,
+    Timer,
+)
+from nexus_marketing.db.queries.clock import database_now
 from nexus_marketing.services.actions import ActionRequest, request_action
-from nexus_marketing.services.journeys import create_journey, update_journey
+from nexus_marketing.services.journey_entries import enter_leads
+from nexus_marketing.services.journeys import create_journey, publish_journey, update_journey
 from nexus_marketing.services.scores import create_score, publish_score
 from nexus_marketing.services.templates import create_template
+from nexus_marketing.services.timers import fire_due
+from nexus_marketing.tasks.loops import TIMERS
+from nexus_marketing.telemetry import get_logger
 from tests.common.factories import make_campaign, make_leads, make_segment, make_send, make_template
 
 pytestmark = pytest.mark.req("US-001", "MAINT-004")
@@ -75,7 +93,9 @@ def commands() -> list[list[str]]:
         "keys": ["create", "list", "revoke", "rotate"],
         "channels": ["types", "list", "add", "change", "remove", "health", "test"],
         "leads": ["import", "export"],
-        "segments": ["recalculate"],
+        "segments": ["list", "recalculate"],
+        "actions": ["list", "retry"],
+        "approvals": ["list", "answer"],
         "plugins": ["list", "check", "enable", "disable", "new"],
         "journeys": [
             "list",
@@ -91,6 +111,7 @@ def commands() -> list[list[str]]:
             "revive",
         ],
         "campaigns": [
+            "list",
             "launch",
             "preflight",
             "promote",
@@ -584,3 +605,94 @@ def test_an_operator_runs_a_journey(cli, ask, runtime, tenant):
     assert ask("journeys", "drain", *one)["status"] == "draining"
     assert ask("journeys", "stop", *one, "--compensate")["status"] == "stopped"
     assert [each["status"] for each in ask("journeys", "list", "-t", "acme")["data"]] == ["stopped"]
+
+
+@pytest.mark.req("US-023", "FR-P3-004")
+def test_what_failed_is_explained_listed_and_tried_again(ask, cli, runtime, tenant):
+    quiet = {row["part"]: row["status"] for row in ask("doctor")["checks"]}
+    parts = ("actions", "taking back", "escalations", "journeys")
+    assert {quiet[part] for part in parts} == {"ok"}
+    now, campaign = database_now(runtime.engines.worker), make_campaign(runtime, tenant)
+    with runtime.work(tenant) as ctx:
+        action = request_action(ctx, ActionRequest("notify", "k", ActionSource.ESCALATION, campaign))
+        about = {"entity_type": "campaign", "entity_id": campaign, "level": 2, "rule": 0, "reason": "nobody reads it"}
+        ctx.session.add(Escalation(action="notify", action_id=action, at=now - timedelta(hours=5), **about))
+        undoing = request_action(ctx, ActionRequest("close_ticket", "u", ActionSource.COMPENSATION, campaign))
+        failed = {"state": "failed", "reason": "refused", "detail": "no such board", "settled_at": now}
+        ctx.session.execute(update(TakenAction).where(TakenAction.id == action).values(**failed))
+        away = {"state": "paused", "reason": "plugin_missing"}
+        ctx.session.execute(update(TakenAction).where(TakenAction.id == undoing).values(**away))
+        ended = {"status": "cancelled", "failed_at": now - timedelta(hours=2)}
+        ctx.session.execute(update(Campaign).where(Campaign.id == campaign).values(**ended))
+    found = {row["part"]: (row["status"], row["finding"]) for row in ask("doctor")["checks"]}
+    assert [found[part][0] for part in parts] == ["warning", "warning", "ok", "ok"]
+    assert "1 failed within a week: 1 of notify of acme" in found["actions"][1]
+    assert "1 of close_ticket of acme wait for a plugin" in found["actions"][1]
+    assert f"campaign {campaign} of acme (1 actions open)" in found["taking back"][1]
+    assert "1 are open" in found["escalations"][1]
+    assert "for 5 h" in found["escalations"][1]
+    (row,) = ask("actions", "list", "-t", "acme", "--state", "failed")["data"]
+    assert (row["id"], row["detail"]) == (str(action), "no such board")
+    assert len(ask("actions", "list", "-t", "acme", "--campaign", str(campaign))["data"]) == 2
+    assert cli("actions", "retry", str(action), "-t", "acme")[0] == 1  # the campaign failed
+    with runtime.work(tenant) as ctx:
+        ctx.session.execute(update(Campaign).where(Campaign.id == campaign).values(failed_at=None))
+    assert ask("actions", "retry", str(action), "-t", "acme")["state"] == "waiting"
+    assert ask("actions", "list", "-t", "acme", "--state", "failed")["data"] == []
+    assert ask("campaigns", "list", "-t", "acme", "--status", "cancelled")["data"][0]["id"] == str(campaign)
+
+
+@pytest.mark.req("US-020", "FR-P3-011")
+def test_an_operator_answers_for_whoever_is_asked_and_sees_which_runs_failed(ask, cli, runtime, tenant):
+    (lead,) = make_leads(runtime, tenant, 1)
+    ask_all = {
+        "type": "approval",
+        "by": "approver",
+        "timeout": {"after": "9 days", "to": "end"},
+        "approved": "end",
+        "rejected": "end",
+    }
+    draft = {"id": "way", "entry": {"triggers": [{"on": "api"}]}, "nodes": {"ask": ask_all}}
+    with runtime.work(tenant) as ctx:
+        journey = create_journey(ctx, {"name": "Way", "draft": draft}).id
+        publish_journey(ctx, journey)
+        enter_leads(ctx, journey, [lead])
+    fire_due(runtime, TIMERS)
+    (question,) = ask("approvals", "list", "-t", "acme")["data"]
+    assert (question["asked"], question["journey_id"]) == ("approver", str(journey))
+    assert cli("approvals", "answer", question["id"], "-t", "acme")[0] == 2
+    said = ask("approvals", "answer", question["id"], "-t", "acme", "--reject")
+    assert (said["answer"], said["answered_by"]) == ("rejected", "cli")
+    assert ask("approvals", "list", "-t", "acme")["data"] == []
+    assert len(ask("approvals", "list", "-t", "acme", "--closed")["data"]) == 1
+    with runtime.work(tenant) as ctx:
+        failed = {"state": "failed", "reason": "timer_dead: boom", "ended_at": database_now(runtime.engines.worker)}
+        ctx.session.execute(update(JourneyRun).values(**failed))
+    found = {row["part"]: row["finding"] for row in ask("doctor")["checks"]}
+    assert f"1 of journey {journey} of acme (timer_dead: boom)" in found["journeys"]
+    segment = make_segment(runtime, tenant, [lead])
+    assert [row["id"] for row in ask("segments", "list", "-t", "acme")["data"]] == [str(segment)]
+
+
+@pytest.mark.req("SR-007")
+def test_what_is_logged_is_not_mixed_with_answers_and_shows_nobodys_data(monkeypatch, capsys):
+    handlers = logging.getLogger().handlers[:]
+
+    def failing() -> None:
+        password = "hunter2"  # noqa: F841 - in the traceback's frame
+        try:
+            int("ann@example.org")
+        except ValueError:
+            get_logger("cli").exception("import_failed")
+
+    monkeypatch.setattr("nexus_marketing.cli.app.app", failing)
+    try:
+        main()
+    finally:
+        logging.getLogger().handlers[:] = handlers
+        structlog.reset_defaults()
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert json.loads(said.err)["event"] == "import_failed"
+    assert "hunter2" not in said.err
+    assert "ann@" not in said.err
