@@ -28,7 +28,7 @@ def __getattr__(name: str) -> Any:
     if name == "HasMarketing":
         from nexus_marketing.core.mixin import HasMarketing  # noqa: PLC0415 - lazy on purpose
 
-        if os.environ.get("NEXUS_MARKETING_INI"):
+        if os.environ.get("NEXUS_MARKETING_INI") or os.environ.get("NEXUS_MARKETING_TENANT"):
             from nexus_marketing.core.home import connect_by_environment  # noqa: PLC0415 - only where it is asked for
 
             connect_by_environment()

@@ -92,11 +92,15 @@ def connect_by_environment() -> None:
     """:func:`connect` where the environment says so.
 
     Raises:
-        ConfigurationError: it names a file and no tenant.
+        ConfigurationError: it names a file and no tenant, or a tenant and no file.
     """
     ini, tenant = os.environ.get(_INI), os.environ.get(_TENANT)
-    if not ini:
+    if not ini and not tenant:
         return
+    if not ini:
+        raise ConfigurationError(
+            f"{_TENANT} is set and {_INI} is not: name the file that pserve runs on, or nothing would be in its database."
+        )
     if not tenant:
         raise ConfigurationError(f"{_INI} is set and {_TENANT} is not: name the tenant whose campaigns they are.")
     connect(ini, tenant=tenant)
