@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any, Final
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from nexus_marketing.core.actions import OPEN_ACTIONS, ActionSource, ActionState
 from nexus_marketing.core.campaigns import CampaignStatus
@@ -58,12 +58,13 @@ def fail_locked(ctx: Context, campaign: Campaign, reason: str) -> None:
     move = Move(FAIL, ctx.now, actor=ctx.actor.label, reason=reason[:_REASON])
     apply_decision(ctx, campaign, lifecycle.fail(definition, state_of(campaign), move), definition)
     campaign.failed_at = ctx.now
-    for row in _open_ones(ctx, campaign.id):
-        if row.attempts:
-            hurry(ctx, row)
-        else:  # its timer finds it so and goes
-            row.state, row.reason, row.settled_at = ActionState.CANCELLED, "campaign_failed", ctx.now
     ctx.session.flush()
+    open_ones = _open(campaign.id)
+    for row in ctx.session.scalars(select(TakenAction).where(*open_ones, TakenAction.attempts > 0)):
+        hurry(ctx, row)
+    # Their timers find them so and go.
+    cancelled = {"state": ActionState.CANCELLED, "reason": "campaign_failed", "settled_at": ctx.now}
+    ctx.session.execute(update(TakenAction).where(*open_ones, TakenAction.attempts == 0).values(**cancelled))
     take_back(ctx, campaign)
 
 
@@ -72,22 +73,22 @@ def take_back(ctx: Context, campaign: Campaign) -> None:
 
     What was begun when the campaign failed is waited for: only its end says whether there is something to take back.
     """
-    if _open_ones(ctx, campaign.id):
+    if _is_under_way(ctx, campaign.id):
         return
-    rows = ctx.session.scalars(select(TakenAction).where(TakenAction.campaign_id == campaign.id)).all()
     sends, are_at_rest = _sends(ctx, campaign, definition_of(ctx, campaign))
-    undoing = [row for row in rows if row.source == ActionSource.COMPENSATION]
-    done = {row.id: row for row in rows if row.state == ActionState.DONE and row.compensation is not None}
-    effects = [Effect(EffectKind.ACTION, row.id, row.settled_at or row.created_at) for row in done.values()]
-    effects += [Effect(EffectKind.SEND, send.id, send.created_at) for send in sends]
-    found = next_to_undo(effects, _begun(undoing))
+    effects = [Effect(EffectKind.SEND, send.id, send.created_at) for send in sends]
+    action = _last_action(ctx, campaign.id)
+    if action is not None:
+        effects.append(Effect(EffectKind.ACTION, action.id, action.settled_at or action.created_at))
+    found = next_to_undo(effects, _begun(ctx, sends))
     if found is None:
-        _finish(ctx, campaign, undoing)
+        _finish(ctx, campaign)
     elif found.kind == EffectKind.ACTION:
-        _undo_action(ctx, campaign, done[found.id])
+        assert action is not None, "it is the only one"
+        _undo_action(ctx, campaign, action)
     elif are_at_rest:
         data = {"send_id": found.id}
-        request = ActionRequest(RETRACT, f"undo:send:{found.id}", ActionSource.COMPENSATION, campaign.id, data=data)
+        request = ActionRequest(RETRACT, _undo_send(found.id), ActionSource.COMPENSATION, campaign.id, data=data)
         request_action(ctx, request)
     else:
         set_timer(ctx, TYPE, str(campaign.id), ctx.now + _LOOK_AGAIN, campaign_id=campaign.id)
@@ -109,26 +110,48 @@ def _undo_action(ctx: Context, campaign: Campaign, row: TakenAction) -> None:
     name, key = str(row.compensation), f"undo:{row.id}"
     request = ActionRequest(name, key, ActionSource.COMPENSATION, campaign.id, row.lead_id, data, undoes=row.id)
     request_action(ctx, request)
+    row.undone_at = ctx.now
+    ctx.session.flush()
 
 
-def _begun(undoing: Iterable[TakenAction]) -> set[tuple[str, int]]:
-    return {
-        (EffectKind.SEND, int(row.data["send_id"])) if row.name == RETRACT else (EffectKind.ACTION, row.undoes or 0)
-        for row in undoing
-    }
+def _last_action(ctx: Context, campaign_id: int) -> TakenAction | None:
+    """The last of what is done, can be taken back and nobody has begun to: of a million actions only this one is read."""
+    wanted = select(TakenAction).where(
+        TakenAction.campaign_id == campaign_id,
+        TakenAction.state == ActionState.DONE,
+        TakenAction.compensation.is_not(None),
+        TakenAction.undone_at.is_(None),
+    )
+    last = wanted.order_by(TakenAction.settled_at.desc(), TakenAction.id.desc()).limit(1)
+    return ctx.session.scalars(last).first()
 
 
-def _finish(ctx: Context, campaign: Campaign, undoing: Iterable[TakenAction]) -> None:
-    states = [row.state for row in undoing]
-    if states:
-        counts = {state: states.count(state) for state in (ActionState.DONE, ActionState.FAILED)}
-        note(ctx, campaign, "compensated", {str(state): count for state, count in counts.items()})
+def _undo_send(send_id: int) -> str:
+    return f"undo:send:{send_id}"
 
 
-def _open_ones(ctx: Context, campaign_id: int) -> list[TakenAction]:
-    open_ones = (TakenAction.campaign_id == campaign_id, TakenAction.state.in_(OPEN_ACTIONS))
-    wanted = select(TakenAction).where(*open_ones).order_by(TakenAction.id).with_for_update()
-    return list(ctx.session.scalars(wanted.execution_options(populate_existing=True)))
+def _begun(ctx: Context, sends: Iterable[Send]) -> set[tuple[str, int]]:
+    """The sends whose messages somebody has begun to take back."""
+    keys = {_undo_send(send.id): send.id for send in sends}
+    found = ctx.session.scalars(select(TakenAction.key).where(TakenAction.key.in_(keys))) if keys else ()
+    return {(EffectKind.SEND, keys[key]) for key in found}
+
+
+def _finish(ctx: Context, campaign: Campaign) -> None:
+    undoing = (TakenAction.campaign_id == campaign.id, TakenAction.source == ActionSource.COMPENSATION)
+    counted = select(TakenAction.state, func.count()).where(*undoing).group_by(TakenAction.state)
+    counts = dict(sorted(ctx.session.execute(counted)))
+    if counts:
+        ends = (ActionState.DONE, ActionState.FAILED)
+        note(ctx, campaign, "compensated", {str(state): counts.get(state, 0) for state in ends})
+
+
+def _is_under_way(ctx: Context, campaign_id: int) -> bool:
+    return ctx.session.scalars(select(TakenAction.id).where(*_open(campaign_id)).limit(1)).first() is not None
+
+
+def _open(campaign_id: int) -> tuple[Any, ...]:
+    return TakenAction.campaign_id == campaign_id, TakenAction.state.in_(OPEN_ACTIONS)
 
 
 def _sends(ctx: Context, campaign: Campaign, definition: Definition) -> tuple[list[Send], bool]:

@@ -83,6 +83,7 @@ JUDGES = frozenset(
         "abandoned_chunks",
         "stopped_sends",
         "stopped_sends_by_reason",
+        "ill_accounts",
         "ill_actions",
         "failed_runs",
         "open_escalations",

@@ -10,6 +10,8 @@ from nexus_marketing.core.actions import ActionSource, ActionState
 from nexus_marketing.db.base import Base, TenantKeyed, TenantScoped, one_of, personal, plain, tenant_fk
 
 _ILL = text("state IN ('failed', 'paused')")
+_OPEN = text("state IN ('waiting', 'paused') AND campaign_id IS NOT NULL")
+_TO_UNDO = text("state = 'done' AND compensation IS NOT NULL AND undone_at IS NULL")
 
 
 class CampaignListener(TenantScoped, Base):
@@ -39,6 +41,18 @@ class TakenAction(TenantKeyed, Base):
         UniqueConstraint("tenant_id", "key"),
         Index("ix_marketing_actions_lead", "tenant_id", "lead_id"),
         Index("ix_marketing_actions_ill", "tenant_id", "id", postgresql_where=_ILL, sqlite_where=_ILL),
+        Index(
+            "ix_marketing_actions_open", "tenant_id", "campaign_id", "id", postgresql_where=_OPEN, sqlite_where=_OPEN
+        ),
+        Index(
+            "ix_marketing_actions_to_undo",
+            "tenant_id",
+            "campaign_id",
+            "settled_at",
+            "id",
+            postgresql_where=_TO_UNDO,
+            sqlite_where=_TO_UNDO,
+        ),
         Index(
             "ix_marketing_actions_campaign",
             "tenant_id",
@@ -73,3 +87,5 @@ class TakenAction(TenantKeyed, Base):
     attempts: Mapped[int] = plain(server_default=text("0"))
     created_at: Mapped[datetime] = plain()
     settled_at: Mapped[datetime | None] = plain()
+    #: When somebody began to take it back.
+    undone_at: Mapped[datetime | None] = plain()

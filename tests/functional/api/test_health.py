@@ -46,6 +46,8 @@ def test_what_waits_is_counted_over_all_tenants(runtime: Runtime, tenant: int, d
     assert quiet["queue_chunks"] == {(): 0.0}
     assert quiet["worker_silence_seconds"] == {(): -1.0}
     assert quiet["sends_stopped"] == {}
+    troubles = ("actions_failed", "actions_paused", "escalations_open", "journey_runs_failed", "channel_accounts_ill")
+    assert [quiet[name] for name in troubles] == [{(): 0.0}] * 5
     template, leads = make_template(runtime, tenant), make_leads(runtime, tenant, 3)
     running = make_send(runtime, tenant, make_campaign(runtime, tenant, "one"), template, status="running")
     for name, reason in (("two", "sender_refused: 535"), ("three", "cannot be sent: KeyError"), ("four", "missed")):

@@ -94,7 +94,7 @@ class TestJourneys:
         way.go_on(hours=2)
         (run,) = way.runs()
         assert run.state == "failed"
-        assert run.reason.startswith("timer_dead: AssertionError")
+        assert run.reason.startswith("timer_dead: nobody foresaw this")
 
     def test_a_pause_holds_those_of_a_segment_who_have_not_come_in_yet(self, way, monkeypatch):
         monkeypatch.setattr(journey_entries, "PIECE", 5)

@@ -7,25 +7,26 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import event, insert, select, update
 
 from nexus_marketing.core.contracts import AddressKind, Outcome, OutcomeKind, Retraction
 from nexus_marketing.core.errors import Conflict
 from nexus_marketing.core.events import CampaignFailed
 from nexus_marketing.db.models import AuditEntry, Campaign, ChannelAccount, History, TakenAction, Timer
+from nexus_marketing.db.tenancy import find
 from nexus_marketing.plugin import ActionCall, ActionOutcome, ActionResult
 from nexus_marketing.plugin.testing import RecordingChannel
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.services.actions import retry_action
 from nexus_marketing.services.campaigns import create_campaign, move_campaign
-from nexus_marketing.services.compensation import fail_campaign
+from nexus_marketing.services.compensation import fail_campaign, take_back
 from nexus_marketing.services.definitions import create_definition, publish_definition
 from nexus_marketing.services.plugins import switch_on
 from nexus_marketing.services.templates import create_template
 from nexus_marketing.services.timers import fire_due
 from nexus_marketing.tasks.loops import TIMERS
 from tests.common.databases import DatabaseTime
-from tests.common.factories import make_leads, make_segment, make_tenant
+from tests.common.factories import make_campaign, make_leads, make_segment, make_tenant
 from tests.common.plugins import deeds_plugin, with_plugins
 from tests.functional.conftest import Client
 from tests.functional.delivery.conftest import work_off
@@ -359,3 +360,26 @@ def test_wherever_workers_die_each_is_taken_back_once_and_in_reverse(
         assert stage.world.effects == [*(f"do {n}" for n in done), *back], case
         assert (stage.campaign().failed_at is not None) == (at <= total)
     assert died == set(EDGES)
+
+
+def test_of_what_was_done_for_many_leads_only_the_next_is_read(sqlite_only_runtime: Runtime, tenant: int) -> None:
+    runtime, read = sqlite_only_runtime, list[int]()
+    campaign = make_campaign(runtime, tenant)
+    with runtime.work(tenant) as ctx:
+        done = {"name": "do", "source": "trigger", "campaign_id": campaign, "data": {}, "compensation": "undo"}
+        done |= {"state": "done", "created_at": ctx.now, "settled_at": ctx.now}
+        ctx.session.execute(insert(TakenAction), [{**done, "tenant_id": tenant, "key": f"k{n}"} for n in range(50)])
+        ctx.session.execute(update(Campaign).where(Campaign.id == campaign).values(failed_at=ctx.now))
+
+    def note(row: TakenAction, _context: object) -> None:
+        read.append(row.id)
+
+    event.listen(TakenAction, "load", note)
+    for number in range(50, 40, -1):
+        with runtime.work(tenant) as ctx:
+            take_back(ctx, find(ctx.session, Campaign, campaign, lock=True))
+        with runtime.work(tenant) as ctx:
+            undoing = update(TakenAction).where(TakenAction.key == f"undo:{number}")
+            assert ctx.session.execute(undoing.values(state="done", settled_at=ctx.now)).rowcount == 1
+    event.remove(TakenAction, "load", note)
+    assert read == list(range(50, 40, -1))

@@ -135,7 +135,7 @@ def test_what_fails_leaves_nothing_and_is_tried_again_later(runtime: Runtime, te
         fire_due(runtime, handlers)
         assert fire_due(runtime, handlers) == 0
     (timer,) = rows(runtime, tenant)
-    assert (timer.status, timer.attempts, timer.error) == ("waiting", 1, "RuntimeError: no luck")
+    assert (timer.status, timer.attempts, timer.error) == ("waiting", 1, "no luck")
     assert timer.trigger_at > runtime.clock.now()
     with runtime.work(tenant, mode="read") as ctx:
         assert ctx.session.scalars(select(Segment)).all() == []
@@ -155,7 +155,7 @@ def test_after_its_last_attempt_it_waits_for_an_operator(runtime: Runtime, tenan
     assert len(fired) == MAX_ATTEMPTS
     with open_session(runtime.engines.worker, tenant_id=None, mode="read") as session:
         (dead,) = dead_timers(session, 10)
-    assert (dead.key, dead.error) == ("a", "KeyError: 'plan'")
+    assert (dead.key, dead.error) == ("a", "'plan'")
 
 
 def test_what_is_kept_and_logged_of_an_error_says_nothing_of_the_rows_it_is_about(
