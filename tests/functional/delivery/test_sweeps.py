@@ -151,7 +151,8 @@ def crowded(postgres_only_runtime: Runtime) -> Runtime:
     for status in ("paused", "cancelled"):
         campaign = make_campaign(runtime, tenant, status=status)
         crowd(runtime, tenant, make_send(runtime, tenant, campaign, template, leads, status=status))
-    settle_cancelled(runtime)
+    while settle_cancelled(runtime):
+        continue
     return runtime
 
 
