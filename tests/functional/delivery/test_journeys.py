@@ -512,6 +512,9 @@ def test_an_outcome_that_cannot_be_told_keeps_no_other_from_it(way, monkeypatch)
         way.work(5)
     assert way.where() == {"sending:hello": 1, "done:end": 1}
     way.work()
+    assert way.where() == {"sending:hello": 1, "done:end": 1}, "a timer tells it, as often as timers try"
+    assert way.is_sound()
+    way.go_on(seconds=11)
     assert way.where() == {"done:end": 2}
 
 

@@ -14,7 +14,7 @@ from nexus_marketing.services import journey_entries, journey_runs
 from nexus_marketing.services.journey_entries import enter_members
 from nexus_marketing.tasks import loops
 from tests.common.factories import make_campaign, make_leads, make_segment, make_send, make_template
-from tests.functional.delivery.journeys import Way, message
+from tests.functional.delivery.journeys import message
 
 pytestmark = pytest.mark.req("REL-001", "SCL-005", "FR-P3-011")
 
@@ -60,26 +60,7 @@ def test_a_send_that_cannot_be_planned_keeps_no_other_from_being_planned(runtime
 
 
 class TestJourneys:
-    def test_a_run_that_cannot_be_told_is_told_later_and_keeps_nobody_waiting(
-        self, way: Way, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        way.publish({"hello": message(next="wait"), "wait": {"type": "delay", "for": "9 days"}})
-        way.enter(1, 2)
-        (first, _second) = way.runs()
-        step = Breaking(journey_runs.step, place=1)
-        monkeypatch.setattr(journey_runs, "step", step)
-        way.work(turns=1)
-        step.broken = {first.id}
-        for _ in range(5):
-            way.work(turns=1)
-        assert way.where() == {"sending:hello": 1, "waiting:wait": 1}
-        assert way.is_sound()
-        step.broken = set()
-        way.go_on(seconds=11)
-        assert way.where() == {"waiting:wait": 2}
-        assert way.is_sound()
-
-    def test_one_that_never_can_fails_where_an_operator_sees_it(self, way, monkeypatch):
+    def test_a_run_that_can_never_be_told_fails_where_an_operator_sees_it(self, way, monkeypatch):
         way.publish({"hello": message(next="wait"), "wait": {"type": "delay", "for": "90 days"}})
         way.enter(1)
         (run,) = way.runs()
