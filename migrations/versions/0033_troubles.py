@@ -6,7 +6,7 @@ from alembic import op
 from nexus_marketing.db.types import UtcDateTime
 
 revision = "0033"
-down_revision = "0027"
+down_revision = "0029"
 branch_labels = None
 depends_on = None
 
