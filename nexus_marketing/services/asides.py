@@ -53,7 +53,9 @@ class Asides:
     def take(self, timer: TimerFact, until: float) -> None:
         """Have a claimed timer fired by a thread that is free before ``until`` (of the monotonic clock), or give it back."""
         if self._waiting[timer.tenant_id] >= _MOST_PER_TENANT:
-            put_off(self.runtime, timer, self.runtime.clock.now() + _CROWDED)  # others of the tenant have their turn first
+            put_off(
+                self.runtime, timer, self.runtime.clock.now() + _CROWDED
+            )  # others of the tenant have their turn first
             return
         if self._threads is None:
             self._threads = FairThreads(self.lanes, self.name)

@@ -5,7 +5,7 @@ from alembic import op
 
 from nexus_marketing.db.types import UtcDateTime
 
-revision = "0033"
+revision = "0030"
 down_revision = "0029"
 branch_labels = None
 depends_on = None
