@@ -12,10 +12,10 @@ from sqlalchemy import select
 from benchmarks.common import Options, Result, paired
 from benchmarks.journeys import open_scene
 from nexus_marketing.db.models import Timer
-from nexus_marketing.services.journey_dates import DATES_DUE, PIECE
-from nexus_marketing.services.journeys import create_journey, publish_journey
+from nexus_marketing.services.journeys.dates import DATES_DUE, PIECE
+from nexus_marketing.services.journeys.records import create_journey, publish_journey
 from nexus_marketing.services.timers import fire_due, set_timer
-from nexus_marketing.tasks.loops import TIMERS
+from nexus_marketing.tasks.timers import TIMERS
 
 _BIRTHDAYS = {
     "id": "birthdays",

@@ -17,12 +17,12 @@ from benchmarks.segments import run_as_owner
 from nexus_marketing.core.actors import SYSTEM
 from nexus_marketing.db.queries.leads import leads_after
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.exports import export_leads
-from nexus_marketing.services.imports import import_leads
-from nexus_marketing.services.leads import update_lead
-from nexus_marketing.services.segment_refresh import refresh
-from nexus_marketing.services.segment_upkeep import keep_segments
-from nexus_marketing.services.segments import create_segment
+from nexus_marketing.services.imports.records import import_leads
+from nexus_marketing.services.leads.exports import export_leads
+from nexus_marketing.services.leads.records import update_lead
+from nexus_marketing.services.segments.records import create_segment
+from nexus_marketing.services.segments.refresh import refresh
+from nexus_marketing.services.segments.upkeep import keep_segments
 from tests.common import databases
 from tests.common.factories import make_tenant
 

@@ -18,11 +18,11 @@ from nexus_marketing.db.models import ChannelAccount, JourneyRun, Timer
 from nexus_marketing.db.queries.journeys import BACKFILL
 from nexus_marketing.plugin.testing import RecordingChannel
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.journey_entries import PIECE, backfill_due, enter_members
-from nexus_marketing.services.journeys import create_journey, publish_journey
+from nexus_marketing.services.journeys.entries import PIECE, backfill_due, enter_members
+from nexus_marketing.services.journeys.records import create_journey, publish_journey
 from nexus_marketing.services.templates import create_template
 from nexus_marketing.services.timers import cancel_timer, fire_due
-from nexus_marketing.tasks.loops import TIMERS
+from nexus_marketing.tasks.timers import TIMERS
 from tests.common import databases
 from tests.common.databases import NOW
 from tests.common.factories import make_segment, make_tenant

@@ -22,7 +22,7 @@ from nexus_marketing.delivery.planning import SendRef, plan_send
 from nexus_marketing.plugin import Capability
 from nexus_marketing.plugin.circuits import PluginFailed
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.plugins import switch_on
+from nexus_marketing.services.plugins.enabling import switch_on
 from nexus_marketing.services.templates import create_template
 from nexus_marketing.smtp.client import PoolSettings, TlsPolicy
 from nexus_marketing.tasks.threads import FAREWELL_SECONDS, loops_of, start

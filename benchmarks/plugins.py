@@ -16,7 +16,7 @@ from nexus_marketing.core.extensions import Figures
 from nexus_marketing.delivery.senders import watched
 from nexus_marketing.plugin import Capability
 from nexus_marketing.plugin.testing import RecordingChannel, sample_batch, sample_content
-from nexus_marketing.services.plugins import switch_on
+from nexus_marketing.services.plugins.enabling import switch_on
 from tests.common.databases import NOW, sqlite_runtime
 from tests.common.factories import make_tenant
 from tests.common.plugins import FaxChannel, fax_plugin, with_plugins

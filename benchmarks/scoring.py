@@ -13,9 +13,9 @@ from nexus_marketing.core.actors import SYSTEM
 from nexus_marketing.core.clock import FakeClock
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.services.engagements import record_engagements
-from nexus_marketing.services.score_recomputing import finish_recompute
-from nexus_marketing.services.scores import create_score, publish_score
-from nexus_marketing.services.scoring import Batch, published_sheets, score_leads, score_marked
+from nexus_marketing.services.scores.recomputing import finish_recompute
+from nexus_marketing.services.scores.records import create_score, publish_score
+from nexus_marketing.services.scores.scoring import Batch, published_sheets, score_leads, score_marked
 from tests.common import databases
 from tests.common.databases import NOW
 from tests.common.factories import make_leads, make_tenant

@@ -12,8 +12,8 @@ from sqlalchemy import Engine
 from benchmarks.common import Options, Result, paired
 from nexus_marketing.core.actors import SYSTEM
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.segment_refresh import refresh
-from nexus_marketing.services.segments import create_segment
+from nexus_marketing.services.segments.records import create_segment
+from nexus_marketing.services.segments.refresh import refresh
 from tests.common import databases
 from tests.common.factories import make_tenant
 

@@ -12,8 +12,8 @@ from nexus_marketing.db.engines import DatabaseSettings
 from nexus_marketing.db.models import Lead
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.segment_refresh import refresh
-from nexus_marketing.services.segments import create_segment
+from nexus_marketing.services.segments.records import create_segment
+from nexus_marketing.services.segments.refresh import refresh
 from tests.common import databases
 from tests.common.factories import make_tenant
 from tests.common.servers import PostgresCluster

@@ -13,10 +13,10 @@ from benchmarks.segments import PLACES, lead_rows, load_leads, run_as_owner
 from nexus_marketing.core.actors import SYSTEM
 from nexus_marketing.db.tenancy import run as run_sql
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.segment_marks import mark_leads
-from nexus_marketing.services.segment_refresh import recalculate_requested, refresh
-from nexus_marketing.services.segment_upkeep import keep_segments
-from nexus_marketing.services.segments import create_segment
+from nexus_marketing.services.segments.marks import mark_leads
+from nexus_marketing.services.segments.records import create_segment
+from nexus_marketing.services.segments.refresh import recalculate_requested, refresh
+from nexus_marketing.services.segments.upkeep import keep_segments
 from tests.common import databases
 from tests.common.factories import make_tenant
 

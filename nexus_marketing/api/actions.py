@@ -11,7 +11,7 @@ from nexus_marketing.api.writes import writes
 from nexus_marketing.core.permissions import Permission
 from nexus_marketing.db.models import TakenAction
 from nexus_marketing.db.queries.resources import ACTIONS
-from nexus_marketing.services.actions import retry_action
+from nexus_marketing.services.actions.requests import retry_action
 
 _PATH = "/api/v1/actions"
 

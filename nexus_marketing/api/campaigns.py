@@ -23,11 +23,13 @@ from nexus_marketing.core.values import parse_datetime
 from nexus_marketing.db.models import Campaign
 from nexus_marketing.db.queries.resources import CAMPAIGN_ENGAGEMENTS, CAMPAIGN_HISTORY, CAMPAIGNS
 from nexus_marketing.db.tenancy import find
-from nexus_marketing.services import campaigns as services
-from nexus_marketing.services import compensation, promotion, reactions, runs
+from nexus_marketing.services import reactions
+from nexus_marketing.services.actions import compensation
 from nexus_marketing.services.analytics import campaign_analytics
-from nexus_marketing.services.campaign_forms import form_of
-from nexus_marketing.services.preflights import check_preflight
+from nexus_marketing.services.campaigns import promotion, runs
+from nexus_marketing.services.campaigns import records as services
+from nexus_marketing.services.campaigns.forms import form_of
+from nexus_marketing.services.campaigns.preflights import check_preflight
 
 _PATH = "/api/v1/campaigns"
 

@@ -16,9 +16,9 @@ from nexus_marketing.api.writes import writes
 from nexus_marketing.core.permissions import Permission
 from nexus_marketing.db.models import ChannelAccount
 from nexus_marketing.db.queries.resources import CHANNELS
-from nexus_marketing.services import channels as services
-from nexus_marketing.services.channel_configs import channel_types
-from nexus_marketing.services.channel_tests import probe_account, send_test
+from nexus_marketing.services.channels import records as services
+from nexus_marketing.services.channels.configs import channel_types
+from nexus_marketing.services.channels.trials import probe_account, send_test
 
 _PATH = "/api/v1/channels"
 

@@ -7,7 +7,7 @@ from pyramid.response import Response
 from nexus_marketing.api.journeys import answer_document
 from nexus_marketing.api.replies import show
 from nexus_marketing.security.routes import PUBLIC
-from nexus_marketing.services.journey_entrances import PATH, EntranceCall, receive_entrance
+from nexus_marketing.services.journeys.entrances import PATH, EntranceCall, receive_entrance
 
 
 def includeme(config: Configurator) -> None:

@@ -11,7 +11,7 @@ from nexus_marketing.api.writes import writes
 from nexus_marketing.core.permissions import Permission
 from nexus_marketing.db.models import Escalation
 from nexus_marketing.db.queries.resources import ESCALATIONS
-from nexus_marketing.services.escalations import acknowledge, rules_of
+from nexus_marketing.services.actions.escalations import acknowledge, rules_of
 
 _PATH = "/api/v1/escalations"
 

@@ -20,13 +20,13 @@ from nexus_marketing.core.permissions import Permission
 from nexus_marketing.db.models import Journey
 from nexus_marketing.db.queries.resources import JOURNEY_RUNS, JOURNEYS
 from nexus_marketing.db.tenancy import find
-from nexus_marketing.services import journeys as services
-from nexus_marketing.services.journey_arrivals import ENTERED, Answer
-from nexus_marketing.services.journey_entrances import close_entrance, open_entrance
-from nexus_marketing.services.journey_entries import enter_leads, enter_members
-from nexus_marketing.services.journey_moves import migrate_runs
-from nexus_marketing.services.journey_patching import patch_journey
-from nexus_marketing.services.journey_reviving import revive_runs
+from nexus_marketing.services.journeys import records as services
+from nexus_marketing.services.journeys.arrivals import ENTERED, Answer
+from nexus_marketing.services.journeys.entrances import close_entrance, open_entrance
+from nexus_marketing.services.journeys.entries import enter_leads, enter_members
+from nexus_marketing.services.journeys.moves import migrate_runs
+from nexus_marketing.services.journeys.patching import patch_journey
+from nexus_marketing.services.journeys.reviving import revive_runs
 
 _PATH = "/api/v1/journeys"
 

@@ -12,7 +12,7 @@ from nexus_marketing.core.permissions import Permission
 from nexus_marketing.db.models import Segment
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.services.audit import record
-from nexus_marketing.services.exports import FORMATS, lead_blocks
+from nexus_marketing.services.leads.exports import FORMATS, lead_blocks
 
 _TYPES = {"csv": "text/csv", "jsonl": "application/x-ndjson"}
 

@@ -19,8 +19,8 @@ from nexus_marketing.db.models import LeadImport
 from nexus_marketing.db.queries.resources import LEAD_IMPORTS
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import new_blob_key
-from nexus_marketing.services import import_jobs as services
-from nexus_marketing.services.exports import error_blocks
+from nexus_marketing.services.imports import jobs as services
+from nexus_marketing.services.leads.exports import error_blocks
 
 _PATH = "/api/v1/lead-imports"
 

@@ -9,7 +9,7 @@ from nexus_marketing.api.resources import Document, path_id
 from nexus_marketing.core.permissions import Permission
 from nexus_marketing.core.scoring import ContributionKind
 from nexus_marketing.core.scoring.folding import Part
-from nexus_marketing.services.score_reading import Explanation, LeadScore, explain_score, scores_of_lead
+from nexus_marketing.services.scores.reading import Explanation, LeadScore, explain_score, scores_of_lead
 
 _PATH = "/api/v1/leads/{id}/scores"
 

@@ -20,15 +20,13 @@ from nexus_marketing.core.permissions import Permission
 from nexus_marketing.core.schemas import check
 from nexus_marketing.db.models import Lead
 from nexus_marketing.db.queries.resources import LEAD_ENGAGEMENTS, LEADS
-from nexus_marketing.services import lead_erasure as erasure
-from nexus_marketing.services import lead_merging as merging
-from nexus_marketing.services import lead_upserts as upserts
-from nexus_marketing.services import leads as services
-from nexus_marketing.services.lead_duplicates import find_duplicates
-from nexus_marketing.services.lead_lookup import find_lead
-from nexus_marketing.services.score_setting import set_score as set_own_score
-from nexus_marketing.services.segment_rules import lead_schema
-from nexus_marketing.services.timeline import Entry, read_timeline
+from nexus_marketing.services.leads import erasure, merging, upserts
+from nexus_marketing.services.leads import records as services
+from nexus_marketing.services.leads.duplicates import find_duplicates
+from nexus_marketing.services.leads.lookup import find_lead
+from nexus_marketing.services.leads.timeline import Entry, read_timeline
+from nexus_marketing.services.scores.setting import set_score as set_own_score
+from nexus_marketing.services.segments.rules import lead_schema
 
 _PATH = "/api/v1/leads"
 _STATUSES = ("created", "updated", "unchanged", "rejected")

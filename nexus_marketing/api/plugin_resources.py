@@ -13,7 +13,7 @@ from nexus_marketing.core.extensions import Resource, ResourceCall, Route
 from nexus_marketing.core.permissions import Permission
 from nexus_marketing.plugin.resources import VIEWS
 from nexus_marketing.services.audit import record
-from nexus_marketing.services.plugin_resources import ask_resource
+from nexus_marketing.services.plugins.resources import ask_resource
 
 _PATH = "/api/v1/x"
 

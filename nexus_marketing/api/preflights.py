@@ -12,7 +12,7 @@ from nexus_marketing.core.ids import parse_id
 from nexus_marketing.core.permissions import Permission
 from nexus_marketing.db.models import Preflight
 from nexus_marketing.db.tenancy import find
-from nexus_marketing.services.preflights import preflight_document, request_preflight
+from nexus_marketing.services.campaigns.preflights import preflight_document, request_preflight
 
 _PATH = "/api/v1/campaigns/{id}/preflights"
 

@@ -17,9 +17,9 @@ from nexus_marketing.core.permissions import Permission
 from nexus_marketing.db.models import Segment
 from nexus_marketing.db.queries.resources import SEGMENT_CHANGES, SEGMENT_LEADS, SEGMENTS
 from nexus_marketing.db.tenancy import find
-from nexus_marketing.services import segments as services
-from nexus_marketing.services.segment_estimates import estimate_size
-from nexus_marketing.services.segment_rules import lead_schema
+from nexus_marketing.services.segments import records as services
+from nexus_marketing.services.segments.estimates import estimate_size
+from nexus_marketing.services.segments.rules import lead_schema
 
 _PATH = "/api/v1/segments"
 

@@ -14,9 +14,9 @@ from nexus_marketing.db.queries.accounts import all_accounts
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.delivery.trying import Tried
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.channel_configs import channel_types, read_value
-from nexus_marketing.services.channel_tests import probe_account, send_test
-from nexus_marketing.services.channels import create_account, delete_account, update_account
+from nexus_marketing.services.channels.configs import channel_types, read_value
+from nexus_marketing.services.channels.records import create_account, delete_account, update_account
+from nexus_marketing.services.channels.trials import probe_account, send_test
 
 app = typer.Typer(
     no_args_is_help=True, help="Channel accounts of a tenant: servers and providers that messages leave by."

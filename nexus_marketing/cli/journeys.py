@@ -11,11 +11,11 @@ from nexus_marketing.core.journeys.statuses import JourneyMove, ResumePolicy, Un
 from nexus_marketing.db.models import Journey
 from nexus_marketing.db.queries.resources import JOURNEY_RUNS, JOURNEYS
 from nexus_marketing.db.tenancy import find
-from nexus_marketing.services.journey_entries import MOST_LEADS, enter_leads
-from nexus_marketing.services.journey_moves import migrate_runs
-from nexus_marketing.services.journey_patching import patch_journey
-from nexus_marketing.services.journey_reviving import revive_runs
-from nexus_marketing.services.journeys import move_journey, publish_journey
+from nexus_marketing.services.journeys.entries import MOST_LEADS, enter_leads
+from nexus_marketing.services.journeys.moves import migrate_runs
+from nexus_marketing.services.journeys.patching import patch_journey
+from nexus_marketing.services.journeys.records import move_journey, publish_journey
+from nexus_marketing.services.journeys.reviving import revive_runs
 
 app = typer.Typer(no_args_is_help=True, help="Journeys.")
 

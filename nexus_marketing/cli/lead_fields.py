@@ -8,7 +8,7 @@ import typer
 from nexus_marketing.cli.session import OPERATOR, AsJson, TenantName, answer, table, tenant_id_of
 from nexus_marketing.core.conditions import FieldType
 from nexus_marketing.runtime import Context, Runtime
-from nexus_marketing.services import lead_fields as services
+from nexus_marketing.services.leads import field_declarations as services
 
 app = typer.Typer(no_args_is_help=True, help="Fields of a tenant's own, beside those that every lead has.")
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The field's name in metadata and in conditions.")]

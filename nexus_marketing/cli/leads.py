@@ -18,11 +18,11 @@ from nexus_marketing.core.errors import ValidationError
 from nexus_marketing.db.models import LeadRemoval
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.exports import ERROR_COLUMNS, FORMATS, error_blocks, export_leads, table_text
-from nexus_marketing.services.imports import ImportReport, import_leads
-from nexus_marketing.services.imports import Progress as Done
-from nexus_marketing.services.lead_erasure import certificate, erase_lead
-from nexus_marketing.services.lead_removals import finish_removal
+from nexus_marketing.services.imports.records import ImportReport, import_leads
+from nexus_marketing.services.imports.records import Progress as Done
+from nexus_marketing.services.leads.erasure import certificate, erase_lead
+from nexus_marketing.services.leads.exports import ERROR_COLUMNS, FORMATS, error_blocks, export_leads, table_text
+from nexus_marketing.services.leads.removals import finish_removal
 
 app = typer.Typer(no_args_is_help=True, help="Leads: files in and out, fields of a tenant's own.")
 app.add_typer(lead_fields.app, name="fields")

@@ -13,8 +13,8 @@ from nexus_marketing.plugin.listing import installed_plugins
 from nexus_marketing.plugin.manifests import Capability
 from nexus_marketing.plugin.registry import PluginRegistry
 from nexus_marketing.plugin.scaffold import KINDS, write_plugin
-from nexus_marketing.services.plugin_listing import plugin_rows
-from nexus_marketing.services.plugins import read_setting, switch_off, switch_on
+from nexus_marketing.services.plugins.enabling import read_setting, switch_off, switch_on
+from nexus_marketing.services.plugins.listing import plugin_rows
 from nexus_marketing.settings import PluginSettings
 
 app = typer.Typer(no_args_is_help=True, help="Plugins: channels and other parts that others wrote.")

@@ -11,9 +11,9 @@ from nexus_marketing.core.scoring.folding import Part
 from nexus_marketing.db.models import ScoreRecompute
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import Context, Runtime
-from nexus_marketing.services.score_reading import explain_score
-from nexus_marketing.services.score_recomputing import finish_recompute, last_recompute
-from nexus_marketing.services.scores import list_scores, recompute_score
+from nexus_marketing.services.scores.reading import explain_score
+from nexus_marketing.services.scores.recomputing import finish_recompute, last_recompute
+from nexus_marketing.services.scores.records import list_scores, recompute_score
 
 app = typer.Typer(no_args_is_help=True, help="Scores: what leads are worth, by rules.")
 _COLUMNS = ("id", "name", "description", "published", "recomputed", "leads", "changed")

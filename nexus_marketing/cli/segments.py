@@ -10,8 +10,8 @@ from nexus_marketing.cli.session import OPERATOR, AsJson, TenantName, answer, ta
 from nexus_marketing.db.models import Segment
 from nexus_marketing.db.queries.resources import SEGMENTS
 from nexus_marketing.db.tenancy import find
-from nexus_marketing.services.segment_refresh import refresh
-from nexus_marketing.services.segment_rules import RULED
+from nexus_marketing.services.segments.refresh import refresh
+from nexus_marketing.services.segments.rules import RULED
 
 app = typer.Typer(no_args_is_help=True, help="Segments: audiences by rule or by hand.")
 

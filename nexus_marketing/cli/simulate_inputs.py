@@ -137,7 +137,7 @@ def read_leads(
 
 
 def _from_file(path: Path, fields: Mapping[str, FieldType], start: datetime, zone: str) -> tuple[list[Person], int]:
-    from nexus_marketing.services.import_rows import RowSource
+    from nexus_marketing.services.imports.rows import RowSource
 
     rules: dict[str, FieldRule] = {
         name: read_rule(name, {"type": str(kind)}) for name, kind in fields.items() if kind in DECLARABLE

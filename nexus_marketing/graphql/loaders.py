@@ -15,7 +15,7 @@ from nexus_marketing.db.queries.related import leads_of_segments, newest_engagem
 from nexus_marketing.graphql.types import MAX_LIMIT
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.analytics import campaign_analytics
-from nexus_marketing.services.score_reading import LeadScore, scores_of_leads
+from nexus_marketing.services.scores.reading import LeadScore, scores_of_leads
 
 Rows = list[dict[str, Any]]
 

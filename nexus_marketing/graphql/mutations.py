@@ -20,14 +20,14 @@ from nexus_marketing.graphql.types import (
     JourneyRevival,
     ResumePolicyName,
 )
-from nexus_marketing.services.campaign_forms import form_of
-from nexus_marketing.services.campaigns import create_campaign, move_campaign
+from nexus_marketing.services.campaigns.forms import form_of
+from nexus_marketing.services.campaigns.preflights import check_preflight
+from nexus_marketing.services.campaigns.records import create_campaign, move_campaign
 from nexus_marketing.services.definitions import create_definition, publish_definition
-from nexus_marketing.services.journey_entries import MOST_LEADS, enter_leads
-from nexus_marketing.services.journey_patching import patch_journey
-from nexus_marketing.services.journey_reviving import revive_runs
-from nexus_marketing.services.journeys import create_journey, move_journey, publish_journey
-from nexus_marketing.services.preflights import check_preflight
+from nexus_marketing.services.journeys.entries import MOST_LEADS, enter_leads
+from nexus_marketing.services.journeys.patching import patch_journey
+from nexus_marketing.services.journeys.records import create_journey, move_journey, publish_journey
+from nexus_marketing.services.journeys.reviving import revive_runs
 
 CREATE_JOURNEY: Schema = {
     "name": {"type": "string", "minlength": 1, "maxlength": 200, "required": True},

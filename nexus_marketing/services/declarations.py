@@ -20,7 +20,7 @@ from nexus_marketing.db.models import ChannelAccount
 from nexus_marketing.db.queries.tenants import find_tenant
 from nexus_marketing.runtime import Context, Runtime
 from nexus_marketing.services.audit import record
-from nexus_marketing.services.plugin_declarations import Declared, apply_plugins, plugin_problems, read_plugins
+from nexus_marketing.services.plugins.declarations import Declared, apply_plugins, plugin_problems, read_plugins
 from nexus_marketing.services.tenant_settings import check_settings, unknown_keys
 from nexus_marketing.services.tenants import change_tenant, create_tenant
 

@@ -18,10 +18,10 @@ from nexus_marketing.core.values import canonical
 from nexus_marketing.db.models import Campaign, CampaignDefinition, DefinitionVersion, Segment, Template
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import Context
-from nexus_marketing.services.action_names import action_problems
+from nexus_marketing.services.actions.names import action_problems
 from nexus_marketing.services.audit import record
-from nexus_marketing.services.plugin_conditions import conditions_of
-from nexus_marketing.services.segments import create_segment
+from nexus_marketing.services.plugins.conditions import conditions_of
+from nexus_marketing.services.segments.records import create_segment
 from nexus_marketing.services.versions import find_to_change
 
 _KEPT: Final = 2_000

@@ -40,9 +40,9 @@ from nexus_marketing.db.queries.event_batches import (
 from nexus_marketing.db.tenancy import open_session
 from nexus_marketing.runtime import Context, Runtime
 from nexus_marketing.services.audit import record_bulk
-from nexus_marketing.services.journey_hearing import ask_listened, hear_events
-from nexus_marketing.services.score_marks import ask_rules, mark_engaged
-from nexus_marketing.services.segment_marks import mark_leads
+from nexus_marketing.services.journeys.hearing import ask_listened, hear_events
+from nexus_marketing.services.scores.marks import ask_rules, mark_engaged
+from nexus_marketing.services.segments.marks import mark_leads
 
 #: Rows of one call, which is one transaction; longer input is taken in by several.
 MAX_BATCH = 1000

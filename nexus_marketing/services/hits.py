@@ -34,9 +34,9 @@ from nexus_marketing.db.queries.locks import try_alone
 from nexus_marketing.db.types import read_moment, to_text
 from nexus_marketing.runtime import Context, Runtime
 from nexus_marketing.services.engagements import write_engagements
-from nexus_marketing.services.lead_lookup import current_ids
-from nexus_marketing.services.score_marks import mark_engaged
-from nexus_marketing.services.segment_marks import mark_leads
+from nexus_marketing.services.leads.lookup import current_ids
+from nexus_marketing.services.scores.marks import mark_engaged
+from nexus_marketing.services.segments.marks import mark_leads
 
 _TYPES = {TokenKind.OPEN: EngagementType.EMAIL_OPENED, TokenKind.CLICK: EngagementType.EMAIL_CLICKED}
 

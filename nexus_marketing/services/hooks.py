@@ -29,7 +29,7 @@ from nexus_marketing.db.queries.accounts import all_accounts
 from nexus_marketing.db.queries.provider_reports import find_tenant_id, keep_reports
 from nexus_marketing.db.types import to_text
 from nexus_marketing.runtime import Context, Runtime
-from nexus_marketing.services.channels import secrets_of
+from nexus_marketing.services.channels.records import secrets_of
 from nexus_marketing.telemetry import get_logger
 
 log = get_logger(__name__)

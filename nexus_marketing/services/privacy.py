@@ -19,9 +19,9 @@ from nexus_marketing.db.types import to_text
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.audit import record
 from nexus_marketing.services.engagements import write_engagements
-from nexus_marketing.services.lead_lookup import follow_lead
-from nexus_marketing.services.lead_removals import addresses_of
-from nexus_marketing.services.segment_marks import mark_leads
+from nexus_marketing.services.leads.lookup import follow_lead
+from nexus_marketing.services.leads.removals import addresses_of
+from nexus_marketing.services.segments.marks import mark_leads
 
 _CLOCK_SKEW = timedelta(minutes=5)
 _MARKETING = str(SuppressionType.MARKETING)

@@ -37,7 +37,7 @@ from nexus_marketing.db.types import from_text
 from nexus_marketing.runtime import Context, Runtime
 from nexus_marketing.services.engagements import write_engagements
 from nexus_marketing.services.keywords import answer_keyword
-from nexus_marketing.services.lead_lookup import follow_lead
+from nexus_marketing.services.leads.lookup import follow_lead
 from nexus_marketing.services.privacy import address_hash, suppress_hash, suppress_once, unsubscribe
 from nexus_marketing.services.send_alarms import judge_send
 from nexus_marketing.telemetry import get_logger

@@ -19,7 +19,7 @@ from nexus_marketing.db.tenancy import tenant_of
 from nexus_marketing.db.types import read_moment, to_text
 from nexus_marketing.runtime import Context, Runtime
 from nexus_marketing.services.engagements import MAX_BATCH, Judged, record_engagements
-from nexus_marketing.services.lead_lookup import find_lead
+from nexus_marketing.services.leads.lookup import find_lead
 
 #: Strangers' ids must not use up those that the tenant's own programs give.
 _ID_PREFIX = "public:"

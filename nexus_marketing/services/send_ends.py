@@ -14,8 +14,8 @@ from nexus_marketing.db.models import Campaign, Send
 from nexus_marketing.db.queries.completion import join_launch, mark_reported
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import Context
-from nexus_marketing.services.campaign_rows import key_of, state_of
-from nexus_marketing.services.campaigns import apply_decision, finish_campaign, hold_campaign
+from nexus_marketing.services.campaigns.records import apply_decision, finish_campaign, hold_campaign
+from nexus_marketing.services.campaigns.rows import key_of, state_of
 from nexus_marketing.services.definitions import definition_of
 
 #: Recorded once for each launch over several channels, and counted: conditions of a definition may wait for it.

@@ -8,7 +8,7 @@ from nexus_marketing.db.models import Delivery, Send
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.delivery.renders import Again, make_again
 from nexus_marketing.runtime import Context
-from nexus_marketing.services.lead_lookup import all_ids, find_lead
+from nexus_marketing.services.leads.lookup import all_ids, find_lead
 
 _NEVER_LEFT = (DeliveryState.PLANNED, DeliveryState.SKIPPED)
 

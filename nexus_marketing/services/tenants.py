@@ -19,7 +19,7 @@ from nexus_marketing.db.queries.tenants import find_tenant, require_tenant, work
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import Context, Runtime
 from nexus_marketing.services.audit import record
-from nexus_marketing.services.fields import check_no_contradiction
+from nexus_marketing.services.leads.fields import check_no_contradiction
 from nexus_marketing.services.tenant_settings import check_settings
 
 _SLUG = re.compile(r"[a-z][a-z0-9-]{1,62}")

@@ -22,7 +22,7 @@ from nexus_marketing.db.retry import is_conflict, is_transient, reason_of
 from nexus_marketing.db.tenancy import open_session
 from nexus_marketing.db.types import to_text
 from nexus_marketing.runtime import Context, Runtime
-from nexus_marketing.services.plugin_conditions import TRY_AGAIN
+from nexus_marketing.services.plugins.conditions import TRY_AGAIN
 from nexus_marketing.telemetry import get_logger
 
 log = get_logger(__name__)

@@ -18,7 +18,7 @@ from nexus_marketing.db.models import (
 )
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import Context
-from nexus_marketing.services.lead_lookup import refuse_gone
+from nexus_marketing.services.leads.lookup import refuse_gone
 
 _WORD = re.compile(r"(?<=[a-z])(?=[A-Z])")
 Row = TypeVar(

@@ -38,67 +38,32 @@ from nexus_marketing.delivery.renders import forget_renders
 from nexus_marketing.delivery.sending import Sender
 from nexus_marketing.plugin.manifests import Capability
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services import segment_clock
-from nexus_marketing.services.action_runs import ACTION_DUE, run_action
-from nexus_marketing.services.actions import TYPE as ACTION
+from nexus_marketing.services.actions.requests import TYPE as ACTION
+from nexus_marketing.services.actions.runs import ACTION_DUE, run_action
 from nexus_marketing.services.asides import Asides
-from nexus_marketing.services.campaign_listening import SCORED
-from nexus_marketing.services.campaign_triggers import happened, scored
-from nexus_marketing.services.campaigns import postpone_tick, tick_campaign
-from nexus_marketing.services.compensation import COMPENSATION_DUE
-from nexus_marketing.services.compensation import TYPE as COMPENSATION
+from nexus_marketing.services.campaigns.records import postpone_tick, tick_campaign
 from nexus_marketing.services.counters import fold_counters
 from nexus_marketing.services.engagements import forget_event_ids
-from nexus_marketing.services.escalations import ESCALATION_DUE
-from nexus_marketing.services.escalations import TYPE as ESCALATION
 from nexus_marketing.services.hits import judge_hits
 from nexus_marketing.services.idempotency import forget_answers
-from nexus_marketing.services.import_work import ImportWork, forget_imports
-from nexus_marketing.services.journey_batches import runs_due
-from nexus_marketing.services.journey_calls import make_call, tell_call
-from nexus_marketing.services.journey_compensation import TAKE_BACK
-from nexus_marketing.services.journey_compensation import take_back_due as take_back_run_due
-from nexus_marketing.services.journey_dates import (
-    DATE_DUE,
-    DATES_DUE,
-    SCHEDULE_DUE,
-    date_due,
-    dates_due,
-    redate,
-    schedule_due,
-)
-from nexus_marketing.services.journey_entries import backfill_due, run_ended, score_crossed, segment_moved
-from nexus_marketing.services.journey_moves import MIGRATE, RESUME, migrate_due, resume_due
-from nexus_marketing.services.journey_patching import PATCH, patch_due
-from nexus_marketing.services.journey_plugins import ASK_DUE
-from nexus_marketing.services.journey_reviving import REVIVE, revive_due
-from nexus_marketing.services.journey_runs import (
-    HELD,
-    STOP,
-    TELL,
-    TELL_DUE,
-    event_held,
-    lead_changed,
-    run_dead,
-    stop_due,
+from nexus_marketing.services.imports.work import ImportWork, forget_imports
+from nexus_marketing.services.journeys.calls import make_call, tell_call
+from nexus_marketing.services.journeys.runs import (
     tell_runs,
 )
-from nexus_marketing.services.journey_runs import RUN_DUE as JOURNEY_RUN_DUE
-from nexus_marketing.services.journey_wanted import unwanted_messages
-from nexus_marketing.services.lead_removals import finish_removals
+from nexus_marketing.services.journeys.wanted import unwanted_messages
+from nexus_marketing.services.leads.removals import finish_removals
 from nexus_marketing.services.provider_reports import take_in_reports
 from nexus_marketing.services.public_events import take_in_public_events
 from nexus_marketing.services.reactions import REACTIONS_DUE, look_due
-from nexus_marketing.services.recurring import TYPE as RUN
-from nexus_marketing.services.runs import RUN_DUE
-from nexus_marketing.services.score_recomputing import advance_recompute, clear_removed
-from nexus_marketing.services.scoring import TIMER as SCORES_DUE
-from nexus_marketing.services.scoring import score_due, score_marked
-from nexus_marketing.services.segment_refresh import recalculate_requested, refresh
-from nexus_marketing.services.segment_upkeep import keep_segments
+from nexus_marketing.services.scores.recomputing import advance_recompute, clear_removed
+from nexus_marketing.services.scores.scoring import score_marked
+from nexus_marketing.services.segments.refresh import recalculate_requested, refresh
+from nexus_marketing.services.segments.upkeep import keep_segments
 from nexus_marketing.services.send_ends import join_channels, tell_ends
-from nexus_marketing.services.timers import Handed, TimerHandlers, Together, fire_due
+from nexus_marketing.services.timers import Handed, TimerHandlers, fire_due
 from nexus_marketing.services.watching import TYPE as REACTIONS
+from nexus_marketing.tasks.timers import TIMERS
 from nexus_marketing.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -107,38 +72,6 @@ _PAUSE_AFTER_ERROR_SECONDS = 1.0
 #: Of a turn: what is to be sent must not wait long for those who only look.
 _LOOK_SECONDS = 0.25
 _PARTITIONS_EVERY_SECONDS = 6 * 3600.0
-
-#: What due timers do.
-TIMERS: TimerHandlers = {
-    SCORES_DUE: score_due,
-    ACTION: ACTION_DUE,
-    ESCALATION: ESCALATION_DUE,
-    COMPENSATION: COMPENSATION_DUE,
-    segment_clock.TYPE: segment_clock.clock_moved,
-    RUN: RUN_DUE,
-    REACTIONS: REACTIONS_DUE,
-    journeys.RUN_DUE: Together(JOURNEY_RUN_DUE, runs_due, run_dead),
-    journeys.MOVED: segment_moved,
-    journeys.HAPPENED: happened,
-    SCORED: scored,
-    journeys.CHANGED: lead_changed,
-    journeys.ENDED: run_ended,
-    journeys.SCORED: score_crossed,
-    journeys.ASK: ASK_DUE,
-    journeys.REDATE: redate,
-    DATE_DUE: date_due,
-    DATES_DUE: dates_due,
-    SCHEDULE_DUE: schedule_due,
-    HELD: event_held,
-    TELL: TELL_DUE,
-    journeys.BACKFILL: backfill_due,
-    STOP: stop_due,
-    MIGRATE: migrate_due,
-    RESUME: resume_due,
-    PATCH: patch_due,
-    REVIVE: revive_due,
-    TAKE_BACK: take_back_run_due,
-}
 
 
 @dataclass(slots=True)

@@ -4,8 +4,8 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from nexus_marketing.services.journey_entries import enter_members
-from nexus_marketing.services.journeys import create_journey, publish_journey
+from nexus_marketing.services.journeys.entries import enter_members
+from nexus_marketing.services.journeys.records import create_journey, publish_journey
 from tests.chaos.judge import query
 from tests.chaos.stage import Stage, open_stage
 from tests.chaos.verdicts import Plan, Servers, Verdict, Watch, wait_until

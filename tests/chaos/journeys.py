@@ -7,8 +7,8 @@ from typing import Final
 
 from nexus_marketing.db.queries.completion import broken_invariants
 from nexus_marketing.db.tenancy import open_session
-from nexus_marketing.services.journey_entries import enter_members
-from nexus_marketing.services.journeys import create_journey, publish_journey
+from nexus_marketing.services.journeys.entries import enter_members
+from nexus_marketing.services.journeys.records import create_journey, publish_journey
 from nexus_marketing.services.templates import create_template
 from tests.chaos.judge import query
 from tests.chaos.stage import HTML, SUBJECT, Stage, open_stage

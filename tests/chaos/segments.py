@@ -14,10 +14,10 @@ from sqlalchemy.exc import DBAPIError
 from nexus_marketing.db.queries.completion import broken_invariants
 from nexus_marketing.db.retry import is_transient
 from nexus_marketing.db.tenancy import open_session
-from nexus_marketing.services.journeys import create_journey, publish_journey
-from nexus_marketing.services.leads import update_lead
-from nexus_marketing.services.segment_refresh import refresh
-from nexus_marketing.services.segments import create_segment
+from nexus_marketing.services.journeys.records import create_journey, publish_journey
+from nexus_marketing.services.leads.records import update_lead
+from nexus_marketing.services.segments.records import create_segment
+from nexus_marketing.services.segments.refresh import refresh
 from tests.chaos.judge import query
 from tests.chaos.stage import Stage, open_stage
 from tests.chaos.verdicts import Plan, Servers, Verdict, Watch, wait_until

@@ -17,7 +17,7 @@ from nexus_marketing.db.queries.deliveries import Recipient
 from nexus_marketing.delivery.composing import Composer
 from nexus_marketing.delivery.journal import HandOverJournal
 from nexus_marketing.runtime import Context
-from nexus_marketing.services.recurring import TYPE as RUN_DUE
+from nexus_marketing.services.campaigns.recurring import TYPE as RUN_DUE
 from nexus_marketing.services.timers import Locking
 from nexus_marketing.tasks import loops
 from nexus_marketing.tasks.worker import run

@@ -6,14 +6,14 @@ from sqlalchemy import select
 
 from nexus_marketing.db.models import SegmentChange, SegmentMember, Tenant
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.lead_removals import finish_removals
-from nexus_marketing.services.segment_refresh import recalculate_requested
-from nexus_marketing.services.segment_upkeep import keep_segments
-from nexus_marketing.services.segments import (
+from nexus_marketing.services.leads.removals import finish_removals
+from nexus_marketing.services.segments.records import (
     create_segment,
 )
+from nexus_marketing.services.segments.refresh import recalculate_requested
+from nexus_marketing.services.segments.upkeep import keep_segments
 from nexus_marketing.services.timers import fire_due
-from nexus_marketing.tasks.loops import TIMERS
+from nexus_marketing.tasks.timers import TIMERS
 
 FIELDS = {"signup": "date", "seen": "datetime", "plan": "text"}
 

@@ -24,7 +24,7 @@ from nexus_marketing.db.models import Consent, Engagement, Lead, Score, ScoreVal
 from nexus_marketing.db.queries.segments import LEAD_COLUMNS, LEADS
 from nexus_marketing.db.tenancy import run
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.segments import create_segment
+from nexus_marketing.services.segments.records import create_segment
 from tests.common.factories import make_leads, make_tenant
 
 # The same code again and again: tracing it all would take minutes and show nothing new.

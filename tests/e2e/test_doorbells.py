@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from nexus_marketing.cli import probes
 from nexus_marketing.config import make_runtime
 from nexus_marketing.db.models import Segment
-from nexus_marketing.services.segments import create_segment
+from nexus_marketing.services.segments.records import create_segment
 from nexus_marketing.tasks.broker import QUEUE, DramatiqDoorbell
 from nexus_marketing.tasks.rabbitmq import RingBroker, reach
 from tests.common import databases, servers

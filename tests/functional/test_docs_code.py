@@ -16,12 +16,13 @@ from nexus_marketing.db.models import Campaign, ChannelAccount, Delivery
 from nexus_marketing.db.queries.scoring import scoring_work
 from nexus_marketing.db.tenancy import open_session
 from nexus_marketing.plugin.testing import RecordingChannel
-from nexus_marketing.services.campaigns import create_campaign, move_campaign
+from nexus_marketing.services.campaigns.records import create_campaign, move_campaign
 from nexus_marketing.services.definitions import create_definition, publish_definition
-from nexus_marketing.services.import_work import ImportWork
-from nexus_marketing.services.plugins import switch_on
+from nexus_marketing.services.imports.work import ImportWork
+from nexus_marketing.services.plugins.enabling import switch_on
 from nexus_marketing.services.timers import fire_due
-from nexus_marketing.tasks.loops import TIMERS, tend_scores
+from nexus_marketing.tasks.loops import tend_scores
+from nexus_marketing.tasks.timers import TIMERS
 from tests.common.databases import NOW
 from tests.common.factories import make_campaign, make_leads, make_template
 from tests.common.plugins import deeds_plugin, with_plugins

@@ -3,7 +3,7 @@
 from nexus_marketing.api.versions import VERSION
 from nexus_marketing.core.deliveries import DeliveryState, FailReason
 from nexus_marketing.core.schemas import Schema
-from nexus_marketing.services import campaign_forms
+from nexus_marketing.services.campaigns import forms as campaign_forms
 
 READ_ONLY = frozenset(
     {

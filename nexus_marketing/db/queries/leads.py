@@ -60,7 +60,7 @@ def export_bound(session: Session, after: int, size: int, segment_id: int | None
 def export_table(session: Session, after: int, last: int, segment_id: int | None = None) -> str:
     """Lines of a CSV file (RFC 4180) about the leads between two ids, written by PostgreSQL itself.
 
-    Tags are joined by semicolons, and cells that a spreadsheet would run neutralised as by ``services.exports``.
+    Tags are joined by semicolons, and cells that a spreadsheet would run neutralised as by ``services.leads.exports``.
     """
     cells = _AS_TEXT | {name: neutral_sql(f"l.{name}") for name in WORDS} | {"tags": _TAGS}
     picked = ", ".join(cells.get(name, f"l.{name}") for name in EXPORTED)

@@ -30,15 +30,15 @@ from nexus_marketing.db.queries import resources
 from nexus_marketing.db.queries.listings import Listing
 from nexus_marketing.graphql.schema import build_schema
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.actions import ActionRequest, request_action
+from nexus_marketing.services.actions.requests import ActionRequest, request_action
+from nexus_marketing.services.campaigns.preflights import request_preflight
 from nexus_marketing.services.conversations import add_attachment, add_comment
 from nexus_marketing.services.definitions import create_definition, publish_definition
-from nexus_marketing.services.import_jobs import look_at, upload
-from nexus_marketing.services.import_profiles import create_profile
-from nexus_marketing.services.journey_entries import enter_leads
-from nexus_marketing.services.journeys import create_journey, publish_journey
-from nexus_marketing.services.preflights import request_preflight
-from nexus_marketing.services.scores import create_score, publish_score, update_score
+from nexus_marketing.services.imports.jobs import look_at, upload
+from nexus_marketing.services.imports.profiles import create_profile
+from nexus_marketing.services.journeys.entries import enter_leads
+from nexus_marketing.services.journeys.records import create_journey, publish_journey
+from nexus_marketing.services.scores.records import create_score, publish_score, update_score
 from nexus_marketing.services.tenants import create_member
 from tests.common.factories import make_campaign, make_leads, make_segment, make_send, make_template
 from tests.functional.conftest import Client

@@ -20,8 +20,8 @@ from nexus_marketing.keys import Keys
 from nexus_marketing.plugin import API_VERSION, Capability, Manifest
 from nexus_marketing.plugin.sockets import Dialer
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services import channel_tests
-from nexus_marketing.services.channels import create_account
+from nexus_marketing.services.channels import trials as channel_tests
+from nexus_marketing.services.channels.records import create_account
 from nexus_marketing.services.privacy import suppress_once
 from nexus_marketing.services.secret_rotation import rotate_secrets, stale_secrets
 from nexus_marketing.smtp.accounts import SCHEMA
@@ -372,7 +372,7 @@ def test_a_key_that_signs_is_kept_like_a_password(client: Client, runtime: Runti
 
 
 def test_a_tenant_has_only_so_many(runtime: Runtime, tenant: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nexus_marketing.services.channels.MOST_ACCOUNTS", 1)
+    monkeypatch.setattr("nexus_marketing.services.channels.records.MOST_ACCOUNTS", 1)
     with runtime.work(tenant) as ctx:
         create_account(ctx, {"type": "email", "name": "one", "config": MAIL})
         with pytest.raises(Exception, match="remove one first"):

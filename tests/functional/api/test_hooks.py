@@ -23,7 +23,7 @@ from nexus_marketing.db.models import Delivery, ProviderReport, Suppression
 from nexus_marketing.plugin.http import HttpClient
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.services import hooks as hook_services
-from nexus_marketing.services.channels import create_account
+from nexus_marketing.services.channels.records import create_account
 from nexus_marketing.services.provider_reports import take_in_reports
 from nexus_marketing.smtp.client import PoolSettings
 from tests.common import provider_reports as reports

@@ -16,7 +16,7 @@ from nexus_marketing.core.errors import Unavailable
 from nexus_marketing.db.models import AuditEntry, Lead
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.security.routes import PUBLIC
-from nexus_marketing.services.leads import create_lead
+from nexus_marketing.services.leads.records import create_lead
 from tests.functional.conftest import Client
 
 pytestmark = pytest.mark.req("SR-003")

@@ -32,13 +32,13 @@ from nexus_marketing.db.models import (
     Timer,
 )
 from nexus_marketing.db.queries.clock import database_now
-from nexus_marketing.services.actions import ActionRequest, request_action
-from nexus_marketing.services.journey_entries import enter_leads
-from nexus_marketing.services.journeys import create_journey, publish_journey, update_journey
-from nexus_marketing.services.scores import create_score, publish_score
+from nexus_marketing.services.actions.requests import ActionRequest, request_action
+from nexus_marketing.services.journeys.entries import enter_leads
+from nexus_marketing.services.journeys.records import create_journey, publish_journey, update_journey
+from nexus_marketing.services.scores.records import create_score, publish_score
 from nexus_marketing.services.templates import create_template
 from nexus_marketing.services.timers import fire_due
-from nexus_marketing.tasks.loops import TIMERS
+from nexus_marketing.tasks.timers import TIMERS
 from nexus_marketing.telemetry import get_logger
 from tests.common.factories import make_campaign, make_leads, make_segment, make_send, make_template
 
@@ -276,7 +276,7 @@ def test_an_export_never_shows_another_tenant(cli, runtime, tenant, other_tenant
 
 
 def test_segments_are_recalculated_now(ask, runtime, tenant):
-    from nexus_marketing.services.segments import create_segment
+    from nexus_marketing.services.segments.records import create_segment
 
     make_leads(runtime, tenant, 10)
     with runtime.work(tenant) as ctx:
@@ -464,7 +464,7 @@ def test_doctor_explains_what_stands_still(ask, runtime, tenant):
 
 
 def test_a_worker_turns_once(ask, runtime, tenant):
-    from nexus_marketing.services.segments import create_segment
+    from nexus_marketing.services.segments.records import create_segment
 
     make_leads(runtime, tenant, 4)
     with runtime.work(tenant) as ctx:

@@ -18,7 +18,7 @@ from nexus_marketing.cli.app import app
 from nexus_marketing.db.models import Delivery, Lead
 from nexus_marketing.plugin.testing import RecordingServer
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.campaigns import create_campaign
+from nexus_marketing.services.campaigns.records import create_campaign
 from nexus_marketing.services.templates import create_template
 from tests.common.factories import make_leads, make_segment
 from tests.common.pages import HOWTO, files_of, indented

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy.orm import Session
 
 from nexus_marketing.db.switches import Switches
-from nexus_marketing.services.plugins import switch_off, switch_on
+from nexus_marketing.services.plugins.enabling import switch_off, switch_on
 from tests.common.plugins import FaxChannel, fax_plugin, with_plugins
 
 pytestmark = pytest.mark.req("US-018")

@@ -23,15 +23,15 @@ from nexus_marketing.delivery.completion import open_retries
 from nexus_marketing.delivery.sending import Sender
 from nexus_marketing.plugin.testing import RecordingChannel
 from nexus_marketing.services.engagements import write_engagements
-from nexus_marketing.services.journey_entries import enter_leads
-from nexus_marketing.services.journey_rows import journey_version
-from nexus_marketing.services.journey_runs import tell_runs
-from nexus_marketing.services.journey_wanted import unwanted_messages
-from nexus_marketing.services.journeys import create_journey, publish_journey
+from nexus_marketing.services.journeys.entries import enter_leads
+from nexus_marketing.services.journeys.records import create_journey, publish_journey
+from nexus_marketing.services.journeys.rows import journey_version
+from nexus_marketing.services.journeys.runs import tell_runs
+from nexus_marketing.services.journeys.wanted import unwanted_messages
 from nexus_marketing.services.privacy import record_consent, unsubscribe
 from nexus_marketing.services.templates import create_template
 from nexus_marketing.services.timers import fire_due
-from nexus_marketing.tasks.loops import TIMERS
+from nexus_marketing.tasks.timers import TIMERS
 from tests.common import servers
 from tests.common.databases import sqlite_runtime
 from tests.common.factories import make_leads, make_segment, make_tenant

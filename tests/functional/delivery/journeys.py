@@ -10,8 +10,8 @@ from nexus_marketing.core.journeys.statuses import JourneyMove
 from nexus_marketing.db.models import Delivery, JourneyRun, JourneyStep
 from nexus_marketing.db.queries.completion import broken_invariants
 from nexus_marketing.services.engagements import record_engagements
-from nexus_marketing.services.journey_entries import enter_leads
-from nexus_marketing.services.journeys import create_journey, move_journey, publish_journey
+from nexus_marketing.services.journeys.entries import enter_leads
+from nexus_marketing.services.journeys.records import create_journey, move_journey, publish_journey
 from tests.common.databases import DatabaseTime
 from tests.functional.delivery.conftest import Stage
 

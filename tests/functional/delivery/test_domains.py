@@ -14,9 +14,9 @@ from nexus_marketing.db.models import Lead, Preflight, Tenant
 from nexus_marketing.db.queries.completion import broken_invariants
 from nexus_marketing.db.queries.rates import Asker, take_grant
 from nexus_marketing.delivery.handover import Pace
-from nexus_marketing.services.campaigns import create_campaign
+from nexus_marketing.services.campaigns.preflights import preflight_document, request_preflight
+from nexus_marketing.services.campaigns.records import create_campaign
 from nexus_marketing.services.explanations import explain_lead
-from nexus_marketing.services.preflights import preflight_document, request_preflight
 from nexus_marketing.tasks.loops import WorkerLoop, forecast_waiting, plan_waiting
 from tests.common.databases import DatabaseTime
 from tests.functional.delivery.conftest import Scene

@@ -21,9 +21,9 @@ from nexus_marketing.db.models import ChannelAccount, Delivery, Lead, Preflight,
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.plugin.testing import RecordingChannel
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.campaigns import create_campaign
+from nexus_marketing.services.campaigns.preflights import preflight_document, request_preflight
+from nexus_marketing.services.campaigns.records import create_campaign
 from nexus_marketing.services.declarations import apply_declarations
-from nexus_marketing.services.preflights import preflight_document, request_preflight
 from nexus_marketing.services.sent_messages import sent_message
 from nexus_marketing.services.templates import create_template
 from nexus_marketing.settings import HttpSettings, Settings, SmsSettings, WebhookSettings

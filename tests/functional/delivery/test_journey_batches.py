@@ -10,8 +10,9 @@ from nexus_marketing.core.journeys import Woken
 from nexus_marketing.core.timers import TimerFact
 from nexus_marketing.db.models import Timer
 from nexus_marketing.db.queries.journeys import RUN_DUE
-from nexus_marketing.services import journey_batches, journey_runs
-from nexus_marketing.services.journey_batches import runs_due
+from nexus_marketing.services.journeys import batches as journey_batches
+from nexus_marketing.services.journeys import runs as journey_runs
+from nexus_marketing.services.journeys.batches import runs_due
 from tests.functional.delivery.journeys import message
 
 pytestmark = pytest.mark.req("US-020", "SCL-005")

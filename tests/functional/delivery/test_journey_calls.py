@@ -20,8 +20,8 @@ from nexus_marketing.db.models import JourneyApproval, TakenAction, Timer
 from nexus_marketing.plugin.http import HttpClient, HttpLimits
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.services.asides import Asides
-from nexus_marketing.services.journey_runs import answer_question
-from nexus_marketing.services.plugins import switch_on
+from nexus_marketing.services.journeys.runs import answer_question
+from nexus_marketing.services.plugins.enabling import switch_on
 from nexus_marketing.services.tenants import create_member
 from tests.common.databases import NOW
 from tests.common.plugins import Deed, deeds_plugin, with_plugins

@@ -11,10 +11,10 @@ from nexus_marketing.core.journeys.statuses import JourneyMove
 from nexus_marketing.db.models import JourneyStep, TakenAction, Timer
 from nexus_marketing.plugin import ActionOutcome, ActionResult
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.actions import retry_action
-from nexus_marketing.services.journey_reviving import revive_runs
-from nexus_marketing.services.journeys import move_journey
-from nexus_marketing.services.plugins import switch_on
+from nexus_marketing.services.actions.requests import retry_action
+from nexus_marketing.services.journeys.records import move_journey
+from nexus_marketing.services.journeys.reviving import revive_runs
+from nexus_marketing.services.plugins.enabling import switch_on
 from tests.common.plugins import Deed, deeds_plugin, with_plugins
 from tests.functional.delivery.journeys import Way, message
 from tests.functional.delivery.test_journey_reviving import die

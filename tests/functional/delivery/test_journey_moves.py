@@ -10,9 +10,9 @@ from nexus_marketing.core.errors import Conflict, ValidationError
 from nexus_marketing.core.journeys.statuses import JourneyMove, ResumePolicy
 from nexus_marketing.db.models import JourneyStep, Lead, Send
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services import journey_moves
-from nexus_marketing.services.journey_moves import migrate_runs
-from nexus_marketing.services.journeys import move_journey, publish_journey, update_journey
+from nexus_marketing.services.journeys import moves as journey_moves
+from nexus_marketing.services.journeys.moves import migrate_runs
+from nexus_marketing.services.journeys.records import move_journey, publish_journey, update_journey
 from tests.functional.delivery.journeys import API, Way, message
 
 pytestmark = pytest.mark.req("US-020", "FR-P3-011")

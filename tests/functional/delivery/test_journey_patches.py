@@ -9,9 +9,9 @@ from nexus_marketing.core.errors import Conflict, ValidationError
 from nexus_marketing.core.journeys.statuses import JourneyMove
 from nexus_marketing.db.models import Delivery, JourneyStep, JourneyVersion, Send, Template
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services import journey_patching
-from nexus_marketing.services.journey_patching import patch_journey
-from nexus_marketing.services.journeys import update_journey
+from nexus_marketing.services.journeys import patching as journey_patching
+from nexus_marketing.services.journeys.patching import patch_journey
+from nexus_marketing.services.journeys.records import update_journey
 from nexus_marketing.services.templates import update_template
 from tests.functional.delivery.conftest import CONTENT
 from tests.functional.delivery.journeys import API, Way, message

@@ -12,9 +12,9 @@ from nexus_marketing.core.journeys.statuses import JourneyMove
 from nexus_marketing.core.timers import MAX_CRASHES
 from nexus_marketing.db.models import AuditEntry, JourneyStep, Send, TakenAction, Timer
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services import journey_reviving
-from nexus_marketing.services.journey_reviving import revive_runs
-from nexus_marketing.services.plugins import switch_on
+from nexus_marketing.services.journeys import reviving as journey_reviving
+from nexus_marketing.services.journeys.reviving import revive_runs
+from nexus_marketing.services.plugins.enabling import switch_on
 from tests.common.plugins import Deed, deeds_plugin, with_plugins
 from tests.functional.delivery.journeys import API, Way, message
 

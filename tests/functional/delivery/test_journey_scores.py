@@ -10,10 +10,10 @@ from nexus_marketing.core.journeys.statuses import JourneyMove
 from nexus_marketing.db.models import AuditEntry, JourneyArrival, Score, Timer
 from nexus_marketing.plugin import Firing, OccasionKind
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.journey_entrances import EntranceCall, open_entrance, receive_entrance
-from nexus_marketing.services.plugins import switch_off, switch_on
-from nexus_marketing.services.score_setting import set_score
-from nexus_marketing.services.scores import create_score, publish_score, remove_score
+from nexus_marketing.services.journeys.entrances import EntranceCall, open_entrance, receive_entrance
+from nexus_marketing.services.plugins.enabling import switch_off, switch_on
+from nexus_marketing.services.scores.records import create_score, publish_score, remove_score
+from nexus_marketing.services.scores.setting import set_score
 from tests.common.plugins import Bell, bells_plugin, with_plugins
 from tests.functional.delivery.journeys import Way
 

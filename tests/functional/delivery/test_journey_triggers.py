@@ -11,8 +11,8 @@ from nexus_marketing.core.errors import ValidationError
 from nexus_marketing.core.journeys.statuses import JourneyMove
 from nexus_marketing.db.models import AuditEntry, JourneyArrival, LeadField, Timer
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.journeys import create_journey, publish_journey
-from nexus_marketing.services.leads import update_lead
+from nexus_marketing.services.journeys.records import create_journey, publish_journey
+from nexus_marketing.services.leads.records import update_lead
 from tests.common.databases import NOW
 from tests.common.factories import make_segment
 from tests.functional.delivery.journeys import API, Way

@@ -25,14 +25,15 @@ from nexus_marketing.db.models import (
     Timer,
 )
 from nexus_marketing.db.queries.completion import broken_invariants
-from nexus_marketing.services import journey_batches, journey_runs
 from nexus_marketing.services.engagements import record_engagements
-from nexus_marketing.services.journey_entries import enter_leads, enter_members
-from nexus_marketing.services.journeys import create_journey, publish_journey, run_counts, update_journey
-from nexus_marketing.services.lead_erasure import erase_lead
-from nexus_marketing.services.lead_merging import merge_leads
-from nexus_marketing.services.leads import update_lead
-from nexus_marketing.services.segments import change_members
+from nexus_marketing.services.journeys import batches as journey_batches
+from nexus_marketing.services.journeys import runs as journey_runs
+from nexus_marketing.services.journeys.entries import enter_leads, enter_members
+from nexus_marketing.services.journeys.records import create_journey, publish_journey, run_counts, update_journey
+from nexus_marketing.services.leads.erasure import erase_lead
+from nexus_marketing.services.leads.merging import merge_leads
+from nexus_marketing.services.leads.records import update_lead
+from nexus_marketing.services.segments.records import change_members
 from nexus_marketing.tasks.loops import WorkerLoop
 from tests.common.databases import NOW
 from tests.common.factories import make_segment

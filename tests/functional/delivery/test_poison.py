@@ -10,8 +10,9 @@ from nexus_marketing.core.journeys.statuses import JourneyMove
 from nexus_marketing.core.timers import MAX_ATTEMPTS
 from nexus_marketing.db.models import Send, Timer
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services import journey_entries, journey_runs
-from nexus_marketing.services.journey_entries import enter_members
+from nexus_marketing.services.journeys import entries as journey_entries
+from nexus_marketing.services.journeys import runs as journey_runs
+from nexus_marketing.services.journeys.entries import enter_members
 from nexus_marketing.tasks import loops
 from tests.common.factories import make_campaign, make_leads, make_segment, make_send, make_template
 from tests.functional.delivery.journeys import message

@@ -11,16 +11,16 @@ from nexus_marketing.core.errors import Conflict, NotFound, ValidationError
 from nexus_marketing.db.models import Lead, Preflight, Tenant
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.delivery import forecast
-from nexus_marketing.services.campaigns import create_campaign, move_campaign, update_campaign
-from nexus_marketing.services.explanations import explain_lead
-from nexus_marketing.services.preflights import (
+from nexus_marketing.services.campaigns.preflights import (
     MOST_WAITING,
     check_preflight,
     preflight_document,
     request_preflight,
 )
+from nexus_marketing.services.campaigns.records import create_campaign, move_campaign, update_campaign
+from nexus_marketing.services.explanations import explain_lead
 from nexus_marketing.services.privacy import record_consent, suppress
-from nexus_marketing.services.segments import change_members
+from nexus_marketing.services.segments.records import change_members
 from nexus_marketing.services.templates import create_template, update_template
 from tests.common.databases import NOW
 from tests.common.factories import make_leads

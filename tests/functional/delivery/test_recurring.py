@@ -10,9 +10,9 @@ from sqlalchemy import func, select
 from nexus_marketing.core.contracts import OutcomeKind
 from nexus_marketing.core.errors import Conflict, ValidationError
 from nexus_marketing.db.models import Send, Timer
-from nexus_marketing.services.campaigns import create_campaign, move_campaign, update_campaign
-from nexus_marketing.services.runs import move_next_run
-from nexus_marketing.services.segments import change_members
+from nexus_marketing.services.campaigns.records import create_campaign, move_campaign, update_campaign
+from nexus_marketing.services.campaigns.runs import move_next_run
+from nexus_marketing.services.segments.records import change_members
 from tests.common.databases import NOW, DatabaseTime, FakeClock
 from tests.common.factories import make_leads
 from tests.functional.delivery.conftest import Stage

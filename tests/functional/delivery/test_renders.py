@@ -18,8 +18,8 @@ from nexus_marketing.db.models import Delivery, Lead, RenderBlock, Tenant
 from nexus_marketing.delivery.renders import forget_renders
 from nexus_marketing.keys import Keys
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.lead_erasure import erase_lead
-from nexus_marketing.services.lead_removals import finish_removals
+from nexus_marketing.services.leads.erasure import erase_lead
+from nexus_marketing.services.leads.removals import finish_removals
 from nexus_marketing.services.sent_messages import sent_message
 from nexus_marketing.smtp.catcher import Catcher
 from nexus_marketing.smtp.client import PoolSettings

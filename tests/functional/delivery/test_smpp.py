@@ -20,8 +20,8 @@ from nexus_marketing.db.tenancy import find
 from nexus_marketing.delivery.listening import Listening
 from nexus_marketing.plugin.testing import RecordingChannel
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.channel_tests import probe_account, send_test
-from nexus_marketing.services.channels import create_account, update_account
+from nexus_marketing.services.channels.records import create_account, update_account
+from nexus_marketing.services.channels.trials import probe_account, send_test
 from nexus_marketing.services.provider_reports import take_in_reports
 from nexus_marketing.settings import Settings, SmppSettings, SmsSettings
 from nexus_marketing.tasks.listening import listening, start

@@ -12,21 +12,22 @@ from nexus_marketing.core.errors import ConditionError, ConditionUnavailable, Va
 from nexus_marketing.db.models import JourneyRun, Lead, Score, Segment, TakenAction
 from nexus_marketing.plugin import Capability
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.campaigns import create_campaign, move_campaign
+from nexus_marketing.services.campaigns.records import create_campaign, move_campaign
 from nexus_marketing.services.definitions import create_definition, publish_definition
 from nexus_marketing.services.engagements import record_engagements
-from nexus_marketing.services.journey_entries import enter_leads
-from nexus_marketing.services.journeys import create_journey, publish_journey
-from nexus_marketing.services.plugin_conditions import TRY_AGAIN
-from nexus_marketing.services.plugins import switch_off, switch_on
-from nexus_marketing.services.score_setting import set_score
-from nexus_marketing.services.scores import create_score, publish_score, update_score
-from nexus_marketing.services.segment_estimates import estimate_size
-from nexus_marketing.services.segment_refresh import refresh
-from nexus_marketing.services.segment_upkeep import keep_segments
-from nexus_marketing.services.segments import update_segment
+from nexus_marketing.services.journeys.entries import enter_leads
+from nexus_marketing.services.journeys.records import create_journey, publish_journey
+from nexus_marketing.services.plugins.conditions import TRY_AGAIN
+from nexus_marketing.services.plugins.enabling import switch_off, switch_on
+from nexus_marketing.services.scores.records import create_score, publish_score, update_score
+from nexus_marketing.services.scores.setting import set_score
+from nexus_marketing.services.segments.estimates import estimate_size
+from nexus_marketing.services.segments.records import update_segment
+from nexus_marketing.services.segments.refresh import refresh
+from nexus_marketing.services.segments.upkeep import keep_segments
 from nexus_marketing.services.timers import fire_due
-from nexus_marketing.tasks.loops import TIMERS, tend_scores
+from nexus_marketing.tasks.loops import tend_scores
+from nexus_marketing.tasks.timers import TIMERS
 from tests.common.databases import DatabaseTime
 from tests.common.factories import make_leads
 from tests.common.plugins import Deed, Multiple, Warm, manifest, with_plugins, words_plugin
@@ -111,7 +112,7 @@ def test_a_rule_has_whom_plugin_and_database_say_together(place: Place) -> None:
 
 
 def test_a_segment_is_kept_true_change_by_change(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nexus_marketing.services.segment_candidates.AT_ONCE", 4)  # pieces of a large tenant
+    monkeypatch.setattr("nexus_marketing.services.segments.candidates.AT_ONCE", 4)  # pieces of a large tenant
     segment = create(place.runtime, place.tenant, conditions="country == 'US' AND multiple(3)")
     other = create(place.runtime, place.tenant, name="other", conditions=f"in_segment({segment}) AND score > 6")
     settle(place.runtime)

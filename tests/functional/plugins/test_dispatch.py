@@ -13,11 +13,11 @@ from nexus_marketing.core.errors import Conflict, NexusError, NotFound, Validati
 from nexus_marketing.db.models import AuditEntry, Delivery, Lead, LeadRemoval, Send, TenantPlugin
 from nexus_marketing.db.queries.workers import say_alive
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.campaigns import create_campaign, move_campaign
+from nexus_marketing.services.campaigns.records import create_campaign, move_campaign
 from nexus_marketing.services.declarations import apply_declarations
-from nexus_marketing.services.lead_erasure import certificate, erase_lead, find_erasure
-from nexus_marketing.services.lead_removals import finish_removals
-from nexus_marketing.services.plugins import switch_off, switch_on
+from nexus_marketing.services.leads.erasure import certificate, erase_lead, find_erasure
+from nexus_marketing.services.leads.removals import finish_removals
+from nexus_marketing.services.plugins.enabling import switch_off, switch_on
 from nexus_marketing.services.templates import create_template
 from tests.common.factories import make_leads, make_segment
 from tests.common.plugins import FaxChannel, Pulse, Shredder, fax_plugin, with_plugins

@@ -17,8 +17,8 @@ from nexus_marketing.core.clock import SystemClock
 from nexus_marketing.db.models import Delivery
 from nexus_marketing.plugin import Capability
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.campaigns import create_campaign, move_campaign
-from nexus_marketing.services.plugins import switch_on
+from nexus_marketing.services.campaigns.records import create_campaign, move_campaign
+from nexus_marketing.services.plugins.enabling import switch_on
 from nexus_marketing.services.templates import create_template
 from nexus_marketing.settings import PluginSettings
 from nexus_marketing.tasks.worker import run

@@ -15,8 +15,8 @@ from nexus_marketing.db.models import AuditEntry
 from nexus_marketing.plugin import Capability, NotFound, ResourceAnswer, ResourceCall, Route
 from nexus_marketing.plugin.circuits import PluginFailed
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.plugin_resources import ask_resource
-from nexus_marketing.services.plugins import switch_on
+from nexus_marketing.services.plugins.enabling import switch_on
+from nexus_marketing.services.plugins.resources import ask_resource
 from tests.common.plugins import SETTINGS, manifest, with_plugins
 from tests.common.sandboxes import needs_namespaces, sandboxes
 from tests.functional.conftest import Client

@@ -16,8 +16,8 @@ from nexus_marketing.cli.app import app
 from nexus_marketing.db.models import Delivery, Send
 from nexus_marketing.plugin.circuits import FAILURES, Circuit
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.campaigns import create_campaign, move_campaign
-from nexus_marketing.services.plugins import switch_on
+from nexus_marketing.services.campaigns.records import create_campaign, move_campaign
+from nexus_marketing.services.plugins.enabling import switch_on
 from nexus_marketing.services.templates import create_template
 from tests.common.databases import NOW
 from tests.common.factories import make_leads, make_segment

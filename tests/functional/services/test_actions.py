@@ -15,13 +15,13 @@ from nexus_marketing.core.events import CampaignAlerted
 from nexus_marketing.db.models import AuditEntry, Campaign, CampaignDefinition, History, Send, TakenAction, Timer
 from nexus_marketing.plugin import ActionOutcome, ActionResult
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.actions import ActionRequest, request_action, retry_action
-from nexus_marketing.services.campaigns import create_campaign, move_campaign
+from nexus_marketing.services.actions.requests import ActionRequest, request_action, retry_action
+from nexus_marketing.services.campaigns.records import create_campaign, move_campaign
 from nexus_marketing.services.definitions import create_definition, notices_of, publish_definition
-from nexus_marketing.services.plugins import switch_off, switch_on
+from nexus_marketing.services.plugins.enabling import switch_off, switch_on
 from nexus_marketing.services.tenants import create_member
 from nexus_marketing.services.timers import fire_due
-from nexus_marketing.tasks.loops import TIMERS
+from nexus_marketing.tasks.timers import TIMERS
 from tests.common.databases import DatabaseTime
 from tests.common.factories import make_campaign, make_leads, make_send, make_template
 from tests.common.plugins import Deed, deeds_plugin, with_plugins

@@ -11,15 +11,15 @@ from sqlalchemy import select
 from nexus_marketing.db.models import CampaignListener, ChannelAccount, TakenAction
 from nexus_marketing.plugin.testing import RecordingChannel
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.campaigns import create_campaign, move_campaign
+from nexus_marketing.services.campaigns.records import create_campaign, move_campaign
 from nexus_marketing.services.definitions import create_definition, publish_definition
 from nexus_marketing.services.engagements import record_engagements
-from nexus_marketing.services.lead_fields import declare_field
-from nexus_marketing.services.plugins import switch_on
-from nexus_marketing.services.score_setting import set_score
+from nexus_marketing.services.leads.field_declarations import declare_field
+from nexus_marketing.services.plugins.enabling import switch_on
+from nexus_marketing.services.scores.setting import set_score
 from nexus_marketing.services.templates import create_template
 from nexus_marketing.services.timers import fire_due
-from nexus_marketing.tasks.loops import TIMERS
+from nexus_marketing.tasks.timers import TIMERS
 from tests.common.databases import DatabaseTime
 from tests.common.factories import make_leads
 from tests.common.plugins import Deed, deeds_plugin, with_plugins

@@ -17,14 +17,14 @@ from nexus_marketing.db.tenancy import find
 from nexus_marketing.plugin import ActionCall, ActionOutcome, ActionResult
 from nexus_marketing.plugin.testing import RecordingChannel
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.actions import retry_action
-from nexus_marketing.services.campaigns import create_campaign, move_campaign
-from nexus_marketing.services.compensation import fail_campaign, take_back
+from nexus_marketing.services.actions.compensation import fail_campaign, take_back
+from nexus_marketing.services.actions.requests import retry_action
+from nexus_marketing.services.campaigns.records import create_campaign, move_campaign
 from nexus_marketing.services.definitions import create_definition, publish_definition
-from nexus_marketing.services.plugins import switch_on
+from nexus_marketing.services.plugins.enabling import switch_on
 from nexus_marketing.services.templates import create_template
 from nexus_marketing.services.timers import fire_due
-from nexus_marketing.tasks.loops import TIMERS
+from nexus_marketing.tasks.timers import TIMERS
 from tests.common.databases import DatabaseTime
 from tests.common.factories import make_campaign, make_leads, make_segment, make_tenant
 from tests.common.plugins import deeds_plugin, with_plugins

@@ -11,13 +11,13 @@ from sqlalchemy import select
 from nexus_marketing.core.events import CampaignAlerted
 from nexus_marketing.db.models import Campaign, Escalation, History, TakenAction, Timer
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.campaigns import create_campaign, move_campaign
+from nexus_marketing.services.actions.escalations import acknowledge, rules_of
+from nexus_marketing.services.campaigns.records import create_campaign, move_campaign
 from nexus_marketing.services.definitions import create_definition, publish_definition
-from nexus_marketing.services.escalations import acknowledge, rules_of
-from nexus_marketing.services.plugins import switch_on
+from nexus_marketing.services.plugins.enabling import switch_on
 from nexus_marketing.services.tenants import create_member
 from nexus_marketing.services.timers import fire_due
-from nexus_marketing.tasks.loops import TIMERS
+from nexus_marketing.tasks.timers import TIMERS
 from tests.common.databases import DatabaseTime
 from tests.common.plugins import Deed, deeds_plugin, with_plugins
 from tests.functional.conftest import Client

@@ -13,11 +13,11 @@ from nexus_marketing.core.actors import SYSTEM
 from nexus_marketing.core.audience import ImportOptions, joined_tags, neutral
 from nexus_marketing.core.audience.exporting import OURS, restored
 from nexus_marketing.db.queries.leads import neutral_sql
-from nexus_marketing.services import exports
-from nexus_marketing.services.exports import export_leads
-from nexus_marketing.services.imports import import_leads
-from nexus_marketing.services.lead_erasure import erase_lead
-from nexus_marketing.services.leads import create_lead
+from nexus_marketing.services.imports.records import import_leads
+from nexus_marketing.services.leads import exports
+from nexus_marketing.services.leads.erasure import erase_lead
+from nexus_marketing.services.leads.exports import export_leads
+from nexus_marketing.services.leads.records import create_lead
 from tests.common.factories import make_leads, make_segment, make_tenant
 
 pytestmark = pytest.mark.req("FR-P2-003", "US-012", "S12")

@@ -6,9 +6,9 @@ import pytest
 
 from nexus_marketing.core.audience import mailbox
 from nexus_marketing.db.models import Lead
-from nexus_marketing.services import lead_duplicates
-from nexus_marketing.services.lead_duplicates import find_duplicates
-from nexus_marketing.services.lead_erasure import erase_lead
+from nexus_marketing.services.leads import duplicates as lead_duplicates
+from nexus_marketing.services.leads.duplicates import find_duplicates
+from nexus_marketing.services.leads.erasure import erase_lead
 from tests.common.factories import make_leads
 
 pytestmark = pytest.mark.req("FR-P2-009")

@@ -26,17 +26,17 @@ from nexus_marketing.db.models import (
 from nexus_marketing.db.queries.privacy import suppressed_hashes
 from nexus_marketing.db.queries.removals import FILES, LEADS, personal_tables
 from nexus_marketing.runtime import new_blob_key
-from nexus_marketing.services import lead_removals
 from nexus_marketing.services.audit import commitment_holds
 from nexus_marketing.services.conversations import add_attachment, add_comment
-from nexus_marketing.services.lead_erasure import certificate, erase_lead, find_erasure
-from nexus_marketing.services.lead_fields import declare_field
-from nexus_marketing.services.lead_merging import merge_leads
-from nexus_marketing.services.lead_removals import finish_removals
-from nexus_marketing.services.leads import create_lead, update_lead
+from nexus_marketing.services.leads import removals as lead_removals
+from nexus_marketing.services.leads.erasure import certificate, erase_lead, find_erasure
+from nexus_marketing.services.leads.field_declarations import declare_field
+from nexus_marketing.services.leads.merging import merge_leads
+from nexus_marketing.services.leads.records import create_lead, update_lead
+from nexus_marketing.services.leads.removals import finish_removals
 from nexus_marketing.services.privacy import address_hash, record_consent, unsubscribe
-from nexus_marketing.services.segment_refresh import recalculate_requested
-from nexus_marketing.services.segments import create_segment
+from nexus_marketing.services.segments.records import create_segment
+from nexus_marketing.services.segments.refresh import recalculate_requested
 from tests.common.factories import make_campaign, make_leads, make_segment, make_send, make_template
 
 pytestmark = pytest.mark.req("FR-P3-008", "US-026", "BR-012")

@@ -3,10 +3,10 @@
 import pytest
 
 from nexus_marketing.core.errors import Conflict, StaleVersion, ValidationError
-from nexus_marketing.services import lead_fields
-from nexus_marketing.services.lead_fields import change_field, declare_field, misfits, remove_field
-from nexus_marketing.services.leads import create_lead, update_lead
-from nexus_marketing.services.segments import create_segment
+from nexus_marketing.services.leads import field_declarations as lead_fields
+from nexus_marketing.services.leads.field_declarations import change_field, declare_field, misfits, remove_field
+from nexus_marketing.services.leads.records import create_lead, update_lead
+from nexus_marketing.services.segments.records import create_segment
 from nexus_marketing.services.tenants import change_tenant, create_tenant
 from tests.common.factories import make_leads, make_template
 

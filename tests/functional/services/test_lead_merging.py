@@ -23,14 +23,14 @@ from nexus_marketing.db.models import (
     SegmentMember,
 )
 from nexus_marketing.db.queries.privacy import consent_states, suppressed_hashes
-from nexus_marketing.services import lead_removals
 from nexus_marketing.services.hits import judge_hits
-from nexus_marketing.services.lead_lookup import find_lead, follow_lead
-from nexus_marketing.services.lead_merging import merge_leads
-from nexus_marketing.services.lead_removals import finish_removals
+from nexus_marketing.services.leads import removals as lead_removals
+from nexus_marketing.services.leads.lookup import find_lead, follow_lead
+from nexus_marketing.services.leads.merging import merge_leads
+from nexus_marketing.services.leads.removals import finish_removals
 from nexus_marketing.services.privacy import address_hash, lift, record_consent, suppress, unsubscribe
-from nexus_marketing.services.segment_refresh import recalculate_requested
-from nexus_marketing.services.segments import create_segment
+from nexus_marketing.services.segments.records import create_segment
+from nexus_marketing.services.segments.refresh import recalculate_requested
 from tests.common.factories import make_campaign, make_leads, make_segment, make_send, make_template
 
 pytestmark = pytest.mark.req("FR-P2-009", "BR-012")

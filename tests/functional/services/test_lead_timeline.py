@@ -7,11 +7,11 @@ from sqlalchemy import select
 
 from nexus_marketing.core.errors import Gone, Merged, ValidationError
 from nexus_marketing.db.models import Delivery, Engagement
-from nexus_marketing.services.lead_erasure import erase_lead
-from nexus_marketing.services.lead_merging import merge_leads
-from nexus_marketing.services.leads import create_lead, update_lead
+from nexus_marketing.services.leads.erasure import erase_lead
+from nexus_marketing.services.leads.merging import merge_leads
+from nexus_marketing.services.leads.records import create_lead, update_lead
+from nexus_marketing.services.leads.timeline import SOURCES, read_timeline
 from nexus_marketing.services.privacy import record_consent, suppress
-from nexus_marketing.services.timeline import SOURCES, read_timeline
 from tests.common.factories import make_campaign, make_leads, make_segment, make_send, make_template
 
 pytestmark = pytest.mark.req("FR-P2-009", "FR-P3-008")

@@ -7,8 +7,8 @@ from sqlalchemy import func, select
 
 from nexus_marketing.core.errors import Conflict, ValidationError
 from nexus_marketing.db.models import AuditEntry, Lead, Tenant
-from nexus_marketing.services.lead_upserts import MAX_ROWS, upsert_lead, upsert_leads
-from nexus_marketing.services.leads import change_tags, create_lead, update_lead
+from nexus_marketing.services.leads.records import change_tags, create_lead, update_lead
+from nexus_marketing.services.leads.upserts import MAX_ROWS, upsert_lead, upsert_leads
 from nexus_marketing.services.tenants import create_member
 from tests.common.factories import make_leads
 

@@ -6,8 +6,8 @@ from nexus_marketing.core.events import LeadCreated, LeadUpdated
 from nexus_marketing.core.hub import EventHub
 from nexus_marketing.db.models import AuditEntry, AuditValue, Lead, Tenant
 from nexus_marketing.services.audit import commitment_holds
-from nexus_marketing.services.leads import create_lead, update_lead
-from nexus_marketing.services.score_setting import set_score
+from nexus_marketing.services.leads.records import create_lead, update_lead
+from nexus_marketing.services.scores.setting import set_score
 
 pytestmark = pytest.mark.req("FR-P2-009")
 

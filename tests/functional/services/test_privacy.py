@@ -10,7 +10,7 @@ from nexus_marketing.core.errors import ValidationError
 from nexus_marketing.core.privacy import ConsentEvent, ConsentState, consent_state, is_suppressed
 from nexus_marketing.db.models import AuditEntry, Consent, Engagement, Lead, Suppression
 from nexus_marketing.db.queries.privacy import consent_states, suppressed_hashes
-from nexus_marketing.services.leads import create_lead
+from nexus_marketing.services.leads.records import create_lead
 from nexus_marketing.services.privacy import lift, record_consent, suppress, unsubscribe
 from tests.common.factories import make_campaign, make_leads, make_send, make_template
 

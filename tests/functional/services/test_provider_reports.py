@@ -16,10 +16,10 @@ from nexus_marketing.db.models import Consent, Delivery, Engagement, ProviderRep
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.services.analytics import campaign_analytics
 from nexus_marketing.services.hooks import HookCall, receive_call
-from nexus_marketing.services.lead_erasure import erase_lead
+from nexus_marketing.services.leads.erasure import erase_lead
+from nexus_marketing.services.leads.timeline import read_timeline
 from nexus_marketing.services.privacy import lift, record_consent, suppress
 from nexus_marketing.services.provider_reports import take_in_reports
-from nexus_marketing.services.timeline import read_timeline
 from nexus_marketing.tasks.loops import tend_engagements
 from tests.common.databases import DatabaseTime
 from tests.common.factories import make_campaign, make_leads, make_send, make_template

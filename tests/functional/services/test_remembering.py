@@ -10,9 +10,9 @@ from nexus_marketing.builtins.caches.memory import MemoryCache
 from nexus_marketing.builtins.caches.redis import RedisCache
 from nexus_marketing.db.models import Delivery, Send
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services import segment_estimates
 from nexus_marketing.services.analytics import campaign_analytics
-from nexus_marketing.services.segment_estimates import estimate_size
+from nexus_marketing.services.segments import estimates as segment_estimates
+from nexus_marketing.services.segments.estimates import estimate_size
 from tests.common.factories import make_campaign, make_leads, make_send, make_template
 from tests.common.statements import statements_of
 

@@ -30,16 +30,17 @@ from nexus_marketing.db.tenancy import open_session
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.services.engagements import record_engagements
 from nexus_marketing.services.hits import judge_hits
-from nexus_marketing.services.lead_erasure import erase_lead
-from nexus_marketing.services.lead_merging import merge_leads
-from nexus_marketing.services.lead_removals import finish_removals
-from nexus_marketing.services.leads import create_lead, update_lead
-from nexus_marketing.services.score_recomputing import advance_recompute, finish_recompute
-from nexus_marketing.services.score_setting import set_score
-from nexus_marketing.services.scores import create_score, publish_score, remove_score, update_score
-from nexus_marketing.services.scoring import known_of, published_sheets, score_marked
+from nexus_marketing.services.leads.erasure import erase_lead
+from nexus_marketing.services.leads.merging import merge_leads
+from nexus_marketing.services.leads.records import create_lead, update_lead
+from nexus_marketing.services.leads.removals import finish_removals
+from nexus_marketing.services.scores.recomputing import advance_recompute, finish_recompute
+from nexus_marketing.services.scores.records import create_score, publish_score, remove_score, update_score
+from nexus_marketing.services.scores.scoring import known_of, published_sheets, score_marked
+from nexus_marketing.services.scores.setting import set_score
 from nexus_marketing.services.timers import fire_due
-from nexus_marketing.tasks.loops import TIMERS, tend_scores
+from nexus_marketing.tasks.loops import tend_scores
+from nexus_marketing.tasks.timers import TIMERS
 from tests.common.factories import make_campaign, make_leads, make_send, make_template, make_tenant
 from tests.common.segments import create, members, settle
 from tests.common.servers import PostgresCluster
@@ -286,7 +287,7 @@ class TestRecomputing:
         leads = make_leads(runtime, tenant, 25, score=0.0)
         for each in leads:
             track(runtime, tenant, each, "page_visited")
-        monkeypatch.setattr("nexus_marketing.services.score_recomputing.BATCH", 10)
+        monkeypatch.setattr("nexus_marketing.services.scores.recomputing.BATCH", 10)
         publish(runtime, tenant, {"rules": [VISIT]})
         advance_recompute(runtime, tenant)  # sets the fence
         assert advance_recompute(runtime, tenant) == 10
@@ -295,7 +296,7 @@ class TestRecomputing:
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr("nexus_marketing.services.scoring.queries.write_values", dies)
+            patch.setattr("nexus_marketing.services.scores.scoring.queries.write_values", dies)
             with pytest.raises(KeyboardInterrupt):
                 advance_recompute(runtime, tenant)
         (row,) = rows(runtime, tenant, ScoreRecompute)

@@ -5,10 +5,10 @@ import pytest
 from nexus_marketing.core.errors import ConditionError, ValidationError
 from nexus_marketing.core.segments import Budget
 from nexus_marketing.db.models import Tenant
-from nexus_marketing.services import segment_estimates
-from nexus_marketing.services.lead_erasure import erase_lead
-from nexus_marketing.services.segment_estimates import estimate_size
-from nexus_marketing.services.segments import create_segment, delete_segment, update_segment
+from nexus_marketing.services.leads.erasure import erase_lead
+from nexus_marketing.services.segments import estimates as segment_estimates
+from nexus_marketing.services.segments.estimates import estimate_size
+from nexus_marketing.services.segments.records import create_segment, delete_segment, update_segment
 from tests.common.factories import make_leads
 
 pytestmark = pytest.mark.req("FR-P2-012", "US-012")

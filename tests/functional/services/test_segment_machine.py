@@ -26,23 +26,24 @@ from nexus_marketing.db.models import Lead, Segment, SegmentChange, SegmentMark,
 from nexus_marketing.db.queries.upkeep import matching
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.services.engagements import record_engagements
-from nexus_marketing.services.lead_erasure import erase_lead
-from nexus_marketing.services.lead_merging import merge_leads
-from nexus_marketing.services.leads import create_lead, update_lead
+from nexus_marketing.services.leads.erasure import erase_lead
+from nexus_marketing.services.leads.merging import merge_leads
+from nexus_marketing.services.leads.records import create_lead, update_lead
 from nexus_marketing.services.privacy import record_consent
-from nexus_marketing.services.score_setting import set_score
-from nexus_marketing.services.scores import create_score, publish_score
-from nexus_marketing.services.segment_refresh import recalculate_requested, refresh
-from nexus_marketing.services.segment_rules import RULED, readers_of, rule_of
-from nexus_marketing.services.segment_upkeep import keep_segments
-from nexus_marketing.services.segments import (
+from nexus_marketing.services.scores.records import create_score, publish_score
+from nexus_marketing.services.scores.setting import set_score
+from nexus_marketing.services.segments.records import (
     change_members,
     create_segment,
     delete_segment,
     update_segment,
 )
+from nexus_marketing.services.segments.refresh import recalculate_requested, refresh
+from nexus_marketing.services.segments.rules import RULED, readers_of, rule_of
+from nexus_marketing.services.segments.upkeep import keep_segments
 from nexus_marketing.services.timers import fire_due
-from nexus_marketing.tasks.loops import TIMERS, tend_scores
+from nexus_marketing.tasks.loops import tend_scores
+from nexus_marketing.tasks.timers import TIMERS
 from tests.common.factories import make_tenant
 from tests.common.segments import FIELDS, declare, members, settle
 

@@ -9,8 +9,8 @@ from nexus_marketing.core.events import SegmentChanged
 from nexus_marketing.db.models import Lead, Segment, Tenant
 from nexus_marketing.db.queries import segments as queries
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.segment_refresh import recalculate_requested
-from nexus_marketing.services.segments import request_recalculation, update_segment
+from nexus_marketing.services.segments.records import request_recalculation, update_segment
+from nexus_marketing.services.segments.refresh import recalculate_requested
 from tests.common.factories import make_leads, make_tenant
 from tests.common.segments import changes, create, members, settle
 from tests.common.statements import statements_of

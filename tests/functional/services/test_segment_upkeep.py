@@ -13,24 +13,25 @@ from nexus_marketing.db.models import Hit, Lead, Segment, SegmentMark, Tenant, T
 from nexus_marketing.db.queries import segments as queries
 from nexus_marketing.db.queries.upkeep import try_upkeep
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services import segment_refresh, segment_upkeep
 from nexus_marketing.services.engagements import record_engagements
 from nexus_marketing.services.hits import judge_hits
-from nexus_marketing.services.leads import update_lead
+from nexus_marketing.services.leads.records import update_lead
 from nexus_marketing.services.privacy import record_consent
-from nexus_marketing.services.score_setting import set_score
-from nexus_marketing.services.segment_clock import TYPE
-from nexus_marketing.services.segment_marks import mark_leads
-from nexus_marketing.services.segment_refresh import recalculate_requested, refresh
-from nexus_marketing.services.segment_rules import Rule
-from nexus_marketing.services.segment_upkeep import keep_segments
-from nexus_marketing.services.segments import (
+from nexus_marketing.services.scores.setting import set_score
+from nexus_marketing.services.segments import refresh as segment_refresh
+from nexus_marketing.services.segments import upkeep as segment_upkeep
+from nexus_marketing.services.segments.clock import TYPE
+from nexus_marketing.services.segments.marks import mark_leads
+from nexus_marketing.services.segments.records import (
     change_members,
     delete_segment,
     references,
     request_recalculation,
     update_segment,
 )
+from nexus_marketing.services.segments.refresh import recalculate_requested, refresh
+from nexus_marketing.services.segments.rules import Rule
+from nexus_marketing.services.segments.upkeep import keep_segments
 from tests.common.factories import make_campaign, make_leads, make_send, make_template, make_tenant
 from tests.common.segments import changes, create, declare, members, settle
 

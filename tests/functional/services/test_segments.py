@@ -7,14 +7,14 @@ from nexus_marketing.core.errors import ConditionError, Conflict, NotFound, Stal
 from nexus_marketing.db.files import alone_at
 from nexus_marketing.db.models import Lead, Segment, SegmentMember, Tenant
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services import segment_refresh
-from nexus_marketing.services.segment_refresh import recalculate_requested, refresh
-from nexus_marketing.services.segment_rules import Rule
-from nexus_marketing.services.segments import (
+from nexus_marketing.services.segments import refresh as segment_refresh
+from nexus_marketing.services.segments.records import (
     change_members,
     delete_segment,
     update_segment,
 )
+from nexus_marketing.services.segments.refresh import recalculate_requested, refresh
+from nexus_marketing.services.segments.rules import Rule
 from tests.common.factories import make_campaign, make_leads, make_tenant
 from tests.common.segments import create, members
 from tests.common.statements import statements_of

@@ -14,12 +14,12 @@ from nexus_marketing.db.models import Lead, LeadImport
 from nexus_marketing.db.queries.leads import count_leads
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.services.engagements import record_engagements
-from nexus_marketing.services.exports import export_leads
-from nexus_marketing.services.import_jobs import request_undo
-from nexus_marketing.services.import_work import ImportWork
-from nexus_marketing.services.imports import import_leads
-from nexus_marketing.services.leads import update_lead
-from nexus_marketing.services.scores import create_score, publish_score
+from nexus_marketing.services.imports.jobs import request_undo
+from nexus_marketing.services.imports.records import import_leads
+from nexus_marketing.services.imports.work import ImportWork
+from nexus_marketing.services.leads.exports import export_leads
+from nexus_marketing.services.leads.records import update_lead
+from nexus_marketing.services.scores.records import create_score, publish_score
 from nexus_marketing.tasks.loops import tend_scores
 from tests.common.factories import make_tenant
 from tests.common.segments import create, members, settle

@@ -13,9 +13,9 @@ from nexus_marketing.db.models import Campaign, Timer
 from nexus_marketing.db.queries.timers import claim_timers, take_timer
 from nexus_marketing.db.tenancy import find, open_session
 from nexus_marketing.runtime import Context, Runtime
-from nexus_marketing.services.compensation import TYPE as COMPENSATION
+from nexus_marketing.services.actions.compensation import TYPE as COMPENSATION
 from nexus_marketing.services.timers import Locking, fire_due, put_off, set_timer
-from nexus_marketing.tasks.loops import TIMERS
+from nexus_marketing.tasks.timers import TIMERS
 from tests.common.factories import make_campaign
 
 pytestmark = pytest.mark.req("FR-P3-006", "SCL-005")

@@ -1,0 +1,1 @@
+"""Named actions: asked for, taken, taken back, and called for by escalations."""

@@ -1,0 +1,1 @@
+"""Campaigns: written down, launched, repeated, and what they hear of."""

@@ -1,0 +1,1 @@
+"""Channel accounts of tenants: their settings, and trying them."""

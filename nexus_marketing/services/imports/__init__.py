@@ -1,0 +1,1 @@
+"""Files of leads, from the upload to the undoing (BEHAVIOUR.md 5.5)."""

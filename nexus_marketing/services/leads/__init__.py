@@ -1,0 +1,1 @@
+"""Leads: written, found, merged, erased and shown."""

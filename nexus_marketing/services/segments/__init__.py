@@ -1,0 +1,1 @@
+"""Segments, and what keeps them true (BEHAVIOUR.md 5.3)."""
