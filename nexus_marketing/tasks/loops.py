@@ -98,6 +98,8 @@ class WorkerLoop:
     actions: Asides = field(init=False)
     timers: TimerHandlers = field(init=False)
     _partitions_at: float = field(default=float("-inf"), init=False)
+    #: The tenant whose runs were told last of what became of their messages.
+    _told: int = field(default=0, init=False)
     #: Timers that could not be given back while the database was away.
     _held: list[TimerFact] = field(default_factory=list, init=False)
 
@@ -138,6 +140,10 @@ class WorkerLoop:
         self.actions.close()
         self._close_channels()
 
+    def _tell_runs(self) -> int:
+        told, self._told = tell_runs(self.runtime, self._told)
+        return told
+
     def turn(self) -> int:
         """Do whatever waits, once; answers how many pieces of work there were."""
         runtime = self.runtime
@@ -148,7 +154,7 @@ class WorkerLoop:
         steps: tuple[Callable[[], int], ...] = (
             lambda: recover_dead(runtime, runtime.settings.state_dir / "journal"),
             lambda: recover_expired(runtime),
-            lambda: tell_runs(runtime),
+            self._tell_runs,
             lambda: fire_due(runtime, self.timers, self._held),
             self.calls.look,
             self.watching.look,

@@ -138,18 +138,31 @@ def withdraw_messages(session: Session, lead_id: int, occurrence: int) -> int:
     return int(run(session, _WITHDRAW, bound, writes=True).rowcount)  # type: ignore[attr-defined]
 
 
-def messages_to_tell(session: Session) -> list[Row[Any]]:
-    """(tenant_id, send_id, seq, occurrence, channel, state, reason) of settled messages whose runs do not know it yet; a pause keeps them waiting."""
-    return list(
-        run_for_all(
-            session,
-            "SELECT d.tenant_id, d.send_id, d.seq, d.occurrence, d.channel, d.state, d.reason FROM marketing_deliveries d"
-            " WHERE d.step <> '' AND d.settled_at IS NOT NULL AND d.told_at IS NULL"
-            " AND (SELECT s.status FROM marketing_sends s WHERE s.tenant_id = d.tenant_id AND s.id = d.send_id)"
-            " <> 'paused' ORDER BY d.tenant_id, d.send_id, d.seq LIMIT 500",
-            writes=False,
-        )
-    )
+_TO_TELL = """
+SELECT d.tenant_id, d.send_id, d.seq, d.occurrence, d.channel, d.state, d.reason FROM marketing_deliveries d
+WHERE d.step <> '' AND d.settled_at IS NOT NULL AND d.told_at IS NULL AND d.tenant_id > :after AND d.tenant_id <= :until
+  AND (SELECT s.status FROM marketing_sends s WHERE s.tenant_id = d.tenant_id AND s.id = d.send_id) <> 'paused'
+ORDER BY d.tenant_id, d.send_id, d.seq LIMIT :size
+"""
+_LAST_TENANT: Final = (1 << 63) - 1
+
+
+def messages_to_tell(session: Session, after: int = 0, size: int = 500) -> list[Row[Any]]:
+    """Settled messages whose runs do not know it yet; a pause keeps them waiting.
+
+    Args:
+        session: that sees all tenants.
+        after: tenants behind this one come first, then the others: one with a million keeps nobody waiting.
+        size: how many at most.
+
+    Returns:
+        (tenant_id, send_id, seq, occurrence, channel, state, reason) of each; those of a tenant stand together.
+    """
+    found = run_for_all(session, _TO_TELL, {"after": after, "until": _LAST_TENANT, "size": size}, writes=False).all()
+    left = size - len(found)
+    if not after or not left:
+        return [*found]
+    return [*found, *run_for_all(session, _TO_TELL, {"after": 0, "until": after, "size": left}, writes=False)]
 
 
 _TAKE_OUTCOME = """

@@ -210,13 +210,14 @@ def stop_due(ctx: Context, timer: TimerFact) -> None:
         set_timer(ctx, STOP, timer.key, ctx.now, timer.payload)
 
 
-def tell_runs(runtime: Runtime) -> int:
-    """Tell runs what became of their messages; answers how many were told.
+def tell_runs(runtime: Runtime, after: int = 0) -> tuple[int, int]:
+    """Tell runs what became of their messages, those of tenants behind ``after`` first.
 
-    Many of a tenant in one transaction; those that cannot be told so, each in its own.
+    Many of a tenant in one transaction; those that cannot be told so, each in its own. Answers how many were told, and the
+    tenant after which to go on.
     """
     with open_session(runtime.engines.worker, tenant_id=None, mode="read") as session:
-        waiting = queries.messages_to_tell(session)
+        waiting = queries.messages_to_tell(session, after)
     told = 0
     for tenant_id, found in groupby(waiting, attrgetter("tenant_id")):
         rows = list(found)
@@ -225,7 +226,7 @@ def tell_runs(runtime: Runtime) -> int:
             done = _tell_together(runtime, tenant_id, piece)
             alone = [row for row in piece if (row.send_id, row.seq) not in done]
             told += len(done) + sum(_tell(runtime, tenant_id, row.send_id, row.seq) for row in alone)
-    return told
+    return told, waiting[-1].tenant_id if waiting else 0
 
 
 def _tell_together(runtime: Runtime, tenant_id: int, rows: Sequence[Row[Any]]) -> AbstractSet[tuple[int, int]]:

@@ -9,11 +9,16 @@ from nexus_marketing.core.engine.journeys import decide
 from nexus_marketing.core.journeys import Woken
 from nexus_marketing.core.timers import TimerFact
 from nexus_marketing.db.models import Timer
-from nexus_marketing.db.queries.journeys import RUN_DUE
+from nexus_marketing.db.queries.journeys import RUN_DUE, messages_to_tell
+from nexus_marketing.db.tenancy import open_session
 from nexus_marketing.services.journeys import batches as journey_batches
 from nexus_marketing.services.journeys import runs as journey_runs
 from nexus_marketing.services.journeys.batches import runs_due
-from tests.functional.delivery.journeys import message
+from nexus_marketing.services.journeys.runs import tell_runs
+from nexus_marketing.tasks import loops
+from tests.common.factories import make_leads
+from tests.functional.delivery.conftest import SENDER, Stage
+from tests.functional.delivery.journeys import Way, message
 
 pytestmark = pytest.mark.req("US-020", "SCL-005")
 
@@ -86,6 +91,24 @@ def test_whoever_lost_the_lease_of_one_writes_the_others_only(waiting):
     with waiting.runtime.work(waiting.tenant) as ctx:
         assert runs_due(ctx, [replace(timers[0], token=9)]) == set()
     assert waiting.where() == {"waiting:wait": 1, "sending:hello": len(PEOPLE) - 1}
+
+
+def test_a_tenant_with_many_messages_keeps_no_other_waiting(way, other_tenant, monkeypatch):
+    stage = Stage(way.runtime, other_tenant, make_leads(way.runtime, other_tenant, 2))
+    stage.set_up({"email": SENDER, "sms": SENDER, "push": SENDER})
+    other = Way(stage, way.clock, way.database_time)
+    with monkeypatch.context() as patched:
+        patched.setattr(loops, "tell_runs", lambda runtime, after: (0, after))
+        for each, people in ((way, PEOPLE), (other, (1, 2))):
+            each.publish({"hello": message()})
+            each.enter(*people)
+        way.work()
+    with open_session(way.runtime.engines.worker, tenant_id=None, mode="read") as session:
+        assert [row.tenant_id for row in messages_to_tell(session, size=5)] == [way.tenant] * 5
+        then = messages_to_tell(session, after=way.tenant, size=5)
+    assert [row.tenant_id for row in then] == [other_tenant] * 2 + [way.tenant] * 3
+    assert tell_runs(way.runtime, way.tenant) == (len(PEOPLE) + 2, way.tenant)
+    assert tell_runs(way.runtime, way.tenant) == (0, 0)
 
 
 @pytest.mark.parametrize("dialect", ["postgresql"], indirect=True)
