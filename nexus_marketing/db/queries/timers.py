@@ -65,18 +65,19 @@ def cancel_timers(session: Session, type_: str, keys: Sequence[str]) -> None:
 
 #: A few of each tenant that has some due: a tenant with a million cannot keep the others waiting. Nor can as many as fill
 #: a claim by themselves: tenants are looked at in another order each time, or in SQLite each once before any twice.
+#: By their place on disk, which stays while they are locked: whatever PostgreSQL believes of a table that was just filled,
+#: it has no other way to them.
 _CLAIM_POSTGRESQL = """
-WITH due AS (
-  SELECT d.tenant_id, d.id
+UPDATE marketing_timers m SET lease_until = nexus_after(:seconds), lease_token = :token, attempts = m.attempts + 1,
+  crashes = m.crashes + CASE WHEN m.lease_token IS NULL THEN 0 ELSE 1 END
+WHERE m.ctid = ANY(ARRAY(
+  SELECT d.place
   FROM (SELECT id FROM marketing_tenants ORDER BY hashint8extended(id, :token)) t CROSS JOIN LATERAL (
-    SELECT w.tenant_id, w.id FROM marketing_timers w
+    SELECT w.ctid AS place FROM marketing_timers w
     WHERE w.tenant_id = t.id AND w.status = 'waiting' AND w.trigger_at <= :now
       AND (w.lease_until IS NULL OR w.lease_until <= nexus_now())
     ORDER BY w.trigger_at LIMIT :each FOR UPDATE SKIP LOCKED) d
-  LIMIT :most)
-UPDATE marketing_timers m SET lease_until = nexus_after(:seconds), lease_token = :token, attempts = m.attempts + 1,
-  crashes = m.crashes + CASE WHEN m.lease_token IS NULL THEN 0 ELSE 1 END
-FROM due WHERE m.tenant_id = due.tenant_id AND m.id = due.id
+  LIMIT :most))
 RETURNING m.tenant_id, m.id, m.type, m.key, m.trigger_at, m.payload, m.campaign_id, m.attempts, m.crashes
 """
 _CLAIM_SQLITE = """
