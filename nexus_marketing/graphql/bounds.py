@@ -34,7 +34,7 @@ MAX_COMPARISONS = 10_000
 TIMEOUT_SECONDS = 5.0
 LISTS = frozenset({"campaigns", "definitions", "engagements", "journeyRuns", "journeys", "leads"})
 #: Lists without a limit, and fields that cost several statements each.
-PRICES: Mapping[str, int] = {"segments": 5, "scores": 5, "analytics": 10, "enterJourney": 200}
+PRICES: Mapping[str, int] = {"segments": 5, "scores": 5, "analytics": 10, "enterJourney": 200, "reviveJourney": 100}
 
 
 @dataclass(frozen=True, slots=True)
