@@ -6,11 +6,11 @@ Lines and labels carry ids, never personal data or secrets (S15).
 import logging
 import re
 import sys
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import PurePath
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 from uuid import UUID
 
 import structlog
@@ -127,23 +127,39 @@ def _is_secret(key: str) -> bool:
     return lowered in SECRET_KEYS or lowered.endswith(_SECRET_ENDINGS)
 
 
+_SHARED: Final[Sequence[Any]] = (
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+)
+#: How an event becomes a line.
+_RENDERING: Final[Sequence[Any]] = (
+    structlog.processors.format_exc_info,
+    redact,
+    structlog.processors.JSONRenderer(sort_keys=True),
+)
+
+
+def log_discreetly() -> None:
+    """Inside a program that has not set logging up: lines go where Python's own go, redacted.
+
+    structlog's own default prints to standard output, and with an error the values of all variables around it.
+    """
+    if not structlog.is_configured():
+        processors = [structlog.stdlib.filter_by_level, *_SHARED, *_RENDERING]
+        structlog.configure(processors=processors, logger_factory=structlog.stdlib.LoggerFactory())
+
+
+log_discreetly()
+
+
 def configure_logging(level: str = "INFO", stream: Any = None) -> None:
     """One JSON line per event on ``stream`` (default standard error), libraries' lines included."""
-    shared: list[Any] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.format_exc_info,
-                redact,
-                structlog.processors.JSONRenderer(sort_keys=True),
-            ],
+            foreign_pre_chain=_SHARED,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_RENDERING],
         )
     )
     root = logging.getLogger()
@@ -154,7 +170,7 @@ def configure_logging(level: str = "INFO", stream: Any = None) -> None:
     for name in _SECRETIVE:
         logging.getLogger(name).setLevel(logging.WARNING)
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[*_SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from nexus_marketing.core.api_keys import build_key
 from nexus_marketing.core.tracking import Token, TokenKind, TokenSigner
-from nexus_marketing.telemetry import SECRET_KEYS, NullTelemetry, configure_logging, get_logger, scrub
+from nexus_marketing.telemetry import SECRET_KEYS, NullTelemetry, configure_logging, get_logger, log_discreetly, scrub
 
 pytestmark = pytest.mark.req("S15")
 
@@ -53,6 +53,7 @@ def lines():
     root.handlers[:], level = before
     root.setLevel(level)
     structlog.reset_defaults()
+    log_discreetly()
     structlog.contextvars.clear_contextvars()
 
 
@@ -156,6 +157,23 @@ def test_an_error_is_one_line_with_its_trace(lines):
     (line,) = lines()
     assert "Traceback" in line["exception"]
     assert "test_telemetry.py" in line["exception"]
+
+
+def test_a_program_without_logging_gets_lines_where_pythons_own_go(caplog, capsys):
+    structlog.reset_defaults()
+    log_discreetly()
+    secret = SECRETS[-1]  # a variable around the error
+    try:
+        int("no number")
+    except ValueError as error:
+        get_logger("test").warning("failed", password=secret, exc_info=error)
+    get_logger("test").info("nobody asked")
+    assert capsys.readouterr().out == ""
+    (record,) = caplog.records
+    line = json.loads(record.getMessage())
+    assert (line["event"], line["password"]) == ("failed", "[redacted]")
+    assert "Traceback" in line["exception"]
+    assert secret not in record.getMessage()
 
 
 def test_lines_below_the_level_are_not_written(lines):

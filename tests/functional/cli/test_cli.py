@@ -39,7 +39,7 @@ from nexus_marketing.services.scores.records import create_score, publish_score
 from nexus_marketing.services.templates import create_template
 from nexus_marketing.services.timers import fire_due
 from nexus_marketing.tasks.timers import TIMERS
-from nexus_marketing.telemetry import get_logger
+from nexus_marketing.telemetry import get_logger, log_discreetly
 from tests.common.factories import make_campaign, make_leads, make_segment, make_send, make_template
 
 pytestmark = pytest.mark.req("US-001", "MAINT-004")
@@ -691,6 +691,7 @@ def test_what_is_logged_is_not_mixed_with_answers_and_shows_nobodys_data(monkeyp
     finally:
         logging.getLogger().handlers[:] = handlers
         structlog.reset_defaults()
+        log_discreetly()
     said = capsys.readouterr()
     assert said.out == ""
     assert json.loads(said.err)["event"] == "import_failed"

@@ -19,7 +19,7 @@ from nexus_marketing.db.queries.timers import claim_timers, dead_timers, take_ti
 from nexus_marketing.db.tenancy import open_session
 from nexus_marketing.runtime import Context, Runtime
 from nexus_marketing.services.timers import cancel_timer, fire_due, set_timer
-from nexus_marketing.telemetry import configure_logging, get_logger
+from nexus_marketing.telemetry import configure_logging, get_logger, log_discreetly
 from tests.common.databases import DatabaseTime
 from tests.common.factories import make_campaign, make_tenant
 
@@ -195,6 +195,7 @@ def logging_to(stream: io.StringIO) -> Iterator[None]:
         root.handlers[:], level = before
         root.setLevel(level)
         structlog.reset_defaults()
+        log_discreetly()
 
 
 def test_a_type_nobody_handles_is_put_aside_with_the_reason(runtime: Runtime, tenant: int) -> None:
