@@ -524,6 +524,7 @@ def test_a_program_is_connected_by_its_environment_alone(cli, tenant, runtime, t
 
 
 @pytest.mark.req("US-010", "BR-006")
+@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)  # the databases were told apart above
 def test_a_program_is_connected_by_one_line(cli, tenant, runtime, tmp_path):
     script = (
         "import nexus_marketing; end = nexus_marketing.connect('test.ini', tenant='acme')\n"
@@ -533,6 +534,7 @@ def test_a_program_is_connected_by_one_line(cli, tenant, runtime, tmp_path):
     assert run_script(tmp_path, script).split() == ["active", "draft"]
 
 
+@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)  # the databases were told apart above
 def test_a_connection_to_nowhere_names_what_is_missing(cli, tenant, tmp_path):
     script = (
         "import nexus_marketing\nfrom nexus_marketing.plugin import NexusError\nfrom shop_objects import Shop\n"
