@@ -56,8 +56,9 @@ def conditions_python(options: Options) -> Result:
         by_hand(),
     )
     assert [quick(lead, EVALUATION) for lead in records] == [hand(lead) for lead in records]
-    mixed = paired(_ours(quick, records), _reference(hand, records), REPETITIONS)
-    true = paired(_ours(quick, matching), _reference(hand, matching), REPETITIONS)
+    repetitions = options.size(REPETITIONS, 3)
+    mixed = paired(_ours(quick, records), _reference(hand, records), repetitions)
+    true = paired(_ours(quick, matching), _reference(hand, matching), repetitions)
     plain = paired(_ours(closures, records), _reference(hand, records), 3)
     notes = f"mixed leads, 5 terms; all true {true.ratio:.2f}x; closures alone {plain.ratio:.2f}x"
     return mixed.result("conditions.python", TARGET, per=len(records), unit="us", notes=notes)

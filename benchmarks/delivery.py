@@ -52,7 +52,7 @@ def delivery_plan(options: Options) -> Result:
         seconds = paired(
             lambda: _plan_ours(runtime, tenant_id, segment_id, template_id, count),
             lambda: _plan_by_hand(runtime, tenant_id, segment_id, template_id, count),
-            repetitions=3,
+            repetitions=options.size(3, 1),
         )
     return seconds.result("delivery.plan", 1.3, per=count, unit="us", notes=f"{count} recipients")
 
@@ -179,7 +179,7 @@ def delivery_join(options: Options) -> Result:
                 _in_transaction(runtime, _END_CAMPAIGN, {**values, "version": 4, "event": "complete"})
             return time.perf_counter() - started
 
-        found = paired(ours, by_hand, 3)
+        found = paired(ours, by_hand, options.size(3, 2))
     result = found.result(
         "delivery.join", 1.5, per=launches, unit="ms", notes="10 channels; the ends of all and the barrier"
     )
@@ -236,7 +236,7 @@ def _against(options: Options, count: int, reference: Callable[[int, bytes, int]
             return paired(
                 lambda: _send_ours(runtime, tenant_id, segment_id, template_id, count),
                 lambda: reference(port, body, count),
-                repetitions=5,
+                repetitions=options.size(5, 2),
             )
 
 
