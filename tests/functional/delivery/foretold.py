@@ -199,7 +199,7 @@ class Life:
     def _work(self) -> None:
         while True:
             fired = fire_due(self.runtime, TIMERS)
-            if not fired + tell_runs(self.runtime) + open_retries(self.runtime) + self.sender.work():
+            if not fired + tell_runs(self.runtime)[0] + open_retries(self.runtime) + self.sender.work():
                 return
 
     def _next(self, answers: Sequence[Answer]) -> datetime | None:
