@@ -1,5 +1,6 @@
 """What every test may ask for: servers, databases, time, randomness and ports."""
 
+import gc
 import os
 import random
 import sqlite3
@@ -42,6 +43,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         on_sqlite = getattr(getattr(item, "callspec", None), "params", {}).get("dialect") == "sqlite"
         if on_sqlite or ("tests/functional/" in item.nodeid and crc32(item.nodeid.encode()) % 3):
             item.add_marker("no_cover")
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of collected tests stay until the end: no collection of garbage is to walk through them each time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
 
 
 def pytest_configure(config: pytest.Config) -> None:
