@@ -63,7 +63,7 @@ from nexus_marketing.services.segments.upkeep import keep_segments
 from nexus_marketing.services.send_ends import join_channels, tell_ends
 from nexus_marketing.services.timers import Handed, TimerHandlers, fire_due
 from nexus_marketing.services.watching import TYPE as REACTIONS
-from nexus_marketing.tasks.timers import TIMERS
+from nexus_marketing.tasks import timers
 from nexus_marketing.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -119,7 +119,7 @@ class WorkerLoop:
         if any(each is not None and each.is_sandboxed for each in plugins):
             # They may take their whole time whenever they are called.
             handed[ACTION] = Handed(self.actions.take, ACTION_DUE.give_up)
-        self.timers = {**TIMERS, **handed}
+        self.timers = {**timers.TIMERS, **handed}
 
     def run(self) -> None:
         """Turn until stopped, sleeping only when there was nothing to do."""

@@ -112,12 +112,18 @@ def _leased(stage: Stage) -> list[tuple[str]]:
 
 
 def _kill(stage: Stage, worker: Running) -> float | None:
-    """How long until what it held is taken over; ``None`` where it held nothing."""
+    """How long until what it holds is taken over; ``None`` where it held nothing until everybody was written to."""
     names = [name for (name,) in query(stage.dsn, f"SELECT id FROM marketing_workers WHERE pid = {worker.pid:d}")]
+    worker.send_signal(signal.SIGSTOP)
+    while not (held := [name for name in names if query(stage.dsn, _HELD.format(name))]):
+        worker.send_signal(signal.SIGCONT)
+        if stage.send_status() == "completed":
+            break
+        time.sleep(0.02)
+        worker.send_signal(signal.SIGSTOP)
     worker.send_signal(signal.SIGKILL)
     worker.wait()
     begun = time.monotonic()
-    held = [name for name in names if query(stage.dsn, _HELD.format(name))]
     if not held:
         return None
     wait_until(lambda: not query(stage.dsn, _HELD.format(held[0])), 30.0)

@@ -19,7 +19,7 @@ from nexus_marketing.delivery.journal import HandOverJournal
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.campaigns.recurring import TYPE as RUN_DUE
 from nexus_marketing.services.timers import Locking
-from nexus_marketing.tasks import loops
+from nexus_marketing.tasks import timers
 from nexus_marketing.tasks.worker import run
 from nexus_marketing.telemetry import NullTelemetry, configure_logging
 
@@ -69,7 +69,7 @@ def _probe_the_wire(probe: Probe) -> None:
 
 def _poison() -> None:
     """Let what bears the word end the process: the message of a lead by ``os._exit``, a timer by SIGKILL as if memory ran out."""
-    compose, due = Composer.compose, loops.TIMERS[RUN_DUE]
+    compose, due = Composer.compose, timers.TIMERS[RUN_DUE]
     assert isinstance(due, Locking)
 
     def composed(self: Composer, row: Recipient, ref: int) -> Submission | str:
@@ -83,7 +83,7 @@ def _poison() -> None:
         due.fire(ctx, timer)
 
     Composer.compose = composed  # type: ignore[method-assign]
-    loops.TIMERS = {**loops.TIMERS, RUN_DUE: Locking(fired)}
+    timers.TIMERS = {**timers.TIMERS, RUN_DUE: Locking(fired)}
 
 
 def work(
