@@ -10,25 +10,12 @@ from sqlalchemy import bindparam, text
 from sqlalchemy.orm import Session
 
 from nexus_marketing.db.ahead import Question, answers, send
+from nexus_marketing.db.queries.journey_steps import CHANGING
 from nexus_marketing.db.queries.rowsets import Values, as_ids, columns_of, ids_of, is_postgresql
 from nexus_marketing.db.tenancy import run
 from nexus_marketing.db.types import UtcDateTime, read_moment
 
-_RUN: Final = {
-    "lead_id": "bigint",
-    "sequence": "bigint",
-    "key": "text",
-    "entered_at": "timestamptz",
-    "state": "text",
-    "node": "text",
-    "visit": "bigint",
-    "wake_at": "timestamptz",
-    "wait_token": "bigint",
-    "version": "bigint",
-    "snapshot": "jsonb",
-    "ended_at": "timestamptz",
-    "reason": "text",
-}
+_RUN: Final = {"lead_id": "bigint", "sequence": "bigint", "key": "text", "entered_at": "timestamptz", **CHANGING}
 _STEP: Final = {"run_id": "bigint", "at": "timestamptz", "said": "text", "node": "text", "detail": "jsonb"}
 _ARRIVAL: Final = {"lead_id": "bigint", "outcome": "text", "run_id": "bigint"}
 

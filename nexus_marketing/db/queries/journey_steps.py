@@ -68,9 +68,8 @@ def _locking(ids: str) -> Executable:
     return mine.order_by(_RUNS.c.id).with_for_update(skip_locked=True)
 
 
-_CHANGED: Final = {
-    "id": "bigint",
-    "before": "bigint",
+#: What of a run changes with its steps.
+CHANGING: Final = {
     "state": "text",
     "node": "text",
     "visit": "bigint",
@@ -93,8 +92,8 @@ def change_runs(session: Session, rows: Sequence[Values]) -> Callable[[], list[A
 
     ``rows`` hold ``id``, ``before`` and the columns that change, moments as canonical text.
     """
-    source, bound = columns_of(session, _CHANGED, rows)
-    changes = ", ".join(f"{name} = s.{name}" for name in _CHANGED if name not in ("id", "before"))
+    source, bound = columns_of(session, {"id": "bigint", "before": "bigint", **CHANGING}, rows)
+    changes = ", ".join(f"{name} = s.{name}" for name in CHANGING)
     statement = _CHANGE.format(changes=changes, source=source, of_tenant=of_tenant(session, "marketing_journey_runs"))
     return ask(session, Question(statement, bound, writes=True))
 
