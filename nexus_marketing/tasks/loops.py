@@ -16,6 +16,7 @@ from sqlalchemy import Row
 from sqlalchemy.exc import DBAPIError
 
 from nexus_marketing.core.actors import SYSTEM
+from nexus_marketing.core.contracts import CompensatingChannel
 from nexus_marketing.core.deliveries import SendStatus
 from nexus_marketing.core.errors import NexusError
 from nexus_marketing.core.timers import TimerFact
@@ -116,8 +117,9 @@ class WorkerLoop:
         plugins = (
             self.runtime.plugin_of(name, Capability.ACTION) for name in self.runtime.plugins.of(Capability.ACTION)
         )
-        if any(each is not None and each.is_sandboxed for each in plugins):
-            # They may take their whole time whenever they are called.
+        takes_back = any(isinstance(each, CompensatingChannel) for each in self.runtime.channels.values())
+        if takes_back or any(each is not None and each.is_sandboxed for each in plugins):
+            # They may take their whole time whenever they are called, and a long send is taken back for hours.
             handed[ACTION] = Handed(self.actions.take, ACTION_DUE.give_up)
         self.timers = {**timers.TIMERS, **handed}
 

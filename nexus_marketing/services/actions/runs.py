@@ -52,7 +52,6 @@ class _Begun:
 
     action: Action
     call: ActionCall
-    attempts: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +83,7 @@ def run_action(runtime: Runtime, timer: TimerFact) -> None:
             return  # the lease was over: whoever has it now calls under the same key, and tells
         if row is None or row.state not in OPEN_ACTIONS:
             return
-        _settle(ctx, whose, row, judged(outcome, retry_after(begun.attempts, runtime.rng)))
+        _settle(ctx, whose, row, judged(outcome, retry_after(max(1, row.attempts), runtime.rng)))
         runtime.telemetry.point("actions.settling")
     runtime.telemetry.point("actions.settled")
 
@@ -112,8 +111,12 @@ def _begin(runtime: Runtime, timer: TimerFact) -> _Begun | None:
         row.state, row.reason = ActionState.WAITING, None
         row.attempts += 1
         call = ActionCall(timer.tenant_id, row.key, ctx.now, row.lead_id, row.campaign_id, row.data, settings)
-        taken = Retracting(runtime, timer) if is_retraction else runtime.plugins.of(Capability.ACTION)[row.name]
-        return _Begun(taken, call, row.attempts)
+        taken = (
+            Retracting(runtime, timer, row.attempts)
+            if is_retraction
+            else runtime.plugins.of(Capability.ACTION)[row.name]
+        )
+        return _Begun(taken, call)
 
 
 def _is_held(ctx: Context, campaign: Campaign | None, row: TakenAction) -> bool:
