@@ -21,8 +21,9 @@ from nexus_marketing.db.queries.timers import hold_timer
 from nexus_marketing.delivery.retraction import FROM_THE_END, retract_piece
 from nexus_marketing.runtime import Runtime
 
-#: A message of which nobody can say whether it was taken back is asked for so often; then the others have their turn.
-_UNKNOWN_TRIES: Final = 3
+#: A message of which nobody can say whether it was taken back is asked for again so often; then the others have their turn.
+_UNKNOWN_AGAIN: Final = 3
+_TURN_OF_A_LEASE: Final = 0.5
 _LOST: Final = ActionOutcome(ActionResult.TRANSIENT, "Another worker goes on with it.")
 
 
@@ -40,7 +41,7 @@ class Retracting:
         """Take back every message, the last first; a message is asked for again only under its own id."""
         send_id, why = int(call.data["send_id"]), str(call.data.get("why", ""))
         before, done, refused = (int(call.data.get(key, at)) for key, at in _BEGINNING.items())
-        until = time.monotonic() + self.runtime.settings.lease.total_seconds() / 2
+        until = time.monotonic() + self.runtime.settings.lease.total_seconds() * _TURN_OF_A_LEASE
         while True:
             try:
                 piece = retract_piece(self.runtime, self.timer.tenant_id, send_id, before)
@@ -51,7 +52,7 @@ class Retracting:
                 self.attempts = 0
             before, done, refused = piece.before, done + piece.done, refused + piece.refused
             why, again = piece.why[:_LONGEST_WHY] or why, piece.again
-            if again is not None and again.kind is OutcomeKind.UNKNOWN and self.attempts >= _UNKNOWN_TRIES:
+            if again is not None and again.kind is OutcomeKind.UNKNOWN and self.attempts >= _UNKNOWN_AGAIN:
                 before, refused, why, again, self.attempts = before - 1, refused + 1, "nobody knows of it", None, 0
             is_vain = piece.is_last and refused > 0 and not done
             # Nothing could be taken back: whoever has it tried again begins where this one began.

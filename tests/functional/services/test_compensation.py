@@ -298,6 +298,34 @@ class TestMessages:
         (row,) = [row for row in stage.all(TakenAction) if row.source == "compensation"]
         assert (row.state, row.detail) == ("done", "took back 119 messages; 1 could not be: scripted")
 
+    def test_one_that_never_says_whether_it_is_gone_keeps_no_other_from_it(self, stage: Stage) -> None:
+        stage.set_up(6)
+        stage.channel.refusals = {"person3@example.org": [OutcomeKind.UNKNOWN] * 99}
+        stage.launch(*steps(1, delay="1 hour"), leads=6, channels=self.CHANNELS)
+        stage.work()
+        stage.world.answers = {"do 1": [REFUSED]}
+        for _ in range(6):
+            stage.go_on(minutes=61)
+        assert len({each.message_id for each in stage.channel.retracted}) == 5
+        assert len(stage.channel.refusals["person3@example.org"]) == 95  # asked once, and again three times
+        (row,) = [row for row in stage.all(TakenAction) if row.source == "compensation"]
+        assert (row.state, row.detail) == ("done", "took back 5 messages; 1 could not be: nobody knows of it")
+
+    def test_a_turn_of_it_ends_and_the_next_goes_on(self, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("nexus_marketing.services.retractions._TURN_OF_A_LEASE", 0.0)
+        stage.set_up(250)
+        stage.launch(*steps(1, delay="1 hour"), leads=250, channels=self.CHANNELS)
+        stage.work()
+        stage.world.answers = {"do 1": [REFUSED]}
+        said = []
+        for _ in range(3):
+            stage.go_on(minutes=61)
+            (row,) = [row for row in stage.all(TakenAction) if row.source == "compensation"]
+            said.append((row.state, row.detail))
+        assert said[0] == ("waiting", "took back 100 messages so far")
+        assert said[-1] == ("done", "took back 250 messages; 0 could not be")
+        assert len(stage.channel.retracted) == 250
+
     def test_it_waits_until_nothing_more_can_leave(self, stage: Stage) -> None:
         stage.set_up(3)
         stage.launch(leads=3, channels=self.CHANNELS)
