@@ -11,19 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
 
 from nexus_marketing.core.clock import SystemClock
-from nexus_marketing.db.models import Delivery
 from nexus_marketing.plugin import Capability
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.campaigns.records import create_campaign, move_campaign
 from nexus_marketing.services.plugins.enabling import switch_on
-from nexus_marketing.services.templates import create_template
 from nexus_marketing.settings import PluginSettings
 from nexus_marketing.tasks.worker import run
-from tests.common.factories import make_leads, make_segment
 from tests.common.plugins import FaxChannel, fax_plugin, manifest, with_plugins
+from tests.functional.plugins.sending import launch, states
 
 pytestmark = [pytest.mark.req("SR-004", "S17", "REL-002"), pytest.mark.parametrize("dialect", ["sqlite"])]
 
@@ -66,19 +62,6 @@ def handlers() -> Iterator[None]:
     yield
     for number, handler in kept.items():
         signal.signal(number, handler)
-
-
-def launch(runtime: Runtime, tenant: int, channel: str, count: int) -> None:
-    segment = make_segment(runtime, tenant, make_leads(runtime, tenant, count))
-    with runtime.work(tenant) as ctx:
-        template = create_template(ctx, {"name": "t", "type": "text", "content": {"text": "Hello {{ first_name }}"}})
-        data = {"name": "c", "channel": channel, "segment_id": segment, "template_id": template.id}
-        move_campaign(ctx, create_campaign(ctx, data).id, "launch")
-
-
-def states(runtime: Runtime, tenant: int) -> Counter[str]:
-    with runtime.work(tenant, mode="read") as ctx:
-        return Counter(ctx.session.scalars(select(Delivery.state)))
 
 
 def test_a_worker_ends_in_good_order_after_a_call_that_came_back_late(

@@ -16,15 +16,13 @@ from nexus_marketing.cli.app import app
 from nexus_marketing.db.models import Delivery, Send
 from nexus_marketing.plugin.circuits import FAILURES, Circuit
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.campaigns.records import create_campaign, move_campaign
 from nexus_marketing.services.plugins.enabling import switch_on
-from nexus_marketing.services.templates import create_template
 from tests.common.databases import NOW
-from tests.common.factories import make_leads, make_segment
 from tests.common.plugins import FaxChannel, fax_plugin, with_plugins
 from tests.common.sandboxes import Start, needs_namespaces, sandboxes
 from tests.contract.sandbox.test_malice import CHANNEL
 from tests.functional.delivery.conftest import work_off
+from tests.functional.plugins.sending import launch, states
 
 pytestmark = [pytest.mark.req("SR-004", "S17", "REL-002"), pytest.mark.parametrize("dialect", ["sqlite"])]
 
@@ -33,19 +31,6 @@ pytestmark = [pytest.mark.req("SR-004", "S17", "REL-002"), pytest.mark.parametri
 def start(tmp_path: Path) -> Iterator[Start]:
     with sandboxes(tmp_path) as start:
         yield start
-
-
-def launch(runtime: Runtime, tenant: int, channel: str, count: int) -> None:
-    segment = make_segment(runtime, tenant, make_leads(runtime, tenant, count))
-    with runtime.work(tenant) as ctx:
-        template = create_template(ctx, {"name": "t", "type": "text", "content": {"text": "Hello {{ first_name }}"}})
-        data = {"name": "c", "channel": channel, "segment_id": segment, "template_id": template.id}
-        move_campaign(ctx, create_campaign(ctx, data).id, "launch")
-
-
-def states(runtime: Runtime, tenant: int) -> Counter[str]:
-    with runtime.work(tenant, mode="read") as ctx:
-        return Counter(ctx.session.scalars(select(Delivery.state)))
 
 
 @needs_namespaces
