@@ -24,7 +24,7 @@ from nexus_marketing.services.journeys.dates import (
     schedule_due,
 )
 from nexus_marketing.services.journeys.entries import backfill_due, run_ended, score_crossed, segment_moved
-from nexus_marketing.services.journeys.moves import MIGRATE, RESUME, migrate_due, resume_due
+from nexus_marketing.services.journeys.moves import HURRY, MIGRATE, RESUME, hurry_due, migrate_due, resume_due
 from nexus_marketing.services.journeys.patching import PATCH, patch_due
 from nexus_marketing.services.journeys.plugins import ASK_DUE
 from nexus_marketing.services.journeys.reviving import REVIVE, revive_due
@@ -73,6 +73,7 @@ TIMERS: TimerHandlers = {
     STOP: stop_due,
     MIGRATE: migrate_due,
     RESUME: resume_due,
+    HURRY: hurry_due,
     PATCH: patch_due,
     REVIVE: revive_due,
     TAKE_BACK: take_back_run_due,

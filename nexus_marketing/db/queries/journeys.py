@@ -281,28 +281,40 @@ def follow_runs(session: Session, loser: int, winner: int) -> int:
     return int(run(session, _FOLLOW, {"loser": loser, "winner": winner}, writes=True).rowcount)  # type: ignore[attr-defined]
 
 
+_LATE = text(f"""
+SELECT id FROM marketing_journey_runs
+WHERE tenant_id = :tenant_id AND journey_id = :journey_id AND state IN ({_LIVE}) AND wake_at <= :now AND id > :after
+ORDER BY id LIMIT :size
+""").bindparams(_NOW)
 _HURRY = f"""
 UPDATE marketing_timers SET trigger_at = :now
-WHERE tenant_id = :tenant_id AND status = '{TimerStatus.WAITING}' AND trigger_at > :now AND type = 'journey.run'
-  AND key IN (SELECT CAST(r.id AS text) FROM marketing_journey_runs r
-    WHERE r.tenant_id = :tenant_id AND r.journey_id = :journey_id AND r.state IN ({_LIVE}) AND r.wake_at <= :now)
+WHERE tenant_id = :tenant_id AND status = '{TimerStatus.WAITING}' AND trigger_at > :now AND {{which}}
 """
-_HURRY_HELD = f"""
-UPDATE marketing_timers SET trigger_at = :now
-WHERE tenant_id = :tenant_id AND status = '{TimerStatus.WAITING}' AND trigger_at > :now AND type = 'journey.held'
-"""
-_HURRY_BACKFILL = f"""
-UPDATE marketing_timers SET trigger_at = :now
-WHERE tenant_id = :tenant_id AND status = '{TimerStatus.WAITING}' AND trigger_at > :now AND type = '{BACKFILL}'
-  AND key LIKE CAST(:journey_id AS text) || ':%'
+_OF_RUNS = "type = 'journey.run' AND key IN (SELECT s.key FROM {source})"
+_HELD_BACK = f"""
+(type = 'journey.held' OR (type = '{BACKFILL}' AND key LIKE CAST(:journey_id AS text) || ':%'))
 """
 
 
-def hurry(session: Session, journey_id: int, now: datetime) -> None:
-    """What a pause put off is due at once; what was not due yet keeps its moment."""
-    for statement in (_HURRY, _HURRY_HELD, _HURRY_BACKFILL):
-        bound = {"now": now, **({} if statement is _HURRY_HELD else {"journey_id": journey_id})}
-        run(session, text(statement).bindparams(_NOW), bound, writes=True)
+def hurry_runs(session: Session, journey_id: int, now: datetime, after: int, size: int) -> int | None:
+    """Have runs that a pause put off go on at once, those behind run ``after``; one that was not late keeps its moment.
+
+    Returns:
+        The run after which there may be more, or nothing where these were the last.
+    """
+    bound = {"journey_id": journey_id, "now": now, "after": after, "size": size}
+    late = [row.id for row in run(session, _LATE, bound, writes=False)]
+    if late:
+        source, keys = columns_of(session, {"key": "text"}, [{"key": str(run_id)} for run_id in late])
+        statement = text(_HURRY.format(which=_OF_RUNS.format(source=source))).bindparams(_NOW)
+        run(session, statement, {**keys, "now": now}, writes=True)
+    return late[-1] if len(late) == size else None
+
+
+def hurry_others(session: Session, journey_id: int, now: datetime) -> None:
+    """What else a pause put off is due at once: events that runs have yet to hear of, and members who have yet to come in."""
+    statement = text(_HURRY.format(which=_HELD_BACK)).bindparams(_NOW)
+    run(session, statement, {"journey_id": journey_id, "now": now}, writes=True)
 
 
 _EVENTS = """

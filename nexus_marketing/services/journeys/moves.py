@@ -16,7 +16,7 @@ from nexus_marketing.core.timers import TimerFact
 from nexus_marketing.core.values import join
 from nexus_marketing.db.models import Journey as JourneyRow
 from nexus_marketing.db.models import JourneyApproval, JourneyRun, Timer
-from nexus_marketing.db.queries.journeys import hurry
+from nexus_marketing.db.queries.journeys import hurry_others, hurry_runs
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.audit import record
@@ -29,7 +29,10 @@ from nexus_marketing.services.timers import set_timer
 
 MIGRATE: Final = "journey.migrate"
 RESUME: Final = "journey.resume"
+#: A journey that was resumed has runs that its pause made late.
+HURRY: Final = "journey.hurry"
 _PIECE: Final = 200
+_HURRIED: Final = 2_000
 #: Runs that are sending are moved once that is over.
 _AGAIN: Final = timedelta(minutes=1)
 _WHAT: Final = {Unmapped.STAY: "stays", Unmapped.EXIT: "exits", Unmapped.HOLD: "held"}
@@ -141,8 +144,20 @@ def _go_on(ctx: Context, row: JourneyRow) -> None:
     row.status, row.resumes_to = row.resumes_to or JourneyStatus.PUBLISHED, None
     ctx.session.flush()
     move_campaign_along(ctx, row, CampaignAction.RESUME)
-    hurry(ctx.session, row.id, ctx.now)
+    hurry_others(ctx.session, row.id, ctx.now)
+    set_timer(ctx, HURRY, str(row.id), ctx.now, {"after": 0})
     ctx.ring("timers")
+
+
+def hurry_due(ctx: Context, timer: TimerFact) -> None:
+    """Have the next runs go on that a pause made late, as long as the journey was not paused again."""
+    row = find(ctx.session, JourneyRow, int(timer.key))
+    if row.status == JourneyStatus.PAUSED:
+        return
+    last = hurry_runs(ctx.session, row.id, ctx.now, int(timer.payload["after"]), _HURRIED)
+    if last is not None:
+        set_timer(ctx, HURRY, timer.key, ctx.now, {"after": last})
+        ctx.ring("timers")
 
 
 def _move(ctx: Context, row: JourneyRun, newest: Journey, number: int, wish: Mapping[str, Any]) -> bool:

@@ -121,6 +121,15 @@ class TestPauses:
         resume(held, ResumePolicy.CATCH_UP)
         assert self.sent(held) == {"hello": 2}
 
+    def test_run_after_run_as_long_as_it_is_not_paused_again(self, held, monkeypatch):
+        monkeypatch.setattr(journey_moves, "_HURRIED", 1)
+        held.move(JourneyMove.RESUME)
+        held.move(JourneyMove.PAUSE)
+        held.work()
+        assert self.sent(held) == {}
+        resume(held, ResumePolicy.CATCH_UP)
+        assert self.sent(held) == {"hello": 2}
+
     def test_or_its_messages_are_left_out(self, held):
         resume(held, ResumePolicy.SKIP_MESSAGE)
         assert self.sent(held) == {}
