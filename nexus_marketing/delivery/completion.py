@@ -9,6 +9,7 @@ from sqlalchemy import Row
 from sqlalchemy.orm import Session
 
 from nexus_marketing.core.deliveries import SendStatus
+from nexus_marketing.db.isolation import isolated
 from nexus_marketing.db.models import Send
 from nexus_marketing.db.queries.completion import (
     cancel_chunk,
@@ -41,7 +42,7 @@ def complete_finished(runtime: Runtime) -> int:
     for row in _listed(runtime, sends_without_work):
         ended.setdefault(row.tenant_id, []).append(row.id)
     return sum(
-        _in_tenant(runtime, tenant_id, partial(_complete, runtime, send_ids=send_ids))
+        _alone(runtime, tenant_id, partial(_complete, runtime, send_ids=send_ids))
         for tenant_id, send_ids in ended.items()
     )
 
@@ -50,7 +51,7 @@ def open_retries(runtime: Runtime) -> int:
     """Gather recipients whose retry is due into chunks; answers how many recipients."""
     size = runtime.settings.chunk_size
     return sum(
-        _in_tenant(runtime, row.tenant_id, partial(_gather, send_id=row.send_id, size=size))
+        _alone(runtime, row.tenant_id, partial(_gather, send_id=row.send_id, size=size))
         for row in _listed(runtime, sends_with_due_rows)
     )
 
@@ -59,11 +60,11 @@ def settle_cancelled(runtime: Runtime) -> int:
     """Settle what cancelled sends leave, one chunk per transaction, for about a second; answers how many chunks."""
     chunks, until = 0, monotonic() + _TURN_SECONDS
     for row in _listed(runtime, cancelled_sends):
-        while _in_tenant(runtime, row.tenant_id, partial(_cancel, send_id=row.id)):
+        while _alone(runtime, row.tenant_id, partial(_cancel, send_id=row.id)):
             chunks += 1
             if monotonic() > until:
                 return chunks
-        _in_tenant(runtime, row.tenant_id, partial(_end_cancelled, send_id=row.id))
+        _alone(runtime, row.tenant_id, partial(_end_cancelled, send_id=row.id))
     return chunks
 
 
@@ -90,6 +91,11 @@ def _cancel(session: Session, *, send_id: int) -> int:
 def _end_cancelled(session: Session, *, send_id: int) -> int:
     cancel_due(session, send_id)
     return int(finish_cancelled(session, send_id))
+
+
+def _alone(runtime: Runtime, tenant_id: int, step: Callable[[Session], int]) -> int:
+    """In a transaction of its own; where it fails the others have their turn."""
+    return isolated(partial(_in_tenant, runtime, tenant_id, step), tenant_id=tenant_id)
 
 
 def _listed(runtime: Runtime, query: Callable[[Session], list[Row[Any]]]) -> list[Row[Any]]:

@@ -78,10 +78,14 @@ class HandOverJournal:
 
 
 class DeadJournal:
-    """The journal of a process that is gone. ``None`` from :meth:`answer` means: on the wire, not answered."""
+    """The journal of a process that is gone. ``None`` from :meth:`answer` means: on the wire, not answered.
+
+    Whoever could not do with it what it is for sets ``is_needed``, and it is found again.
+    """
 
     def __init__(self, raw: bytes) -> None:
         self._raw = raw
+        self.is_needed = False
         magic, tenant_id, send_id, chunk_no, fence = _HEADER.unpack_from(raw)
         self.key = JournalKey(tenant_id, send_id, chunk_no, fence) if magic == _MAGIC else None
 
@@ -95,8 +99,8 @@ class DeadJournal:
         return _KINDS[mark - 2] if mark >= 2 else None
 
 
-def dead_journals(folder: Path) -> Iterator[tuple[Path, DeadJournal]]:
-    """Journals whose writers are gone. Each is held while the caller works and removed after it."""
+def dead_journals(folder: Path) -> Iterator[DeadJournal]:
+    """Journals whose writers are gone. Each is held while the caller works and removed after it, unless it is needed still."""
     for path in sorted(folder.glob("*.journal")):
         try:
             file = path.open("r+b")
@@ -111,5 +115,8 @@ def dead_journals(folder: Path) -> Iterator[tuple[Path, DeadJournal]]:
                 continue
             raw = file.read()
             if len(raw) == _SIZE:
-                yield path, DeadJournal(raw)
+                journal = DeadJournal(raw)
+                yield journal
+                if journal.is_needed:
+                    continue
             path.unlink(missing_ok=True)

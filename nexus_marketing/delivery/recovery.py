@@ -11,6 +11,7 @@ from nexus_marketing.core.accounts import account_mark
 from nexus_marketing.core.campaigns import MessageClass
 from nexus_marketing.core.contracts import Outcome, OutcomeKind
 from nexus_marketing.core.deliveries import MAX_CRASHES
+from nexus_marketing.db.isolation import isolated
 from nexus_marketing.db.models import Send
 from nexus_marketing.db.queries.deliveries import (
     ChunkClaim,
@@ -37,9 +38,8 @@ def recover_dead(runtime: Runtime, folder: Path) -> int:
     Returns:
         How many chunks were taken over.
     """
-    return sum(
-        _recover(runtime, journal.key, journal) for _path, journal in dead_journals(folder) if journal.key is not None
-    )
+    found = dead_journals(folder)
+    return sum(_recover_alone(runtime, journal.key, journal) for journal in found if journal.key is not None)
 
 
 def recover_expired(runtime: Runtime) -> int:
@@ -47,8 +47,23 @@ def recover_expired(runtime: Runtime) -> int:
     with open_session(runtime.engines.worker, tenant_id=None, mode="read") as session:
         expired = expired_chunks(session)
     return sum(
-        _recover(runtime, JournalKey(row.tenant_id, row.send_id, row.chunk_no, row.fence), None) for row in expired
+        _recover_alone(runtime, JournalKey(row.tenant_id, row.send_id, row.chunk_no, row.fence), None)
+        for row in expired
     )
+
+
+def _recover_alone(runtime: Runtime, key: JournalKey, journal: DeadJournal | None) -> int:
+    """One that cannot be recovered keeps no other from it, nor its journal from whoever tries again."""
+
+    def recover() -> int:
+        done = _recover(runtime, key, journal)
+        if journal is not None:
+            journal.is_needed = False
+        return done
+
+    if journal is not None:
+        journal.is_needed = True
+    return isolated(recover, tenant_id=key.tenant_id, send_id=key.send_id, chunk_no=key.chunk_no)
 
 
 def _recover(runtime: Runtime, key: JournalKey, journal: DeadJournal | None) -> int:

@@ -20,6 +20,7 @@ from nexus_marketing.core.contracts import CompensatingChannel
 from nexus_marketing.core.deliveries import SendStatus
 from nexus_marketing.core.errors import NexusError
 from nexus_marketing.core.timers import TimerFact
+from nexus_marketing.db.isolation import isolated
 from nexus_marketing.db.queries import journeys
 from nexus_marketing.db.queries.campaigns import campaigns_to_tick
 from nexus_marketing.db.queries.completion import launches_to_join, sends_to_report
@@ -29,7 +30,7 @@ from nexus_marketing.db.queries.planning import sends_to_plan, set_send_status
 from nexus_marketing.db.queries.preflights import fail_preflight, preflights_waiting
 from nexus_marketing.db.queries.scoring import scoring_work
 from nexus_marketing.db.queries.workers import say_alive
-from nexus_marketing.db.retry import is_conflict, is_transient
+from nexus_marketing.db.retry import is_transient
 from nexus_marketing.db.tenancy import open_session
 from nexus_marketing.delivery.completion import complete_finished, open_retries, settle_cancelled
 from nexus_marketing.delivery.forecast import advance_preflight
@@ -151,7 +152,7 @@ class WorkerLoop:
         runtime = self.runtime
         say_alive(runtime.engines.worker, self.sender.worker_id, socket.gethostname(), os.getpid())
         if self.only_sends:
-            return _isolated(self.sender.work)
+            return isolated(self.sender.work)
         self._keep_partitions_ahead()
         steps: tuple[Callable[[], int], ...] = (
             lambda: recover_dead(runtime, runtime.settings.state_dir / "journal"),
@@ -178,7 +179,7 @@ class WorkerLoop:
             lambda: forget_imports(runtime),
             lambda: forget_answers(runtime),
         )
-        return sum(_isolated(step) for step in steps if not self.stopping())
+        return sum(isolated(step) for step in steps if not self.stopping())
 
     def _keep_partitions_ahead(self) -> None:
         """At the first turn and a few times a day: rows must never wait for an operator to make room."""
@@ -215,7 +216,7 @@ def tick_due(runtime: Runtime) -> int:
     """Take the moves of campaigns whose time has come."""
     with open_session(runtime.engines.worker, tenant_id=None, mode="read") as session:
         due = campaigns_to_tick(session, runtime.clock.now())
-    return sum(_isolated(lambda row=row: _tick(runtime, row)) for row in due)  # type: ignore[misc]
+    return sum(isolated(lambda row=row: _tick(runtime, row)) for row in due)  # type: ignore[misc]
 
 
 def _tick(runtime: Runtime, row: Row[Any]) -> int:
@@ -235,7 +236,7 @@ def plan_waiting(runtime: Runtime) -> int:
     """Freeze the audience of every send that waits for it, from membership that is no older than the launch."""
     with open_session(runtime.engines.worker, tenant_id=None, mode="read") as session:
         waiting = sends_to_plan(session)
-    return sum(_isolated(partial(_plan_some, runtime, row)) for row in waiting)
+    return sum(isolated(partial(_plan_some, runtime, row)) for row in waiting)
 
 
 def _plan_some(runtime: Runtime, row: Row[Any]) -> int:
@@ -268,7 +269,7 @@ def forecast_waiting(runtime: Runtime) -> int:
         waiting = preflights_waiting(session)
     until, done = time.monotonic() + _LOOK_SECONDS, 0
     while waiting and time.monotonic() < until:
-        waiting = [row for row in waiting if _isolated(partial(_look, runtime, row, is_first=not done))]
+        waiting = [row for row in waiting if isolated(partial(_look, runtime, row, is_first=not done))]
         done += len(waiting)
     return done
 
@@ -288,22 +289,6 @@ def _look(runtime: Runtime, row: Row[Any], *, is_first: bool) -> int:
         return 0
 
 
-def _isolated(step: Callable[[], int]) -> int:
-    """One kind of work that fails must not keep the others from being done; a database that is away does."""
-    try:
-        return step()
-    except DBAPIError as error:
-        if is_conflict(error):  # two workers were in each other's way: the next turn does it
-            log.warning("worker_step_in_the_way", exc_info=True)
-            return 0
-        if is_transient(error):
-            raise
-        log.exception("worker_step_failed")
-    except Exception:  # isolation boundary
-        log.exception("worker_step_failed")
-    return 0
-
-
 _TENDING: Mapping[str, Callable[[Runtime, int], int]] = {
     "hits": judge_hits,
     "public": take_in_public_events,
@@ -316,7 +301,7 @@ def tend_engagements(runtime: Runtime) -> int:
     """Judge hits, find out whose public events are, act on reports of providers, fold counters: a piece of each for every tenant that has some."""
     with open_session(runtime.engines.worker, tenant_id=None, mode="read") as session:
         waiting = engagement_work(session, runtime.settings.settling.total_seconds())
-    return sum(_isolated(lambda row=row: _TENDING[row.kind](runtime, row.tenant_id)) for row in waiting)  # type: ignore[misc]
+    return sum(isolated(lambda row=row: _TENDING[row.kind](runtime, row.tenant_id)) for row in waiting)  # type: ignore[misc]
 
 
 _SCORING: Mapping[str, Callable[[Runtime, int], int]] = {
@@ -330,7 +315,7 @@ def tend_scores(runtime: Runtime) -> int:
     """Look at leads that were touched, carry new rules to all of them: a piece of each for every tenant that has some."""
     with open_session(runtime.engines.worker, tenant_id=None, mode="read") as session:
         waiting = scoring_work(session)
-    return sum(_isolated(lambda row=row: _SCORING[row.kind](runtime, row.tenant_id)) for row in waiting)  # type: ignore[misc]
+    return sum(isolated(lambda row=row: _SCORING[row.kind](runtime, row.tenant_id)) for row in waiting)  # type: ignore[misc]
 
 
 def report_ends(runtime: Runtime) -> int:
@@ -344,7 +329,7 @@ def report_ends(runtime: Runtime) -> int:
         partial(_report, runtime, campaign, told.get(campaign, ()), is_over=campaign in ended)
         for campaign in sorted({*told, *ended})
     ]
-    return sum(_isolated(step) for step in steps)
+    return sum(isolated(step) for step in steps)
 
 
 def _report(runtime: Runtime, campaign: tuple[int, int], launches: Sequence[int], *, is_over: bool) -> int:

@@ -4,6 +4,7 @@ import errno
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -20,7 +21,7 @@ from nexus_marketing.db.models import DeliveryChunk
 from nexus_marketing.db.queries.deliveries import ChunkClaim, Settlement, claim_chunk, release_chunk
 from nexus_marketing.db.queries.windows import Range, Window, WindowAnswer, commit_window
 from nexus_marketing.db.tenancy import open_session
-from nexus_marketing.delivery import handover
+from nexus_marketing.delivery import handover, recovery
 from nexus_marketing.delivery.journal import HandOverJournal, dead_journals
 from nexus_marketing.delivery.planning import SendRef, plan_send
 from nexus_marketing.delivery.recovery import recover_dead, recover_expired
@@ -83,6 +84,35 @@ def test_a_dead_workers_journal_tells_what_was_on_the_wire(make_scene: MakeScene
     scene.work()
     assert scene.states() == ["accepted", "unknown", *["accepted"] * 8]
     assert len(scene.channel.sent) == 8
+
+
+def test_a_chunk_that_cannot_be_recovered_keeps_its_journal_and_no_other_from_it(
+    make_scene: MakeScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = make_scene(10)
+    journal, held = claim(scene, 1, 6)
+    journal.on_wire(0)
+    journal.on_outcome(0, OutcomeKind.ACCEPTED)
+    die(journal)
+    folder = scene.runtime.settings.state_dir / JOURNALS
+    other = HandOverJournal(folder / "a second.journal")
+    other.begin(replace(held, chunk_no=99))
+    die(other)
+    asked: list[int] = []
+
+    def stumble(_session: object, _send_id: int, chunk_no: int, *_: object, **__: object) -> None:
+        asked.append(chunk_no)
+        if chunk_no != 99:
+            raise KeyError("chunk")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(recovery, "take_over", stumble)
+        assert recover_dead(scene.runtime, folder) == 0
+    assert sorted(asked) == [held.chunk_no, 99]
+    assert [each.name for each in folder.iterdir()] == ["victim.journal"]
+    assert recover_dead(scene.runtime, folder) == 1
+    assert scene.states() == ["accepted", *["planned"] * 9]
+    assert list(folder.iterdir()) == []
 
 
 def crash_over(scene: Scene, lo: int | None, hi: int | None) -> ChunkClaim:
