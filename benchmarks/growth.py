@@ -17,7 +17,7 @@ from benchmarks.segments import run_as_owner
 from nexus_marketing.core.actors import SYSTEM
 from nexus_marketing.db.queries.leads import leads_after
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.imports.records import import_leads
+from nexus_marketing.services.imports.intake import import_leads
 from nexus_marketing.services.leads.exports import export_leads
 from nexus_marketing.services.leads.records import update_lead
 from nexus_marketing.services.segments.records import create_segment

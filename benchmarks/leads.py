@@ -14,7 +14,7 @@ from benchmarks.segments import lead_rows, load_leads, run_as_owner
 from nexus_marketing.core.actors import SYSTEM
 from nexus_marketing.core.audience import EXPORTED
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.imports.records import import_leads
+from nexus_marketing.services.imports.intake import import_leads
 from nexus_marketing.services.leads.exports import export_leads
 from tests.common import databases
 from tests.common.factories import make_tenant

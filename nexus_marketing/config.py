@@ -21,9 +21,9 @@ from pyramid.router import Router
 from nexus_marketing.builtins.blobs.files import FileBlobs
 from nexus_marketing.builtins.caches.memory import MemoryCache
 from nexus_marketing.core.clock import SystemClock
-from nexus_marketing.core.contracts import BlobStore, Cache
 from nexus_marketing.core.errors import ConfigurationError
 from nexus_marketing.core.home import HOME, use_storage
+from nexus_marketing.core.storages import BlobStore, Cache
 from nexus_marketing.db.engines import DatabaseSettings, build_engines, check_versions
 from nexus_marketing.db.queries.clock import DatabaseClock
 from nexus_marketing.db.queries.tenants import require_tenant

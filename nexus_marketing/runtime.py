@@ -22,9 +22,10 @@ from transaction.interfaces import ITransactionManager
 from nexus_marketing.core.accounts import Account
 from nexus_marketing.core.actors import SYSTEM, Actor
 from nexus_marketing.core.clock import Clock, SystemClock
-from nexus_marketing.core.contracts import BlobStore, Cache, Channel
+from nexus_marketing.core.contracts import Channel
 from nexus_marketing.core.events import Event
 from nexus_marketing.core.hub import HUB, EventHub
+from nexus_marketing.core.storages import BlobStore, Cache
 from nexus_marketing.db.engines import Engines
 from nexus_marketing.db.switches import Accounts, Switches
 from nexus_marketing.db.tenancy import TenantSession, open_session, tenant_of

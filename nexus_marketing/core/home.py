@@ -8,9 +8,9 @@ from threading import Lock
 from typing import Any, Final
 
 from nexus_marketing.core.clock import Clock, SystemClock
-from nexus_marketing.core.contracts import Storage
 from nexus_marketing.core.errors import ConfigurationError
 from nexus_marketing.core.hub import HUB, EventHub
+from nexus_marketing.core.storages import Storage
 
 _INI: Final = "NEXUS_MARKETING_INI"
 _TENANT: Final = "NEXUS_MARKETING_TENANT"

@@ -18,7 +18,6 @@ from nexus_marketing.core.campaigns import (
     HistoryEntry,
     HistoryPage,
 )
-from nexus_marketing.core.contracts import Storage
 from nexus_marketing.core.declared import declared_campaigns, refuse_unknown, the_only, understood
 from nexus_marketing.core.definitions import Definition, Handlers
 from nexus_marketing.core.engine import lifecycle
@@ -30,6 +29,7 @@ from nexus_marketing.core.home import HOME
 from nexus_marketing.core.inline import InlineStorage, inline_storage
 from nexus_marketing.core.mixin import lock_of, subject_identity
 from nexus_marketing.core.promotion import KeptCampaign
+from nexus_marketing.core.storages import Storage
 
 log = logging.getLogger(__name__)
 

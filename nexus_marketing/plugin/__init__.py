@@ -27,14 +27,11 @@ from nexus_marketing.core.clock import Clock, SystemClock
 from nexus_marketing.core.contracts import (
     IN_USE,
     AddressKind,
-    AdoptingStorage,
     Capabilities,
     Channel,
     ChannelSession,
     CompensatingChannel,
     Content,
-    DeferringStorage,
-    DefinitionSource,
     Hear,
     HearingChannel,
     Journal,
@@ -51,7 +48,6 @@ from nexus_marketing.core.contracts import (
     Rendered,
     RenderingChannel,
     Retraction,
-    Storage,
     Submission,
     WatchedChannel,
 )
@@ -125,6 +121,7 @@ from nexus_marketing.core.messages import (
     plain_text,
     value_key,
 )
+from nexus_marketing.core.storages import AdoptingStorage, DeferringStorage, DefinitionSource, Storage
 from nexus_marketing.plugin.contexts import PluginContext
 from nexus_marketing.plugin.exchanges import Answer, Http, NoAnswer, NotGranted, NotReached, OverRate, Request
 from nexus_marketing.plugin.http_sessions import Dialect, HttpSession, Lanes

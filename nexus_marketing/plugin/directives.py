@@ -10,7 +10,7 @@ from typing import Any
 
 from pyramid.config import Configurator
 
-from nexus_marketing.core.contracts import Channel, Storage
+from nexus_marketing.core.contracts import Channel
 from nexus_marketing.core.errors import ConfigurationError
 from nexus_marketing.core.extensions import (
     Action,
@@ -22,6 +22,7 @@ from nexus_marketing.core.extensions import (
     Resource,
     Trigger,
 )
+from nexus_marketing.core.storages import Storage
 from nexus_marketing.plugin import conditions, resources
 from nexus_marketing.plugin.conformity import missing_parts
 from nexus_marketing.plugin.contexts import PluginContext, own_settings

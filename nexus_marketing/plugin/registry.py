@@ -10,9 +10,10 @@ from types import MappingProxyType
 from typing import Any
 
 from nexus_marketing.core.conditions import CustomOperator, Vocabulary
-from nexus_marketing.core.contracts import Channel, Storage
+from nexus_marketing.core.contracts import Channel
 from nexus_marketing.core.errors import ConfigurationError
 from nexus_marketing.core.extensions import Eraser, Heartbeat
+from nexus_marketing.core.storages import Storage
 from nexus_marketing.plugin.conditions import operator_of, vocabulary_of
 from nexus_marketing.plugin.hosts import Host
 from nexus_marketing.plugin.manifests import Capability, Manifest

@@ -14,8 +14,8 @@ from moto.server import ThreadedMotoServer
 from nexus_marketing.builtins.blobs.files import FileBlobs
 from nexus_marketing.builtins.blobs.s3 import S3Blobs
 from nexus_marketing.config import make_runtime
-from nexus_marketing.core.contracts import BlobStore
 from nexus_marketing.core.errors import ConfigurationError, Unavailable
+from nexus_marketing.core.storages import BlobStore
 from nexus_marketing.runtime import MemoryBlobs
 
 pytestmark = pytest.mark.req("FR-P2-010", "SR-004")

@@ -11,7 +11,7 @@ import redis
 from nexus_marketing.builtins.caches.memory import MemoryCache
 from nexus_marketing.builtins.caches.redis import RedisCache
 from nexus_marketing.config import make_runtime
-from nexus_marketing.core.contracts import Cache
+from nexus_marketing.core.storages import Cache
 
 pytestmark = pytest.mark.req("SCL-006")
 

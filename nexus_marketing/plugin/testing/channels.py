@@ -14,15 +14,7 @@ from typing import Any, ClassVar, Final, Self
 
 import orjson
 
-from nexus_marketing.core.contracts import (
-    AddressKind,
-    Capabilities,
-    Content,
-    Journal,
-    Outcome,
-    OutcomeKind,
-    Submission,
-)
+from nexus_marketing.core.contracts import AddressKind, Capabilities, Content, Journal, Outcome, OutcomeKind, Submission
 
 _LEFT: Final = (OutcomeKind.ACCEPTED, OutcomeKind.UNKNOWN)
 

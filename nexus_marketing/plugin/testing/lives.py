@@ -16,11 +16,11 @@ from nexus_marketing.core.campaigns import (
     HistoryEntry,
     HistoryPage,
 )
-from nexus_marketing.core.contracts import Storage
 from nexus_marketing.core.definitions import Definition, parse_definition
 from nexus_marketing.core.engine import lifecycle
 from nexus_marketing.core.engine.lifecycle import Move
 from nexus_marketing.core.errors import StaleVersion
+from nexus_marketing.core.storages import Storage
 
 #: When the campaigns of a suite begin: a moment with every digit of its microseconds.
 BEGINNING: Final = datetime(2026, 3, 2, 10, 30, 59, 123_457, UTC)

@@ -19,8 +19,8 @@ from nexus_marketing.core.campaigns import (
     HistoryEntry,
     HistoryPage,
 )
-from nexus_marketing.core.contracts import Storage
 from nexus_marketing.core.errors import StaleVersion
+from nexus_marketing.core.storages import Storage
 from nexus_marketing.plugin.testing.lives import (
     draft,
     kept,

@@ -1,4 +1,4 @@
-"""Leads: people we may write to, one at a time. Files of them come in through ``services.imports.records``."""
+"""Leads: people we may write to, one at a time. Files of them come in through ``services.imports.intake``."""
 
 from collections.abc import Mapping, Sequence
 

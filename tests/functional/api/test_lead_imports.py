@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 from nexus_marketing.core.permissions import Permission
 from nexus_marketing.db.models import Lead, LeadImport, LeadImportChange
 from nexus_marketing.runtime import MemoryBlobs, Runtime
-from nexus_marketing.services.imports import records as imports
+from nexus_marketing.services.imports import intake as imports
 from nexus_marketing.services.imports.work import ImportWork, forget_imports
 from tests.common.segments import create
 from tests.functional.conftest import Client

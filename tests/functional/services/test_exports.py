@@ -13,7 +13,7 @@ from nexus_marketing.core.actors import SYSTEM
 from nexus_marketing.core.audience import ImportOptions, joined_tags, neutral
 from nexus_marketing.core.audience.exporting import OURS, restored
 from nexus_marketing.db.queries.leads import neutral_sql
-from nexus_marketing.services.imports.records import import_leads
+from nexus_marketing.services.imports.intake import import_leads
 from nexus_marketing.services.leads import exports
 from nexus_marketing.services.leads.erasure import erase_lead
 from nexus_marketing.services.leads.exports import export_leads

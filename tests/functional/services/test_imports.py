@@ -10,8 +10,8 @@ from nexus_marketing.core.audience import ImportOptions
 from nexus_marketing.core.errors import Conflict, PermissionDenied, ValidationError
 from nexus_marketing.core.permissions import Permission
 from nexus_marketing.db.models import AuditEntry, Consent, Lead, LeadImport, LeadImportError, Suppression, Tenant
-from nexus_marketing.services.imports import records as imports
-from nexus_marketing.services.imports.records import ImportReport, import_leads
+from nexus_marketing.services.imports import intake as imports
+from nexus_marketing.services.imports.intake import ImportReport, import_leads
 from nexus_marketing.services.leads.erasure import erase_lead
 from nexus_marketing.services.leads.records import create_lead
 from nexus_marketing.services.privacy import record_consent, unsubscribe

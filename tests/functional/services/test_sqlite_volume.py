@@ -14,8 +14,8 @@ from nexus_marketing.db.models import Lead, LeadImport
 from nexus_marketing.db.queries.leads import count_leads
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.services.engagements import record_engagements
+from nexus_marketing.services.imports.intake import import_leads
 from nexus_marketing.services.imports.jobs import request_undo
-from nexus_marketing.services.imports.records import import_leads
 from nexus_marketing.services.imports.work import ImportWork
 from nexus_marketing.services.leads.exports import export_leads
 from nexus_marketing.services.leads.records import update_lead
