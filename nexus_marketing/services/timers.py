@@ -51,11 +51,13 @@ class Outside:
 class Handed:
     """Who takes a claimed timer over, and removes it or gives it back under its lease.
 
-    ``take`` is told the moment of the monotonic clock by which to begin.
+    ``take`` is told the moment of the monotonic clock by which to begin. A dead one stays for an operator to find, unless
+    something else says what became of it (``stays``).
     """
 
     take: Callable[[TimerFact, float], None]
     give_up: GiveUp
+    stays: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,7 +346,7 @@ def _put_aside(runtime: Runtime, timer: TimerFact, reason: str, error: Exception
 
 def _give_up(runtime: Runtime, handler: Handler | None, timer: TimerFact, reason: str) -> None:
     with runtime.work(timer.tenant_id, SYSTEM) as ctx:
-        if isinstance(handler, Outside):
+        if isinstance(handler, Outside) or (isinstance(handler, Handed) and not handler.stays):
             is_ours = queries.take_timer(ctx.session, timer)
         else:
             is_ours = queries.give_back(ctx.session, timer, status=TimerStatus.DEAD, at=timer.trigger_at, error=reason)

@@ -113,7 +113,7 @@ class WorkerLoop:
         self.actions = Asides(self.runtime, run_action, "action")
         handed = {
             journeys.CALL_DUE: Handed(self.calls.take, tell_call),
-            REACTIONS: Handed(self.watching.take, REACTIONS_DUE.give_up),
+            REACTIONS: Handed(self.watching.take, REACTIONS_DUE.give_up, stays=False),
         }
         plugins = (
             self.runtime.plugin_of(name, Capability.ACTION) for name in self.runtime.plugins.of(Capability.ACTION)
@@ -121,7 +121,7 @@ class WorkerLoop:
         takes_back = any(isinstance(each, CompensatingChannel) for each in self.runtime.channels.values())
         if takes_back or any(each is not None and each.is_sandboxed for each in plugins):
             # They may take their whole time whenever they are called, and a long send is taken back for hours.
-            handed[ACTION] = Handed(self.actions.take, ACTION_DUE.give_up)
+            handed[ACTION] = Handed(self.actions.take, ACTION_DUE.give_up, stays=False)
         self.timers = {**timers.TIMERS, **handed}
 
     def run(self) -> None:

@@ -18,7 +18,7 @@ from nexus_marketing.db.models import Segment, Timer
 from nexus_marketing.db.queries.timers import claim_timers, dead_timers, take_timer
 from nexus_marketing.db.tenancy import open_session
 from nexus_marketing.runtime import Context, Runtime
-from nexus_marketing.services.timers import cancel_timer, fire_due, set_timer
+from nexus_marketing.services.timers import Handed, cancel_timer, fire_due, set_timer
 from nexus_marketing.telemetry import configure_logging, get_logger, log_discreetly
 from tests.common.databases import DatabaseTime
 from tests.common.factories import make_campaign, make_tenant
@@ -219,6 +219,22 @@ def test_a_timer_that_kills_its_worker_is_put_aside(runtime: Runtime, tenant: in
     assert fired == []
     (timer,) = rows(runtime, tenant)
     assert (timer.key, timer.status) == ("poison", "dead")
+
+
+@pytest.mark.parametrize("stays", [True, False])
+def test_one_that_was_handed_over_stays_dead_unless_something_else_tells_of_it(
+    runtime: Runtime, tenant: int, database_time: Any, stays: bool
+) -> None:
+    put(runtime, tenant, "poison")
+    for token in range(1, MAX_CRASHES + 1):
+        assert claim(runtime, token)
+        database_time.advance(seconds=61)
+    taken: list[TimerFact] = []
+    told: list[str] = []
+    handed = Handed(lambda timer, _: taken.append(timer), lambda _ctx, timer, _reason: told.append(timer.key), stays)
+    fire_due(runtime, {"test": handed})
+    assert (taken, told) == ([], ["poison"])
+    assert [timer.status for timer in rows(runtime, tenant)] == (["dead"] if stays else [])
 
 
 def test_a_lease_keeps_others_away_until_it_runs_out(runtime: Runtime, tenant: int, database_time: Any) -> None:
