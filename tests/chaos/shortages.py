@@ -46,22 +46,22 @@ _SAID: Final = (
 def out_of_files(servers: Servers, plan: Plan) -> Verdict:
     """Limits drawn around working workers; afterwards a healthy one is started, and everybody gets their message.
 
-    One has 64 files and wants twice as many connections. One may open no further file, one take no further memory, one has
-    a memory cgroup of two megabytes, just when the database parts from them. A worker may go on with what it has, wait, or end; if it stands still it says why.
+    One may open no further file, one take no further memory, one has a memory cgroup of two megabytes, just when the database
+    parts from them. One, the last as it is the fastest, has 64 files and wants as many connections. A worker may go on with what it has, wait, or end; if it stands still it says why.
     """
     rounds = 1 if plan.small else max(2, plan.faults // 3)
-    audience = min(plan.audience, 1_200) if plan.small else plan.audience
+    audience = min(plan.audience, 1_600) if plan.small else plan.audience
     with open_stage(servers.cluster, audience=audience, reply_delay_seconds=0.1) as stage:
         launch(stage)
         watch = Watch(stage.runtime)
         injected, silent = 0, []
         for _ in range(rounds):
-            for limit in (_few_files, _no_file, _no_memory, _small_cgroup):
+            for limit in (_no_file, _no_memory, _small_cgroup, _few_files):
                 silent += [] if _strike(servers, stage, limit) else [limit.__name__]
                 injected += 1
         was_open = status_of(stage)
         begun = time.monotonic()
-        stage.start_worker()
+        stage.start_worker(smtp__connections=str(4 * _CONNECTIONS))
         seconds_to_progress(stage)
         recovered = time.monotonic() - begun
         play_to_the_end(stage)
@@ -78,7 +78,7 @@ def out_of_files(servers: Servers, plan: Plan) -> Verdict:
 def _strike(servers: Servers, stage: Stage, limit: Callable[[int], None]) -> bool:
     """Whether a worker under this limit goes on, or says why it does not; it is asked to end afterwards."""
     wide = limit is _few_files
-    victim = stage.start_worker(smtp__connections=str(2 * _FILES if wide else _CONNECTIONS))
+    victim = stage.start_worker(smtp__connections=str(_FILES if wide else _CONNECTIONS))
     before = settled(stage)
     if wide:
         limit(victim.pid)
