@@ -17,6 +17,7 @@ from nexus_marketing.core.deliveries import SendStatus
 from nexus_marketing.core.errors import NexusError
 from nexus_marketing.db.engines import check_versions
 from nexus_marketing.db.queries.accounts import ill_accounts
+from nexus_marketing.db.queries.audit_sinks import sinks_behind
 from nexus_marketing.db.queries.backlog import (
     abandoned_chunks,
     crashed_chunks,
@@ -82,6 +83,7 @@ def doctor(context: typer.Context, *, as_json: AsJson = False) -> None:
             "escalations": _escalations,
             "journeys": _journeys,
             "plugins": _plugins,
+            "audit sinks": _audit_sinks,
             "sandbox": _sandbox,
             "channel accounts": _accounts,
             "stored secrets": _secrets,
@@ -322,6 +324,16 @@ def _plugins(runtime: Runtime) -> str:
         named = "; ".join(f"{name} (on for {', '.join(wanted[name][:3])})" for name in gone)
         raise OSError(f"not active: {named}. Name them in nexus.includes, or switch them off: plugins disable")
     return ", ".join(sorted(runtime.plugins.plugins)) or "none is active"
+
+
+def _audit_sinks(runtime: Runtime) -> str:
+    with runtime.work(None, OPERATOR, mode="read", role="owner") as ctx:
+        rows = sinks_behind(ctx.session, _WAIT_SECONDS)
+    if not rows:
+        return f"{len(runtime.plugins.audit_sinks)}; none is behind"
+    named = "; ".join(f"{row.sink} of {row.slug} ({row.rows} records, {_span(float(row.seconds))})" for row in rows[:3])
+    said = "what it refuses holds back what is behind it. See audit_sink_failed in the log of the workers"
+    raise OSError(f"not told of the audit: {named}. Mend the sink, or switch its plugin off (plugins disable): {said}")
 
 
 def _sandbox(runtime: Runtime) -> str:

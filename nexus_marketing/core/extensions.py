@@ -1,4 +1,5 @@
-"""What plugins may add beside channels and storages: actions, conditions, triggers, metrics, approval strategies, erasers.
+"""What plugins may add beside channels and storages: actions, conditions, triggers, metrics, approval strategies, erasers,
+audit sinks.
 
 An implementation needs neither a base class nor Pyramid; frozen dataclasses go in and come out.
 """
@@ -240,6 +241,48 @@ class Eraser(Protocol):
 
     def erase(self, erasure: Erasure) -> int:
         """Clear everything about them; answers how much. May be asked again for the same; raising means later."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRecord:
+    """One change, as the audit holds it: without personal values, of which there are salted commitments.
+
+    ``id`` is the record's own among those of all tenants, and the same whenever it is told again; ``body`` has for each
+    changed field what was ``before`` and ``after``, or a ``commitment``; ``body_hash`` is SHA-256 of it in hexadecimal.
+    """
+
+    id: str
+    at: datetime
+    actor: str
+    action: str
+    subject_type: str
+    subject_id: str
+    request_id: str | None
+    body: Mapping[str, Any]
+    body_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class AuditBatch:
+    """Up to 500 records of one tenant, the oldest first, and what the tenant set for the plugin."""
+
+    tenant_id: int
+    settings: Mapping[str, Any]
+    records: Sequence[AuditRecord]
+
+
+class AuditSink(Protocol):
+    """Takes a copy of the audit elsewhere: of the tenants that have the plugin on, from then on.
+
+    Each record is told until it was taken, and so perhaps twice. A tenant's records come in the order in which their
+    transactions were seen: one that took long may come after a later one.
+    """
+
+    name: str
+
+    def write(self, batch: AuditBatch) -> None:
+        """Take these for good; raising means that none was taken, and that they are told again later."""
         ...
 
 

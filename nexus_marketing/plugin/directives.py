@@ -15,6 +15,7 @@ from nexus_marketing.core.errors import ConfigurationError
 from nexus_marketing.core.extensions import (
     Action,
     ApprovalStrategy,
+    AuditSink,
     ConditionEvaluator,
     Eraser,
     Heartbeat,
@@ -41,6 +42,7 @@ CONTRACTS = {
     Capability.ERASER: Eraser,
     Capability.HEARTBEAT: Heartbeat,
     Capability.RESOURCE: Resource,
+    Capability.AUDIT_SINK: AuditSink,
 }
 #: What a thing says of itself beside what its contract wants to be there.
 _DECLARATIONS: Mapping[Capability, Callable[[Any], list[str]]] = {
@@ -65,6 +67,7 @@ def includeme(config: Configurator) -> None:
         add_marketing_eraser,
         add_marketing_heartbeat,
         add_marketing_resource,
+        add_marketing_audit_sink,
     ):
         config.add_directive(directive.__name__, directive)
 
@@ -136,6 +139,11 @@ def add_marketing_resource(config: Configurator, resource: Resource | type[Resou
     thing = _add(config, Capability.RESOURCE, resource)
     owner = _registry(config).announced(tuple(config.includepath))
     resources.add_views(config, resources.check_owner(owner, thing.name), thing)
+
+
+def add_marketing_audit_sink(config: Configurator, sink: AuditSink | type[AuditSink] | str) -> None:
+    """Take a copy of the audit elsewhere."""
+    _add(config, Capability.AUDIT_SINK, sink)
 
 
 def _add(config: Configurator, kind: Capability, given: object) -> Any:

@@ -29,6 +29,7 @@ class Capability(StrEnum):
     ERASER = "eraser"
     HEARTBEAT = "heartbeat"
     RESOURCE = "resource"
+    AUDIT_SINK = "audit_sink"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Any
 from nexus_marketing.core.conditions import CustomOperator, Vocabulary
 from nexus_marketing.core.contracts import Channel
 from nexus_marketing.core.errors import ConfigurationError
-from nexus_marketing.core.extensions import Eraser, Heartbeat
+from nexus_marketing.core.extensions import AuditSink, Eraser, Heartbeat
 from nexus_marketing.core.storages import Storage
 from nexus_marketing.plugin.conditions import operator_of, vocabulary_of
 from nexus_marketing.plugin.hosts import Host
@@ -149,6 +149,11 @@ class PluginRegistry:
     def erasers(self) -> Mapping[str, Eraser]:
         """Who is told of erased leads."""
         return self.of(Capability.ERASER)
+
+    @property
+    def audit_sinks(self) -> Mapping[str, AuditSink]:
+        """Who is told what the audit holds."""
+        return self.of(Capability.AUDIT_SINK)
 
     @property
     def heartbeats(self) -> Mapping[str, Heartbeat]:

@@ -15,8 +15,10 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from nexus_marketing.db.ahead import append_ahead
-from nexus_marketing.db.models import AuditEntry, AuditValue
+from nexus_marketing.db.models import AuditEntry, AuditUntold, AuditValue
+from nexus_marketing.db.queries.plugins import plugins_on
 from nexus_marketing.db.tenancy import append
+from nexus_marketing.plugin.manifests import Capability
 from nexus_marketing.runtime import Context
 
 _SALT_BYTES = 16
@@ -61,11 +63,15 @@ def record(
         "body": body,
         "body_hash": _digest(body),
     }
-    if not values:
+    sinks = _sinks(ctx, subject_type)
+    if not values and not sinks:
         append_ahead(ctx.session, AuditEntry, **entry)
         return
     audit_id = append(ctx.session, AuditEntry, **entry)
-    ctx.session.add(AuditValue(at=at, audit_id=audit_id, lead_id=lead_id, values=values))
+    if values:
+        ctx.session.add(AuditValue(at=at, audit_id=audit_id, lead_id=lead_id, values=values))
+    for sink in sinks:
+        append_ahead(ctx.session, AuditUntold, sink=sink, at=at, audit_id=audit_id)
 
 
 def record_bulk(
@@ -90,6 +96,17 @@ def last_entry_id(session: Session, subject_type: str, subject_id: str) -> int |
 def commitment_holds(commitment: str, kept: Mapping[str, Any]) -> bool:
     """Whether kept values are those an audit row committed to."""
     return secrets.compare_digest(commitment, _commitment(kept))
+
+
+def _sinks(ctx: Context, subject_type: str) -> list[str]:
+    """Who is told of what the tenant does."""
+    runtime = ctx.runtime
+    owners = {name: runtime.plugin_of(name, Capability.AUDIT_SINK) for name in runtime.plugins.audit_sinks}
+    if not owners:
+        return []
+    # What this transaction says of plugins is not remembered for others: it may never be.
+    on = plugins_on(ctx.session) if subject_type == "plugin" else runtime.switches.of(ctx.session)
+    return [name for name, owner in owners.items() if owner is None or owner.name in on]
 
 
 def _kept(before: Any, after: Any) -> dict[str, Any]:

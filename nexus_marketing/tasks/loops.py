@@ -22,9 +22,10 @@ from nexus_marketing.core.errors import NexusError
 from nexus_marketing.core.timers import TimerFact
 from nexus_marketing.db.isolation import isolated
 from nexus_marketing.db.queries import journeys
+from nexus_marketing.db.queries.audit_sinks import SINK_DUE
 from nexus_marketing.db.queries.campaigns import campaigns_to_tick
 from nexus_marketing.db.queries.completion import launches_to_join, sends_to_report
-from nexus_marketing.db.queries.engagements import engagement_work
+from nexus_marketing.db.queries.engagements import queued_work
 from nexus_marketing.db.queries.partitions import keep_ahead
 from nexus_marketing.db.queries.planning import sends_to_plan, set_send_status
 from nexus_marketing.db.queries.preflights import fail_preflight, preflights_waiting
@@ -55,6 +56,7 @@ from nexus_marketing.services.journeys.runs import (
 )
 from nexus_marketing.services.journeys.wanted import unwanted_messages
 from nexus_marketing.services.leads.removals import finish_removals
+from nexus_marketing.services.plugins.audit_sinks import sink_due, sink_given_up, wake_sinks
 from nexus_marketing.services.provider_reports import take_in_reports
 from nexus_marketing.services.public_events import take_in_public_events
 from nexus_marketing.services.reactions import REACTIONS_DUE, look_due
@@ -98,6 +100,7 @@ class WorkerLoop:
     calls: Asides = field(init=False)
     watching: Asides = field(init=False)
     actions: Asides = field(init=False)
+    sinks: Asides = field(init=False)
     timers: TimerHandlers = field(init=False)
     _partitions_at: float = field(default=float("-inf"), init=False)
     #: The tenant whose runs were told last of what became of their messages.
@@ -111,7 +114,9 @@ class WorkerLoop:
         self.calls = Asides(self.runtime, make_call, "journey-call")
         self.watching = Asides(self.runtime, look_due, "reactions", lanes=2)
         self.actions = Asides(self.runtime, run_action, "action")
+        self.sinks = Asides(self.runtime, sink_due, "audit-sink", lanes=2)
         handed = {
+            SINK_DUE: Handed(self.sinks.take, sink_given_up),
             journeys.CALL_DUE: Handed(self.calls.take, tell_call),
             REACTIONS: Handed(self.watching.take, REACTIONS_DUE.give_up, stays=False),
         }
@@ -141,6 +146,7 @@ class WorkerLoop:
         self.calls.close()
         self.watching.close()
         self.actions.close()
+        self.sinks.close()
         self._close_channels()
 
     def _tell_runs(self) -> int:
@@ -162,6 +168,7 @@ class WorkerLoop:
             self.calls.look,
             self.watching.look,
             self.actions.look,
+            self.sinks.look,
             lambda: keep_segments(runtime),
             lambda: recalculate_requested(runtime),
             lambda: tick_due(runtime),
@@ -172,7 +179,7 @@ class WorkerLoop:
             lambda: settle_cancelled(runtime),
             lambda: complete_finished(runtime),
             lambda: report_ends(runtime),
-            lambda: tend_engagements(runtime),
+            lambda: tend_queues(runtime),
             lambda: tend_scores(runtime),
             lambda: finish_removals(runtime),
             self.imports.turn,
@@ -290,6 +297,7 @@ def _look(runtime: Runtime, row: Row[Any], *, is_first: bool) -> int:
 
 
 _TENDING: Mapping[str, Callable[[Runtime, int], int]] = {
+    "audit": wake_sinks,
     "hits": judge_hits,
     "public": take_in_public_events,
     "reports": take_in_reports,
@@ -297,10 +305,10 @@ _TENDING: Mapping[str, Callable[[Runtime, int], int]] = {
 }
 
 
-def tend_engagements(runtime: Runtime) -> int:
-    """Judge hits, find out whose public events are, act on reports of providers, fold counters: a piece of each for every tenant that has some."""
+def tend_queues(runtime: Runtime) -> int:
+    """Judge hits, find out whose public events are, act on reports of providers, fold counters, have sinks told of the audit: a piece of each for every tenant that has some."""
     with open_session(runtime.engines.worker, tenant_id=None, mode="read") as session:
-        waiting = engagement_work(session, runtime.settings.settling.total_seconds())
+        waiting = queued_work(session, runtime.settings.settling.total_seconds())
     return sum(isolated(lambda row=row: _TENDING[row.kind](runtime, row.tenant_id)) for row in waiting)  # type: ignore[misc]
 
 

@@ -47,13 +47,15 @@ SWEEPS: Mapping[str, frozenset[str]] = {
         }
     ),
     # Queues that are emptied every few seconds.
-    "engagement_work": frozenset(
+    "queued_work": frozenset(
         {
             "ix_marketing_hits_tenant_id_at",
             "pk_marketing_public_events",
             "ix_marketing_provider_reports_due",
             "pk_marketing_engagement_deltas",
             "ix_marketing_engagement_deltas_campaign",
+            "ix_marketing_audit_untold_sink",
+            "uq_marketing_timers_tenant_id_type_key",
         }
     ),
     "scoring_work": frozenset(

@@ -1,7 +1,7 @@
 """All models, so that one import fills the metadata."""
 
 from nexus_marketing.db.models.actions import CampaignListener, TakenAction
-from nexus_marketing.db.models.audit import AuditEntry, AuditValue
+from nexus_marketing.db.models.audit import AuditEntry, AuditUntold, AuditValue
 from nexus_marketing.db.models.campaigns import Campaign, History
 from nexus_marketing.db.models.channels import ChannelAccount
 from nexus_marketing.db.models.definitions import CampaignDefinition, DefinitionVersion
@@ -64,6 +64,7 @@ from nexus_marketing.db.models.timers import Timer
 __all__ = [
     "ApiKey",
     "AuditEntry",
+    "AuditUntold",
     "AuditValue",
     "Campaign",
     "CampaignDefinition",

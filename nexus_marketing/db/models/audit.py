@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Identity, Index
 from sqlalchemy.orm import Mapped
 
-from nexus_marketing.db.base import Base, TenantScoped, personal, plain
+from nexus_marketing.db.base import Base, TenantKeyed, TenantScoped, personal, plain
 from nexus_marketing.db.types import BigInt
 
 
@@ -37,3 +37,14 @@ class AuditValue(TenantScoped, Base):
     audit_id: Mapped[int] = plain(primary_key=True, autoincrement=False)
     lead_id: Mapped[int | None] = plain()
     values: Mapped[dict[str, Any] | None] = personal()
+
+
+class AuditUntold(TenantKeyed, Base):
+    """That a sink is still to be told of an audit row; it goes once the sink has taken it."""
+
+    __tablename__ = "marketing_audit_untold"
+    __table_args__ = (Index("ix_marketing_audit_untold_sink", "tenant_id", "sink", "id"),)
+
+    sink: Mapped[str] = plain()
+    at: Mapped[datetime] = plain()
+    audit_id: Mapped[int] = plain()

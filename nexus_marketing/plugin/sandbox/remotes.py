@@ -20,6 +20,7 @@ from nexus_marketing.core.extensions import (
     ActionOutcome,
     ActionResult,
     Approvals,
+    AuditBatch,
     ConditionContext,
     Erasure,
     Figures,
@@ -153,6 +154,16 @@ class RemoteEraser(_Remote):
         """As the contract says."""
         found: int = self._ask("erase", erasure)
         return found
+
+
+class RemoteAuditSink(_Remote):
+    """An audit sink in the sandbox."""
+
+    kind = Capability.AUDIT_SINK
+
+    def write(self, batch: AuditBatch) -> None:
+        """As the contract says."""
+        self._ask("write", batch)
 
 
 class RemoteHeartbeat(_Remote):
@@ -390,6 +401,7 @@ KINDS: Final[Mapping[Capability, type[_Remote]]] = {
         RemoteMetric,
         RemoteStrategy,
         RemoteEraser,
+        RemoteAuditSink,
         RemoteHeartbeat,
         RemoteResource,
         RemoteChannel,

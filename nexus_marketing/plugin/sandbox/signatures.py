@@ -10,6 +10,7 @@ from nexus_marketing.core.contracts import Channel, Content, HearingChannel, Ren
 from nexus_marketing.core.extensions import (
     Action,
     ApprovalStrategy,
+    AuditSink,
     ConditionContext,
     ConditionEvaluator,
     Eraser,
@@ -33,6 +34,7 @@ CONTRACTS: Final[Mapping[Capability, tuple[type, ...]]] = {
     Capability.ERASER: (Eraser,),
     Capability.HEARTBEAT: (Heartbeat,),
     Capability.RESOURCE: (Resource,),
+    Capability.AUDIT_SINK: (AuditSink,),
 }
 
 

@@ -1,16 +1,14 @@
 """Asking a plugin for what its resource answers: outside of any transaction, and whatever it does stays with it."""
 
-from time import perf_counter
 from typing import Final
 
 import orjson
 
 from nexus_marketing.core.errors import Conflict, NotFound, PermissionDenied, ValidationError
 from nexus_marketing.core.extensions import Resource, ResourceAnswer, ResourceCall
-from nexus_marketing.plugin.circuits import PluginFailed
 from nexus_marketing.plugin.registry import Plugin
-from nexus_marketing.plugin.sandbox.pools import reason_of
 from nexus_marketing.runtime import Runtime
+from nexus_marketing.services.plugins.asking import ask_plugin
 
 MAX_ANSWER_BYTES: Final = 1_000_000
 _STATUSES: Final = range(200, 500)
@@ -25,27 +23,7 @@ def ask_resource(runtime: Runtime, plugin: Plugin, resource: Resource, call: Res
         ValidationError: the plugin refuses what it was sent; so for what is not found, conflicts or is not permitted.
         PluginFailed: it failed, answered what is none, or is left alone after that.
     """
-    host = runtime.plugins.host
-    circuit = host.circuit(plugin.name)
-    circuit.check()
-    begun = perf_counter()
-    try:
-        status, body = _read(resource.answer(call))
-    except _REFUSALS:
-        raise
-    except PluginFailed as error:  # of one in the sandbox, which is watched where its process is
-        said, after = f"The plugin {plugin.name} failed: {reason_of(error)}.", error.retry_after_seconds
-        raise PluginFailed(said, retry_after_seconds=after) from error
-    except Exception as error:
-        reason = f"{resource.name} raised {type(error).__name__}"
-        circuit.failed(reason)
-        raise PluginFailed(f"The plugin {plugin.name} failed: {reason}.") from error
-    taken = perf_counter() - begun
-    if taken > host.plugins.call_seconds:
-        circuit.failed(f"{resource.name} took {taken:.1f} s, more than {host.plugins.call_seconds:g} s")
-    elif circuit.failures:
-        circuit.succeeded()
-    return status, body
+    return ask_plugin(runtime, plugin, resource.name, lambda: _read(resource.answer(call)), _REFUSALS)
 
 
 def _read(answer: object) -> tuple[int, bytes]:

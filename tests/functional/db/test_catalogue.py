@@ -281,6 +281,7 @@ class TestKeys:
             "marketing_event_seen.event_id",
             "marketing_history.actor_id",
             "marketing_hits.lead_id",
+            "marketing_audit_untold.audit_id",
             "marketing_hits.send_id",
             "marketing_journey_arrivals.lead_id",
             "marketing_journey_arrivals.run_id",

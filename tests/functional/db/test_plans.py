@@ -105,7 +105,7 @@ SWEEPERS = [
     segments.segments_to_refresh,
     upkeep.tenants_with_marks,
     lambda session: campaigns.campaigns_to_tick(session, NOW),
-    lambda session: engagements.engagement_work(session, 30),
+    lambda session: engagements.queued_work(session, 30),
     lambda session: idempotency.answers_before(session, NOW),
     lambda session: lead_work.lead_work(session, NOW),
     scoring.scoring_work,

@@ -20,7 +20,7 @@ from nexus_marketing.services.leads.erasure import erase_lead
 from nexus_marketing.services.leads.timeline import read_timeline
 from nexus_marketing.services.privacy import lift, record_consent, suppress
 from nexus_marketing.services.provider_reports import take_in_reports
-from nexus_marketing.tasks.loops import tend_engagements
+from nexus_marketing.tasks.loops import tend_queues
 from tests.common.databases import DatabaseTime
 from tests.common.factories import make_campaign, make_leads, make_send, make_template
 
@@ -182,7 +182,7 @@ class TestEarly:
         with runtime.work(tenant) as ctx:
             ctx.session.execute(update(Delivery).values(state="accepted"))
         database_time.advance(seconds=3)
-        assert tend_engagements(runtime) == 1
+        assert tend_queues(runtime) == 1
         assert states(runtime, tenant) == ["delivered"]
         assert rows(runtime, tenant, ProviderReport, "tries") == []
 

@@ -58,6 +58,7 @@ def everything(config: Any) -> None:
     config.add_marketing_approval_strategy(SimpleNamespace(name="two", can_proceed=lambda approvals: True))
     config.add_marketing_eraser(SimpleNamespace(name="wipe", erase=lambda erasure: 0))
     config.add_marketing_heartbeat(SimpleNamespace(name="pulse", answers=lambda: True))
+    config.add_marketing_audit_sink(SimpleNamespace(name="vault", write=lambda batch: None))
     routes = (Route("GET", "leads:read"),)
     config.add_marketing_resource(SimpleNamespace(name="rates", routes=routes, answer=lambda call: ResourceAnswer()))
     config.set_marketing_storage(MemoryStorage())
@@ -98,6 +99,7 @@ def test_every_kind_of_part_is_found_by_its_name() -> None:
         "eraser": ["wipe"],
         "heartbeat": ["pulse"],
         "resource": ["rates"],
+        "audit_sink": ["vault"],
     }
     owner = registry.owner_of(Capability.CHANNEL, "fax")
     assert owner is not None
