@@ -56,6 +56,12 @@ def serving(accounts: Sequence[Account], identity: Collection[str], sender: Mapp
     ]
 
 
+def carrying(accounts: Sequence[Account]) -> list[Account]:
+    """Accounts that take part: those that were ill when last seen only where there is no other."""
+    ill = (AccountHealth.REFUSED, AccountHealth.UNREACHABLE)
+    return [each for each in accounts if each.health not in ill] or list(accounts)
+
+
 def unspoken(text: str, secrets: Iterable[Any]) -> str:
     """The text, if it says nothing of these secrets, not even a part; else a sentence in its place.
 

@@ -18,6 +18,8 @@ from typing import Any, Final
 VALID_FOR: Final = timedelta(hours=24)
 #: By how many percent an audience may have changed, where a launch does not say.
 TOLERANCE: Final = 5.0
+#: How exactly it is remembered how long held messages wait.
+MINUTE_SECONDS: Final = 60.0
 
 
 class PreflightStatus(StrEnum):
@@ -41,6 +43,8 @@ class Tally:
     held: Counter[str] = field(default_factory=Counter)
     outranked_by: Counter[str] = field(default_factory=Counter)
     held_seconds: float = 0.0
+    #: Of the held ones how many wait at least so many minutes; the first one is 0.
+    minutes: Counter[int] = field(default_factory=Counter)
     #: Of the sendable ones, those whose domain has a rate of its own.
     domains: Counter[str] = field(default_factory=Counter)
     segments: int = 0
@@ -63,6 +67,7 @@ class Tally:
         self.sendable += 1
         self.held[reason] += 1
         self.held_seconds = max(self.held_seconds, seconds)
+        self.minutes[int(seconds // MINUTE_SECONDS)] += 1
         if send is not None:
             self.outranked_by[send] += 1
 
@@ -74,6 +79,7 @@ class Tally:
             "held": dict(self.held),
             "outranked_by": dict(self.outranked_by),
             "held_seconds": self.held_seconds,
+            "minutes": {str(minute): count for minute, count in self.minutes.items()},
             "domains": dict(self.domains),
             "segments": self.segments,
         }
@@ -83,8 +89,10 @@ class Tally:
         """What :meth:`document` wrote."""
         names = ("skipped", "held", "outranked_by", "domains")
         counters = {name: Counter(document.get(name, {})) for name in names}
+        minutes = Counter({int(minute): count for minute, count in document.get("minutes", {}).items()})
         segments = document.get("segments", 0)  # an older version wrote none
-        return cls(document["sendable"], held_seconds=document["held_seconds"], segments=segments, **counters)
+        held_seconds = document["held_seconds"]
+        return cls(document["sendable"], held_seconds=held_seconds, minutes=minutes, segments=segments, **counters)
 
 
 @dataclass(frozen=True, slots=True)

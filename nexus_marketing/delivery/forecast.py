@@ -4,7 +4,7 @@ Every member passes the gate itself and is composed for, so that the counts are 
 piece is one transaction; a worker that dies leaves the pieces that were counted.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from sqlalchemy.orm import Session
@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from nexus_marketing.core.deliveries import DeliveryState, HoldReason, SkipReason
 from nexus_marketing.core.fan_out import Leg, legs_of
 from nexus_marketing.core.messages import plain_text
-from nexus_marketing.core.pacing.rates import RateLimit, named_domains
+from nexus_marketing.core.pacing.rates import account_limits, named_domains
 from nexus_marketing.core.preflight import PreflightStatus, Tally
 from nexus_marketing.core.sms import measure
 from nexus_marketing.db.models import Campaign, Preflight, Send
@@ -22,7 +22,7 @@ from nexus_marketing.db.tenancy import find, open_session
 from nexus_marketing.delivery.admission import domain_of
 from nexus_marketing.delivery.composing import Composer, load_content
 from nexus_marketing.delivery.gate import Check, Gate
-from nexus_marketing.delivery.senders import sender_of
+from nexus_marketing.delivery.senders import carrying_accounts, sender_of
 from nexus_marketing.runtime import Runtime
 
 #: Members per transaction: as long as it lasts a tenant's senders wait for its caps, and on SQLite everybody who writes.
@@ -64,16 +64,6 @@ def trace_lead(
     return forecast.trace(lead_id)
 
 
-def seconds_by_limits(limits: Iterable[RateLimit], tally: Tally, *, is_marketing: bool) -> float:
-    """How long the last of the sendable messages waits for the tenant's rates where nothing else is sent."""
-    longest = 0.0
-    for limit in limits:
-        count = sum(tally.domains[domain] for domain in limit.domains) if limit.domains else tally.sendable
-        rounds = max(0, count - 1) // limit.most(is_marketing=is_marketing)
-        longest = max(longest, rounds * limit.per.total_seconds())
-    return longest
-
-
 def _end(row: Preflight, runtime: Runtime, status: PreflightStatus, error: str | None = None) -> None:
     row.status, row.error, row.finished_at = status, error, runtime.clock.now()
 
@@ -104,6 +94,8 @@ class _Forecast:
             created_at=runtime.clock.now(),
         )
         content = load_content(session, send, self.kind)
+        carrying = carrying_accounts(runtime, session, leg.channel, send.sender)
+        self.of_accounts = [limit for each in carrying for limit in account_limits(each.rates, each.id)]
         self.gate = Gate(runtime.keys, content, runtime.rng)
         self.composer = Composer(runtime, content)
         sent = content.content(runtime.settings.public_url).message
@@ -128,7 +120,7 @@ class _Forecast:
             if self._composed(row, tally):
                 tally.go(1)
                 sendable.append(row)
-        named = named_domains(decided.rates)
+        named = named_domains([*decided.rates, *self.of_accounts])
         tally.domains.update(domain for row in sendable if (domain := domain_of(row)) in named)
         return (piece[-1][1].lead_id if piece else cursor), len(piece)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from nexus_marketing.core.accounts import Account, serving, unspoken
+from nexus_marketing.core.accounts import Account, carrying, serving, unspoken
 from nexus_marketing.core.contracts import Channel, ChannelSession
 from nexus_marketing.core.errors import NexusError, Problem, ValidationError
 from nexus_marketing.db.queries.accounts import accounts_of
@@ -61,6 +61,19 @@ def accounts_for(channel: Channel, accounts: Sequence[Account], sender: Mapping[
     if not found and any(sender.get(place) for place in places):
         raise NoAccount("Its channel account is off or gone: switch one with the same sender on, then try again.")
     return found
+
+
+def carrying_accounts(
+    runtime: Runtime, session: Session, channel: str, sender: Mapping[str, Any] | None
+) -> list[Account]:
+    """The accounts that would share a send of this sender now; empty where it needs none, or has none to leave by."""
+    found = runtime.channels.get(channel)
+    if found is None:
+        return []
+    try:
+        return carrying(accounts_for(found, runtime.accounts.of(session).get(channel, ()), sender or {}))
+    except NoAccount:
+        return []
 
 
 def asked_with(

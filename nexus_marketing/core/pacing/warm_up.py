@@ -4,6 +4,7 @@ Mailbox providers judge an address that they do not know by its first weeks. The
 (complaints: 0.1 % is their advice to bulk senders, 0.3 % their limit) and well below where mail services suspend (5 % of bounces).
 """
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -29,6 +30,13 @@ class DayFigures(NamedTuple):
     complained: int
 
 
+class Burst(NamedTuple):
+    """So many messages leave at once, so many seconds after the first."""
+
+    seconds: float
+    messages: int
+
+
 class Standing(NamedTuple):
     """Where a sender is in its plan: the number of its day, from 0, and on which date it is that."""
 
@@ -49,14 +57,33 @@ class WarmUp:
         """What holds on a day of the plan, in any 24 hours; nothing once it is through."""
         return RateLimit(self.daily[step], _DAY, sender=self.sender) if step < len(self.daily) else None
 
-    def seconds_for(self, count: int, step: int) -> float:
-        """How long the last of so many messages waits if every day is used and good, and nothing else is sent."""
-        days = 0
-        for allowed in self.daily[step:]:
-            if count <= allowed:
-                break
-            count, days = count - allowed, days + 1
-        return days * _DAY.total_seconds()
+    def last_burst(self, count: int, step: int, day_seconds: float, *, is_marketing: bool) -> "Burst":
+        """When the last of so many messages may leave, if every day is used and good, and nothing else is sent.
+
+        Args:
+            count: messages, one at least.
+            step: of the plan today.
+            day_seconds: how much of today (UTC) is over.
+            is_marketing: leaves a part of every limit to others.
+        """
+        window: deque[Burst] = deque()
+        now, midnight, today = 0.0, _DAY.total_seconds() - day_seconds, 0
+        while True:
+            limit = self.limit(step)
+            if limit is None:
+                return Burst(now, count)
+            reach = limit.reach.total_seconds()
+            while window and window[0].seconds + reach <= now:
+                window.popleft()
+            free = limit.most(is_marketing=is_marketing) - sum(each.messages for each in window)
+            if free >= count:
+                return Burst(now, count)
+            if free > 0:
+                window.append(Burst(now, free))
+                count, today = count - free, today + free
+            now = min(midnight, window[0].seconds + reach)
+            if now == midnight:
+                step, today, midnight = self.after(step, DayFigures(today, 0, 0)), 0, now + _DAY.total_seconds()
 
     def after(self, step: int, figures: DayFigures) -> int:
         """The next day's step: one on if the day was used and good, else the same again.

@@ -40,6 +40,14 @@ def warm_up_limits(session: Session, settings: Mapping[str, Any], now: datetime)
     return [limit for limit in limits if limit is not None]
 
 
+def step_today(session: Session, plan: WarmUp, now: datetime) -> int:
+    """Which step of its plan a sender's first message of today would find; nothing is written down."""
+    standing, today = standings_of(session).get(plan.sender), now.astimezone(UTC).date()
+    if standing is None:
+        return 0
+    return standing.step if standing.day >= today else _moved_on(session, plan, standing)
+
+
 def standings_of(session: Session) -> dict[str, Standing]:
     """Where the tenant's senders stand, by address."""
     rows = run(session, _STANDINGS, writes=False)
@@ -61,10 +69,14 @@ def _step(session: Session, plan: WarmUp, standing: Standing | None, today: date
         return 0
     if standing.day >= today:
         return standing.step
-    step = plan.after(standing.step, figures_of(session, plan.sender, standing.day))
+    step = _moved_on(session, plan, standing)
     values = {"sender": plan.sender, "step": step, "day": today, "before": standing.day}
     run(session, _MOVE, values, writes=True)
     return step
+
+
+def _moved_on(session: Session, plan: WarmUp, standing: Standing) -> int:
+    return plan.after(standing.step, figures_of(session, plan.sender, standing.day))
 
 
 def _as_date(value: Any) -> date:

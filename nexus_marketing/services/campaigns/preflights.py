@@ -1,24 +1,18 @@
 """Pre-flights: what would become of a campaign, and whether that still holds when it is launched (BEHAVIOUR.md 5.2)."""
 
-from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Final
 
 from sqlalchemy import delete, func, select
 
-from nexus_marketing.core.campaigns import FINAL_STATUSES, CampaignStatus, MessageClass
+from nexus_marketing.core.campaigns import FINAL_STATUSES, CampaignStatus
 from nexus_marketing.core.errors import Conflict, NotFound, Problem, ValidationError
 from nexus_marketing.core.fan_out import legs_of
-from nexus_marketing.core.pacing.rates import applying, as_sender, own_rates_of, rates_of
-from nexus_marketing.core.pacing.warm_up import warm_ups_of
 from nexus_marketing.core.preflight import TOLERANCE, VALID_FOR, PreflightStatus, Standing, Tally, moved
 from nexus_marketing.db.models import Campaign, Preflight, Segment, Template, Tenant
-from nexus_marketing.db.queries.launching import message_and_sender
-from nexus_marketing.db.queries.warm_ups import standings_of
 from nexus_marketing.db.tenancy import append, find
-from nexus_marketing.delivery.forecast import seconds_by_limits
-from nexus_marketing.delivery.senders import sender_of
 from nexus_marketing.runtime import Context
+from nexus_marketing.services.campaigns.expected import expected_seconds
 from nexus_marketing.services.campaigns.launching import missing_for_send
 
 #: Pre-flights of a tenant that wait at a time: each looks at a whole audience.
@@ -68,21 +62,14 @@ def preflight_document(ctx: Context, preflight: Preflight) -> dict[str, Any]:
         and by channel: ``planned`` = ``sendable`` + the sum of ``skipped`` by reason; of the sendable ones ``held`` by
         reason with the longest wait in ``held_seconds``, and ``outranked_by`` (send → how many); ``segments`` of texts
         where those are paid for; ``cost_minor``; ``template_version``; ``expected_seconds`` and ``expected_finish`` by
-        the tenant's limits and what is held.
+        every limit and what is held (``minutes``: how many wait so many minutes).
     """
     campaign = find(ctx.session, Campaign, preflight.campaign_id)
     settings = ctx.session.scalar(select(Tenant.settings).where(Tenant.id == ctx.tenant_id)) or {}
-    is_marketing = campaign.message_class == MessageClass.MARKETING
     channels = {}
     for name, found in preflight.tallies.items():
         tally = Tally.read(found)
-        sender = _sender(ctx, name)
-        limits = applying(rates_of(settings, name), sender)
-        by_limits = max(
-            seconds_by_limits(limits, tally, is_marketing=is_marketing),
-            seconds_by_limits(own_rates_of(campaign.send_rates), tally, is_marketing=False),
-        )
-        seconds = max(by_limits, tally.held_seconds, _warming_up(ctx, settings, sender, tally.sendable))
+        seconds = expected_seconds(ctx, campaign, settings, name, tally)
         channel = ctx.runtime.channels.get(name)
         cost = 0
         if channel is not None:
@@ -147,21 +134,6 @@ def check_preflight(ctx: Context, campaign_id: int, preflight_id: int | None, to
     changes = moved(seen, now, TOLERANCE if tolerance is None else tolerance)
     if changes:
         raise Conflict(f"Since the pre-flight {'; '.join(changes)}: look again.", changes=changes)
-
-
-def _sender(ctx: Context, channel: str) -> str | None:
-    account = message_and_sender(ctx.session, None, channel).sender
-    settings = sender_of(ctx.runtime, ctx.session, channel, account) or {}
-    return as_sender(settings.get("from_email"))
-
-
-def _warming_up(ctx: Context, settings: Mapping[str, Any], sender: str | None, count: int) -> float:
-    """How long so many messages take by the plan of a new sender."""
-    plans = [plan for plan in warm_ups_of(settings) if plan.sender == sender]
-    if not plans:
-        return 0.0
-    standing = standings_of(ctx.session).get(plans[0].sender)
-    return plans[0].seconds_for(count, 0 if standing is None else standing.step)
 
 
 def _templates(ctx: Context, campaign: Campaign) -> dict[str, int]:

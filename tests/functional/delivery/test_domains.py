@@ -150,4 +150,4 @@ def test_a_forecast_knows_the_rates_of_domains(make_scene: MakeScene) -> None:
     with scene.runtime.work(scene.tenant_id, mode="read") as ctx:
         found = preflight_document(ctx, ctx.session.get_one(Preflight, (scene.tenant_id, preflight_id)))
     assert found["channels"]["email"]["domains"] == {"gmail.com": 11}
-    assert found["channels"]["email"]["expected_seconds"] == 10 * 600.0
+    assert found["channels"]["email"]["expected_seconds"] == 10 * 601.0

@@ -33,15 +33,19 @@ def test_a_plan_that_is_through_limits_nothing():
     assert [PLAN.limit(step) and PLAN.limit(step).count for step in range(4)] == [50, 100, 1000, None]
 
 
-@given(st.integers(0, 5000), st.integers(0, 3))
-def test_the_forecast_is_what_the_days_allow(count, step):
-    days, left = 0, count
-    for allowed in PLAN.daily[step:]:
-        if left > allowed:
-            left, days = left - allowed, days + 1
-        else:
-            break
-    assert PLAN.seconds_for(count, step) == days * 86_400
+@given(st.integers(1, 5000), st.integers(0, 3), st.integers(0, 86_399), st.booleans())
+def test_the_forecast_is_what_the_days_allow(count, step, day_seconds, is_marketing):
+    """By the hour of the day at which it begins: the next day allows more at midnight, but the last 24 hours count."""
+    daily = [each * 9 // 10 if is_marketing else each for each in PLAN.daily]
+    seconds, burst = PLAN.last_burst(count, step, day_seconds, is_marketing=is_marketing)
+    midnights = [day * 86_400 - day_seconds for day in range(1, len(daily) - step + 1)]
+    # At the end of the plan the rest leaves; by then the window of 24 hours was never over what its day allows.
+    assert seconds <= (midnights[-1] if midnights else 0.0)
+    assert 1 <= burst <= count
+    if step < len(daily):
+        assert (seconds == 0.0) is (count <= daily[step])
+        passed = sum(seconds >= midnight for midnight in midnights)
+        assert count <= sum(daily[step : step + passed + 1]) or step + passed == len(daily)
 
 
 @pytest.mark.parametrize(
