@@ -16,6 +16,7 @@ from nexus_marketing.plugin.manifests import Capability, Manifest
 from nexus_marketing.plugin.registry import SANDBOXED, PluginRegistry
 from nexus_marketing.plugin.sandbox.children import Order
 from nexus_marketing.plugin.sandbox.pools import Pool
+from nexus_marketing.plugin.sandbox.remote_channels import channel_kind
 from nexus_marketing.plugin.sandbox.remotes import remote_kind
 from nexus_marketing.plugin.sandbox.wire import Garbage, reader
 from nexus_marketing.telemetry import get_logger
@@ -100,8 +101,9 @@ def _manifest(described: Mapping[str, Any], module: str) -> Manifest:
 
 
 def _remote(pool: Pool, number: int, described: Mapping[str, Any]) -> tuple[Capability, Any]:
-    kind = Capability(described["kind"])
-    return kind, remote_kind(kind, described["optional"])(pool, number, described["attributes"])
+    kind, optional = Capability(described["kind"]), described["optional"]
+    make = channel_kind(optional) if kind is Capability.CHANNEL else remote_kind(kind, optional)
+    return kind, make(pool, number, described["attributes"])
 
 
 def log_refused(registry: PluginRegistry) -> None:

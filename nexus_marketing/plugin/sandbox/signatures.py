@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, get_type_hints
 
-from nexus_marketing.core.contracts import Channel, Content, HearingChannel, RenderingChannel
+from nexus_marketing.core.contracts import Channel, CompensatingChannel, Content, HearingChannel, RenderingChannel
 from nexus_marketing.core.extensions import (
     Action,
     ApprovalStrategy,
@@ -25,7 +25,7 @@ from nexus_marketing.plugin.sandbox.wire import Read, believing, reader
 
 #: What may be added by a sandboxed plugin. A storage may not: it takes part in our transactions.
 CONTRACTS: Final[Mapping[Capability, tuple[type, ...]]] = {
-    Capability.CHANNEL: (Channel, HearingChannel, RenderingChannel),
+    Capability.CHANNEL: (Channel, HearingChannel, RenderingChannel, CompensatingChannel),
     Capability.ACTION: (Action,),
     Capability.CONDITION: (ConditionEvaluator, SqlCondition),
     Capability.TRIGGER: (Trigger,),
@@ -36,6 +36,7 @@ CONTRACTS: Final[Mapping[Capability, tuple[type, ...]]] = {
     Capability.RESOURCE: (Resource,),
     Capability.AUDIT_SINK: (AuditSink,),
 }
+_OPTIONAL: Final = ("render", "verify", "parse_events", "compensate", "to_sql")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ def read_attributes(kind: Capability, found: Mapping[str, Any]) -> dict[str, Any
 
 def optional_methods(thing: Any) -> list[str]:
     """What a thing can do beyond what its contract asks."""
-    return [name for name in ("render", "verify", "parse_events", "to_sql") if callable(getattr(thing, name, None))]
+    return [name for name in _OPTIONAL if callable(getattr(thing, name, None))]
 
 
 def _made_again(kind: type) -> Read:

@@ -13,14 +13,22 @@ from sqlalchemy import select, update
 from typer.testing import CliRunner
 
 from nexus_marketing.cli.app import app
-from nexus_marketing.db.models import Delivery, Send
+from nexus_marketing.db.models import Delivery, Send, TakenAction
 from nexus_marketing.plugin.circuits import FAILURES, Circuit
 from nexus_marketing.runtime import Runtime
+from nexus_marketing.services.actions.compensation import fail_campaign
+from nexus_marketing.services.campaigns.records import create_campaign, move_campaign
+from nexus_marketing.services.definitions import create_definition, publish_definition
 from nexus_marketing.services.plugins.enabling import switch_on
-from tests.common.databases import NOW
+from nexus_marketing.services.templates import create_template
+from nexus_marketing.services.timers import fire_due
+from nexus_marketing.tasks.timers import TIMERS
+from tests.common.databases import NOW, DatabaseTime
+from tests.common.factories import make_leads, make_segment
 from tests.common.plugins import FaxChannel, fax_plugin, with_plugins
 from tests.common.sandboxes import Start, needs_namespaces, sandboxes
 from tests.contract.sandbox.test_malice import CHANNEL
+from tests.contract.sandbox.test_taking_back import COMPENSATING
 from tests.functional.delivery.conftest import work_off
 from tests.functional.plugins.sending import launch, states
 
@@ -52,6 +60,41 @@ def test_a_campaign_goes_on_beside_a_message_that_kills_the_plugin(start: Start,
     with both.work(tenant, mode="read") as ctx:
         send = ctx.session.scalars(select(Send)).one()
     assert (send.status, send.status_reason) != ("paused", None)
+
+
+@needs_namespaces
+@pytest.mark.req("FR-P3-004")
+def test_a_failed_campaign_is_taken_back_by_a_plugin_that_dies_over_one_message(
+    start: Start, runtime: Runtime, tenant: int, database_time: DatabaseTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dying = "if retraction.message_id.startswith('<r3.'): os._exit(1)"
+    registry = start(COMPENSATING.replace('exec(settings.get("undo", ""), names)', dying))
+    both = replace(runtime, plugins=registry, channels={**runtime.channels, **registry.channels})
+    segment = make_segment(runtime, tenant, make_leads(runtime, tenant, 6))
+    with both.work(tenant) as ctx:
+        switch_on(ctx, "nexus-strange")
+        step = {"action": "change_priority", "data": {"priority": 1}, "delay": "9 days"}
+        parts = {"channels": {"strange": {"compensate": True}}, "automation": {"steps": [step]}}
+        definition = create_definition(ctx, {"schema": {"id": "c", **parts}})
+        publish_definition(ctx, definition.id)
+        template = create_template(ctx, {"name": "t", "type": "text", "content": {"text": "Hello"}})
+        data = {"definition_id": str(definition.id), "name": "c", "segment_id": segment, "template_id": template.id}
+        campaign = create_campaign(ctx, data).id
+        move_campaign(ctx, campaign, "launch")
+    work_off(both, 10)
+    assert states(both, tenant) == Counter(accepted=6)
+    with both.work(tenant) as ctx:
+        fail_campaign(ctx, campaign, "wrong prices")
+    circuit = registry.host.circuit("nexus-strange")
+    for turn in range(1, 7):
+        monkeypatch.setattr(circuit, "_now_seconds", lambda turn=turn: time.monotonic() + turn * 3600)
+        runtime.clock.advance(minutes=61)  # type: ignore[attr-defined]
+        database_time.advance(minutes=61)
+        while fire_due(both, TIMERS):
+            pass
+    with both.work(tenant, mode="read") as ctx:
+        (row,) = ctx.session.scalars(select(TakenAction).where(TakenAction.source == "compensation"))
+        assert (row.state, row.detail) == ("done", "took back 5 messages; 1 could not be: nobody knows of it")
 
 
 def test_a_trusted_plugin_that_raises_pauses_its_send_and_is_counted(
