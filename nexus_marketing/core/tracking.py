@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import blake2b
-from operator import itemgetter
 from struct import Struct
 from typing import NamedTuple
 
@@ -26,8 +25,8 @@ _BLOCK_BYTES = 60
 _TAGS_PER_BLOCK = _BLOCK_BYTES // _TAG_BYTES
 _TAGS = Struct(f"{_TAG_BYTES}s" * _TAGS_PER_BLOCK)
 _HEAD_CHARACTERS = _RECIPIENT.size // 3 * 4
-_TAIL_CHARACTERS = (_USE.size + _TAG_BYTES) // 3 * 4
-_TOKEN_CHARACTERS = _HEAD_CHARACTERS + _TAIL_CHARACTERS
+_TAG_CHARACTERS = _TAG_BYTES // 3 * 4
+_TOKEN_CHARACTERS = _HEAD_CHARACTERS + _USE.size // 3 * 4 + _TAG_CHARACTERS
 _PERSON = b"nexus-track"
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
@@ -125,36 +124,34 @@ def _key_name(base: "blake2b") -> str:
 class TokenSheet:
     """Tokens of one recipient after the other for the same uses: the sender's inner loop."""
 
-    __slots__ = ("_base", "_blocks", "_pick", "_starts", "_woven")
+    __slots__ = ("_base", "_blocks", "_parts")
 
     def __init__(self, base: "blake2b", uses: Sequence["TokenUse"]) -> None:
         self._base = base
         numbers = sorted({use.block for use in uses})
         self._blocks = [_block_name(number) for number in numbers]
         places = [numbers.index(use.block) * _TAGS_PER_BLOCK + use.tag for use in uses]
-        # One place alone would pick the tag itself, not a tuple of it.
-        self._pick = itemgetter(*places) if len(places) > 1 else itemgetter(slice(places[0], places[0] + 1))
-        # Purposes at even places, room for a tag at each odd one.
-        self._woven = [part for use in uses for part in (use.purpose, b"")]
-        end = _HEAD_CHARACTERS + len(uses) * _TAIL_CHARACTERS
-        self._starts = range(_HEAD_CHARACTERS, end, _TAIL_CHARACTERS)
+        starts = [_HEAD_CHARACTERS + place * _TAG_CHARACTERS for place in places]
+        # Of each token: what says its use, and where its tag stands among all that were encoded.
+        self._parts = [
+            (urlsafe_b64encode(use.purpose).decode(), slice(start, start + _TAG_CHARACTERS))
+            for use, start in zip(uses, starts, strict=True)
+        ]
 
     def tokens(self, tenant_id: int, send_id: int, seq: int, lead_id: int) -> list[str]:
         """The recipient's tokens in the order of the uses."""
         payload = _RECIPIENT.pack(1, tenant_id, send_id, lead_id, seq)
         state = self._base.copy()
         state.update(payload)
-        tags: list[bytes] = []
+        raw = payload
         for name in self._blocks:
             block = state.copy()
             block.update(name)
-            tags += _TAGS.unpack(block.digest())
-        woven = self._woven.copy()
-        woven[1::2] = self._pick(tags)
+            raw += block.digest()
         # All parts are multiples of three bytes, so they are encoded in one go and cut apart after it.
-        text = b2a_base64(payload + b"".join(woven), newline=False).translate(_URL_SAFE).decode()
+        text = b2a_base64(raw, newline=False).translate(_URL_SAFE).decode()
         head = text[:_HEAD_CHARACTERS]
-        return [head + text[start : start + _TAIL_CHARACTERS] for start in self._starts]
+        return [head + purpose + text[tag] for purpose, tag in self._parts]
 
 
 class TokenUse(NamedTuple):

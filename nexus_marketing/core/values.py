@@ -12,10 +12,11 @@ import json
 import math
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, timezone
+from operator import itemgetter
 from typing import Any, Final, NoReturn, overload
 
 from nexus_marketing.core.errors import Problem, ValidationError
@@ -225,6 +226,20 @@ def normalise_email(address: str, path: str = "email") -> str:
     if not (at and 0 < len(local) <= 64 and domain and "@" not in local and len(text) <= 254):
         _refuse(path, f"{_shown(address)} is not an e-mail address; write name@example.com", code="not_an_email")
     return text
+
+
+def picker(keys: Sequence[Any]) -> Callable[[Any], tuple[Any, ...]]:
+    """What takes the values of these keys out of a mapping, or of these places out of a sequence, as fast as it goes.
+
+    >>> picker(["b", "a"])({"a": 1, "b": 2}), picker([0])("xyz"), picker([])("xyz")
+    ((2, 1), ('x',), ())
+    """
+    if len(keys) > 1:
+        return itemgetter(*keys)
+    if not keys:
+        return lambda _values: ()
+    (key,) = keys
+    return lambda values: (values[key],)
 
 
 def join(path: str, key: str | int) -> str:

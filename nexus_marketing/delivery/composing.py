@@ -29,7 +29,7 @@ from nexus_marketing.core.messages import (
 from nexus_marketing.core.pacing.breaker import MAX_BOUNCED
 from nexus_marketing.core.pacing.frequency import DEFAULT_PRIORITY, Rank
 from nexus_marketing.core.tracking import TokenKind, TokenUse
-from nexus_marketing.core.values import parse_local_time
+from nexus_marketing.core.values import parse_local_time, picker
 from nexus_marketing.db.models import Send, TemplateVersion, Tenant
 from nexus_marketing.db.queries.deliveries import LEAD_COLUMNS, Recipient
 from nexus_marketing.runtime import Runtime
@@ -142,7 +142,7 @@ class Composer:
         self._ids = (content.tenant_id, content.send_id)
         links = range(len(content.message.links))
         # The unsubscribe token comes first and is none of these: it fills more than one gap.
-        self._keys = [value_key(OpenPixel()), *(value_key(Link(number)) for number in links)]
+        of_tokens = [value_key(OpenPixel()), *(value_key(Link(number)) for number in links)]
         uses = [TokenUse.of(TokenKind.UNSUBSCRIBE), TokenUse.of(TokenKind.OPEN)]
         uses += [TokenUse.of(TokenKind.CLICK, number) for number in links]
         self._tokens = runtime.keys.tokens.signing(uses, self.key).tokens
@@ -155,17 +155,21 @@ class Composer:
         self._document_names = sorted(
             {_document_name(variable) for variable in _own(content.message) if _column(variable) == "metadata"}
         )
-        own = _own(content.message)
+        # Those behind come to be through more than being looked up: a filter, or a number that is written out.
+        own = sorted(_own(content.message), key=_is_more_than_looked_up)
         self._variables = [(self._place(variable), variable, not variable.filters) for variable in own]
-        self._keys = [value_key(variable) for variable in own] + self._keys
-        self._fixed = {value_key(variable): _product_value(variable, content) for variable in _fixed(content.message)}
-        self._unsubscribe = sorted(
-            {
-                value_key(Variable(variable.path, variable.place))
-                for variable in content.message.variables
-                if variable.path == "unsubscribe_url"
-            }
-        )
+        looked_up = [each for each in self._variables if not _is_more_than_looked_up(each[1])]
+        self._others = self._variables[len(looked_up) :]
+        self._pick = picker([place for place, *_ in looked_up])
+        fixed = {value_key(variable): _product_value(variable, content) for variable in _fixed(content.message)}
+        self._fixed = tuple(fixed.values())
+        out = {
+            value_key(Variable(variable.path, variable.place))
+            for variable in content.message.variables
+            if variable.path == "unsubscribe_url"
+        }
+        self._outs = len(out)
+        self._keys = [*map(value_key, own), "unsubscribe", *of_tokens, *out, "to_name", "date", *fixed]
         self._message_id = end_of_message_ids(content.tenant_id, content.send_id, content.sender)
 
     def compose(self, row: Recipient, ref: int) -> Submission | str:
@@ -173,24 +177,35 @@ class Composer:
         seq, lead = row.seq, row.lead
         if self._document is not None:
             lead = (*lead, *map(_document(lead[self._document]).get, self._document_names))
-        texts: list[str] = []
-        for place, variable, as_is in self._variables:
+        texts = self._texts(lead)
+        if isinstance(texts, str):
+            return texts
+        tokens = self._tokens(*self._ids, seq, row.lead_id)
+        out = tokens[0]
+        tokens[0] = self._unsubscribe_url + out
+        values = (*texts, *tokens, *[out] * self._outs, lead[self._name] or "", self._date, *self._fixed)
+        message_id = f"<r{seq}{self._message_id}"
+        return Submission(ref, row.address or "", message_id, dict(zip(self._keys, values, strict=True)))
+
+    def _texts(self, lead: Sequence[Any]) -> Sequence[str] | str:
+        """What the variables become, or the name of a required one that is missing."""
+        found: tuple[Any, ...] = self._pick(lead)
+        try:
+            # Nearly every value is a text that needs nothing: one look at all of them. A blank one leaves nothing.
+            is_plain = all(map(str.strip, found))
+        except TypeError:  # a number, or nothing at all
+            is_plain = False
+        if is_plain and not self._others:
+            return found
+        texts: list[str] = [*found] if is_plain else []
+        for place, variable, as_is in self._others if is_plain else self._variables:
             text = lead[place]
-            # Nearly every value is a text that needs nothing: the shortest way for it.
             if not (as_is and text.__class__ is str and text and not text.isspace()):
                 text = resolve(variable, text, self._declared)
                 if text is None:
                     return variable.path
             texts.append(text)
-        token, *tokens = self._tokens(*self._ids, seq, row.lead_id)
-        values = dict(zip(self._keys, [*texts, *tokens], strict=True))
-        values |= self._fixed
-        values["unsubscribe"] = self._unsubscribe_url + token
-        for key in self._unsubscribe:
-            values[key] = token
-        values["to_name"] = lead[self._name] or ""
-        values["date"] = self._date
-        return Submission(ref, row.address or "", f"<r{seq}{self._message_id}", values)
+        return texts
 
     @property
     def at(self) -> datetime:
@@ -214,6 +229,10 @@ class Composer:
         if column == "metadata":
             return len(self.columns) + self._document_names.index(_document_name(variable))
         return self.columns.index(column)
+
+
+def _is_more_than_looked_up(variable: Variable) -> bool:
+    return bool(variable.filters) or _column(variable) == "score"
 
 
 def _column(variable: Variable) -> str:

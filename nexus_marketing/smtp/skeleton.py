@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
-from operator import itemgetter
 from urllib.parse import quote
 
 from nexus_marketing.core.errors import ValidationError
+from nexus_marketing.core.values import picker
 from nexus_marketing.smtp.encoding import SOFT_BREAK, encode_qp, unify_newlines
 from nexus_marketing.smtp.headers import (
     address_header,
@@ -100,21 +100,11 @@ class _Pattern:
     def __init__(self, pieces: Pieces) -> None:
         self.names = [piece.name for piece in pieces if isinstance(piece, Slot)]
         self.format = "".join(["%s" if isinstance(piece, Slot) else piece.replace("%", "%%") for piece in pieces])
-        self._pick = _picker(self.names)
+        self._pick = picker(self.names)
 
     def filled(self, values: Values) -> str:
         """The text with the values in their places."""
         return self.format % self._pick(values)
-
-
-def _picker(names: Sequence[str]) -> Callable[[Values], tuple[str, ...]]:
-    """Takes the values of these names out of a mapping, as fast as it goes."""
-    if len(names) > 1:
-        return itemgetter(*names)
-    if not names:
-        return lambda _values: ()
-    (name,) = names
-    return lambda values: (values[name],)
 
 
 class _TextLine:
@@ -222,7 +212,7 @@ class Skeleton:
                 self._mailboxes.append((len(names) + len(self._mailboxes), part.mailbox))
             else:
                 names += part.names
-        self._pick = _picker(names)
+        self._pick = picker(names)
         self._look_through = re.compile(_BETWEEN.join([_plain_or_found(part) for part in self._parts])).fullmatch
         self.slots = frozenset([name for part in self._parts for name in part.names])
         self.size = sum(map(len, self._pieces))

@@ -147,3 +147,13 @@ def test_old_keys_still_read_and_only_the_newest_signs():
 
 def test_nothing_personal_is_in_a_token():
     assert len(SIGNER.sign(sample())) == 56
+
+
+def test_a_token_is_the_same_in_every_version_of_the_product():
+    # Links in mail that left years ago, and messages that are made again, depend on it.
+    uses = [TokenUse.of(TokenKind.UNSUBSCRIBE), TokenUse.of(TokenKind.CLICK, 2), TokenUse.of(TokenKind.LEAD)]
+    assert TokenSigner([b"k" * 32]).signing(uses).tokens(1, 2, 3, 4) == [
+        "AQAAAAEAAAAAAAAAAgAAAAAAAAAEAAAAAwAAdQAApeZmDpyfPh_G1sF_",
+        "AQAAAAEAAAAAAAAAAgAAAAAAAAAEAAAAAwAAYwACefC874an5H0eASCn",
+        "AQAAAAEAAAAAAAAAAgAAAAAAAAAEAAAAAwAAbAAAki2xhAwlDKCq_EiM",
+    ]

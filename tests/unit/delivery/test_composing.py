@@ -1,0 +1,70 @@
+"""The short way from a lead to the values of a message gives what looking at each value by itself gives."""
+
+from datetime import UTC, datetime
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nexus_marketing.core.campaigns import MessageClass
+from nexus_marketing.core.messages import parse_message, resolve, value_key
+from nexus_marketing.core.tracking import TokenKind, TokenSigner
+from nexus_marketing.db.queries.deliveries import Recipient
+from nexus_marketing.delivery.composing import Composer, SendContent
+
+pytestmark = pytest.mark.req("FR-P2-009")
+
+SIGNER = TokenSigner([b"k" * 32])
+AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
+RUNTIME = SimpleNamespace(
+    settings=SimpleNamespace(public_url="https://t.example"),
+    keys=SimpleNamespace(tokens=SIGNER),
+    clock=SimpleNamespace(now=lambda: AT),
+)
+SENDER = {"from_email": "news@shop.example", "from_name": "Shop", "postal_address": "1 High Street"}
+NAMES = ("first_name", "country", "score", "metadata.plan")
+value = st.one_of(st.none(), st.text(max_size=8), st.sampled_from(["", " ", "\u2003", "\x1f", "Ann", " Ann "]))
+anything = st.one_of(value, st.integers(), st.booleans(), st.floats(allow_nan=False))
+variable = st.builds(
+    "{{{{ {}{} }}}}".format, st.sampled_from(NAMES), st.sampled_from(["", ' | default("you")', " | upper", " | trim"])
+)
+declared = st.dictionaries(
+    st.sampled_from(NAMES), st.sampled_from([{"required": True}, {"fallback": "them"}, {}]), max_size=2
+)
+
+
+@given(
+    variables=st.lists(variable, max_size=5),
+    declared=declared,
+    lead=st.fixed_dictionaries({"name": value, "first_name": value, "country": value, "score": st.integers()}),
+    plan=anything,
+)
+def test_values_are_those_of_each_variable_by_itself(variables, declared, lead, plan):
+    html = '<a href="https://shop.example/">x</a>{{ sender_name }}{{ unsubscribe_url }}' + "".join(variables)
+    message = parse_message({"subject": "Hi", "html": html}, declared)
+    content = SendContent(1, 2, MessageClass.MARKETING, "email", message, declared, SENDER, 3, AT)
+    composer = Composer(RUNTIME, content)
+    columns = {**lead, "metadata": {"plan": plan}}
+    row = Recipient(5, 7, 0, None, "a@b.example", None, None, None, tuple(columns[name] for name in composer.columns))
+    found = composer.compose(row, 9)
+
+    own = [each for each in message.variables if each.path in NAMES]
+    by_path = {**lead, "metadata.plan": plan}
+    expected = {each: resolve(each, by_path[each.path], declared) for each in own}
+    missing = {each.path for each, text in expected.items() if text is None}
+    if missing:
+        assert found in missing
+        return
+    assert (found.ref, found.address, found.message_id) == (9, "a@b.example", "<r5.s2.t1@shop.example>")
+    values = dict(found.values)
+    assert {value_key(each): values.pop(value_key(each)) for each in own} == {
+        value_key(each): text for each, text in expected.items()
+    }
+    out = values.pop("var:unsubscribe_url")
+    assert SIGNER.read(out, TokenKind.UNSUBSCRIBE).lead_id == 7
+    assert values.pop("unsubscribe") == f"https://t.example/u/{out}"
+    assert SIGNER.read(values.pop("link:0"), TokenKind.CLICK).seq == 5
+    assert SIGNER.read(values.pop("open"), TokenKind.OPEN).send_id == 2
+    date = "Sun, 01 Mar 2026 12:00:00 +0000"
+    assert values == {"to_name": lead["name"] or "", "date": date, "var:sender_name": "Shop"}
