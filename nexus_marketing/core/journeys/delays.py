@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from functools import lru_cache
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -89,6 +90,7 @@ def ends_at(rule: DelayRule, arrived: datetime, zone: ZoneInfo, record: Mapping[
     return _until(rule, zone, record)
 
 
+@lru_cache(maxsize=10_000)  # the leads of a birthday share it: days of some years, in some zones
 def local_instant(day: date, clock: time, zone: ZoneInfo) -> datetime:
     """The moment (UTC) at which a clock shows this: the first of two, and of none the first after the gap."""
     first, second = datetime.combine(day, clock, zone), datetime.combine(day, clock.replace(fold=1), zone)

@@ -43,9 +43,12 @@ def lock_living(session: Session, lead_ids: Collection[int]) -> set[int]:
 _MINE = "FROM marketing_journey_runs WHERE tenant_id = :tenant_id AND journey_id = :journey_id AND lead_id IN ({ids})"
 _COUNTED = f"SELECT lead_id, max(sequence) AS entries, max(entered_at) AS last {_MINE} GROUP BY lead_id"
 _KEYS = f"SELECT lead_id, key {_MINE} AND key IS NOT NULL"
+# A look for each lead, which no belief about a table that fills can turn into one at all who came before, for each of them.
 _SEEN = """
-SELECT lead_id FROM marketing_journey_arrivals
-WHERE tenant_id = :tenant_id AND journey_id = :journey_id AND lead_id IN ({ids}) AND occurrence = :occurrence
+SELECT i.id AS lead_id FROM ({ids}) AS i WHERE (
+  SELECT a.lead_id FROM marketing_journey_arrivals AS a
+  WHERE a.tenant_id = :tenant_id AND a.journey_id = :journey_id AND a.lead_id = i.id AND a.occurrence = :occurrence
+) IS NOT NULL
 """
 
 

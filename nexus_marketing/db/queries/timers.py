@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from nexus_marketing.core.timers import TimerFact
 from nexus_marketing.db.ahead import Question, ask, send
+from nexus_marketing.db.by_index import look_up_by_index
 from nexus_marketing.db.queries.rowsets import Values, as_ids, columns_of, ids_of
 from nexus_marketing.db.tenancy import run, run_for_all
 from nexus_marketing.db.types import BigInt, Json, UtcDateTime, from_text
@@ -65,8 +66,7 @@ def cancel_timers(session: Session, type_: str, keys: Sequence[str]) -> None:
 
 #: A few of each tenant that has some due: a tenant with a million cannot keep the others waiting. Nor can as many as fill
 #: a claim by themselves: tenants are looked at in another order each time, or in SQLite each once before any twice.
-#: By their place on disk, which stays while they are locked: whatever PostgreSQL believes of a table that was just filled,
-#: it has no other way to them.
+#: By their place on disk, which stays while they are locked, and never by reading all (``db.by_index``).
 _CLAIM_POSTGRESQL = """
 UPDATE marketing_timers m SET lease_until = nexus_after(:seconds), lease_token = :token, attempts = m.attempts + 1,
   crashes = m.crashes + CASE WHEN m.lease_token IS NULL THEN 0 ELSE 1 END
@@ -99,6 +99,7 @@ def claim_timers(
     """Lease due timers, at most ``each`` of one tenant and ``most`` in all; earliest first."""
     statement = _CLAIM_POSTGRESQL if _is_postgresql(session) else _CLAIM_SQLITE
     values = {"now": now, "token": token, "seconds": lease_seconds, "each": each, "most": most}
+    look_up_by_index(session)
     rows = run_for_all(session, text(statement).bindparams(_NOW), values, writes=True)
     return sorted((_fact(row, token) for row in rows), key=attrgetter("trigger_at", "tenant_id", "id"))
 

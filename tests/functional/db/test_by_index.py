@@ -1,0 +1,50 @@
+"""Claims and checks of arrivals stay look-ups while a table fills that PostgreSQL believes to be empty."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import event
+
+from nexus_marketing.core.clock import FakeClock
+from nexus_marketing.db.by_index import look_up_by_index
+from nexus_marketing.db.queries.journey_arrivals import pasts_of
+from nexus_marketing.db.queries.timers import claim_timers
+from nexus_marketing.db.tenancy import open_session
+from tests.common import databases
+from tests.common.databases import NOW
+from tests.common.factories import make_tenant
+from tests.common.servers import PostgresCluster
+
+pytestmark = pytest.mark.req("SR-003", "FR-P3-006")
+
+
+def test_claims_and_arrivals_look_up_by_index_whatever_the_table_holds(
+    cluster: PostgresCluster, tmp_path: Path
+) -> None:
+    with databases.postgres_runtime(cluster, tmp_path, clock=FakeClock(NOW)) as runtime:
+        tenant_id = make_tenant(runtime)
+        seen: list[tuple[str, Any]] = []
+        plans: dict[str, str] = {}
+
+        def hear(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_others: Any) -> None:
+            seen.append((statement, parameters))
+
+        def explain(session: Any, table: str) -> None:
+            statement, parameters = next(each for each in seen if f"{table}" in each[0])
+            rows = session.connection().exec_driver_sql(f"EXPLAIN {statement}", parameters).scalars()
+            plans[table] = "\n".join(rows)
+
+        event.listen(runtime.engines.worker, "before_cursor_execute", hear)
+        with open_session(runtime.engines.worker, tenant_id=None) as session, session.begin():
+            claim_timers(session, NOW, 1, lease_seconds=60, each=50, most=100)
+            explain(session, "marketing_timers")
+        with open_session(runtime.engines.worker, tenant_id=tenant_id) as session, session.begin():
+            look_up_by_index(session)
+            pasts_of(session, 1, [1, 2], "list:1", with_keys=False)
+            explain(session, "marketing_journey_arrivals")
+        with open_session(runtime.engines.worker, tenant_id=tenant_id) as session, session.begin():
+            assert session.connection().exec_driver_sql("SHOW enable_seqscan").scalar() == "on"
+    assert "Seq Scan on marketing_timers" not in plans["marketing_timers"]
+    assert "Tid Scan on marketing_timers" in plans["marketing_timers"]
+    assert "lead_id = " in plans["marketing_journey_arrivals"].split("Index Cond:")[1].splitlines()[0]
