@@ -20,10 +20,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from tests.common.servers.privileges import ServerUnavailable, server_account, server_base
 from tests.common.servers.supervisor import Spec, is_alive
+
+#: Below those that Linux (32768) and others (49152) give to connections.
+_PORTS: Final = range(15_000, 32_000)
 
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
 PROJECT = Path(__file__).parents[3]
@@ -168,8 +171,14 @@ def wait_for_exit(pid: int, timeout_seconds: float) -> None:
 
 
 def free_port() -> int:
-    """A TCP port on 127.0.0.1 that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port on 127.0.0.1 that nobody listens on at this moment, and that no connection is given for its own end.
+
+    Of those that systems give to connections a stopped server's may be taken before it comes back: by anybody, and by a client
+    that tries to reach it and finds itself.
+    """
+    while True:
+        port = _PORTS[secrets.randbelow(len(_PORTS))]
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return port
