@@ -31,6 +31,10 @@ _CGROUPS: Final = next(
 )
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 _CONNECTIONS: Final = 4
+#: What the workers of a round may send before they stand still, the one with many connections most of it.
+_SENT_IN_A_ROUND: Final = 1_500
+#: With --small so many are left at least for the healthy worker.
+_FEW: Final = 100
 _STANDS_STILL_SECONDS: Final = 2.0
 #: What a worker's log holds when it stands still.
 _SAID: Final = (
@@ -47,10 +51,11 @@ def out_of_files(servers: Servers, plan: Plan) -> Verdict:
     """Limits drawn around working workers; afterwards a healthy one is started, and everybody gets their message.
 
     One may open no further file, one take no further memory, one has a memory cgroup of two megabytes, just when the database
-    parts from them. One, the last as it is the fastest, has 64 files and wants as many connections. A worker may go on with what it has, wait, or end; if it stands still it says why.
+    parts from them. One, the last as it is the fastest, has 64 files and wants twice as many connections. A worker may
+    go on with what it has, wait, or end; if it stands still it says why.
     """
     rounds = 1 if plan.small else max(2, plan.faults // 3)
-    audience = min(plan.audience, 1_600) if plan.small else plan.audience
+    audience = rounds * _SENT_IN_A_ROUND + (_FEW if plan.small else plan.audience)
     with open_stage(servers.cluster, audience=audience, reply_delay_seconds=0.1) as stage:
         launch(stage)
         watch = Watch(stage.runtime)
@@ -78,7 +83,7 @@ def out_of_files(servers: Servers, plan: Plan) -> Verdict:
 def _strike(servers: Servers, stage: Stage, limit: Callable[[int], None]) -> bool:
     """Whether a worker under this limit goes on, or says why it does not; it is asked to end afterwards."""
     wide = limit is _few_files
-    victim = stage.start_worker(smtp__connections=str(_FILES if wide else _CONNECTIONS))
+    victim = stage.start_worker(smtp__connections=str(2 * _FILES if wide else _CONNECTIONS))
     before = settled(stage)
     if wide:
         limit(victim.pid)
