@@ -15,7 +15,7 @@ from nexus_marketing.core.journeys import Journey
 from nexus_marketing.core.journeys.model import Trigger
 from nexus_marketing.core.journeys.runs import LIVE
 from nexus_marketing.core.journeys.statuses import JourneyStatus
-from nexus_marketing.db.by_index import look_up_by_index
+from nexus_marketing.db.by_index import looking_up_by_index
 from nexus_marketing.db.models import Journey as JourneyRow
 from nexus_marketing.db.models import JourneyRun
 from nexus_marketing.db.queries.journey_arrivals import PastOfLead, add_arrivals, lock_living, pasts_of
@@ -61,8 +61,11 @@ def arrive_all(ctx: Context, row: JourneyRow, lead_ids: Collection[int], occasio
     """
     ctx.session.flush()
     occasion = occasion._replace(occurrence=_as_kept(ctx, occasion.occurrence))
-    wanted = sorted(set(lead_ids))
-    look_up_by_index(ctx.session)
+    with looking_up_by_index(ctx.session):
+        return _arrive_all(ctx, row, sorted(set(lead_ids)), occasion)
+
+
+def _arrive_all(ctx: Context, row: JourneyRow, wanted: Sequence[int], occasion: Occasion) -> list[Answer]:
     living = lock_living(ctx.session, wanted) if wanted and row.published is not None else set()
     if not living:
         return [Answer(each, GONE) for each in wanted]

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import event
 
 from nexus_marketing.core.clock import FakeClock
-from nexus_marketing.db.by_index import look_up_by_index
+from nexus_marketing.db.by_index import look_up_by_index, looking_up_by_index
 from nexus_marketing.db.queries.journey_arrivals import pasts_of
 from nexus_marketing.db.queries.timers import claim_timers
 from nexus_marketing.db.tenancy import open_session
@@ -44,7 +44,13 @@ def test_claims_and_arrivals_look_up_by_index_whatever_the_table_holds(
             pasts_of(session, 1, [1, 2], "list:1", with_keys=False)
             explain(session, "marketing_journey_arrivals")
         with open_session(runtime.engines.worker, tenant_id=tenant_id) as session, session.begin():
-            assert session.connection().exec_driver_sql("SHOW enable_seqscan").scalar() == "on"
+            shown = (
+                "SELECT current_setting('enable_seqscan'), current_setting('enable_bitmapscan'), current_setting('jit')"
+            )
+            session.connection().exec_driver_sql("SET LOCAL jit TO off")
+            with looking_up_by_index(session):
+                assert tuple(session.connection().exec_driver_sql(shown).one()) == ("off", "off", "off")
+            assert tuple(session.connection().exec_driver_sql(shown).one()) == ("on", "on", "off")
     assert "Seq Scan on marketing_timers" not in plans["marketing_timers"]
     assert "Tid Scan on marketing_timers" in plans["marketing_timers"]
     assert "lead_id = " in plans["marketing_journey_arrivals"].split("Index Cond:")[1].splitlines()[0]
