@@ -22,13 +22,12 @@ from nexus_marketing.core.errors import NexusError
 from nexus_marketing.core.timers import TimerFact
 from nexus_marketing.db.isolation import isolated
 from nexus_marketing.db.queries import journeys
-from nexus_marketing.db.queries.audit_sinks import SINK_DUE
 from nexus_marketing.db.queries.campaigns import campaigns_to_tick
 from nexus_marketing.db.queries.completion import launches_to_join, sends_to_report
-from nexus_marketing.db.queries.engagements import queued_work
 from nexus_marketing.db.queries.partitions import keep_ahead
 from nexus_marketing.db.queries.planning import sends_to_plan, set_send_status
 from nexus_marketing.db.queries.preflights import fail_preflight, preflights_waiting
+from nexus_marketing.db.queries.queues import SINK_DUE, queued_work
 from nexus_marketing.db.queries.scoring import scoring_work
 from nexus_marketing.db.queries.workers import say_alive
 from nexus_marketing.db.retry import is_transient

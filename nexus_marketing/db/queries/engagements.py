@@ -10,33 +10,8 @@ from sqlalchemy.orm import Session
 
 from nexus_marketing.db.queries.queues import taking
 from nexus_marketing.db.queries.rowsets import Values, as_rows, is_postgresql, of_tenant, rowset
-from nexus_marketing.db.tenancy import run, run_for_all
+from nexus_marketing.db.tenancy import run
 from nexus_marketing.db.types import Json, to_text
-
-_WAITING = """
-SELECT DISTINCT tenant_id, 'hits' AS kind FROM marketing_hits WHERE at < nexus_after(:age)
-UNION ALL SELECT DISTINCT tenant_id, 'public' FROM marketing_public_events
-UNION ALL SELECT DISTINCT tenant_id, 'reports' FROM marketing_provider_reports WHERE due_at <= nexus_now()
-UNION ALL SELECT DISTINCT tenant_id, 'deltas' FROM marketing_engagement_deltas
-UNION ALL SELECT DISTINCT u.tenant_id, 'audit' FROM ({sinks}) u WHERE
-  (SELECT 1 FROM marketing_timers t WHERE t.tenant_id = u.tenant_id AND t.type = 'audit.sink' AND t.key = u.sink) IS NULL
-"""
-# What waits for a sink that is away may be millions of rows: from one tenant and sink to the next, not through all of them.
-_SINKS_POSTGRESQL = """
-WITH RECURSIVE s AS (
-  (SELECT tenant_id, sink FROM marketing_audit_untold ORDER BY tenant_id, sink LIMIT 1)
-  UNION ALL SELECT n.tenant_id, n.sink FROM s CROSS JOIN LATERAL (SELECT tenant_id, sink FROM marketing_audit_untold
-    WHERE (tenant_id, sink) > (s.tenant_id, s.sink) ORDER BY tenant_id, sink LIMIT 1) n
-) SELECT tenant_id, sink FROM s"""
-_SINKS_SQLITE = "SELECT DISTINCT tenant_id, sink FROM marketing_audit_untold"
-
-
-def queued_work(session: Session, settling_seconds: float) -> list[Row[Any]]:
-    """(tenant_id, kind) of what waits: ``hits`` old enough to be judged, ``public`` events, ``reports`` of providers,
-    ``deltas`` to be folded, ``audit`` rows that a sink is to be told of.
-    """
-    statement = _WAITING.format(sinks=_SINKS_POSTGRESQL if is_postgresql(session) else _SINKS_SQLITE)
-    return list(run_for_all(session, statement, {"age": -settling_seconds}, writes=False).all())
 
 
 def take_settled_hits(session: Session, settling_seconds: float) -> list[Row[Any]]:

@@ -9,17 +9,18 @@ back what is behind it: nothing is left out.
 import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final
 
 from sqlalchemy import Row
 
 from nexus_marketing.core.actors import SYSTEM
+from nexus_marketing.core.errors import NexusError
 from nexus_marketing.core.extensions import AuditBatch, AuditRecord
 from nexus_marketing.core.timers import MAX_ATTEMPTS, TimerFact, TimerStatus, retry_after
 from nexus_marketing.db.queries import audit_sinks as queries
-from nexus_marketing.db.queries.audit_sinks import SINK_DUE
+from nexus_marketing.db.queries.queues import SINK_DUE
 from nexus_marketing.db.queries.timers import hold_timer, take_timer
-from nexus_marketing.plugin.circuits import PluginFailed
 from nexus_marketing.plugin.manifests import Capability
 from nexus_marketing.plugin.registry import Plugin
 from nexus_marketing.runtime import Context, Runtime
@@ -30,6 +31,8 @@ from nexus_marketing.telemetry import get_logger
 log = get_logger(__name__)
 
 _PIECE: Final = 500
+#: Of a batch's bodies as JSON.
+_CHARACTERS: Final = 1_000_000
 #: After so many failures records are told one by one, so that those before the one that is refused get through.
 _PATIENCE: Final = 3
 _TURN_SECONDS: Final = 20.0
@@ -55,7 +58,7 @@ def sink_due(runtime: Runtime, timer: TimerFact) -> None:
         return
     try:
         is_over = _tell(runtime, timer, plugin)
-    except PluginFailed as error:
+    except NexusError as error:  # the plugin failed, or its secrets cannot be read
         log.warning("audit_sink_failed", tenant_id=timer.tenant_id, sink=timer.key, reason=error.message)
         runtime.telemetry.count("audit.sink_failed", sink=timer.key)
         pause = retry_after(min(timer.attempts, MAX_ATTEMPTS - 1), runtime.rng) or _LONGEST_PAUSE
@@ -77,6 +80,7 @@ def _tell(runtime: Runtime, timer: TimerFact, plugin: Plugin) -> bool:
 
     Raises:
         PluginFailed: the sink took nothing of the last piece.
+        SecretsUnreadable: of the plugin's settings.
     """
     sink, size = runtime.plugins.audit_sinks[timer.key], _PIECE if timer.attempts <= _PATIENCE else 1
     until = time.monotonic() + _TURN_SECONDS
@@ -85,16 +89,19 @@ def _tell(runtime: Runtime, timer: TimerFact, plugin: Plugin) -> bool:
             if not hold_timer(ctx.session, timer, _LEASE_SECONDS):
                 return False
             settings = runtime.settings_of(ctx.session, None if plugin.is_builtin else plugin)
-            rows = [] if settings is None else queries.first_untold(ctx.session, timer.key, size)
+            rows = [] if settings is None else queries.first_untold(ctx.session, timer.key, size, _CHARACTERS)
             if settings is None:
-                _forget(ctx, timer.key, timedelta(0))
+                _note_dropped(ctx, timer.key, queries.forget_sink(ctx.session, timer.key))
         if settings is None or not rows:
             return True
-        batch = _batch(timer.tenant_id, settings, rows)
-        ask_plugin(runtime, plugin, timer.key, lambda batch=batch: sink.write(batch))  # type: ignore[misc]
+        there = [row for row in rows if row.audit_id is not None]
+        if there:
+            batch = _batch(timer.tenant_id, settings, there)
+            ask_plugin(runtime, plugin, timer.key, partial(sink.write, batch))
         with runtime.work(timer.tenant_id, SYSTEM) as ctx:
             queries.forget_untold(ctx.session, [row.id for row in rows])
-        runtime.telemetry.count("audit.told", len(rows), sink=timer.key)
+            _note_dropped(ctx, timer.key, len(rows) - len(there))
+        runtime.telemetry.count("audit.told", len(there), sink=timer.key)
     return False
 
 
@@ -122,7 +129,7 @@ def _batch(tenant_id: int, settings: Mapping[str, Any], rows: Sequence[Row[Any]]
 def _wait_for_plugin(runtime: Runtime, timer: TimerFact) -> None:
     """Nobody here has the sink: another process may, or the operator brings it back within a month."""
     with runtime.work(timer.tenant_id, SYSTEM) as ctx:
-        _forget(ctx, timer.key, _KEPT)
+        _note_dropped(ctx, timer.key, queries.forget_sink(ctx.session, timer.key, ctx.now - _KEPT))
         if not queries.waits_for(ctx.session, timer.key):
             take_timer(ctx.session, timer)
             return
@@ -130,8 +137,7 @@ def _wait_for_plugin(runtime: Runtime, timer: TimerFact) -> None:
     put_off(runtime, timer, again)
 
 
-def _forget(ctx: Context, sink: str, age: timedelta) -> None:
-    dropped = queries.forget_sink(ctx.session, sink, ctx.now - age)
+def _note_dropped(ctx: Context, sink: str, dropped: int) -> None:
     if dropped:
         log.warning("audit_not_told", tenant_id=ctx.tenant_id, sink=sink, rows=dropped)
         ctx.runtime.telemetry.count("audit.not_told", dropped, sink=sink)

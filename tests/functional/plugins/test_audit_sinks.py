@@ -11,10 +11,11 @@ from sqlalchemy import select
 
 from nexus_marketing.cli.probes import _audit_sinks
 from nexus_marketing.core.clock import FakeClock
-from nexus_marketing.db.models import AuditEntry, AuditUntold, Timer
-from nexus_marketing.db.queries.audit_sinks import SINK_DUE
+from nexus_marketing.db.models import AuditEntry, AuditUntold, TenantPlugin, Timer
+from nexus_marketing.db.queries.queues import SINK_DUE
 from nexus_marketing.plugin import AuditBatch, AuditRecord, Capability
 from nexus_marketing.runtime import Runtime
+from nexus_marketing.services.audit import record
 from nexus_marketing.services.leads.records import create_lead
 from nexus_marketing.services.plugins.enabling import switch_off, switch_on
 from nexus_marketing.tasks.loops import WorkerLoop
@@ -24,6 +25,7 @@ from tests.common.sandboxes import needs_namespaces, sandboxes
 pytestmark = pytest.mark.req("US-018", "MAINT-004")
 
 NAME = "nexus-vault"
+WITH_TOKEN = {**SETTINGS, "token": {"type": "string", "meta": {"secret": True}}}
 
 
 @dataclass(slots=True)
@@ -47,7 +49,7 @@ class Vault:
         return [each for batch in self.batches for each in batch.records]
 
     def includeme(self, config: Any) -> None:
-        config.add_marketing_plugin(manifest(NAME, Capability.AUDIT_SINK, settings=SETTINGS))
+        config.add_marketing_plugin(manifest(NAME, Capability.AUDIT_SINK, settings=WITH_TOKEN))
         config.add_marketing_audit_sink(self)
 
 
@@ -176,6 +178,44 @@ def test_what_is_written_meanwhile_is_told_as_well(
     turn(loop)
     assert [each.action for each in vault.records] == ["plugin.enabled", "lead.created", "lead.created"]
     assert untold(process, tenant) == 0
+
+
+def test_a_batch_holds_no_more_than_it_should_and_a_row_that_somebody_removed_stops_nobody(
+    process: Runtime, loop: WorkerLoop, vault: Vault, tenant: int
+) -> None:
+    enable(process, tenant)
+    with process.work(tenant) as ctx:
+        ctx.session.add(AuditUntold(sink="vault", at=ctx.now, audit_id=10**9))
+        ctx.session.flush()
+        for number in range(3):
+            record(ctx, "page.changed", "page", number, {"text": ("", "x" * (700_000 if number else 1_200_000))})
+    turn(loop)
+    assert [[each.subject_id for each in batch.records] for batch in vault.batches] == [[NAME], ["0"], ["1"], ["2"]]
+    assert untold(process, tenant) == 0
+
+
+def test_while_the_plugins_secrets_cannot_be_read_what_is_to_be_told_waits(
+    process: Runtime, loop: WorkerLoop, vault: Vault, tenant: int, clock: FakeClock
+) -> None:
+    with process.work(tenant) as ctx:
+        switch_on(ctx, NAME, {"token": "t0ken"})
+    sealed = put_secrets(process, tenant, b"altered by somebody")
+    turn(loop)
+    assert (vault.records, untold(process, tenant)) == ([], 1)
+    put_secrets(process, tenant, sealed)
+    clock.advance(minutes=11)
+    turn(loop)
+    assert [each.action for each in vault.records] == ["plugin.enabled"]
+    assert vault.batches[0].settings["token"] == "t0ken"
+
+
+def put_secrets(process: Runtime, tenant: int, secrets: bytes | None) -> bytes | None:
+    """What stood there before."""
+    with process.work(tenant) as ctx:
+        row = ctx.session.scalars(select(TenantPlugin)).one()
+        row.secrets, before = secrets, row.secrets
+    process.switches.forget(tenant)
+    return before
 
 
 def test_switched_off_it_is_not_told_what_waited(process: Runtime, loop: WorkerLoop, vault: Vault, tenant: int) -> None:
