@@ -16,9 +16,11 @@ from benchmarks.common import Options, Result, paired
 from nexus_marketing.builtins.channels.email import compile_content
 from nexus_marketing.core.campaigns import MessageClass
 from nexus_marketing.core.clock import SystemClock
+from nexus_marketing.core.errors import ValidationError
 from nexus_marketing.core.messages import parse_message
 from nexus_marketing.db.queries.deliveries import Recipient
 from nexus_marketing.delivery.composing import Composer, SendContent
+from nexus_marketing.delivery.handover import MAX_WINDOW
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.smtp.headers import date_value
 from tests.common.databases import sqlite_runtime
@@ -64,11 +66,17 @@ def _ours(runtime: Runtime, html: str, count: int) -> Callable[[], float]:
         date = date_value(runtime.clock.now())
         made = b""
         started = time.perf_counter()
-        for ref, recipient in enumerate(recipients):
-            submission = composer.compose(recipient, ref)
-            assert not isinstance(submission, str)
-            address, message_id = submission.address, submission.message_id
-            made = skeleton.fill({**submission.values, "to": address, "message_id": message_id, "date": date})
+        for first in range(0, count, MAX_WINDOW):
+            window = recipients[first : first + MAX_WINDOW]
+            batch = [each for each in composer.compose(window, range(len(window))) if not isinstance(each, str)]
+            beside = {
+                "to": [each.address for each in batch],
+                "message_id": [each.message_id for each in batch],
+                "date": [date] * len(batch),
+            }
+            for found in skeleton.personal([each.values for each in batch], beside):
+                assert not isinstance(found, ValidationError)
+                made = skeleton.joined(found)
         seconds = time.perf_counter() - started
         assert len(made) > len(html)
         assert f"Lead Number {count}".encode() in made

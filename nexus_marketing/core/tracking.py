@@ -11,7 +11,7 @@ link must work for as long as somebody keeps the mail.
 import hmac
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import b2a_base64
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import blake2b
@@ -68,7 +68,8 @@ class TokenSigner:
     def sign(self, token: Token) -> str:
         """The token as text that may stand in a URL."""
         signing = self.signing([TokenUse.of(token.kind, token.link)])
-        return signing.tokens(token.tenant_id, token.send_id, token.seq, token.lead_id)[0]
+        ((found,),) = signing.tokens(token.tenant_id, token.send_id, [(token.seq, token.lead_id)])
+        return found
 
     @property
     def key(self) -> str:
@@ -122,9 +123,9 @@ def _key_name(base: "blake2b") -> str:
 
 
 class TokenSheet:
-    """Tokens of one recipient after the other for the same uses: the sender's inner loop."""
+    """Tokens of many recipients for the same uses: the sender's inner loop."""
 
-    __slots__ = ("_base", "_blocks", "_parts")
+    __slots__ = ("_base", "_blocks", "_parts", "_width")
 
     def __init__(self, base: "blake2b", uses: Sequence["TokenUse"]) -> None:
         self._base = base
@@ -132,26 +133,34 @@ class TokenSheet:
         self._blocks = [_block_name(number) for number in numbers]
         places = [numbers.index(use.block) * _TAGS_PER_BLOCK + use.tag for use in uses]
         starts = [_HEAD_CHARACTERS + place * _TAG_CHARACTERS for place in places]
-        # Of each token: what says its use, and where its tag stands among all that were encoded.
+        # Of each token: what says its use, and where its tag stands among all of a recipient that were encoded.
         self._parts = [
-            (urlsafe_b64encode(use.purpose).decode(), slice(start, start + _TAG_CHARACTERS))
-            for use, start in zip(uses, starts, strict=True)
+            (urlsafe_b64encode(use.purpose).decode(), start) for use, start in zip(uses, starts, strict=True)
         ]
+        self._width = _HEAD_CHARACTERS + len(numbers) * _TAGS_PER_BLOCK * _TAG_CHARACTERS
 
-    def tokens(self, tenant_id: int, send_id: int, seq: int, lead_id: int) -> list[str]:
-        """The recipient's tokens in the order of the uses."""
-        payload = _RECIPIENT.pack(1, tenant_id, send_id, lead_id, seq)
-        state = self._base.copy()
-        state.update(payload)
-        raw = payload
-        for name in self._blocks:
-            block = state.copy()
-            block.update(name)
-            raw += block.digest()
+    def tokens(self, tenant_id: int, send_id: int, recipients: Iterable[tuple[int, int]]) -> list[list[str]]:
+        """By use, in their order: the tokens of all recipients, who are given as (seq, lead id)."""
+        raw, copy, pack = [], self._base.copy, _RECIPIENT.pack
+        for seq, lead_id in recipients:
+            payload = pack(1, tenant_id, send_id, lead_id, seq)
+            state = copy()
+            state.update(payload)
+            raw.append(payload)
+            for name in self._blocks:
+                block = state.copy()
+                block.update(name)
+                raw.append(block.digest())
         # All parts are multiples of three bytes, so they are encoded in one go and cut apart after it.
-        text = b2a_base64(raw, newline=False).translate(_URL_SAFE).decode()
-        head = text[:_HEAD_CHARACTERS]
-        return [head + purpose + text[tag] for purpose, tag in self._parts]
+        text, width = b2a_base64(b"".join(raw), newline=False).translate(_URL_SAFE).decode(), self._width
+        heads = [text[start : start + _HEAD_CHARACTERS] for start in range(0, len(text), width)]
+        return [
+            [
+                head + purpose + text[place : place + _TAG_CHARACTERS]
+                for head, place in zip(heads, range(start, len(text), width), strict=True)
+            ]
+            for purpose, start in self._parts
+        ]
 
 
 class TokenUse(NamedTuple):

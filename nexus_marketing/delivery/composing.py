@@ -1,9 +1,11 @@
 """From a ledger row and its lead to the values that a channel fills into the message."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import format_datetime
+from itertools import repeat
 from typing import Any
 
 import orjson
@@ -29,7 +31,7 @@ from nexus_marketing.core.messages import (
 from nexus_marketing.core.pacing.breaker import MAX_BOUNCED
 from nexus_marketing.core.pacing.frequency import DEFAULT_PRIORITY, Rank
 from nexus_marketing.core.tracking import TokenKind, TokenUse
-from nexus_marketing.core.values import parse_local_time, picker
+from nexus_marketing.core.values import parse_local_time
 from nexus_marketing.db.models import Send, TemplateVersion, Tenant
 from nexus_marketing.db.queries.deliveries import LEAD_COLUMNS, Recipient
 from nexus_marketing.runtime import Runtime
@@ -155,12 +157,8 @@ class Composer:
         self._document_names = sorted(
             {_document_name(variable) for variable in _own(content.message) if _column(variable) == "metadata"}
         )
-        # Those behind come to be through more than being looked up: a filter, or a number that is written out.
-        own = sorted(_own(content.message), key=_is_more_than_looked_up)
-        self._variables = [(self._place(variable), variable, not variable.filters) for variable in own]
-        looked_up = [each for each in self._variables if not _is_more_than_looked_up(each[1])]
-        self._others = self._variables[len(looked_up) :]
-        self._pick = picker([place for place, *_ in looked_up])
+        own = _own(content.message)
+        self._variables = [(self._place(variable), variable) for variable in own]
         fixed = {value_key(variable): _product_value(variable, content) for variable in _fixed(content.message)}
         self._fixed = tuple(fixed.values())
         out = {
@@ -172,39 +170,52 @@ class Composer:
         self._keys = [*map(value_key, own), "unsubscribe", *of_tokens, *out, "to_name", "date", *fixed]
         self._message_id = end_of_message_ids(content.tenant_id, content.send_id, content.sender)
 
-    def compose(self, row: Recipient, ref: int) -> Submission | str:
-        """The submission for a recipient, or the name of a required variable that is missing."""
-        seq, lead = row.seq, row.lead
-        if self._document is not None:
-            lead = (*lead, *map(_document(lead[self._document]).get, self._document_names))
-        texts = self._texts(lead)
-        if isinstance(texts, str):
-            return texts
-        tokens = self._tokens(*self._ids, seq, row.lead_id)
-        out = tokens[0]
-        tokens[0] = self._unsubscribe_url + out
-        values = (*texts, *tokens, *[out] * self._outs, lead[self._name] or "", self._date, *self._fixed)
-        message_id = f"<r{seq}{self._message_id}"
-        return Submission(ref, row.address or "", message_id, dict(zip(self._keys, values, strict=True)))
+    def compose(self, rows: Sequence[Recipient], refs: Iterable[int]) -> list[Submission | str]:
+        """The submissions of recipients; for whom a required variable is missing, the name of it.
 
-    def _texts(self, lead: Sequence[Any]) -> Sequence[str] | str:
-        """What the variables become, or the name of a required one that is missing."""
-        found: tuple[Any, ...] = self._pick(lead)
-        try:
-            # Nearly every value is a text that needs nothing: one look at all of them. A blank one leaves nothing.
-            is_plain = all(map(str.strip, found))
-        except TypeError:  # a number, or nothing at all
-            is_plain = False
-        if is_plain and not self._others:
-            return found
-        texts: list[str] = [*found] if is_plain else []
-        for place, variable, as_is in self._others if is_plain else self._variables:
-            text = lead[place]
-            if not (as_is and text.__class__ is str and text and not text.isspace()):
-                text = resolve(variable, text, self._declared)
-                if text is None:
-                    return variable.path
-            texts.append(text)
+        Values are looked at variable by variable, for many recipients at once.
+        """
+        if not rows:
+            return []
+        columns = self._columns([row.lead for row in rows])
+        missing: dict[int, str] = {}
+        texts = [self._texts(variable, columns[place], missing) for place, variable in self._variables]
+        out, *tokens = self._tokens(*self._ids, [(row.seq, row.lead_id) for row in rows])
+        urls = [self._unsubscribe_url + token for token in out]
+        names = [name or "" for name in columns[self._name]]
+        same = [repeat(text, len(rows)) for text in (self._date, *self._fixed)]
+        values = zip(*texts, urls, *tokens, *[out] * self._outs, names, *same, strict=True)
+        keys, end = self._keys, self._message_id
+        found: list[Submission | str] = [
+            Submission(ref, row.address or "", f"<r{row.seq}{end}", dict(zip(keys, own, strict=True)))
+            for ref, row, own in zip(refs, rows, values, strict=True)
+        ]
+        for place, path in missing.items():
+            found[place] = path
+        return found
+
+    def _columns(self, leads: Sequence[Sequence[Any]]) -> list[Sequence[Any]]:
+        """The values of each column of the leads, then those of each name in their documents."""
+        columns: list[Sequence[Any]] = [*zip(*leads, strict=True)]
+        if self._document is not None:
+            documents = [*map(_document, columns[self._document])]
+            columns += [[document.get(name) for document in documents] for name in self._document_names]
+        return columns
+
+    def _texts(self, variable: Variable, column: Sequence[Any], missing: dict[int, str]) -> Sequence[str]:
+        """What a variable becomes for each; ``missing`` gets, by place, who has no value and needs one."""
+        if not variable.filters:
+            # Nearly every value is a text that needs nothing: one look at all of them. A blank one leaves nothing,
+            # a number or nothing at all is no text.
+            with suppress(TypeError):
+                if all(map(str.strip, column)):
+                    return column
+        texts = []
+        for place, value in enumerate(column):
+            text = resolve(variable, value, self._declared)
+            if text is None:
+                missing.setdefault(place, variable.path)
+            texts.append(text or "")
         return texts
 
     @property
@@ -229,10 +240,6 @@ class Composer:
         if column == "metadata":
             return len(self.columns) + self._document_names.index(_document_name(variable))
         return self.columns.index(column)
-
-
-def _is_more_than_looked_up(variable: Variable) -> bool:
-    return bool(variable.filters) or _column(variable) == "score"
 
 
 def _column(variable: Variable) -> str:

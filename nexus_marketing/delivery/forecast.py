@@ -4,7 +4,7 @@ Every member passes the gate itself and is composed for, so that the counts are 
 piece is one transaction; a worker that dies leaves the pieces that were counted.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy.orm import Session
@@ -109,17 +109,18 @@ class _Forecast:
             if excluded is not None:
                 tally.skip(excluded)
         decided, sendable = self.gate.decide(self.session, list(rows.values())), []
+        left = [rows[each.seq] for each in decided.settled if each.state == DeliveryState.PLANNED] + decided.passing
+        lacking = self._lacking(left, tally)
         for settled in decided.settled:
             if settled.state != DeliveryState.PLANNED:
                 tally.skip(str(settled.reason))
-            elif self._composed(rows[settled.seq], tally):
+            elif settled.seq not in lacking:
                 first = settled.code if settled.reason == HoldReason.OUTRANKED else None
                 tally.hold(str(settled.reason), settled.due_in_seconds or 0.0, first and first.removeprefix("send "))
                 sendable.append(rows[settled.seq])
-        for row in decided.passing:
-            if self._composed(row, tally):
-                tally.go(1)
-                sendable.append(row)
+        passing = [row for row in decided.passing if row.seq not in lacking]
+        tally.go(len(passing))
+        sendable += passing
         named = named_domains([*decided.rates, *self.of_accounts])
         tally.domains.update(domain for row in sendable if (domain := domain_of(row)) in named)
         return (piece[-1][1].lead_id if piece else cursor), len(piece)
@@ -128,21 +129,19 @@ class _Forecast:
         """Every question about one lead."""
         columns = self.composer.columns
         excluded, row = one_of_audience(self.session, self.segment_id, self.kind, lead_id, columns)
-        lacks = self._lacks_variable(row)
+        (composed,) = self.composer.compose([row], [0])
         found = self.gate.trace(self.session, row)
         if excluded == SkipReason.DUPLICATE_ADDRESS:
             found.insert(1, Check("shared_address", excluded))
-        return [*found, Check("message", SkipReason.MISSING_VARIABLE if lacks else None)]
+        return [*found, Check("message", SkipReason.MISSING_VARIABLE if isinstance(composed, str) else None)]
 
-    def _composed(self, row: Any, tally: Tally) -> bool:
-        """Whether there is a message for somebody; counts what it takes on the air, or why there is none."""
-        composed = self.composer.compose(row, 0)
-        if isinstance(composed, str):
-            tally.skip(SkipReason.MISSING_VARIABLE)
-            return False
-        if self.paid_text is not None:
-            tally.segments += measure(plain_text(self.paid_text, composed.values).strip()).segments
-        return True
-
-    def _lacks_variable(self, row: Any) -> bool:
-        return isinstance(self.composer.compose(row, 0), str)
+    def _lacking(self, rows: Sequence[Any], tally: Tally) -> set[int]:
+        """For whom there is no message, which is counted, as is what the others take on the air."""
+        lacking = set()
+        for row, composed in zip(rows, self.composer.compose(rows, range(len(rows))), strict=True):
+            if isinstance(composed, str):
+                tally.skip(SkipReason.MISSING_VARIABLE)
+                lacking.add(row.seq)
+            elif self.paid_text is not None:
+                tally.segments += measure(plain_text(self.paid_text, composed.values).strip()).segments
+        return lacking

@@ -249,8 +249,7 @@ class ChunkHandOver:
         return True
 
     def _composed(self, window: Sequence[Recipient]) -> list[Submission | str]:
-        compose, position = self.parts.composer.compose, self.claim.position
-        return [compose(row, position(row.seq)) for row in window]
+        return self.parts.composer.compose(window, [self.claim.position(row.seq) for row in window])
 
     def _passing(
         self, window: Sequence[Recipient], composed: Sequence[Submission | str], suppressed: set[int]

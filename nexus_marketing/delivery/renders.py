@@ -96,7 +96,7 @@ def make_again(runtime: Runtime, session: Session, send: Send, seq: int) -> Agai
         raise NotFound("The key that signed the message's links is in nexus.secret_key no more.") from None
     composer.at = kept.at
     row = Recipient(kept.seq, kept.lead_id, 0, None, kept.address, None, None, None, kept.lead)
-    submission = composer.compose(row, 0)
+    (submission,) = composer.compose([row], [0])
     if isinstance(submission, str):
         raise NotFound(f"The message cannot be made again: {submission} is missing.")
     rendered = channel.render({**content.sender, **settings}, content.content(kept.public_url), submission)

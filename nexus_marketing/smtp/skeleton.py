@@ -5,174 +5,32 @@ the values are encoded (DESIGN 4.15). The standard library's parser is the oracl
 """
 
 import hashlib
-import html
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
-from functools import partial
-from urllib.parse import quote
+from collections.abc import Mapping, Sequence
 
 from nexus_marketing.core.errors import ValidationError
 from nexus_marketing.core.values import picker
 from nexus_marketing.smtp.encoding import SOFT_BREAK, encode_qp, unify_newlines
-from nexus_marketing.smtp.headers import (
-    address_header,
-    check_header_name,
-    plain_address_line,
-    plain_text_line,
-    plain_token_line,
-    text_header,
-    token_header,
+from nexus_marketing.smtp.headers import check_header_name
+from nexus_marketing.smtp.parts import (
+    AddressHeader,
+    AddressLine,
+    Gap,
+    Header,
+    Part,
+    Pieces,
+    Slot,
+    TextLine,
+    body_gap,
+    encode_column,
 )
 
-
-class Context(StrEnum):
-    """Where a value lands, which decides how it is escaped.
-
-    ``html``: element text or a quoted attribute. ``text``: not escaped. ``url``: a whole URL or the rest of one,
-    reserved characters stay. ``url_part``: one component, everything but unreserved characters is percent-encoded.
-    ``raw``: markup that was escaped elsewhere. ``header``: in header templates, whatever the header needs.
-    """
-
-    HTML = "html"
-    TEXT = "text"
-    URL = "url"
-    URL_PART = "url_part"
-    RAW = "raw"
-    HEADER = "header"
-
-
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """A gap in a template: the value's name and where it lands."""
-
-    name: str
-    context: Context
-
-
-Pieces = Sequence[str | Slot]
-
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """One header line. ``structured``: ASCII tokens folded at spaces only (Message-ID, List-Unsubscribe, Date)."""
-
-    name: str
-    pieces: Pieces
-    structured: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class AddressHeader:
-    """One mailbox line (From, To, Reply-To); display name and address apart, so that neither can forge the other."""
-
-    name: str
-    display: Pieces
-    address: Pieces
-
-
 Values = Mapping[str, str]
-_Prepare = Callable[[str], str]
+#: What is one recipient's of a message, part by part.
+Personal = tuple[bytes, ...]
 
 _ONCE = frozenset({"from", "to", "cc", "reply-to", "sender", "subject", "date", "message-id"})
 _RESERVED = frozenset({"mime-version", "content-type", "content-transfer-encoding"})
-_SCHEMES = frozenset({"http", "https", "mailto", "tel", "sms"})
-_SCHEME = re.compile(r"\s*([^/?#:]*):")
-_URL_SAFE = ":/?#[]@!$&'()*+,;=%"
-_ROOM = 75
-# what needs neither escaping nor quoted-printable nor a second line, by context and part; never a leading dot
-_PLAIN_HTML = rf"(?!\.)[ !#-%(-;?-~]{{0,{_ROOM}}}"
-_PLAIN_TEXT = rf"(?!\.)[ -<>-~]{{0,{_ROOM}}}"
-_PLAIN_URL = rf"(?!\.)[A-Za-z0-9._~:/?#@!$()*+,;%-]{{0,{_ROOM}}}"
-_PLAIN_LINK = rf"https?://[A-Za-z0-9._~:/?#@!$()*+,;%-]{{0,{_ROOM - len('https://')}}}"
-_PLAIN_PART = rf"(?!\.)[A-Za-z0-9._~-]{{0,{_ROOM}}}"
-# stands between the personal parts of a message while they are looked through; no value that may be sent holds it
-_BETWEEN = "\0"
-_CUT = _BETWEEN.encode("ascii")
-
-
-class _Pattern:
-    """Pieces to fill with values, kept as one format string."""
-
-    __slots__ = ("_pick", "format", "names")
-
-    def __init__(self, pieces: Pieces) -> None:
-        self.names = [piece.name for piece in pieces if isinstance(piece, Slot)]
-        self.format = "".join(["%s" if isinstance(piece, Slot) else piece.replace("%", "%%") for piece in pieces])
-        self._pick = picker(self.names)
-
-    def filled(self, values: Values) -> str:
-        """The text with the values in their places."""
-        return self.format % self._pick(values)
-
-
-class _TextLine:
-    """A text or structured header with gaps."""
-
-    __slots__ = ("_encode", "_name", "_value", "format", "names", "plain")
-
-    def __init__(self, header: Header) -> None:
-        self._name = header.name
-        self._encode = token_header if header.structured else text_header
-        self._value = _Pattern(header.pieces)
-        self.names = self._value.names
-        self.plain = plain_token_line(header.name) if header.structured else plain_text_line(header.name)
-        #: The line as it is for values that need no encoding.
-        self.format = _line_format(header.name, self._value.format)
-
-    def encoded(self, values: Values) -> bytes:
-        """The line for any values."""
-        return self._encode(self._name, self._value.filled(values))
-
-
-class _AddressLine:
-    """A mailbox header with gaps."""
-
-    __slots__ = ("_address", "_display", "_name", "format", "names", "plain")
-
-    def __init__(self, header: AddressHeader) -> None:
-        self._name = header.name
-        self._display = _Pattern(header.display)
-        self._address = _Pattern(header.address)
-        self.names = self._display.names + self._address.names
-        self.plain = plain_address_line(header.name)
-        #: The line as it is around a mailbox that needs no encoding.
-        self.format = _line_format(header.name, "%s")
-
-    def mailbox(self, values: Values) -> str:
-        """Display name and address."""
-        display, address = self._display.filled(values), self._address.filled(values)
-        return f"{display} <{address}>" if display else address
-
-    def encoded(self, values: Values) -> bytes:
-        """The line for any values."""
-        return address_header(self._name, self._display.filled(values), self._address.filled(values))
-
-
-class _Gap:
-    """A gap in a body; ``prepare`` escapes a value for its place."""
-
-    __slots__ = ("_prepare", "name", "names", "plain")
-    format = "%s"
-
-    def __init__(self, name: str, plain: str, prepare: Callable[[str], str]) -> None:
-        self.name = name
-        self.names = [name]
-        self.plain = plain
-        self._prepare = prepare
-
-    def encoded(self, values: Values) -> bytes:
-        """The value escaped and encoded, whatever it is."""
-        return encode_qp(self._prepare(values[self.name]), soft_end=True)
-
-
-_Part = _TextLine | _AddressLine | _Gap
-_Body = list[bytes | _Gap]
-
-
-def _line_format(name: str, value_format: str) -> str:
-    return f"{name.replace('%', '%%')}: {value_format}\r\n"
+_Body = list[bytes | Gap]
 
 
 def _check_names(names: Sequence[str]) -> None:
@@ -186,76 +44,90 @@ def _check_names(names: Sequence[str]) -> None:
             raise ValidationError.at(name, "header_repeated", f"the header {name} may stand once: remove the others")
 
 
-def _compile_header(header: Header | AddressHeader) -> bytes | _Part:
+def _compile_header(header: Header | AddressHeader) -> bytes | Part:
     """The line's bytes if it is the same for everybody, else what encodes it per recipient."""
-    line = _TextLine(header) if isinstance(header, Header) else _AddressLine(header)
-    return line if line.names else line.encoded({})
+    line = TextLine(header) if isinstance(header, Header) else AddressLine(header)
+    return line if line.names else line.encoded(())
 
 
 class Skeleton:
-    """A compiled message. ``slots`` are the names that ``fill`` needs; ``size`` is its static size in bytes.
+    """A compiled message. ``slots`` are the names that it needs; ``size`` is its static size in bytes.
 
-    Nearly all values need no encoding. So the personal parts are written and looked through in one go, by one format
-    and one expression made of what is plain for each of them, and only those that are not are encoded one by one.
+    Values are looked at name by name, for many recipients at once: a question to all of them costs little more than
+    one to a single one.
     """
 
-    __slots__ = ("_format", "_look_through", "_mailboxes", "_parts", "_pick", "_pieces", "size", "slots")
+    __slots__ = ("_names", "_parts", "_pieces", "size", "slots")
 
-    def __init__(self, pieces: Sequence[bytes | _Part]) -> None:
-        self._parts = [piece for piece in pieces if not isinstance(piece, bytes)]
+    def __init__(self, pieces: Sequence[bytes | Part]) -> None:
+        parts = [piece for piece in pieces if not isinstance(piece, bytes)]
+        self._names = list(dict.fromkeys(name for part in parts for name in part.names))
+        #: Each part with the places of its values among the names.
+        self._parts = [(part, [self._names.index(name) for name in part.names]) for part in parts]
         self._pieces = _alternating(pieces)
-        self._format = _BETWEEN.join([part.format for part in self._parts])
-        self._mailboxes: list[tuple[int, Callable[[Values], str]]] = []
-        names: list[str] = []
-        for part in self._parts:
-            if isinstance(part, _AddressLine):
-                self._mailboxes.append((len(names) + len(self._mailboxes), part.mailbox))
-            else:
-                names += part.names
-        self._pick = picker(names)
-        self._look_through = re.compile(_BETWEEN.join([_plain_or_found(part) for part in self._parts])).fullmatch
-        self.slots = frozenset([name for part in self._parts for name in part.names])
+        self.slots = frozenset(self._names)
         self.size = sum(map(len, self._pieces))
 
     def fill(self, values: Values) -> bytes:
         """The finished message for one recipient: CRLF, ends with CRLF, no line begins with a dot.
 
         Raises:
-            ValidationError: ``missing_variable`` naming it, or what the header encoder or a URL refuses.
+            ValidationError: as of :meth:`personal`.
         """
+        (found,) = self.personal([values])
+        if isinstance(found, ValidationError):
+            raise found
+        return self.joined(found)
+
+    def personal(
+        self, rows: Sequence[Values], beside: Mapping[str, Sequence[str]] = {}
+    ) -> list[Personal | ValidationError]:
+        """What is personal of the messages of many, to be :meth:`joined`; for whom there can be none, why.
+
+        Args:
+            rows: the values of each.
+            beside: values by name, one for each; they go before those of the rows.
+
+        Returns:
+            For whom there is no message, ``missing_variable`` naming it, or what the header encoder or a URL refuses.
+        """
+        if not rows:
+            return []
         try:
-            texts = [*self._pick(values)]
-            for place, mailbox in self._mailboxes:
-                texts.insert(place, mailbox(values))
+            columns = self._columns(rows, beside)
         except KeyError as error:
-            name = str(error.args[0])
-            raise ValidationError.at(
-                name, "missing_variable", f"no value for {name}: give one or a fallback"
-            ) from error
-        together = self._format % tuple(texts)
-        seen = self._look_through(together)
-        if seen is None:
-            # A value pretends to be many.
-            parts = [part.encoded(values) for part in self._parts]
-        elif seen.lastindex is None:
-            parts = together.encode("ascii").split(_CUT)
-        else:
-            parts = [
-                text.encode("ascii") if strange is None else part.encoded(values)
-                for text, strange, part in zip(together.split(_BETWEEN), seen.groups(), self._parts, strict=True)
+            if len(rows) == 1:
+                name = str(error.args[0])
+                missing = f"no value for {name}: give one or a fallback"
+                return [ValidationError.at(name, "missing_variable", missing)]
+            return [
+                found
+                for place, row in enumerate(rows)
+                for found in self.personal([row], {name: [column[place]] for name, column in beside.items()})
             ]
+        refused: dict[int, ValidationError] = {}
+        encoded = [encode_column(part, [columns[place] for place in places], refused) for part, places in self._parts]
+        found: list[Personal | ValidationError] = [*zip(*encoded, strict=True)] if encoded else [()] * len(rows)
+        for place, why in refused.items():
+            found[place] = why
+        return found
+
+    def joined(self, personal: Personal) -> bytes:
+        """The finished message for one recipient, see :meth:`fill`."""
         pieces = self._pieces.copy()
-        # Cutting nothing leaves one empty part.
-        pieces[1::2] = parts[: len(self._parts)]
+        pieces[1::2] = personal
         return b"".join(pieces)
 
+    def _columns(self, rows: Sequence[Values], beside: Mapping[str, Sequence[str]]) -> list[Sequence[str]]:
+        """The values of each name; a name that a row lacks is a KeyError."""
+        found = dict(beside)
+        names = [name for name in self._names if name not in beside]
+        if names:
+            found |= zip(names, zip(*map(picker(names), rows), strict=True), strict=True)
+        return [found[name] for name in self._names]
 
-def _plain_or_found(part: _Part) -> str:
-    """Passes over a plain part, captures any other; atomic, so that a strange value costs one look, not many."""
-    return f"(?>(?:{part.plain})(?![^{_BETWEEN}])|([^{_BETWEEN}]*))"
 
-
-def _alternating(pieces: Sequence[bytes | _Part]) -> list[bytes]:
+def _alternating(pieces: Sequence[bytes | Part]) -> list[bytes]:
     """Static text at even places, room for one part at each odd place."""
     alternating = [b""]
     for piece in pieces:
@@ -291,9 +163,9 @@ def compile_message(
     return Skeleton(parts)
 
 
-def _frame(bodies: Sequence[tuple[str, _Body]]) -> list[bytes | _Part]:
+def _frame(bodies: Sequence[tuple[str, _Body]]) -> list[bytes | Part]:
     boundary = _boundary(bodies)
-    parts: list[bytes | _Part] = [b'Content-Type: multipart/alternative;\r\n boundary="%b"\r\n' % boundary]
+    parts: list[bytes | Part] = [b'Content-Type: multipart/alternative;\r\n boundary="%b"\r\n' % boundary]
     for subtype, body in bodies:
         parts += [b"\r\n--%b\r\n" % boundary, _part_head(subtype), *body]
     return [*parts, b"\r\n--%b--\r\n" % boundary]
@@ -323,7 +195,7 @@ def _compile_body(pieces: Pieces, *, markup: bool) -> _Body:
     before = ""
     for piece in _ending_with_newline(_joined(pieces)):
         if isinstance(piece, Slot):
-            parts.append(_gap(piece, before, markup=markup))
+            parts.append(body_gap(piece, before, markup=markup))
             parts.append(SOFT_BREAK)
             before = "x"
             continue
@@ -348,57 +220,3 @@ def _ending_with_newline(pieces: list[str | Slot]) -> list[str | Slot]:
     if not pieces or isinstance(pieces[-1], Slot):
         return [*pieces, "\n"]
     return pieces if pieces[-1].endswith("\n") else [*pieces[:-1], pieces[-1] + "\n"]
-
-
-def _gap(slot: Slot, before: str, *, markup: bool) -> _Gap:
-    if slot.context is Context.HEADER:
-        raise ValidationError.at(slot.name, "slot_context", f"{slot.name} has the context header, but stands in a body")
-    starts_url = slot.context is Context.URL and (not before or before[-1] in "\"'= \t\n(<>")
-    return _Gap(slot.name, *_ESCAPES[(slot.context, markup, starts_url)])
-
-
-def _as_is(value: str) -> str:
-    return value
-
-
-def _url(value: str) -> str:
-    return quote(value, safe=_URL_SAFE, errors="replace")
-
-
-def _url_part(value: str) -> str:
-    return quote(value, safe="", errors="replace")
-
-
-def _link(value: str) -> str:
-    """A whole URL: as ``_url``, and only schemes that cannot run anything."""
-    match = _SCHEME.match(value)
-    if match and match[1].lower() not in _SCHEMES:
-        raise ValidationError.at(
-            "url", "url_scheme", f"{value[:60]!r}: only {', '.join(sorted(_SCHEMES))} links are sent"
-        )
-    return _url(value)
-
-
-def _escaped(prepare: Callable[[str], str], value: str) -> str:
-    return html.escape(prepare(value))
-
-
-def _escapes() -> Mapping[tuple[Context, bool, bool], tuple[str, _Prepare]]:
-    """(context, in markup, at the start of a URL) → what is plain there, and how anything else is escaped."""
-    table: dict[tuple[Context, bool, bool], tuple[str, _Prepare]] = {
-        (Context.HTML, True, False): (_PLAIN_HTML, html.escape),
-        (Context.HTML, False, False): (_PLAIN_TEXT, _as_is),
-    }
-    for markup in (False, True):
-        table[(Context.TEXT, markup, False)] = table[(Context.HTML, markup, False)]
-        table[(Context.RAW, markup, False)] = (_PLAIN_TEXT, _as_is)
-        for context, starts, plain, prepare in (
-            (Context.URL, False, _PLAIN_URL, _url),
-            (Context.URL, True, _PLAIN_LINK, _link),
-            (Context.URL_PART, False, _PLAIN_PART, _url_part),
-        ):
-            table[(context, markup, starts)] = (plain, partial(_escaped, prepare) if markup else prepare)
-    return table
-
-
-_ESCAPES = _escapes()

@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -72,10 +72,10 @@ def _poison() -> None:
     compose, due = Composer.compose, timers.TIMERS[RUN_DUE]
     assert isinstance(due, Locking)
 
-    def composed(self: Composer, row: Recipient, ref: int) -> Submission | str:
-        if row.address is not None and row.address.startswith(POISON):
+    def composed(self: Composer, rows: Sequence[Recipient], refs: Iterable[int]) -> list[Submission | str]:
+        if any(row.address is not None and row.address.startswith(POISON) for row in rows):
             os._exit(70)
-        return compose(self, row, ref)
+        return compose(self, rows, refs)
 
     def fired(ctx: Context, timer: TimerFact) -> None:
         if ctx.session.get_one(Campaign, (ctx.tenant_id, int(timer.key))).name.startswith(POISON):

@@ -8,7 +8,7 @@ outlives a session, because many small sends in a row go through the same relay.
 import atexit
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -51,7 +51,8 @@ from nexus_marketing.smtp.catcher import Catcher
 from nexus_marketing.smtp.client import Envelope, Pool, PoolSettings, Reply, ReplyKind
 from nexus_marketing.smtp.dkim import Signer
 from nexus_marketing.smtp.headers import date_value
-from nexus_marketing.smtp.skeleton import AddressHeader, Context, Header, Skeleton, Slot, compile_message
+from nexus_marketing.smtp.parts import AddressHeader, Context, Header, Slot
+from nexus_marketing.smtp.skeleton import Personal, Skeleton, compile_message
 from nexus_marketing.version import __version__
 
 _CONTEXTS = {
@@ -187,8 +188,11 @@ class EmailChannel:
             ValidationError: it never could be made.
         """
         del settings
-        values = {"date": date_value(self._clock.now()), **_values(submission, is_traced=self._is_traced)}
-        return Rendered("message/rfc822", compile_content(content, is_traced=self._is_traced).fill(values))
+        skeleton = compile_content(content, is_traced=self._is_traced)
+        (found,) = _personal(skeleton, [submission], [_to(submission)], self._clock, is_traced=self._is_traced)
+        if isinstance(found, ValidationError):
+            raise found
+        return Rendered("message/rfc822", skeleton.joined(found))
 
     def verify(self, settings: Mapping[str, Any], headers: Mapping[str, str], body: bytes) -> bool:
         """Whether this comes from the provider whose address was asked, if that one is set up."""
@@ -239,14 +243,17 @@ class Way(NamedTuple):
     signer: Signer | None = None
 
 
+#: One message before it is joined: for whom, the mailbox, and what is personal or why there is nothing.
+_Made = tuple[Submission, str, Personal | ValidationError]
+
+
 class _Batch:
     """What of one ``submit`` is not rendered yet, and the answers that are known."""
 
-    __slots__ = ("answers", "date", "journal", "rest")
+    __slots__ = ("answers", "journal", "rest")
 
-    def __init__(self, batch: Sequence[Submission], date: str, journal: Journal) -> None:
-        self.rest = deque(batch)
-        self.date = date
+    def __init__(self, made: Iterable[_Made], journal: Journal) -> None:
+        self.rest = deque(made)
         self.journal = journal
         self.answers: deque[Outcome] = deque()
 
@@ -276,7 +283,9 @@ class EmailSession:
         """Render and hand over, a few at a time, looking after the sockets in between."""
         if not self._batches and not self._open:
             self._pool = self._way.pool()  # connections that nobody used for long were given up
-        opened = _Batch(batch, date_value(self._clock.now()), journal)
+        to = [*map(_to, batch)]
+        personal = _personal(self._skeleton, batch, to, self._clock, is_traced=self._is_traced)
+        opened = _Batch(zip(batch, to, personal, strict=True), journal)
         self._open.append(opened)
         self._render()
         return self._outcomes(opened.answers, len(batch))
@@ -285,7 +294,7 @@ class EmailSession:
         """Take back what no connection has begun; each gets its ``not_sent``."""
         self._pool.withdraw()
         for batch in self._open:
-            batch.answers += [Outcome(each.ref, OutcomeKind.NOT_SENT) for each in batch.rest]
+            batch.answers += [Outcome(each.ref, OutcomeKind.NOT_SENT) for each, *_ in batch.rest]
         self._open.clear()
 
     def close(self) -> None:
@@ -312,12 +321,11 @@ class EmailSession:
             batch = self._open[0]
             envelopes = []
             for _ in range(min(_SLICE, len(batch.rest))):
-                submission = batch.rest.popleft()
-                envelope = self._envelope(submission, batch.date)
+                envelope = self._envelope(*batch.rest.popleft())
                 if isinstance(envelope, Outcome):
                     batch.answers.append(envelope)
                 else:
-                    self._batches[submission.ref] = batch.answers
+                    self._batches[envelope.ref] = batch.answers
                     envelopes.append(envelope)
             if not batch.rest:
                 self._open.popleft()
@@ -330,17 +338,13 @@ class EmailSession:
             if answers is not None:
                 answers.append(_outcome(reply))
 
-    def _envelope(self, submission: Submission, date: str) -> Envelope | Outcome:
-        try:
-            values = _values(submission, is_traced=self._is_traced)
-            values.setdefault("date", date)
-            data = self._skeleton.fill(values)
-            if self._way.signer is not None:
-                data = self._way.signer.signed(data)
-        except ValidationError as error:
-            reason = _skip_reason(error)
-            return Outcome(submission.ref, OutcomeKind.REFUSED, reason, error.message[:200])
-        return Envelope(submission.ref, self._return_path(submission), values["to"], data, finished=True)
+    def _envelope(self, submission: Submission, to: str, personal: Personal | ValidationError) -> Envelope | Outcome:
+        if isinstance(personal, ValidationError):
+            return Outcome(submission.ref, OutcomeKind.REFUSED, _skip_reason(personal), personal.message[:200])
+        data = self._skeleton.joined(personal)
+        if self._way.signer is not None:
+            data = self._way.signer.signed(data)
+        return Envelope(submission.ref, self._return_path(submission), to, data, finished=True)
 
     def _return_path(self, submission: Submission) -> str:
         """A sender address of its own per ledger row where bounces have a domain (VERP), else From."""
@@ -352,13 +356,24 @@ class EmailSession:
 _KINDS = {kind.number: OutcomeKind(kind.value) for kind in ReplyKind}
 
 
-def _values(submission: Submission, *, is_traced: bool) -> dict[str, str]:
-    """What fills the gaps of a message: its own values, and its envelope's."""
-    to = ascii_address(submission.address)
-    values = {**submission.values, "to": to, "message_id": submission.message_id}
+def _to(submission: Submission) -> str:
+    """The mailbox as servers take it; what is none stays, and the header that it stands in refuses it."""
+    try:
+        return ascii_address(submission.address)
+    except ValidationError:
+        return submission.address
+
+
+def _personal(
+    skeleton: Skeleton, batch: Sequence[Submission], to: Sequence[str], clock: Clock, *, is_traced: bool
+) -> list[Personal | ValidationError]:
+    """What fills the gaps of messages: their own values, and those of their envelopes."""
+    date, rows = date_value(clock.now()), [each.values for each in batch]
+    ids = [each.message_id for each in batch]
+    beside = {"to": to, "message_id": ids, "date": [values.get("date", date) for values in rows]}
     if is_traced:
-        values["trace"] = _trace(submission.message_id)
-    return values
+        beside["trace"] = [*map(_trace, ids)]
+    return skeleton.personal(rows, beside)
 
 
 def _trace(message_id: str) -> str:

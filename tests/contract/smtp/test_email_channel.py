@@ -1,6 +1,6 @@
 """The e-mail channel over a real socket: when messages are rendered, and what becomes of those that never are."""
 
-from collections import Counter, UserDict
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +11,7 @@ from nexus_marketing.core.contracts import Content, Outcome, OutcomeKind, Submis
 from nexus_marketing.core.messages import parse_message
 from nexus_marketing.smtp.client import PoolSettings, TlsPolicy
 from nexus_marketing.smtp.sink import Rule
+from nexus_marketing.smtp.skeleton import Skeleton
 from tests.common.servers import free_port
 from tests.contract.smtp.servers import running_sink
 
@@ -34,19 +35,9 @@ class Journal:
         self.outcomes[ref] = kind
 
 
-class Rendered(UserDict[str, str]):
-    """Values that count themselves when a message is made of them."""
-
-    count = 0
-
-    def keys(self):
-        Rendered.count += 1
-        return super().keys()
-
-
 def submissions(count: int, *, first: int = 0) -> list[Submission]:
     numbers = range(first, first + count)
-    return [Submission(n, f"r{n}@inbox.example", f"<r{n}@shop.example>", Rendered(to_name="")) for n in numbers]
+    return [Submission(n, f"r{n}@inbox.example", f"<r{n}@shop.example>", {"to_name": ""}) for n in numbers]
 
 
 @pytest.fixture
@@ -60,10 +51,23 @@ def channel_for() -> Iterator:
         message = parse_message({"subject": "Hello", "text": "Hello"})
         return channel.open(SENDER, Content(message, SENDER, "<list.shop.example>", bulk=False))
 
-    Rendered.count = 0
     yield build
     for channel in opened:
         channel.close_thread()
+
+
+@pytest.fixture
+def finished(monkeypatch) -> list[bytes]:
+    """Every message that was made whole."""
+    made: list[bytes] = []
+    joined = Skeleton.joined
+
+    def watched(self, personal):
+        made.append(joined(self, personal))
+        return made[-1]
+
+    monkeypatch.setattr(Skeleton, "joined", watched)
+    return made
 
 
 def heard(outcomes: Iterator[Outcome | None]) -> list[Outcome]:
@@ -83,23 +87,23 @@ def test_several_open_batches_get_one_outcome_each(channel_for):
         assert sink.accepted == len(journal.wire) == len(journal.outcomes) == 600
 
 
-def test_messages_are_rendered_shortly_before_they_leave_and_the_rest_can_be_taken_back(channel_for):
+def test_messages_are_rendered_shortly_before_they_leave_and_the_rest_can_be_taken_back(channel_for, finished):
     slow = Rule(b"slow", "stall", seconds=30.0)
     with running_sink(rules=[slow]) as sink:
         session = channel_for(sink.port)
         assert {each.kind for each in heard(session.submit(submissions(10), Journal()))} == {OutcomeKind.ACCEPTED}
-        Rendered.count = 0
+        finished.clear()
         stuck = [each._replace(address=f"slow{each.ref}@inbox.example") for each in submissions(500, first=10)]
         outcomes = session.submit(stuck, Journal())
         assert next(outcomes) is None
-        assert 0 < Rendered.count < 50
+        assert 0 < len(finished) < 50
         session.withdraw()
         taken_back = [next(outcomes) for _ in range(500 - 2 * CONNECTIONS)]
         assert Counter(each and each.kind for each in taken_back) == {OutcomeKind.NOT_SENT: len(taken_back)}
 
 
-def test_without_a_relay_all_are_given_up_together(channel_for):
+def test_without_a_relay_all_are_given_up_together(channel_for, finished):
     session = channel_for(free_port(), give_up_seconds=0.3)
     outcomes = heard(session.submit(submissions(300), Journal()))
     assert Counter(each.kind for each in outcomes) == {OutcomeKind.NOT_SENT: 300}
-    assert Rendered.count == 300
+    assert len(finished) == 300

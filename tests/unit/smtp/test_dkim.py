@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from nexus_marketing.core.errors import ValidationError
 from nexus_marketing.smtp.dkim import Signer, make_signer
-from nexus_marketing.smtp.skeleton import AddressHeader, Context, Header, Slot, compile_message
+from nexus_marketing.smtp.parts import AddressHeader, Context, Header, Slot
+from nexus_marketing.smtp.skeleton import compile_message
 
 pytestmark = pytest.mark.req("FR-P2-009")
 

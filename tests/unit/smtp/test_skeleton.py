@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from nexus_marketing.core.errors import ValidationError
 from nexus_marketing.smtp.encoding import encode_qp
-from nexus_marketing.smtp.skeleton import AddressHeader, Context, Header, Slot, compile_message
+from nexus_marketing.smtp.parts import AddressHeader, Context, Header, Slot
+from nexus_marketing.smtp.skeleton import compile_message
 
 pytestmark = pytest.mark.req("FR-P2-009", "S11")
 
@@ -212,9 +213,9 @@ PLACES = {C.HTML: "<p>", C.TEXT: "<p>", C.RAW: "<p>", C.URL: "<a href='", C.URL_
 @given(st.sampled_from(sorted(PLACES)), st.text(st.sampled_from(list("aZ0.~ -_:/?&=%'\"<>\0\té")), max_size=90))
 def test_a_plain_value_is_what_its_encoder_leaves_alone(context, value):
     skeleton = compile_message([], html=[PLACES[context], Slot("a", context)])
-    (gap,) = skeleton._parts
+    ((gap, _),) = skeleton._parts
     if re.fullmatch(gap.plain, value):
-        assert gap.encoded({"a": value}) == value.encode()
+        assert gap.encoded((value,)) == value.encode()
 
 
 @pytest.mark.parametrize("place", ["a", "b"])
@@ -224,3 +225,40 @@ def test_one_strange_value_leaves_its_neighbours_as_they_are(place, strange):
     slots = [piece for name in "abc" for piece in (f"[{name}]", Slot(name, C.TEXT))]
     message = parse(compile_message([], text=slots).fill(values))
     assert content(message) == unified("".join(f"[{name}]{values[name]}" for name in "abc")) + "\n"
+
+
+MANY = compile_message(
+    HEADERS, text=["Hi ", Slot("name", C.TEXT)], html=[Slot("a", C.HTML), "<a href='", Slot("u", C.URL), "'>x</a>"]
+)
+person = st.fixed_dictionaries(
+    {
+        "name": st.one_of(st.just("Ann"), nasty),
+        "email": st.sampled_from(["ann@example.org", "é@example.org", "none"]),
+        "id": st.just("r.1"),
+        "a": st.one_of(st.just("plain"), st.sampled_from(["a\0b", "\0"]), nasty),
+        "u": st.sampled_from(["https://x.example/", "javascript:x"]),
+    },
+    optional={"other": nasty},
+)
+
+
+@given(people=st.lists(st.one_of(person, st.just({"name": "only"})), max_size=4))
+def test_many_at_once_are_what_they_are_one_by_one(people):
+    found = MANY.personal(people)
+    assert len(found) == len(people)
+    for each, values in zip(found, people, strict=True):
+        if isinstance(each, ValidationError):
+            with pytest.raises(ValidationError) as caught:
+                MANY.fill(values)
+            assert (each.message, each.problems) == (caught.value.message, caught.value.problems)
+        else:
+            assert MANY.joined(each) == MANY.fill(values)
+
+
+def test_values_beside_the_rows_go_before_theirs():
+    skeleton = compile_message([], text=[Slot("a", C.TEXT), Slot("b", C.TEXT)])
+    rows = [{"a": "1", "b": "x"}, {"a": "2"}]
+    assert [skeleton.joined(each) for each in skeleton.personal(rows, {"b": ["3", "4"]})] == [
+        skeleton.fill({"a": "1", "b": "3"}),
+        skeleton.fill({"a": "2", "b": "4"}),
+    ]
