@@ -18,7 +18,7 @@ from nexus_marketing.core.contracts import IN_USE, ChannelSession, Outcome, Outc
 from nexus_marketing.core.deliveries import DeliveryState, SkipReason
 from nexus_marketing.core.pacing.breaker import Breaker, Verdict
 from nexus_marketing.db.queries.deliveries import ChunkClaim, Recipient, Settlement
-from nexus_marketing.db.queries.windows import PendingWindow, Range, Window, WindowAnswer, commit_close
+from nexus_marketing.db.queries.windows import PendingClose, PendingWindow, Range, Window, WindowAnswer
 from nexus_marketing.db.retry import is_transient
 from nexus_marketing.delivery.admission import Admission
 from nexus_marketing.delivery.composing import Composer
@@ -111,11 +111,10 @@ class _Window:
 
 @dataclass(slots=True)
 class ChunkResult:
-    """What became of a claimed chunk: how many settled by state, and whether it was finished."""
+    """What became of a claimed chunk: how many settled by state, and what was learnt from it."""
 
     settled: int = 0
     accepted: int = 0
-    closed: bool = False
     sender_failed: str | None = None
     #: Somebody took messages, or said of one what is wrong with it.
     answered: bool = False
@@ -157,9 +156,10 @@ class ChunkHandOver:
     _exhausted_at: float = 0.0
     #: Of the time since then: how long commits were waited for.
     _waited_seconds: float = 0.0
+    _closing: PendingClose | None = None
 
     def run(self) -> ChunkResult:
-        """Hand everything over, settle and give the chunk back.
+        """Hand everything over, settle and give the chunk back, for which :meth:`see_closed` waits.
 
         Returns early, with the rest still planned, when the send is paused, the worker stops, or the
         sender itself is refused. A lost lease ends it without another write.
@@ -171,10 +171,25 @@ class ChunkHandOver:
                 self._exhaust_oldest()
             self._close(finished=finished)
         except LeaseLost:
-            self.parts.runtime.telemetry.count("delivery.lease_lost")
+            self._lost_lease()
         finally:
             self._abandon()
         return self.result
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether the last commit is under way still; the journal is this chunk's until it is through."""
+        return self._closing is not None
+
+    def see_closed(self) -> bool:
+        """Wait for the last commit; whether the lease held."""
+        closing, self._closing = self._closing, None
+        held = closing is not None and self._commit(closing.answer)
+        if held:
+            self.parts.runtime.telemetry.point("delivery.close.after")
+        else:
+            self._lost_lease()
+        return held
 
     def _windows(self) -> bool:
         position = 0
@@ -372,13 +387,15 @@ class ChunkHandOver:
         return (min(seqs), max(seqs)) if seqs else (None, None)
 
     def _close(self, *, finished: bool) -> None:
-        telemetry = self.parts.runtime.telemetry
-        telemetry.point("delivery.close.before")
-        engine, claim, known = self.parts.runtime.engines.worker, self.claim, self.known
-        if not self._commit(lambda: commit_close(engine, claim, known, closed=finished)):
-            raise LeaseLost
-        self.result.closed = finished
-        telemetry.point("delivery.close.after")
+        """Settle the rest and give the chunk back. Only what ended well may be under way while others go on."""
+        runtime = self.parts.runtime
+        runtime.telemetry.point("delivery.close.before")
+        self._closing = PendingClose(runtime.engines.worker, self.claim, self.known, closed=finished)
+        if not (finished and self._closing.is_under_way):
+            self.see_closed()
+
+    def _lost_lease(self) -> None:
+        self.parts.runtime.telemetry.count("delivery.lease_lost")
 
     def _abandon(self) -> None:
         """However this ended: leave nothing of this chunk in the connections that the next one will use."""

@@ -72,6 +72,8 @@ class Sender:
     _pace: Pace = field(default_factory=Pace)
     _turns: Turns = field(default_factory=Turns)
     _patience: Patience = field(default_factory=Patience)
+    #: The chunk before, while its last commit is under way.
+    _closing: ChunkHandOver | None = None
     #: Until when the rate of a lane, or that of a single send, is used up, by the monotonic clock.
     _not_before: dict[Lane | tuple[int, int], float] = field(default_factory=dict)
 
@@ -85,12 +87,15 @@ class Sender:
         waiting = self._waiting()
         if waiting:
             self._own_journal()  # where there is no room for it, nothing is begun, and no send is to blame
-        while waiting and not self.stopping() and monotonic() < until:
-            send = self._turns.next(waiting.values())
-            if self._serve_safely(send):
-                chunks += 1
-            else:
-                waiting = {key: each for key, each in waiting.items() if self._may_go_on(each, send)}
+        try:
+            while waiting and not self.stopping() and monotonic() < until:
+                send = self._turns.next(waiting.values())
+                if self._safely(send.key, partial(self._serve, send)):
+                    chunks += 1
+                else:
+                    waiting = {key: each for key, each in waiting.items() if self._may_go_on(each, send)}
+        finally:
+            self._see_closed()
         return chunks
 
     def _may_go_on(self, each: WaitingSend, served: WaitingSend) -> bool:
@@ -118,11 +123,11 @@ class Sender:
         self._turns.keep({send.tenant_id for send in found})
         return {send.key: send for send in found if not {send.lane, send.key} & self._not_before.keys()}
 
-    def _serve_safely(self, send: WaitingSend) -> bool:
+    def _safely(self, key: tuple[int, int], step: Callable[[], bool]) -> bool:
         """One send that cannot be sent is paused with its reason and keeps nobody else waiting."""
-        tenant_id, send_id = send.key
+        tenant_id, send_id = key
         try:
-            return self._serve(send)
+            return step()
         except DBAPIError as error:
             if is_transient(error):
                 raise
@@ -159,6 +164,7 @@ class Sender:
                 raise
             self._ways.refused(prepared, send.lane, picked, error.message)
             return True
+        self._see_closed()
         if claimed is None:
             return False
         claim, parts, (account, decided) = claimed
@@ -170,7 +176,14 @@ class Sender:
         if self.runtime.settings.keep_renders_days and decided.is_limited:
             hand_over.before_first = partial(self._keep, parts, claim, decided.passing)
         result = hand_over.run()
+        self._closing = hand_over if hand_over.is_closing else None
         return self._learn(send, prepared, account, result)
+
+    def _see_closed(self) -> None:
+        """Wait for the last commit of the chunk before, which was under way while the next one was claimed."""
+        closing, self._closing = self._closing, None
+        if closing is not None:
+            self._safely((closing.claim.tenant_id, closing.claim.send_id), closing.see_closed)
 
     def _learn(self, send: WaitingSend, prepared: Prepared, account: Account | None, result: ChunkResult) -> bool:
         """What a chunk says of its account and its send; whether the send may go on at once."""

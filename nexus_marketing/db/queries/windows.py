@@ -7,6 +7,7 @@ machine, and then round trips cost more than the messages.
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -136,21 +137,48 @@ def commit_close(engine: Engine, claim: ChunkClaim, known: Sequence[Settlement],
         Whether the lease held; otherwise nothing was changed.
     """
     if engine.dialect.name == "postgresql":
-        settle_sql, settle_values = _settling(known)
-        statement = _CLOSE_PG.format(release=RELEASE, settle=settle_sql)
-        values = {**settle_values, **claim.key, "closed": closed}
-        # In one go; what goes wrong shows again in the ordinary way.
-        with (
-            suppress(DriverError, DBAPIError),
-            DurableStatement(engine, statement, values, tenant_id=claim.tenant_id) as close,
-        ):
-            return bool(close.rows())
+        statement, values = _closing(claim, known, closed=closed)
         return bool(run_alone(engine, statement, values, tenant_id=claim.tenant_id, mode="durable"))
     with open_session(engine, tenant_id=claim.tenant_id, mode="durable") as session, session.begin():
         held = release_chunk(session, claim, closed=closed)
         if held:
             settle(session, claim.send_id, known)
         return held
+
+
+class PendingClose:
+    """The last transaction of a chunk, which is under way; see :func:`commit_close`.
+
+    On SQLite nothing is under way: all of it happens when the answer is asked for.
+    """
+
+    def __init__(self, engine: Engine, claim: ChunkClaim, known: Sequence[Settlement], *, closed: bool) -> None:
+        self._again = partial(commit_close, engine, claim, known, closed=closed)
+        self._statement: DurableStatement | None = None
+        if engine.dialect.name == "postgresql":
+            statement, values = _closing(claim, known, closed=closed)
+            with suppress(DriverError, DBAPIError):
+                self._statement = DurableStatement(engine, statement, values, tenant_id=claim.tenant_id)
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether there is time for something else before the answer."""
+        return self._statement is not None
+
+    def answer(self) -> bool:
+        """Whether the lease held; asked again after an error it commits once more, which changes nothing twice."""
+        statement, self._statement = self._statement, None
+        if statement is not None:
+            # What went wrong shows again, in the ordinary way, or is over.
+            with suppress(DriverError):
+                return bool(statement.rows())
+        return self._again()
+
+
+def _closing(claim: ChunkClaim, known: Sequence[Settlement], *, closed: bool) -> tuple[str, Mapping[str, Any]]:
+    settle_sql, settle_values = _settling(known)
+    statement = _CLOSE_PG.format(release=RELEASE, settle=settle_sql)
+    return statement, {**settle_values, **claim.key, "closed": closed}
 
 
 def _settling(known: Sequence[Settlement]) -> tuple[str, Mapping[str, Any]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -11,8 +12,9 @@ from nexus_marketing.core.contracts import OutcomeKind
 from nexus_marketing.core.deliveries import DeliveryState
 from nexus_marketing.db.models import DeliveryChunk
 from nexus_marketing.db.queries.deliveries import ChunkClaim, Settlement, claim_chunk
-from nexus_marketing.db.queries.windows import PendingWindow, Window, WindowAnswer, commit_close
+from nexus_marketing.db.queries.windows import PendingClose, PendingWindow, Window, WindowAnswer
 from nexus_marketing.db.tenancy import open_session
+from nexus_marketing.delivery import sending
 from nexus_marketing.delivery.handover import ChunkHandOver, Pace
 from nexus_marketing.delivery.planning import SendRef, plan_send
 from nexus_marketing.delivery.recovery import recover_expired
@@ -80,7 +82,7 @@ def test_whoever_lost_the_lease_hears_it_and_changes_nothing(
     assert recover_expired(scene.runtime) == 1
     with pending(scene, held, 1, 2, ACCEPTED) as late:
         assert late.answer() is None
-    assert commit_close(scene.runtime.engines.worker, held, ACCEPTED, closed=True) is False
+    assert PendingClose(scene.runtime.engines.worker, held, ACCEPTED, closed=True).answer() is False
     assert intent(scene) == (None, None)
     assert scene.states() == ["planned"] * 6
 
@@ -103,7 +105,9 @@ def test_closing_settles_the_rest_and_gives_the_chunk_back(make_scene: MakeScene
     held = claimed(scene)
     with pending(scene, held, 1, 2) as window:
         assert window.answer() == GO
-    assert commit_close(scene.runtime.engines.worker, held, ACCEPTED, closed=True)
+    closing = PendingClose(scene.runtime.engines.worker, held, ACCEPTED, closed=True)
+    assert closing.answer()
+    assert closing.answer(), "once more changes nothing"
     assert intent(scene) == (None, None)
     assert scene.states() == ["accepted"] * 2
     with scene.runtime.work(scene.tenant_id, mode="read") as ctx:
@@ -150,6 +154,38 @@ def test_a_connection_that_is_lost_before_the_commit_is_replaced(make_scene: Mak
     assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
     assert intent(scene) == (1, 4)
     assert scene.states() == ["accepted", "accepted", *["planned"] * 4]
+
+
+@pytest.fixture
+def happened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Claims, and the ends of chunks that were waited for, in their order."""
+    found: list[str] = []
+    answer, claim = PendingClose.answer, sending.claim_chunk
+
+    def heard(closing: PendingClose) -> bool:
+        found.append("closed")
+        return answer(closing)
+
+    def claims(*args: Any) -> ChunkClaim | None:
+        held = claim(*args)
+        found.append("claimed" if held else "nothing")
+        return held
+
+    monkeypatch.setattr(PendingClose, "answer", heard)
+    monkeypatch.setattr(sending, "claim_chunk", claims)
+    return found
+
+
+def test_the_next_chunk_is_claimed_while_one_is_closed(
+    make_scene: MakeScene, dialect: str, happened: list[str]
+) -> None:
+    scene = make_scene(6, chunk_size=2)
+    scene.launch()
+    scene.work()
+    under_way = ["claimed", "claimed", "closed", "claimed", "closed", "nothing", "closed"]
+    assert happened == (["claimed", "closed"] * 3 + ["nothing"] if dialect == "sqlite" else under_way)
+    assert scene.states() == ["accepted"] * 6
+    assert scene.send().status == "completed"
 
 
 def test_answers_are_heard_while_the_next_window_is_committed(
