@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
+import orjson
 from sqlalchemy import BigInteger, DateTime, Dialect, Integer, LargeBinary, String
 from sqlalchemy import Text as _Text
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
@@ -71,6 +72,11 @@ def from_text(text: str) -> datetime:
 def read_moment(value: datetime | str) -> datetime:
     """A moment that hand-written SQL answered: SQLite's are canonical text."""
     return from_text(value) if isinstance(value, str) else value
+
+
+def read_json(value: Any) -> Any:
+    """A document that hand-written SQL answered: SQLite's are text."""
+    return orjson.loads(value) if isinstance(value, str) else value
 
 
 def bigint_array(numbers: Iterable[int]) -> str:

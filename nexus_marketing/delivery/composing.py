@@ -8,7 +8,6 @@ from email.utils import format_datetime
 from itertools import repeat
 from typing import Any
 
-import orjson
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -34,6 +33,7 @@ from nexus_marketing.core.tracking import TokenKind, TokenUse
 from nexus_marketing.core.values import parse_local_time
 from nexus_marketing.db.models import Send, TemplateVersion, Tenant
 from nexus_marketing.db.queries.deliveries import LEAD_COLUMNS, Recipient
+from nexus_marketing.db.types import read_json
 from nexus_marketing.runtime import Runtime
 
 
@@ -254,10 +254,7 @@ def _document_name(variable: Variable) -> str:
 
 
 def _document(value: Any) -> Mapping[str, Any]:
-    """Hand-written SQL gets JSON as text on SQLite."""
-    if isinstance(value, str):
-        value = orjson.loads(value)
-    return value or {}
+    return read_json(value) or {}
 
 
 def _own(message: Message) -> list[Variable]:

@@ -6,7 +6,6 @@ from datetime import datetime
 from random import Random
 from typing import Any, NamedTuple
 
-from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from nexus_marketing.core.campaigns import MessageClass
@@ -17,12 +16,10 @@ from nexus_marketing.core.pacing.quiet import QuietHours, quiet_hours_of
 from nexus_marketing.core.pacing.rates import RateLimit, own_rates_of, rates_of
 from nexus_marketing.core.pacing.zones import UTC_ZONE, zone_named
 from nexus_marketing.core.privacy import ConsentPolicy, ConsentState, consent_needed
-from nexus_marketing.db.models import Campaign, Tenant
 from nexus_marketing.db.queries.deliveries import Recipient, Settlement, speaker_of
 from nexus_marketing.db.queries.privacy import consent_states, suppressed_hashes
+from nexus_marketing.db.queries.tenants import decisions
 from nexus_marketing.db.queries.warm_ups import warm_up_limits
-from nexus_marketing.db.tenancy import tenant_of
-from nexus_marketing.db.types import read_moment
 from nexus_marketing.delivery.composing import SendContent
 from nexus_marketing.delivery.holding import Holding
 from nexus_marketing.delivery.outcomes import withheld
@@ -206,12 +203,8 @@ class _Policy:
 
 
 def _policy(session: Session, campaign_id: int) -> _Policy:
-    tenant_id = tenant_of(session)
-    rates = select(Campaign.send_rates).where(Campaign.tenant_id == tenant_id, Campaign.id == campaign_id)
-    # The columns alone: loading the row as an object takes three times as long.
-    columns = (Tenant.settings, func.nexus_now(), rates.scalar_subquery())
-    row = session.execute(select(*columns).where(Tenant.id == tenant_id)).one()
-    return _Policy(row[0] or {}, read_moment(row[1]), own_rates_of(row[2]))
+    settings, now, rates = decisions(session, campaign_id)
+    return _Policy(settings, now, own_rates_of(rates))
 
 
 def _skip(seq: int, reason: SkipReason) -> Settlement:

@@ -30,6 +30,7 @@ from nexus_marketing.db.queries.renders import (
     replace_block,
 )
 from nexus_marketing.db.tenancy import open_session
+from nexus_marketing.db.types import read_json
 from nexus_marketing.delivery.composing import Composer, load_content
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.version import __version__
@@ -113,14 +114,14 @@ def erase_renders(session: Session, lead_ids: Sequence[int], size: int) -> int:
         gone = {row.seq for row in rows}
         head = orjson.loads(zlib.decompress(rows[0].block))
         head["rows"] = [each for each in head["rows"] if each[0] not in gone]
-        erased = sorted(gone | set(_list(rows[0].erased)))
+        erased = sorted(gone | set(read_json(rows[0].erased)))
         replace_block(session, rows[0], zlib.compress(orjson.dumps(head), _LEVEL), erased)
     return len(found)
 
 
 def _kept(session: Session, send: Send, seq: int) -> Kept:
     for row in blocks_of(session, send.id, seq):
-        if seq in _list(row.erased):
+        if seq in read_json(row.erased):
             raise Gone("What the message was made of has been erased with its lead.")
         head = orjson.loads(zlib.decompress(row.block))
         for found, lead_id, address, lead in head["rows"]:
@@ -128,11 +129,6 @@ def _kept(session: Session, send: Send, seq: int) -> Kept:
                 about = (parse_datetime(head["at"]), head["public_url"], head["key"], head["version"])
                 return Kept(seq, lead_id, address, tuple(lead), *about)
     raise NotFound("What the message was made of was not kept, or not for so long (nexus.keep_renders_days).")
-
-
-def _list(value: Any) -> list[int]:
-    """Hand-written SQL gets JSON as text on SQLite."""
-    return list(orjson.loads(value) if isinstance(value, str) else value)
 
 
 def forget_renders(runtime: Runtime) -> None:

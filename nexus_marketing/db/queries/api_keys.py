@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import orjson
 from sqlalchemy import Engine
 
 from nexus_marketing.db.tenancy import open_session, run_for_all
-from nexus_marketing.db.types import from_text
+from nexus_marketing.db.types import from_text, read_json
 
 #: On PostgreSQL a SECURITY DEFINER function: the web role sees no key of any tenant by itself.
 _POSTGRESQL = "SELECT * FROM nexus_find_api_key(:key_id)"
@@ -46,7 +45,7 @@ def find_api_key(engine: Engine, key_id: str) -> KeyRow | None:
         row = run_for_all(session, statement, {"key_id": key_id}, writes=False).one_or_none()
     if row is None:
         return None
-    scopes = orjson.loads(row.scopes) if isinstance(row.scopes, str) else row.scopes
+    scopes = read_json(row.scopes)
     moments = (_moment(value) for value in (row.expires_at, row.revoked_at, row.suspended_at))
     return KeyRow(row.tenant_id, row.id, bytes(row.secret_hash), tuple(scopes), row.member_id, *moments)
 

@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
-import orjson
 from sqlalchemy import Row
 from sqlalchemy.orm import Session
 
 from nexus_marketing.core.contracts import AddressKind
 from nexus_marketing.db.queries.rowsets import as_ids, ids_of
 from nexus_marketing.db.tenancy import run, run_for_all
-from nexus_marketing.db.types import bigint_array
+from nexus_marketing.db.types import bigint_array, read_json
 
 #: ``due_at`` of recipients that a retry chunk holds: never due by itself, and never an ordinary chunk's.
 #: A recipient deferred again while in the chunk gets a real moment and is the chunk's no more.
@@ -144,10 +143,8 @@ def marked_codes(session: Session, send_id: int, seqs: Sequence[int]) -> dict[in
 
 
 def chunk_members(value: Any) -> tuple[int, ...] | None:
-    """The recipients of a retry chunk; hand-written SQL gets JSON as text on SQLite."""
-    if value is None:
-        return None
-    return tuple(orjson.loads(value) if isinstance(value, str) else value)
+    """The recipients of a retry chunk."""
+    return None if value is None else tuple(read_json(value))
 
 
 _SPEAKER = """

@@ -5,7 +5,6 @@ from datetime import datetime
 from operator import attrgetter
 from typing import Any
 
-import orjson
 from sqlalchemy import Row, bindparam, text
 from sqlalchemy.orm import Session
 
@@ -14,7 +13,7 @@ from nexus_marketing.db.ahead import Question, ask, send
 from nexus_marketing.db.by_index import look_up_by_index
 from nexus_marketing.db.queries.rowsets import Values, as_ids, columns_of, ids_of
 from nexus_marketing.db.tenancy import run, run_for_all
-from nexus_marketing.db.types import BigInt, Json, UtcDateTime, from_text
+from nexus_marketing.db.types import BigInt, Json, UtcDateTime, from_text, read_json
 
 _NOW = bindparam("now", type_=UtcDateTime())
 _AT = bindparam("at", type_=UtcDateTime())
@@ -174,8 +173,7 @@ def dead_timers(session: Session, limit: int) -> Sequence[Row[Any]]:
 def _fact(row: Row[Any], token: int) -> TimerFact:
     tenant_id, timer_id, type_, key, at, payload, campaign_id, attempts, crashes = tuple(row)
     moment = from_text(at) if isinstance(at, str) else at
-    said = orjson.loads(payload) if isinstance(payload, str) else payload
-    return TimerFact(tenant_id, timer_id, type_, key, moment, said, campaign_id, attempts, crashes, token)
+    return TimerFact(tenant_id, timer_id, type_, key, moment, read_json(payload), campaign_id, attempts, crashes, token)
 
 
 def _is_postgresql(session: Session) -> bool:

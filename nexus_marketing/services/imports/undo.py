@@ -24,6 +24,7 @@ from nexus_marketing.db.queries.imports import (
     touched_leads,
     update_rows,
 )
+from nexus_marketing.db.types import read_json
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.audit import record_bulk
 from nexus_marketing.services.imports.writing import UNDONE_SOURCE, ids_of
@@ -150,7 +151,7 @@ def _take_back_consent(ctx: Context, job: LeadImport, lead_ids: Sequence[int]) -
     """Withdraw consent that only the import gave. An act of the person, before or after, stays what counts."""
     rows = []
     for lead_id, last in last_consents(ctx.session, lead_ids).items():
-        evidence = orjson.loads(last.evidence) if isinstance(last.evidence, str) else last.evidence
+        evidence = read_json(last.evidence)
         if last.granted and evidence.get("import_id") == str(job.id):
             # At the moment of the act it takes back, and after it: nothing that came later is overruled.
             at = last.at if isinstance(last.at, str) else canonical_datetime(last.at)

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-import orjson
 from sqlalchemy import Row
 
 from nexus_marketing.core.engine.journey_situations import LeadFacts
@@ -13,7 +12,7 @@ from nexus_marketing.core.journeys.nodes import Branch, Occasion, Rule
 from nexus_marketing.db.ahead import Question, answers
 from nexus_marketing.db.queries import journeys as queries
 from nexus_marketing.db.queries.journey_steps import records_of, segments_of, tenant_settings
-from nexus_marketing.db.types import read_moment
+from nexus_marketing.db.types import read_json, read_moment
 from nexus_marketing.runtime import Context
 
 #: The newest of what a lead did; older events are not looked at.
@@ -91,7 +90,7 @@ def reads_states(journey: Journey) -> bool:
 def event_of(row: Row[Any]) -> dict[str, Any]:
     """An engagement as conditions carry it; one with a message of a journey tells of which run and node."""
     said = row.metadata
-    about = dict(orjson.loads(said) if isinstance(said, str) else said or {})
+    about = dict(read_json(said) or {})
     if row.step:
         about |= {"run": str(row.occurrence // queries.VISITS), "node": row.step}
     return {

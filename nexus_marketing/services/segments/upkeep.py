@@ -11,7 +11,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import orjson
 from sqlalchemy import Row, update
 from sqlalchemy.orm import Session
 
@@ -24,7 +23,7 @@ from nexus_marketing.db.models import Segment
 from nexus_marketing.db.queries import upkeep as queries
 from nexus_marketing.db.queries.leads import count_leads
 from nexus_marketing.db.tenancy import open_session
-from nexus_marketing.db.types import read_moment
+from nexus_marketing.db.types import read_json, read_moment
 from nexus_marketing.runtime import Context, Runtime
 from nexus_marketing.services.segments.candidates import satisfying
 from nexus_marketing.services.segments.clock import arm_for
@@ -74,7 +73,7 @@ def _keep(runtime: Runtime, tenant_id: int) -> int:
 
 def _request_touched(ctx: Context, rows: Sequence[Row[Any]]) -> None:
     """Set mode: one pass over all leads costs less than so many pairs, so it does not matter which leads they are."""
-    changes = {frozenset(_read(row.names)) for row in rows}
+    changes = {frozenset(read_json(row.names)) for row in rows}
     touched = []
     for id_, row in ruled_segments(ctx).items():
         reads = {*row.depends_on, only(id_)}
@@ -87,10 +86,6 @@ def _request_touched(ctx: Context, rows: Sequence[Row[Any]]) -> None:
 def _request(ctx: Context, segment_ids: Iterable[int]) -> None:
     ctx.session.execute(update(Segment).where(Segment.id.in_(sorted(segment_ids))).values(requested_at=ctx.now))
     ctx.ring("segments")
-
-
-def _read(document: Any) -> Any:
-    return orjson.loads(document) if isinstance(document, str) else document
 
 
 @dataclass(slots=True)
@@ -113,7 +108,7 @@ class _Marks:
         leads = queries.marked_leads(session, [row.id for row, _ in chosen])
         found = cls()
         for row, room in chosen:
-            names, lead_ids = _read(row.names), _read(leads[row.id])
+            names, lead_ids = read_json(row.names), read_json(leads[row.id])
             found.ids.append(row.id)
             found.names[frozenset(names)].update(lead_ids[:room])
             if room < len(lead_ids):
