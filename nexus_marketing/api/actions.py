@@ -10,7 +10,7 @@ from nexus_marketing.api.resources import document_of, path_id, shows
 from nexus_marketing.api.writes import writes
 from nexus_marketing.core.permissions import Permission
 from nexus_marketing.db.models import TakenAction
-from nexus_marketing.db.queries.resources import ACTIONS
+from nexus_marketing.db.queries.resources.campaigns import ACTIONS
 from nexus_marketing.services.actions.requests import retry_action
 
 _PATH = "/api/v1/actions"

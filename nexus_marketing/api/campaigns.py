@@ -21,7 +21,8 @@ from nexus_marketing.core.permissions import Permission
 from nexus_marketing.core.promotion import read_kept
 from nexus_marketing.core.values import parse_datetime
 from nexus_marketing.db.models import Campaign
-from nexus_marketing.db.queries.resources import CAMPAIGN_ENGAGEMENTS, CAMPAIGN_HISTORY, CAMPAIGNS
+from nexus_marketing.db.queries.resources.campaigns import CAMPAIGN_HISTORY, CAMPAIGNS
+from nexus_marketing.db.queries.resources.engagements import CAMPAIGN_ENGAGEMENTS
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.services import reactions
 from nexus_marketing.services.actions import compensation

@@ -15,7 +15,7 @@ from nexus_marketing.api.versions import expected_version
 from nexus_marketing.api.writes import writes
 from nexus_marketing.core.permissions import Permission
 from nexus_marketing.db.models import ChannelAccount
-from nexus_marketing.db.queries.resources import CHANNELS
+from nexus_marketing.db.queries.resources.messages import CHANNELS
 from nexus_marketing.services.channels import records as services
 from nexus_marketing.services.channels.configs import channel_types
 from nexus_marketing.services.channels.trials import probe_account, send_test

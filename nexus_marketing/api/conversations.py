@@ -13,7 +13,7 @@ from nexus_marketing.api.resources import created, document_of, path_id
 from nexus_marketing.api.schemas.comments import COMMENT
 from nexus_marketing.api.writes import writes
 from nexus_marketing.core.permissions import Permission
-from nexus_marketing.db.queries.resources import ENGAGEMENT_ATTACHMENTS, ENGAGEMENT_COMMENTS
+from nexus_marketing.db.queries.resources.engagements import ENGAGEMENT_ATTACHMENTS, ENGAGEMENT_COMMENTS
 from nexus_marketing.runtime import new_blob_key
 from nexus_marketing.services import conversations as services
 

@@ -17,7 +17,7 @@ from nexus_marketing.api.versions import expected_version
 from nexus_marketing.api.writes import writes
 from nexus_marketing.core.permissions import Permission
 from nexus_marketing.db.models import CampaignDefinition
-from nexus_marketing.db.queries.resources import DEFINITIONS
+from nexus_marketing.db.queries.resources.campaigns import DEFINITIONS
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.services import definitions as services
 

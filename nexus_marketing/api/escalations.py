@@ -10,7 +10,7 @@ from nexus_marketing.api.resources import document_of, path_id, shows
 from nexus_marketing.api.writes import writes
 from nexus_marketing.core.permissions import Permission
 from nexus_marketing.db.models import Escalation
-from nexus_marketing.db.queries.resources import ESCALATIONS
+from nexus_marketing.db.queries.resources.campaigns import ESCALATIONS
 from nexus_marketing.services.actions.escalations import acknowledge, rules_of
 
 _PATH = "/api/v1/escalations"

@@ -12,7 +12,7 @@ from nexus_marketing.api.schemas import journeys as schemas
 from nexus_marketing.api.writes import writes
 from nexus_marketing.core.permissions import Permission
 from nexus_marketing.db.models import JourneyApproval
-from nexus_marketing.db.queries.resources import JOURNEY_APPROVALS
+from nexus_marketing.db.queries.resources.journeys import JOURNEY_APPROVALS
 from nexus_marketing.services.journeys.runs import answer_question
 
 _PATH = "/api/v1/journey-approvals"

@@ -18,7 +18,7 @@ from nexus_marketing.core.ids import parse_id
 from nexus_marketing.core.journeys.statuses import JourneyMove, ResumePolicy
 from nexus_marketing.core.permissions import Permission
 from nexus_marketing.db.models import Journey
-from nexus_marketing.db.queries.resources import JOURNEY_RUNS, JOURNEYS
+from nexus_marketing.db.queries.resources.journeys import JOURNEY_RUNS, JOURNEYS
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.services.journeys import records as services
 from nexus_marketing.services.journeys.arrivals import ENTERED, Answer

@@ -14,7 +14,7 @@ from nexus_marketing.api.writes import writes
 from nexus_marketing.core.ids import parse_id
 from nexus_marketing.core.permissions import Permission
 from nexus_marketing.db.models import LeadField
-from nexus_marketing.db.queries.resources import LEAD_FIELDS
+from nexus_marketing.db.queries.resources.leads import LEAD_FIELDS
 from nexus_marketing.services.leads import field_declarations as services
 
 _PATH = "/api/v1/lead-fields"

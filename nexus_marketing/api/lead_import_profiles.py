@@ -13,7 +13,7 @@ from nexus_marketing.api.versions import expected_version
 from nexus_marketing.api.writes import writes
 from nexus_marketing.core.permissions import Permission
 from nexus_marketing.db.models import LeadImportProfile
-from nexus_marketing.db.queries.resources import LEAD_IMPORT_PROFILES
+from nexus_marketing.db.queries.resources.leads import LEAD_IMPORT_PROFILES
 from nexus_marketing.services.imports import profiles as services
 
 _PATH = "/api/v1/lead-import-profiles"

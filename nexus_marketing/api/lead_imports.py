@@ -16,7 +16,7 @@ from nexus_marketing.core.audience import ImportOptions
 from nexus_marketing.core.errors import ValidationError
 from nexus_marketing.core.permissions import Permission
 from nexus_marketing.db.models import LeadImport
-from nexus_marketing.db.queries.resources import LEAD_IMPORTS
+from nexus_marketing.db.queries.resources.leads import LEAD_IMPORTS
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import new_blob_key
 from nexus_marketing.services.imports import jobs as services

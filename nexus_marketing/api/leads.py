@@ -19,7 +19,8 @@ from nexus_marketing.core.ids import parse_id
 from nexus_marketing.core.permissions import Permission
 from nexus_marketing.core.schemas import check
 from nexus_marketing.db.models import Lead
-from nexus_marketing.db.queries.resources import LEAD_ENGAGEMENTS, LEADS
+from nexus_marketing.db.queries.resources.engagements import LEAD_ENGAGEMENTS
+from nexus_marketing.db.queries.resources.leads import LEADS
 from nexus_marketing.services.leads import erasure, merging, upserts
 from nexus_marketing.services.leads import records as services
 from nexus_marketing.services.leads.duplicates import find_duplicates

@@ -8,7 +8,7 @@ from nexus_marketing.api.pages import respond_page
 from nexus_marketing.api.resources import Document, document_of, shows
 from nexus_marketing.core.permissions import Permission
 from nexus_marketing.db.models import Member
-from nexus_marketing.db.queries.resources import MEMBERS
+from nexus_marketing.db.queries.resources.messages import MEMBERS
 
 _PATH = "/api/v1/members"
 

@@ -15,7 +15,7 @@ from nexus_marketing.api.writes import writes
 from nexus_marketing.core.ids import parse_id
 from nexus_marketing.core.permissions import Permission
 from nexus_marketing.db.models import Score, ScoreRecompute
-from nexus_marketing.db.queries.resources import SCORES
+from nexus_marketing.db.queries.resources.segments import SCORES
 from nexus_marketing.services.scores import records as services
 from nexus_marketing.services.scores.reading import SHOWN, preview
 from nexus_marketing.services.scores.recomputing import last_recompute

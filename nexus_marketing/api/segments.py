@@ -15,7 +15,7 @@ from nexus_marketing.api.versions import expected_version
 from nexus_marketing.api.writes import writes
 from nexus_marketing.core.permissions import Permission
 from nexus_marketing.db.models import Segment
-from nexus_marketing.db.queries.resources import SEGMENT_CHANGES, SEGMENT_LEADS, SEGMENTS
+from nexus_marketing.db.queries.resources.segments import SEGMENT_CHANGES, SEGMENT_LEADS, SEGMENTS
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.services.segments import records as services
 from nexus_marketing.services.segments.estimates import estimate_size

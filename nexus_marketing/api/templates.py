@@ -13,7 +13,7 @@ from nexus_marketing.api.versions import expected_version
 from nexus_marketing.api.writes import writes
 from nexus_marketing.core.permissions import Permission
 from nexus_marketing.db.models import Template
-from nexus_marketing.db.queries.resources import TEMPLATES
+from nexus_marketing.db.queries.resources.messages import TEMPLATES
 from nexus_marketing.services import templates as services
 
 _PATH = "/api/v1/templates"

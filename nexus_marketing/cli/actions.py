@@ -7,7 +7,7 @@ import typer
 from nexus_marketing.cli.lists import Limit, newest, show_rows
 from nexus_marketing.cli.session import OPERATOR, AsJson, TenantName, answer, tenant_id_of
 from nexus_marketing.core.actions import ActionState
-from nexus_marketing.db.queries.resources import ACTIONS
+from nexus_marketing.db.queries.resources.campaigns import ACTIONS
 from nexus_marketing.services.actions.requests import retry_action
 
 app = typer.Typer(no_args_is_help=True, help="Named actions: of campaigns, escalations and journeys.")

@@ -6,7 +6,7 @@ import typer
 
 from nexus_marketing.cli.lists import Limit, newest, show_rows
 from nexus_marketing.cli.session import OPERATOR, AsJson, TenantName, answer, tenant_id_of
-from nexus_marketing.db.queries.resources import JOURNEY_APPROVALS
+from nexus_marketing.db.queries.resources.journeys import JOURNEY_APPROVALS
 from nexus_marketing.services.journeys.runs import answer_question
 
 app = typer.Typer(no_args_is_help=True, help="Questions that runs of journeys wait with.")

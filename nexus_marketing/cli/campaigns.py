@@ -21,7 +21,7 @@ from nexus_marketing.core.values import email_norm, parse_json
 from nexus_marketing.db.models import Campaign, Lead, Preflight
 from nexus_marketing.db.queries.dead_letters import Chosen, dead_letters
 from nexus_marketing.db.queries.leads import lead_by_address
-from nexus_marketing.db.queries.resources import CAMPAIGNS
+from nexus_marketing.db.queries.resources.campaigns import CAMPAIGNS
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.delivery.forecast import advance_preflight
 from nexus_marketing.runtime import Context, Runtime

@@ -9,7 +9,7 @@ from nexus_marketing.cli.session import OPERATOR, AsJson, InputRefused, TenantNa
 from nexus_marketing.core.errors import Problem
 from nexus_marketing.core.journeys.statuses import JourneyMove, ResumePolicy, Unmapped
 from nexus_marketing.db.models import Journey
-from nexus_marketing.db.queries.resources import JOURNEY_RUNS, JOURNEYS
+from nexus_marketing.db.queries.resources.journeys import JOURNEY_RUNS, JOURNEYS
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.services.journeys.entries import MOST_LEADS, enter_leads
 from nexus_marketing.services.journeys.moves import migrate_runs

@@ -8,7 +8,7 @@ from sqlalchemy import select
 from nexus_marketing.cli.lists import Limit, newest, show_rows
 from nexus_marketing.cli.session import OPERATOR, AsJson, TenantName, answer, table, tenant_id_of
 from nexus_marketing.db.models import Segment
-from nexus_marketing.db.queries.resources import SEGMENTS
+from nexus_marketing.db.queries.resources.segments import SEGMENTS
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.services.segments.refresh import refresh
 from nexus_marketing.services.segments.rules import RULED

@@ -13,7 +13,10 @@ from nexus_marketing.core.money import major_units
 from nexus_marketing.db.models import Journey as JourneyRow
 from nexus_marketing.db.models import Segment
 from nexus_marketing.db.queries.listings import Listing, page, read_wish
-from nexus_marketing.db.queries.resources import CAMPAIGNS, DEFINITIONS, JOURNEY_RUNS, JOURNEYS, LEADS, SEGMENT_LEADS
+from nexus_marketing.db.queries.resources.campaigns import CAMPAIGNS, DEFINITIONS
+from nexus_marketing.db.queries.resources.journeys import JOURNEY_RUNS, JOURNEYS
+from nexus_marketing.db.queries.resources.leads import LEADS
+from nexus_marketing.db.queries.resources.segments import SEGMENT_LEADS
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.graphql.loaders import GraphContext, check_limit
 from nexus_marketing.graphql.types import (

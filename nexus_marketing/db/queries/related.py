@@ -9,7 +9,7 @@ from sqlalchemy import BindParameter, Text, TextualSelect, bindparam, cast, func
 from sqlalchemy.orm import Session
 
 from nexus_marketing.db.models import Lead, Segment, SegmentMember
-from nexus_marketing.db.queries.resources import LEADS
+from nexus_marketing.db.queries.resources.leads import LEADS
 from nexus_marketing.db.queries.rowsets import as_rows, is_postgresql, rowset
 from nexus_marketing.db.tenancy import run
 from nexus_marketing.db.types import Json, UtcDateTime
