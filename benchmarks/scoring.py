@@ -13,9 +13,11 @@ from nexus_marketing.core.actors import SYSTEM
 from nexus_marketing.core.clock import FakeClock
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.services.engagements import record_engagements
+from nexus_marketing.services.scores.looking import Batch
 from nexus_marketing.services.scores.recomputing import finish_recompute
 from nexus_marketing.services.scores.records import create_score, publish_score
-from nexus_marketing.services.scores.scoring import Batch, published_sheets, score_leads, score_marked
+from nexus_marketing.services.scores.scoring import score_leads, score_marked
+from nexus_marketing.services.scores.sheets import published_sheets
 from tests.common import databases
 from tests.common.databases import NOW
 from tests.common.factories import make_leads, make_tenant

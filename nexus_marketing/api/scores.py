@@ -17,9 +17,9 @@ from nexus_marketing.core.permissions import Permission
 from nexus_marketing.db.models import Score, ScoreRecompute
 from nexus_marketing.db.queries.resources.segments import SCORES
 from nexus_marketing.services.scores import records as services
+from nexus_marketing.services.scores.looking import Change
 from nexus_marketing.services.scores.reading import SHOWN, preview
 from nexus_marketing.services.scores.recomputing import last_recompute
-from nexus_marketing.services.scores.scoring import Change
 
 _PATH = "/api/v1/scores"
 

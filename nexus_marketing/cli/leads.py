@@ -18,8 +18,9 @@ from nexus_marketing.core.errors import ValidationError
 from nexus_marketing.db.models import LeadRemoval
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.imports.intake import ImportReport, import_leads
-from nexus_marketing.services.imports.intake import Progress as Done
+from nexus_marketing.services.imports.intake import import_leads
+from nexus_marketing.services.imports.reports import ImportReport
+from nexus_marketing.services.imports.reports import Progress as Done
 from nexus_marketing.services.leads.erasure import certificate, erase_lead
 from nexus_marketing.services.leads.exports import ERROR_COLUMNS, FORMATS, error_blocks, export_leads, table_text
 from nexus_marketing.services.leads.removals import finish_removal

@@ -8,7 +8,7 @@ from rich.panel import Panel
 from rich.table import Table
 
 from nexus_marketing.demo.recipients import read_messages
-from nexus_marketing.services.imports.intake import ImportReport
+from nexus_marketing.services.imports.reports import ImportReport
 
 _WHY = {
     "no_address": "no usable e-mail address",

@@ -20,7 +20,8 @@ from nexus_marketing.demo.people import write_people
 from nexus_marketing.demo.recipients import act
 from nexus_marketing.demo.stage import clear, free_port, migrate, serving, settings_for
 from nexus_marketing.services.declarations import apply_declarations
-from nexus_marketing.services.imports.intake import ImportReport, import_leads
+from nexus_marketing.services.imports.intake import import_leads
+from nexus_marketing.services.imports.reports import ImportReport
 from nexus_marketing.services.tenants import create_key
 
 SEGMENT = {

@@ -9,21 +9,19 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Final
-from uuid import uuid4
 
 from nexus_marketing.core.contracts import Hear, LineState, OutcomeKind
 from nexus_marketing.smpp.hearing import Ear
 from nexus_marketing.smpp.jobs import Answer, Job, Pace, UnderWay
-from nexus_marketing.smpp.opening import NOT_REACHED, BindSettings, NotBound, Opened, Wire, open_bind
+from nexus_marketing.smpp.link import _LAST_SEQUENCE, Link
+from nexus_marketing.smpp.opening import NOT_REACHED, BindSettings, NotBound, Wire, open_bind
 from nexus_marketing.smpp.pdus import RESPONSE, Command, Garbage, Mode, Pdu, delivered, numbered, packed
 from nexus_marketing.smpp.receipts import answered_id, event_of
 from nexus_marketing.smpp.statuses import Status
 from nexus_marketing.telemetry import get_logger
 
 log = get_logger(__name__)
-
 _RECEIVE_BYTES: Final = 65_536
 _MOST_UNWRITTEN: Final = 1_000_000
 _TICK_SECONDS: Final = 0.5
@@ -31,42 +29,11 @@ _PART_SECONDS: Final = 2.0
 _FIRST_REST_SECONDS: Final = 1.0
 #: A wait that is no longer is waited for; for a longer one messages go back to whoever sends them.
 _SOON_SECONDS: Final = 2.0
-_LAST_SEQUENCE: Final = 0x7FFF_FFFF
 #: Requests that say something and want no answer.
 _SILENT: Final = (Command.ALERT_NOTIFICATION,)
 _CLOSED: Final = Answer(OutcomeKind.NOT_SENT, "closed", "the bind was closed")
 #: A connection that lasted so long was none that is refused again and again.
 _LASTING_SECONDS: Final = 60.0
-
-
-@dataclass(slots=True)
-class _Link:
-    """An open connection. ``asked_at`` is when it was asked whether it is alive, ``parts_at`` when it ends at the latest."""
-
-    opened: Opened
-    under_way: UnderWay
-    began_at: float
-    heard_at: float
-    sequence: int = 1
-    out: bytes = b""
-    asked_at: float | None = None
-    #: It takes no more messages; the sequence number of the centre's ``unbind``, if it was the centre's wish.
-    parts_at: float | None = None
-    unbind: int | None = None
-    #: Deliveries, and those that are not answered yet.
-    deliveries: int = 0
-    unanswered: int = 0
-    was_useful: bool = False
-    id: str = field(default_factory=lambda: uuid4().hex)
-
-    @property
-    def may_end(self) -> bool:
-        """Whether nobody waits for anything."""
-        return self.under_way.is_idle and not self.unanswered and not self.out
-
-    def next_sequence(self) -> int:
-        self.sequence = 1 if self.sequence >= _LAST_SEQUENCE else self.sequence + 1
-        return self.sequence
 
 
 class Bind:
@@ -83,8 +50,8 @@ class Bind:
         self._pace = Pace(settings.per_second)
         self._lock = threading.Lock()
         self._queue: deque[Job] = deque()
-        self._acks: deque[tuple[_Link, int, Status]] = deque()
-        self._link: _Link | None = None
+        self._acks: deque[tuple[Link, int, Status]] = deque()
+        self._link: Link | None = None
         self._problem: NotBound | None = None
         self._failures = 0
         self._not_before = 0.0
@@ -210,7 +177,7 @@ class Bind:
             return
         self._problem = None
         under_way = UnderWay(self._settings.window, self._pace)
-        link = self._link = _Link(opened, under_way, began_at=(now := time.monotonic()), heard_at=now)
+        link = self._link = Link(opened, under_way, began_at=(now := time.monotonic()), heard_at=now)
         self._selector.register(opened.sock, selectors.EVENT_READ)
         self._note("smpp_bound", system_id=self._settings.system_id)
         self._heard(link, opened.early)
@@ -250,7 +217,7 @@ class Bind:
 
     # --- an open connection --------------------------------------------------------------------------------------
 
-    def _tend(self, link: _Link, now: float) -> None:
+    def _tend(self, link: Link, now: float) -> None:
         self._answer_deliveries(link)
         self._feed(link, now)
         if self._link is not link or self._end_if_over(link, now):
@@ -265,7 +232,7 @@ class Bind:
         else:
             self._wait(self._pause(link, now))
 
-    def _pause(self, link: _Link, now: float) -> float:
+    def _pause(self, link: Link, now: float) -> float:
         """Until something may have to be done that nobody rings for."""
         asks_at = link.heard_at + self._settings.enquire_link_seconds
         wait = min(_TICK_SECONDS, max(0.0, link.under_way.next_deadline - now), max(0.01, asks_at - now))
@@ -273,7 +240,7 @@ class Bind:
             wait = min(wait, self._pace.wait(now) or _TICK_SECONDS)
         return wait
 
-    def _feed(self, link: _Link, now: float) -> None:
+    def _feed(self, link: Link, now: float) -> None:
         if link.parts_at is not None or self._settings.mode is Mode.RECEIVER:
             return
         while not link.out and link.under_way.has_room:
@@ -299,7 +266,7 @@ class Bind:
             self._used_at = time.monotonic()
             return self._queue.popleft()
 
-    def _end_if_over(self, link: _Link, now: float) -> bool:
+    def _end_if_over(self, link: Link, now: float) -> bool:
         """Part where it is time to; whether the connection is gone."""
         if link.parts_at is None:
             if self._is_closing:
@@ -315,12 +282,12 @@ class Bind:
             self._lost("parted")
         return self._link is not link
 
-    def _ask(self, link: _Link, now: float) -> None:
+    def _ask(self, link: Link, now: float) -> None:
         if link.asked_at is None:
             link.asked_at = now
             self._write(link, packed(Command.ENQUIRE_LINK, link.next_sequence()))
 
-    def _read(self, link: _Link) -> None:
+    def _read(self, link: Link) -> None:
         while self._link is link:
             try:
                 data = link.opened.sock.recv(_RECEIVE_BYTES)
@@ -337,14 +304,14 @@ class Bind:
             except Garbage as error:
                 self._lost(f"the centre sent garbage: {error}")
 
-    def _heard(self, link: _Link, pdus: Sequence[Pdu]) -> None:
+    def _heard(self, link: Link, pdus: Sequence[Pdu]) -> None:
         link.heard_at = time.monotonic()
         link.asked_at = None
         for pdu in pdus:
             if self._link is link:
                 self._hear(link, pdu)
 
-    def _hear(self, link: _Link, pdu: Pdu) -> None:
+    def _hear(self, link: Link, pdu: Pdu) -> None:
         command, sequence = pdu.command, pdu.sequence
         if command == Command.SUBMIT_SM | RESPONSE:
             link.was_useful |= link.under_way.answered(
@@ -366,7 +333,7 @@ class Bind:
         elif not command & RESPONSE and command not in _SILENT:
             self._write(link, packed(Command.GENERIC_NACK, sequence, Status.INVALID_COMMAND))
 
-    def _deliver(self, link: _Link, pdu: Pdu) -> None:
+    def _deliver(self, link: Link, pdu: Pdu) -> None:
         link.was_useful = True
         link.deliveries += 1
         try:
@@ -381,20 +348,20 @@ class Bind:
         link.unanswered += 1
         self._ear.take((link, pdu.sequence), event)
 
-    def _answer_delivery(self, mark: tuple[_Link, int], status: Status) -> None:
+    def _answer_delivery(self, mark: tuple[Link, int], status: Status) -> None:
         """From any thread."""
         link, sequence = mark
         self._acks.append((link, sequence, status))
         self._ring()
 
-    def _answer_deliveries(self, link: _Link) -> None:
+    def _answer_deliveries(self, link: Link) -> None:
         while self._acks and self._link is link:
             of, sequence, status = self._acks.popleft()
             if of is link:  # what came by a connection that is gone comes again by another
                 link.unanswered -= 1
                 self._write(link, delivered(sequence, status))
 
-    def _write(self, link: _Link, data: bytes) -> None:
+    def _write(self, link: Link, data: bytes) -> None:
         if self._link is not link:
             return
         link.out += data
@@ -403,7 +370,7 @@ class Bind:
         else:
             self._flush(link)
 
-    def _flush(self, link: _Link) -> None:
+    def _flush(self, link: Link) -> None:
         try:
             while link.out:
                 link.out = link.out[link.opened.sock.send(link.out) :]

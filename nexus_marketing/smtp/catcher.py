@@ -8,14 +8,10 @@ import asyncio
 import base64
 import binascii
 import contextlib
-import hashlib
 import hmac
-import json
-import os
 import re
 import ssl
 import threading
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,15 +19,14 @@ from types import TracebackType
 from typing import Self
 
 from nexus_marketing.core.errors import Unavailable
+from nexus_marketing.smtp.breaches import breaches
+from nexus_marketing.smtp.mail_folder import MailFolder
 
-LINE_LIMIT = 998
 _COMMAND_LIMIT = 4096
 # a TLS transport takes a few turns of the loop to close
 _CLOSING_ROUNDS = 10
 _END = b"\r\n.\r\n"
 _PATH = re.compile(rb"(?:FROM|TO):\s*<([^<>\r\n]*)>(.*)", re.IGNORECASE | re.DOTALL)
-_BARE = re.compile(rb"\r(?!\n)|(?<!\r)\n")
-_UNSTUFFED = re.compile(rb"(?:^|\n)\.[^.\r]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,36 +35,6 @@ class Violation:
 
     rule: str
     detail: str
-
-
-class MailFolder:
-    """Writes messages into a directory, numbered on from what is there."""
-
-    def __init__(self, directory: Path) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
-        self._prefix = str(directory) + os.sep
-        numbers = [int(file.name[:8]) for file in directory.glob("*.eml") if file.name[:8].isdecimal()]
-        self.count = 0
-        self._last = max(numbers, default=0)
-        self._index = os.open(self._prefix + "index.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-
-    def store(self, sender: str, recipients: list[str], message: bytes) -> None:
-        """One file and one index line; OSError if the disk refuses."""
-        digest = hashlib.sha256(recipients[0].encode("utf-8", "surrogateescape")).hexdigest()[:12]
-        name = f"{self._last + 1:08d}-{digest}.eml"
-        handle = os.open(self._prefix + name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-        try:
-            os.write(handle, message)
-        finally:
-            os.close(handle)
-        self._last += 1
-        self.count += 1
-        entry = {"file": name, "sender": sender, "recipients": recipients, "bytes": len(message), "at": time.time()}
-        os.write(self._index, json.dumps(entry).encode("ascii") + b"\n")
-
-    def close(self) -> None:
-        """Close the index."""
-        os.close(self._index)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -438,7 +403,8 @@ class _Session(asyncio.Protocol):
 
     def _take(self, message: bytes) -> bytes:
         if self._settings.strict:
-            self._inspect(message)
+            for rule, place in breaches(message, eight_bit=self._eight_bit):
+                self._catcher.note(rule, place)
         if len(message) > self._settings.size_limit:
             return b"552 5.3.4 message too big"
         if message.startswith(b".") or b"\n." in message:
@@ -448,22 +414,3 @@ class _Session(asyncio.Protocol):
         except OSError as error:
             return f"452 4.3.1 the message could not be stored: {error.strerror}".encode("ascii", "replace")
         return b"250 2.0.0 stored as %d" % self._catcher.folder.count
-
-    def _inspect(self, message: bytes) -> None:
-        note = self._catcher.note
-        for line in message.split(b"\r\n"):
-            if len(line) > LINE_LIMIT:
-                note("line_too_long", line)
-        breaks = message.count(b"\r\n")
-        if message.count(b"\n") != breaks or message.count(b"\r") != breaks:
-            note("bare_line_break", _around(_BARE.search(message), message))
-        if b"\0" in message:
-            note("nul", _around(re.search(rb"\0", message), message))
-        if not self._eight_bit and not message.isascii():
-            note("eight_bit_undeclared", _around(re.search(rb"[\x80-\xff]", message), message))
-        if (message.startswith(b".") or b"\n." in message) and (match := _UNSTUFFED.search(message)):
-            note("unstuffed_dot", _around(match, message))
-
-
-def _around(match: "re.Match[bytes] | None", message: bytes) -> bytes:
-    return message[max(0, match.start() - 20) : match.end() + 20] if match else b""

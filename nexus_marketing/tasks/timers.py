@@ -40,8 +40,8 @@ from nexus_marketing.services.journeys.runs import (
 )
 from nexus_marketing.services.journeys.runs import RUN_DUE as JOURNEY_RUN_DUE
 from nexus_marketing.services.reactions import REACTIONS_DUE
-from nexus_marketing.services.scores.scoring import TIMER as SCORES_DUE
 from nexus_marketing.services.scores.scoring import score_due
+from nexus_marketing.services.scores.storing import TIMER as SCORES_DUE
 from nexus_marketing.services.segments import clock as segment_clock
 from nexus_marketing.services.timers import TimerHandlers, Together
 from nexus_marketing.services.watching import TYPE as REACTIONS

@@ -14,8 +14,9 @@ from nexus_marketing.core.actors import SYSTEM
 from nexus_marketing.core.audience import AT_WORK, ImportOptions
 from nexus_marketing.db.models import Lead, LeadImport, LeadImportError, LeadImportPiece, Tenant
 from nexus_marketing.runtime import Runtime, new_blob_key
-from nexus_marketing.services.imports.intake import COUNTS, import_leads
+from nexus_marketing.services.imports.intake import import_leads
 from nexus_marketing.services.imports.jobs import look_at, request_start, upload
+from nexus_marketing.services.imports.reports import COUNTS
 from nexus_marketing.services.imports.writing import ids_of
 from tests.chaos.stage import Stage, open_stage
 from tests.chaos.verdicts import Plan, Servers, Verdict

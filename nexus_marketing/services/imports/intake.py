@@ -5,15 +5,13 @@ goes on where it stopped: by a worker where the file was uploaded, else when the
 again. A dry run reads every row and answers what would happen.
 """
 
-import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import orjson
 from sqlalchemy import insert, select
@@ -28,120 +26,20 @@ from nexus_marketing.core.values import canonical_datetime
 from nexus_marketing.db.models import LeadImport, LeadImportError
 from nexus_marketing.db.queries.imports import COLUMNS, move_checkpoint
 from nexus_marketing.db.retry import is_transient
-from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import Context, Runtime
 from nexus_marketing.services.audit import record, record_bulk
+from nexus_marketing.services.imports.holding import Hold, complete, new_import, new_token
 from nexus_marketing.services.imports.matching import Matcher
+from nexus_marketing.services.imports.reports import COUNTS, ImportReport, Progress, counts_of
 from nexus_marketing.services.imports.rows import Piece, RowError, RowSource
 from nexus_marketing.services.imports.writing import Coming, PieceOutcome, judge_piece, keep_traces, write_piece
 from nexus_marketing.services.leads.fields import field_rules
 from nexus_marketing.telemetry import get_logger
 
 log = get_logger(__name__)
-
 #: Records per transaction: on SQLite nobody else writes meanwhile (50 ms, DATABASE.md).
 PIECE_ROWS: Final = {"postgresql": 2_000, "sqlite": 1_000}
-#: How many rejected rows a report shows; all of them are kept with the import.
-SHOWN_ERRORS: Final = 50
-#: How many rows of each outcome a dry run shows.
-SAMPLES: Final = 10
-COUNTS: Final = (
-    "created",
-    "updated",
-    "unchanged",
-    "duplicate",
-    "rejected",
-    "suppressed",
-    "consents",
-    "consents_refused",
-)
 _ATTEMPTS: Final = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far an import is."""
-
-    rows: int
-    bytes_done: int
-    bytes_total: int
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """What would become of one row, without what it says: ``lead_id`` of a lead that is known, and its fields."""
-
-    row_no: int
-    outcome: str
-    lead_id: int | None
-    fields: Sequence[str]
-
-
-@dataclass(slots=True)
-class ImportReport:
-    """What became of a file. ``rows`` = created + updated + unchanged + duplicate + rejected.
-
-    ``mapping`` names the field of each column; ``suppressed`` (dry runs only) counts rows whose
-    address gets no marketing whatever the file says; ``consents_refused`` counts acts of consent
-    that a later withdrawal overrules. ``resumed_at`` is the row at which an interrupted import
-    went on, 0 for a fresh one.
-    """
-
-    import_id: int | None
-    form: str
-    encoding: str
-    encoding_confidence: float
-    delimiter: str
-    mapping: Mapping[str, str]
-    dry_run: bool = False
-    resumed_at: int = 0
-    rows: int = 0
-    created: int = 0
-    updated: int = 0
-    unchanged: int = 0
-    duplicate: int = 0
-    rejected: int = 0
-    suppressed: int = 0
-    consents: int = 0
-    consents_refused: int = 0
-    errors: list[RowError] = field(default_factory=list)
-    samples: list[Sample] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, source: RowSource, import_id: int | None = None, *, dry_run: bool = False) -> "ImportReport":
-        """About a file of which nothing has been read yet."""
-        file = source.file
-        return cls(import_id, source.form, file.encoding, file.confidence, file.delimiter, source.mapping, dry_run)
-
-    def add(self, piece: Piece, outcome: PieceOutcome, errors: Sequence[RowError]) -> None:
-        """Count a piece."""
-        self.rows = piece.row_count
-        for name, count in counts_of(piece, outcome, errors).items():
-            setattr(self, name, getattr(self, name) + count)
-        self.errors += errors[: SHOWN_ERRORS - len(self.errors)]
-        if self.dry_run:
-            self._sample(outcome)
-
-    def _sample(self, outcome: PieceOutcome) -> None:
-        room = {name: SAMPLES - sum(each.outcome == name for each in self.samples) for name in _OUTCOMES}
-        if not any(room.values()):
-            return
-        for decision in outcome.decisions:
-            if room[decision.outcome]:
-                room[decision.outcome] -= 1
-                names = decision.fields or (tuple(sorted(decision.person.values)) if decision.person.id is None else ())
-                self.samples.append(Sample(decision.row_no, decision.outcome, decision.person.id, names))
-
-
-_OUTCOMES: Final = ("created", "updated", "unchanged")
-
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """An import in somebody's hands: whoever has another token has taken it over."""
-
-    import_id: int
-    token: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,32 +188,6 @@ def refuse_consent(source: RowSource, actor: Actor) -> None:
         actor.require(Permission.CONSENTS_WRITE)
 
 
-def counts_of(piece: Piece, outcome: PieceOutcome, errors: Sequence[RowError]) -> dict[str, int]:
-    """The counts of a piece, by the names of ``COUNTS``."""
-    found = {name: getattr(outcome, name, 0) for name in COUNTS}
-    return found | {"duplicate": piece.duplicate, "rejected": len(errors)}
-
-
-def new_token() -> str:
-    """What tells one holder of an import from the next."""
-    return secrets.token_hex(16)
-
-
-def complete(ctx: Context, hold: Hold) -> LeadImport:
-    """End an import whose last piece is written.
-
-    Raises:
-        Conflict: somebody else holds it, or it was stopped.
-    """
-    row = find(ctx.session, LeadImport, hold.import_id, lock=True)
-    if row.status != ImportStatus.RUNNING or row.lease_token != hold.token:
-        raise Conflict("Another process goes on with this import, or it was stopped.", id=hold.import_id)
-    row.status, row.finished_at, row.lease_token, row.leased_until = ImportStatus.COMPLETED, ctx.now, None, None
-    row.traces_until = ctx.now + timedelta(days=ctx.runtime.settings.import_undo_days)
-    record(ctx, "import.completed", "lead_import", row.id, {name: (None, getattr(row, name)) for name in COUNTS[:5]})
-    return row
-
-
 def _check(intake: Intake, on_progress: Callable[[Progress], None] | None) -> ImportReport:
     report = ImportReport.of(intake.source, dry_run=True)
     for coming in intake.pieces():
@@ -365,36 +237,6 @@ def _open(intake: Intake) -> tuple[ImportReport, Hold]:
     return report, Hold(report.import_id, token)
 
 
-def new_import(ctx: Context, source: RowSource, name: str, *, digest: bytes, status: ImportStatus) -> LeadImport:
-    """Note a file that is to come in."""
-    row = LeadImport(
-        source=name,
-        digest=digest,
-        status=status,
-        started_at=ctx.now,
-        form=source.form,
-        size_bytes=source.file.size_bytes,
-        options=source.options.document(),
-        inspection=inspection_of(source),
-        actor=ctx.actor.label,
-        may_consent=source.may_consent,
-    )
-    ctx.session.add(row)
-    ctx.session.flush()
-    return row
-
-
-def inspection_of(source: RowSource) -> dict[str, Any]:
-    """What the bytes told, and the field of each column."""
-    file = source.file
-    return {
-        "encoding": file.encoding,
-        "confidence": file.confidence,
-        "delimiter": file.delimiter,
-        "columns": [{"column": column.header, "target": column.target} for column in source.columns],
-    }
-
-
 def _digest(intake: Intake) -> bytes:
     """Of the file and of everything that decides what its pieces are and do."""
     source = intake.source
@@ -411,11 +253,6 @@ def _columns(targets: Sequence[str] | None) -> tuple[str, ...]:
     if filled & {"name", "first_name", "last_name"}:
         filled |= {"name", "first_name", "last_name"}
     return tuple(name for name in COLUMNS if name in filled)
-
-
-def _tell(intake: Intake, piece: Piece, on_progress: Callable[[Progress], None] | None) -> None:
-    if on_progress is not None:
-        on_progress(Progress(piece.row_count, piece.end_offset, intake.source.file.size_bytes))
 
 
 def _ahead(pieces: Iterator[Coming]) -> Iterator[Coming]:
@@ -452,3 +289,8 @@ def _keep_errors(ctx: Context, import_id: int, errors: Sequence[RowError]) -> No
     ]
     if rows:
         ctx.session.execute(insert(LeadImportError), rows)
+
+
+def _tell(intake: Intake, piece: Piece, on_progress: Callable[[Progress], None] | None) -> None:
+    if on_progress is not None:
+        on_progress(Progress(piece.row_count, piece.end_offset, intake.source.file.size_bytes))

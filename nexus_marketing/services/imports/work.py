@@ -24,7 +24,9 @@ from nexus_marketing.db.retry import is_transient
 from nexus_marketing.db.tenancy import find, open_session
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.services.audit import record
-from nexus_marketing.services.imports.intake import Hold, ImportReport, Intake, complete, new_token
+from nexus_marketing.services.imports.holding import Hold, complete, new_token
+from nexus_marketing.services.imports.intake import Intake
+from nexus_marketing.services.imports.reports import ImportReport
 from nexus_marketing.services.imports.undo import undo_piece
 from nexus_marketing.telemetry import get_logger
 

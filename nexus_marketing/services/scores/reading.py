@@ -24,17 +24,9 @@ from nexus_marketing.runtime import Context
 from nexus_marketing.services.leads.fields import declared_fields
 from nexus_marketing.services.leads.lookup import find_lead
 from nexus_marketing.services.plugins.conditions import conditions_of
+from nexus_marketing.services.scores.looking import Batch, Change, known_of, look_at
 from nexus_marketing.services.scores.records import show_score, version_of
-from nexus_marketing.services.scores.scoring import (
-    Batch,
-    Change,
-    Sheet,
-    known_of,
-    look_at,
-    published_sheets,
-    scorer_of,
-    unruled,
-)
+from nexus_marketing.services.scores.sheets import Sheet, published_sheets, scorer_of, unruled
 
 #: Contributions that an explanation lists; the newest.
 SHOWN: Final = 500

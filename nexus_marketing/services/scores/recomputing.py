@@ -12,7 +12,9 @@ from nexus_marketing.db.queries.locks import try_alone
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import Context, Runtime
 from nexus_marketing.services.audit import record
-from nexus_marketing.services.scores.scoring import BATCH, WORK, Batch, published_sheets, score_leads
+from nexus_marketing.services.scores.looking import Batch
+from nexus_marketing.services.scores.scoring import BATCH, WORK, score_leads
+from nexus_marketing.services.scores.sheets import published_sheets
 
 #: Rows of one transaction (DATABASE.md).
 _PIECE: Final = 2_000

@@ -20,7 +20,7 @@ from nexus_marketing.services.journeys.rows import listening, newest_version
 from nexus_marketing.services.leads.fields import declared_fields
 from nexus_marketing.services.plugins.conditions import conditions_of
 from nexus_marketing.services.scores.recomputing import request_recompute
-from nexus_marketing.services.scores.scoring import scorer_of
+from nexus_marketing.services.scores.sheets import scorer_of
 from nexus_marketing.services.segments.rules import readers_of_score
 from nexus_marketing.services.versions import find_to_change
 

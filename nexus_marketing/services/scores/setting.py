@@ -12,17 +12,10 @@ from nexus_marketing.db.models import Lead, Score
 from nexus_marketing.db.queries.scoring import ensure_score, lock_records
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.audit import record
-from nexus_marketing.services.scores.scoring import (
-    Batch,
-    Change,
-    Sheet,
-    as_read,
-    known_of,
-    published_sheets,
-    score_leads,
-    store_changes,
-    unruled,
-)
+from nexus_marketing.services.scores.looking import Batch, Change, as_read, known_of
+from nexus_marketing.services.scores.scoring import score_leads
+from nexus_marketing.services.scores.sheets import Sheet, published_sheets, unruled
+from nexus_marketing.services.scores.storing import store_changes
 from nexus_marketing.services.versions import find_to_change
 
 

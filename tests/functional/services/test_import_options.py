@@ -11,8 +11,9 @@ from nexus_marketing.core.audience import ImportOptions
 from nexus_marketing.db.models import Consent, Lead, LeadField, LeadImport, Suppression
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.services.imports import intake as imports
-from nexus_marketing.services.imports.intake import ImportReport, import_leads
+from nexus_marketing.services.imports.intake import import_leads
 from nexus_marketing.services.imports.jobs import request_undo
+from nexus_marketing.services.imports.reports import ImportReport
 from nexus_marketing.services.imports.work import ImportWork
 from nexus_marketing.services.leads.erasure import erase_lead
 from nexus_marketing.services.leads.records import update_lead

@@ -11,7 +11,8 @@ from nexus_marketing.core.errors import Conflict, PermissionDenied, ValidationEr
 from nexus_marketing.core.permissions import Permission
 from nexus_marketing.db.models import AuditEntry, Consent, Lead, LeadImport, LeadImportError, Suppression, Tenant
 from nexus_marketing.services.imports import intake as imports
-from nexus_marketing.services.imports.intake import ImportReport, import_leads
+from nexus_marketing.services.imports.intake import import_leads
+from nexus_marketing.services.imports.reports import ImportReport
 from nexus_marketing.services.leads.erasure import erase_lead
 from nexus_marketing.services.leads.records import create_lead
 from nexus_marketing.services.privacy import record_consent, unsubscribe
