@@ -3,8 +3,9 @@
 A key's scopes are permissions; every REST route and GraphQL field names exactly one.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from typing import Final
 
 from nexus_marketing.core.errors import Problem, ValidationError
 
@@ -39,6 +40,23 @@ class Permission(StrEnum):
 
 
 ALL_PERMISSIONS = frozenset(Permission)
+#: A key with these alone stands in pages that anybody reads; no person acts with it.
+PUBLIC_PERMISSIONS: Final = frozenset({Permission.EVENTS_WRITE_PUBLIC})
+_READING: Final = frozenset(each for each in Permission if each.endswith(":read"))
+_ALL_OF_A_PERSON: Final = ALL_PERMISSIONS - PUBLIC_PERMISSIONS
+#: The role of who left: their name stays where they acted.
+FORMER: Final = "former"
+#: What members may do who come without a key, by their role: accounts at providers, consent, and other words for those who are
+#: under way are for those who answer for the tenant.
+ROLE_PERMISSIONS: Final[Mapping[str, frozenset[Permission]]] = {
+    "owner": _ALL_OF_A_PERSON,
+    "admin": _ALL_OF_A_PERSON,
+    "marketer": _ALL_OF_A_PERSON - {Permission.CHANNELS_WRITE, Permission.CONSENTS_WRITE, Permission.CAMPAIGNS_PATCH},
+    # Answering what a journey asks is launching what follows.
+    "approver": _READING | {Permission.CAMPAIGNS_LAUNCH},
+    "analyst": _READING,
+    FORMER: frozenset(),
+}
 
 
 def parse_scopes(words: Iterable[str]) -> frozenset[Permission]:

@@ -2,7 +2,7 @@
 
 import re
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 
 from sqlalchemy import select
@@ -12,7 +12,7 @@ from nexus_marketing.core.actors import SYSTEM, Actor
 from nexus_marketing.core.api_keys import KEY_ID_CHARACTERS, KEY_ID_LENGTH, SECRET_BYTES, build_key
 from nexus_marketing.core.audience import normalise_email_address, normalise_field
 from nexus_marketing.core.errors import Conflict, NotFound, ValidationError
-from nexus_marketing.core.permissions import ALL_PERMISSIONS, parse_scopes
+from nexus_marketing.core.permissions import ALL_PERMISSIONS, FORMER, ROLE_PERMISSIONS, parse_scopes
 from nexus_marketing.core.values import canonical, email_norm
 from nexus_marketing.db.models import ApiKey, Member, Tenant
 from nexus_marketing.db.queries.tenants import find_tenant, require_tenant, work_for
@@ -22,8 +22,9 @@ from nexus_marketing.services.audit import record
 from nexus_marketing.services.leads.fields import check_no_contradiction
 from nexus_marketing.services.tenant_settings import check_settings
 
-_SLUG = re.compile(r"[a-z][a-z0-9-]{1,62}")
-MEMBER_ROLES = ("owner", "admin", "marketer", "approver", "analyst")
+#: What a tenant may be called in commands and addresses.
+SLUG = re.compile(r"[a-z][a-z0-9-]{1,62}")
+MEMBER_ROLES = tuple(role for role in ROLE_PERMISSIONS if role != FORMER)
 
 
 def create_tenant(
@@ -97,8 +98,7 @@ def create_member(ctx: Context, name: str, email: str, role: str, *, manager_id:
         NotFound: there is no such manager.
         Conflict: a member has this address already.
     """
-    if role not in MEMBER_ROLES:
-        raise ValidationError.at("role", "unknown_role", f"{role!r} is no role: use {', '.join(MEMBER_ROLES)}.")
+    _check_role(role, MEMBER_ROLES)
     if manager_id is not None:
         find(ctx.session, Member, manager_id)
     address = normalise_email_address(email)
@@ -124,6 +124,32 @@ def create_member(ctx: Context, name: str, email: str, role: str, *, manager_id:
     return member
 
 
+def change_role(ctx: Context, member_id: int, role: str) -> int:
+    """Give a member another role.
+
+    Args:
+        member_id: of the tenant.
+        role: one of ``MEMBER_ROLES``, or ``FORMER`` for who left: nothing is allowed to them, and their keys end.
+
+    Returns:
+        How many keys ended.
+
+    Raises:
+        NotFound: there is no such member.
+        ValidationError: there is no such role.
+    """
+    _check_role(role, tuple(ROLE_PERMISSIONS))
+    member = find(ctx.session, Member, member_id, lock=True)
+    if member.role != role:
+        record(ctx, "member.changed", "member", member.id, {"role": (member.role, role)})
+        member.role = role
+    if role != FORMER:
+        return 0
+    theirs = select(ApiKey.key_id).where(ApiKey.member_id == member_id, ApiKey.revoked_at.is_(None))
+    ended = [revoke_key(ctx, key_id) for key_id in ctx.session.scalars(theirs).all()]
+    return len(ended)
+
+
 def create_key(
     ctx: Context,
     name: str,
@@ -140,7 +166,7 @@ def create_key(
         member_id: the member whom the key acts for.
 
     Raises:
-        ValidationError: a scope is unknown, there is none, or the key would be born expired.
+        ValidationError: a scope is unknown, there is none, the key would be born expired, or the member has left.
     """
     permissions = parse_scopes(scopes)
     if not permissions:
@@ -149,8 +175,8 @@ def create_key(
         raise ValidationError.at(
             "expires_at", "out_of_bounds", "The key would be expired already: choose a later time."
         )
-    if member_id is not None:
-        find(ctx.session, Member, member_id)
+    if member_id is not None and find(ctx.session, Member, member_id).role == FORMER:
+        raise ValidationError.at("member_id", "former_member", f"Member {member_id} has left: give them a role first.")
     # Public names are random too, so that they tell nothing about how many keys there are.
     key_id = "".join(secrets.choice(KEY_ID_CHARACTERS) for _ in range(KEY_ID_LENGTH))
     issued = build_key(key_id, secrets.token_bytes(SECRET_BYTES))
@@ -195,8 +221,13 @@ def list_keys(ctx: Context, limit: int = 1000) -> list[ApiKey]:
     return list(ctx.session.scalars(select(ApiKey).order_by(ApiKey.id.desc()).limit(limit)))
 
 
+def _check_role(role: str, known: Collection[str]) -> None:
+    if role not in known:
+        raise ValidationError.at("role", "unknown_role", f"{role!r} is no role: use {', '.join(known)}.")
+
+
 def _check_slug(slug: str) -> None:
-    if not _SLUG.fullmatch(slug):
+    if not SLUG.fullmatch(slug):
         raise ValidationError.at(
             "slug",
             "not_a_slug",

@@ -91,6 +91,7 @@ def commands() -> list[list[str]]:
         "db": ["upgrade", "check", "partitions"],
         "tenants": ["create", "list", "suspend", "warm-up", "apply"],
         "keys": ["create", "list", "revoke", "rotate"],
+        "members": ["add", "list", "change"],
         "channels": ["types", "list", "add", "change", "remove", "health", "test"],
         "leads": ["import", "export"],
         "segments": ["list", "recalculate"],

@@ -10,6 +10,7 @@ from nexus_marketing.db.models import AuditEntry, AuditValue, ChannelAccount, Te
 from nexus_marketing.db.queries.api_keys import find_api_key
 from nexus_marketing.services.declarations import apply_declarations
 from nexus_marketing.services.tenants import (
+    change_role,
     create_key,
     create_member,
     create_tenant,
@@ -150,3 +151,30 @@ def test_a_declaration_with_a_fault_names_it_and_changes_nothing(runtime, tmp_pa
         apply_declarations(runtime, tmp_path)
     with runtime.work(None, mode="read", role="owner") as ctx:
         assert ctx.session.scalars(select(Tenant.slug)).all() == []
+
+
+def test_who_leaves_has_no_key_any_more(runtime, tenant, other_tenant, clock):
+    with runtime.work(tenant) as ctx:
+        ann = create_member(ctx, "Ann", "ann@example.org", "owner").id
+        theirs = [create_key(ctx, "a", ["*"], member_id=ann)[0].key_id for _ in range(2)]
+        other = create_key(ctx, "b", ["*"])[0].key_id
+        revoke_key(ctx, theirs[0])
+    with runtime.work(other_tenant) as ctx, pytest.raises(NotFound):
+        change_role(ctx, ann, "former")
+    with runtime.work(tenant) as ctx:
+        with pytest.raises(ValidationError, match=r"'boss' is no role: use owner, .*former"):
+            change_role(ctx, ann, "boss")
+        with pytest.raises(ValidationError, match="'former' is no role"):
+            create_member(ctx, "Bo", "bo@example.org", "former")
+        assert (change_role(ctx, ann, "analyst"), change_role(ctx, ann, "former"), change_role(ctx, ann, "former")) == (
+            0,
+            1,
+            0,
+        )
+        with pytest.raises(ValidationError, match="has left"):
+            create_key(ctx, "c", ["*"], member_id=ann)
+    live = [find_api_key(runtime.engines.app, key).is_live(clock.now()) for key in (*theirs, other)]
+    assert live == [False, False, True]
+    with runtime.work(tenant, mode="read") as ctx:
+        changed = select(AuditEntry.body).where(AuditEntry.action == "member.changed").order_by(AuditEntry.id)
+        assert [body["role"]["after"] for body in ctx.session.scalars(changed)] == ["analyst", "former"]
