@@ -1,4 +1,4 @@
-"""``GET /api/v1``: whose key this is and where everything lies."""
+"""``GET /api/v1``: whose key or session this is and where everything lies."""
 
 from pyramid.config import Configurator
 from pyramid.request import Request
@@ -17,13 +17,14 @@ def includeme(config: Configurator) -> None:
 
 
 def show_root(request: Request) -> Response:
-    """What a client can learn with nothing but a key."""
+    """What a client can learn with nothing but a key, or being signed in."""
     identity = request.identity
     return show(
         {
             "product": "nexus-marketing",
             "version": __version__,
             "tenant_id": str(identity.tenant_id),
+            "member_id": None if identity.actor.member_id is None else str(identity.actor.member_id),
             "scopes": sorted(identity.actor.permissions),
             "resources": {name: f"/api/v1/{name}" for name in _RESOURCES},
             "graphql": "/graphql",

@@ -13,6 +13,7 @@ from pyramid.response import Response
 from pyramid.tweens import INGRESS
 
 from nexus_marketing.api.errors import HttpFault, fault_response
+from nexus_marketing.security.sessions import BY_SESSION
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}\Z")
 #: A JSON API shows nothing, runs nothing, is embedded nowhere and is kept by no cache (A02).
@@ -27,6 +28,11 @@ _HEADERS = {
 _BLOCK = 65_536
 #: Longer bodies wait in a file that has no name.
 _IN_MEMORY = 1_048_576
+#: What may depend on who is signed in.
+_FOR_SESSIONS = (
+    ("Vary", "Authorization, Cookie, Origin, Sec-Fetch-Site"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+)
 _FOR_BROWSERS = (
     ("Access-Control-Allow-Origin", "*"),
     ("Access-Control-Expose-Headers", "Retry-After, X-Request-Id"),
@@ -67,6 +73,8 @@ def surround(handler: Callable[[Request], Response], registry: Registry) -> Call
         present = {name.lower() for name, _ in response.headerlist}
         response.headerlist.extend(pair for pair in constant if pair[0].lower() not in present)
         response.headerlist.append(("X-Request-Id", request_id))
+        if BY_SESSION in request.environ:
+            response.headerlist.extend(_FOR_SESSIONS)
         if request.environ["PATH_INFO"] in open_paths:
             response.headerlist.extend(_FOR_BROWSERS)
         return response

@@ -7,6 +7,7 @@ from pyramid.response import Response
 
 from nexus_marketing.api.replies import Reply, dump, json_response
 from nexus_marketing.security.repeats import repeatable
+from nexus_marketing.security.routes import IDENTITY
 from nexus_marketing.services.idempotency import MAX_BODY_BYTES, Answer
 
 Change = Callable[[Request], Reply]
@@ -46,8 +47,8 @@ def _replay(request: Request, known: Answer) -> Response:
 
 
 def _current(request: Request, path: str) -> Response:
-    again = Request.blank(path, headers={"Authorization": request.headers["Authorization"]})
-    again.environ |= {name: request.environ[name] for name in ("nexus.request_id", "nexus.identity")}
+    again = Request.blank(path)
+    again.environ |= {name: request.environ[name] for name in ("nexus.request_id", IDENTITY)}
     again.registry = request.registry
     again.tm = request.tm
     again.nexus = request.nexus

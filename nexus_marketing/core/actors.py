@@ -21,9 +21,13 @@ class Actor:
             PermissionDenied: names the missing permission.
         """
         if permission not in self.permissions:
-            raise PermissionDenied(
-                f"This needs the permission {permission}: ask for a key with that scope.", permission=permission
-            )
+            raise lacking(permission)
+
+
+def lacking(permission: str) -> PermissionDenied:
+    """What somebody is told who may not."""
+    remedy = "ask for a key with that scope, or for a role that has it"
+    return PermissionDenied(f"This needs the permission {permission}: {remedy}.", permission=permission)
 
 
 SYSTEM = Actor("system")

@@ -127,6 +127,24 @@ class PermissionDenied(NexusError):
     code = "permission_denied"
 
 
+class NotAMember(PermissionDenied):
+    """Whoever is signed in acts for no tenant here: ask its owner to be made a member, or use an API key."""
+
+    code = "not_a_member"
+
+
+class CrossSiteRefused(PermissionDenied):
+    """Another site made this request with somebody's session: ask from pages of this origin, or use an API key."""
+
+    code = "cross_site_request"
+
+
+class IdentitiesDisagree(PermissionDenied):
+    """The API key and the session are of different tenants or members: send one of them."""
+
+    code = "identities_disagree"
+
+
 class AuthenticationFailed(NexusError):
     """The API key is missing, unknown, expired or revoked."""
 

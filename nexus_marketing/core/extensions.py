@@ -1,5 +1,5 @@
 """What plugins may add beside channels and storages: actions, conditions, triggers, metrics, approval strategies, erasers,
-audit sinks.
+audit sinks, a tenant resolver.
 
 An implementation needs neither a base class nor Pyramid; frozen dataclasses go in and come out.
 """
@@ -293,6 +293,33 @@ class Heartbeat(Protocol):
 
     def answers(self) -> bool:
         """Whether what the plugin needs is there; answers within a second."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TenantMember:
+    """Who is signed in, as the application around the product knows it: a member of one tenant.
+
+    ``tenant`` is its name in commands (its slug), ``member`` the e-mail address of the member, which the application must have
+    verified, or the member's id as a number. ``scopes`` narrows what the session may do, in the words that keys have; it never
+    may more than the member's role.
+    """
+
+    tenant: str
+    member: str | int
+    scopes: frozenset[str] | None = None
+
+
+class TenantResolver(Protocol):
+    """Says for whom a request acts that brings no API key: by a signed session, a client certificate, a single sign-on."""
+
+    def resolve(self, request: Any) -> TenantMember | None:
+        """Who is signed in, and for which tenant; nothing where nobody is.
+
+        Args:
+            request: Pyramid's, whole. Believe only what is signed or what your own server has put there: never a header, a
+                parameter or a cookie that anybody may write.
+        """
         ...
 
 

@@ -108,6 +108,8 @@ from nexus_marketing.core.extensions import (
     ResourceCall,
     Route,
     SqlCondition,
+    TenantMember,
+    TenantResolver,
     Trigger,
     ValueKind,
 )
@@ -239,6 +241,8 @@ __all__ = [
     "StorageUnsupported",
     "Submission",
     "SystemClock",
+    "TenantMember",
+    "TenantResolver",
     "TransitionRefused",
     "Trigger",
     "Unavailable",

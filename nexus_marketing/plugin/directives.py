@@ -21,6 +21,7 @@ from nexus_marketing.core.extensions import (
     Heartbeat,
     MetricCalculator,
     Resource,
+    TenantResolver,
     Trigger,
 )
 from nexus_marketing.core.storages import Storage
@@ -28,7 +29,7 @@ from nexus_marketing.plugin import conditions, resources
 from nexus_marketing.plugin.conformity import missing_parts
 from nexus_marketing.plugin.contexts import PluginContext, own_settings
 from nexus_marketing.plugin.hosts import Host
-from nexus_marketing.plugin.manifests import Capability, Manifest, check_manifest
+from nexus_marketing.plugin.manifests import SINGLE, Capability, Manifest, check_manifest
 from nexus_marketing.plugin.registry import Entry, PluginRegistry, module_of
 
 CONTRACTS = {
@@ -43,6 +44,7 @@ CONTRACTS = {
     Capability.HEARTBEAT: Heartbeat,
     Capability.RESOURCE: Resource,
     Capability.AUDIT_SINK: AuditSink,
+    Capability.TENANT_RESOLVER: TenantResolver,
 }
 #: What a thing says of itself beside what its contract wants to be there.
 _DECLARATIONS: Mapping[Capability, Callable[[Any], list[str]]] = {
@@ -68,6 +70,7 @@ def includeme(config: Configurator) -> None:
         add_marketing_heartbeat,
         add_marketing_resource,
         add_marketing_audit_sink,
+        add_marketing_tenant_resolver,
     ):
         config.add_directive(directive.__name__, directive)
 
@@ -146,9 +149,14 @@ def add_marketing_audit_sink(config: Configurator, sink: AuditSink | type[AuditS
     _add(config, Capability.AUDIT_SINK, sink)
 
 
+def add_marketing_tenant_resolver(config: Configurator, resolver: TenantResolver | type[TenantResolver] | str) -> None:
+    """Say for whom requests act that bring no API key; one plugin of a process does, and none in the sandbox."""
+    _add(config, Capability.TENANT_RESOLVER, resolver)
+
+
 def _add(config: Configurator, kind: Capability, given: object) -> Any:
     thing = _made(_resolved(config, given), kind)
-    name = "storage" if kind is Capability.STORAGE else str(getattr(thing, "name", ""))
+    name = str(kind) if kind in SINGLE else str(getattr(thing, "name", ""))
     label = _label(thing)
     missing = missing_parts(CONTRACTS[kind], thing)
     if missing:

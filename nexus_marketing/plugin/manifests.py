@@ -30,6 +30,11 @@ class Capability(StrEnum):
     HEARTBEAT = "heartbeat"
     RESOURCE = "resource"
     AUDIT_SINK = "audit_sink"
+    TENANT_RESOLVER = "tenant_resolver"
+
+
+#: One for a process: they have no names of their own, and who adds a second stops the boot.
+SINGLE: Final = frozenset({Capability.STORAGE, Capability.TENANT_RESOLVER})
 
 
 @dataclass(frozen=True, slots=True)

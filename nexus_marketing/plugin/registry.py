@@ -12,11 +12,11 @@ from typing import Any
 from nexus_marketing.core.conditions import CustomOperator, Vocabulary
 from nexus_marketing.core.contracts import Channel
 from nexus_marketing.core.errors import ConfigurationError
-from nexus_marketing.core.extensions import AuditSink, Eraser, Heartbeat
+from nexus_marketing.core.extensions import AuditSink, Eraser, Heartbeat, TenantResolver
 from nexus_marketing.core.storages import Storage
 from nexus_marketing.plugin.conditions import operator_of, vocabulary_of
 from nexus_marketing.plugin.hosts import Host
-from nexus_marketing.plugin.manifests import Capability, Manifest
+from nexus_marketing.plugin.manifests import SINGLE, Capability, Manifest
 
 #: How an include is reached: one ``module:function`` after another.
 Path = tuple[str, ...]
@@ -156,6 +156,12 @@ class PluginRegistry:
         return self.of(Capability.AUDIT_SINK)
 
     @property
+    def tenant_resolver(self) -> tuple[Plugin, TenantResolver] | None:
+        """Who says for whom a request without a key acts, and whose it is."""
+        kind = Capability.TENANT_RESOLVER
+        return next(((self._owners[kind, name], thing) for name, thing in self.of(kind).items()), None)
+
+    @property
     def heartbeats(self) -> Mapping[str, Heartbeat]:
         """Who is asked by ``/__heartbeat__``."""
         return self.of(Capability.HEARTBEAT)
@@ -231,4 +237,5 @@ def _plugin(manifest: Manifest, path: Path) -> Plugin:
 
 
 def _said(kind: str, name: str) -> str:
-    return "storage" if kind == Capability.STORAGE else f"{kind.replace('_', ' ')} {name!r}"
+    said = kind.replace("_", " ")
+    return said if kind in SINGLE else f"{said} {name!r}"

@@ -19,6 +19,16 @@ def rehearse(settings: Mapping[str, str], *modules: str | Callable[[Configurator
     Raises:
         ConfigurationError: they would stop the boot.
     """
+    registry: PluginRegistry = rehearsed(settings, *modules).registry["nexus.plugins"]
+    return registry
+
+
+def rehearsed(settings: Mapping[str, str], *modules: str | Callable[[Configurator], None]) -> Configurator:
+    """The same with what else they told Pyramid; ``nexus.plugins`` of its registry is what :func:`rehearse` answers.
+
+    Raises:
+        ConfigurationError: they would stop the boot.
+    """
     config = Configurator(settings=dict(settings))
     host = config.registry["nexus.host"] = Host.read(settings)
     registry = config.registry["nexus.plugins"] = PluginRegistry(host)
@@ -31,7 +41,7 @@ def rehearse(settings: Mapping[str, str], *modules: str | Callable[[Configurator
     except BaseException:
         registry.close()
         raise
-    return registry
+    return config
 
 
 def settle(config: Configurator) -> None:

@@ -5,8 +5,6 @@ another process (S16). Bad keys cost one indexed look-up until their prefix or a
 """
 
 import hmac
-import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
@@ -16,12 +14,12 @@ from nexus_marketing.core.api_keys import parse_key
 from nexus_marketing.core.errors import AuthenticationFailed, RateLimited
 from nexus_marketing.core.permissions import parse_scopes
 from nexus_marketing.db.queries.api_keys import KeyRow, find_api_key
+from nexus_marketing.limits.memories import ShortMemory
 from nexus_marketing.limits.windows import SlidingWindows
 from nexus_marketing.runtime import Runtime
 
 #: How long an answer about a key may be used again.
 MEMORY_SECONDS = 1.0
-_KEPT = 10_000
 #: Wrong keys a minute before a prefix or an address has to wait.
 _BAD_PER_PREFIX = 20
 _BAD_PER_ADDRESS = 60
@@ -31,17 +29,19 @@ _NOBODY = bytes(32)
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """A live key: its tenant, and who acts with it."""
+    """Who is let in: by a live key, or without one (``key_row_id`` is nothing) by the session of the application around us.
+
+    The latter is ambient: a browser sends it along whichever page asks.
+    """
 
     tenant_id: int
-    key_row_id: int
+    key_row_id: int | None
     actor: Actor
 
-
-@dataclass(frozen=True, slots=True)
-class _Known:
-    credentials: Credentials
-    until: float
+    @property
+    def is_ambient(self) -> bool:
+        """Whether a page of somebody else could make a browser act so."""
+        return self.key_row_id is None
 
 
 class KeyRing:
@@ -49,9 +49,7 @@ class KeyRing:
 
     def __init__(self, runtime: Runtime, now_seconds: Callable[[], float]) -> None:
         self._runtime = runtime
-        self._now = now_seconds
-        self._lock = threading.Lock()
-        self._known: OrderedDict[bytes, _Known] = OrderedDict()
+        self._known: ShortMemory[bytes, Credentials] = ShortMemory(MEMORY_SECONDS, now_seconds)
         self._bad_prefixes = SlidingWindows(_BAD_PER_PREFIX, 60.0, now_seconds)
         self._bad_addresses = SlidingWindows(_BAD_PER_ADDRESS, 60.0, now_seconds)
 
@@ -68,18 +66,18 @@ class KeyRing:
             RateLimited: too many wrong keys under this prefix or from this address.
         """
         digest = sha256(text.encode("utf-8", "surrogateescape")).digest()
-        known = self._known.get(digest)
-        if known is not None and self._now() < known.until:
-            return known.credentials
+        known = self._known.fresh(digest)
+        if known is not None:
+            return known
         parsed = parse_key(text)
         key_id = parsed.key_id if parsed else None
-        if known is None:  # a key that was good before is looked up again whatever others try
+        if self._known.last(digest) is None:  # a key that was good before is looked up again whatever others try
             self._refuse_throttled(key_id, address)
         credentials = self._look_up(key_id, digest)
         if credentials is None:
             self._note_failure(key_id, address, digest)
             raise AuthenticationFailed
-        self._remember(digest, credentials)
+        self._known.note(digest, credentials)
         return credentials
 
     def _look_up(self, key_id: str | None, digest: bytes) -> Credentials | None:
@@ -89,13 +87,6 @@ class KeyRing:
             return None
         return _credentials(row)
 
-    def _remember(self, digest: bytes, credentials: Credentials) -> None:
-        with self._lock:
-            self._known[digest] = _Known(credentials, self._now() + MEMORY_SECONDS)
-            self._known.move_to_end(digest)
-            if len(self._known) > _KEPT:
-                self._known.popitem(last=False)
-
     def _refuse_throttled(self, key_id: str | None, address: str) -> None:
         for windows, key in ((self._bad_addresses, address), (self._bad_prefixes, key_id)):
             verdict = windows.look(key)
@@ -103,8 +94,7 @@ class KeyRing:
                 raise RateLimited("Too many wrong keys: wait.", retry_after_seconds=verdict.retry_after_seconds)
 
     def _note_failure(self, key_id: str | None, address: str, digest: bytes) -> None:
-        with self._lock:
-            self._known.pop(digest, None)
+        self._known.forget(digest)
         self._bad_addresses.take(address)
         if key_id is not None:
             self._bad_prefixes.take(key_id)

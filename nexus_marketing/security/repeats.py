@@ -56,5 +56,7 @@ def _fingerprint(request: Request) -> bytes:
         body = orjson.dumps(orjson.loads(request.body), option=orjson.OPT_SORT_KEYS)
     except orjson.JSONDecodeError:
         body = request.body
-    parts = (request.method, request.path_qs, request.environ.get("HTTP_IF_MATCH", ""))
+    parts = [request.method, request.path_qs, request.environ.get("HTTP_IF_MATCH", "")]
+    if request.identity.is_ambient:  # what one person was answered is not for another
+        parts.append(request.identity.actor.label)
     return sha256(b"\x00".join([*(part.encode() for part in parts), body])).digest()

@@ -15,7 +15,7 @@ from pyramid.request import Request
 from pyramid.response import Response
 from pyramid.security import NO_PERMISSION_REQUIRED
 
-from nexus_marketing.core.errors import AuthenticationFailed, RateLimited
+from nexus_marketing.core.errors import AuthenticationFailed, NexusError, RateLimited
 from nexus_marketing.core.permissions import Permission
 from nexus_marketing.limits.addresses import network_of
 from nexus_marketing.limits.windows import Verdict
@@ -26,6 +26,8 @@ View = Callable[[Request], Response]
 ANY_KEY = "any_key"
 #: Declared openly, with a reason beside it: recipients' links, probes of load balancers.
 PUBLIC = NO_PERMISSION_REQUIRED
+#: In a request's environment: credentials, an error that says why nobody is let in, or ``False``.
+IDENTITY = "nexus.identity"
 _DECLARABLE = frozenset({*Permission, ANY_KEY, PUBLIC})
 
 
@@ -92,10 +94,12 @@ def add_api_route(
     is_new_path = not table.methods(pattern)
     route = ApiRoute(pattern, method, str(permission), mode or ("read" if method == "GET" else "write"), view)
     table.add(route)
+    # An application around us may ask for tokens everywhere: programs with a key have none, and for sessions origins are looked at.
+    options = {"route_name": pattern, "require_csrf": False}
     if is_new_path:
         config.add_route(pattern, pattern)
-        config.add_view(_refuse_method, route_name=pattern, permission=PUBLIC)
-    config.add_view(view, route_name=pattern, request_method=method, permission=str(permission))
+        config.add_view(_refuse_method, permission=PUBLIC, **options)
+    config.add_view(view, request_method=method, permission=str(permission), **options)
 
 
 def _refuse_method(request: Request) -> Response:
@@ -123,8 +127,9 @@ def entrance(view: Callable[[Any, Request], Response], info: Any) -> Callable[[A
 
     def admit(context: Any, request: Request) -> Response:
         identity = request.identity
-        if identity is None:
-            raise AuthenticationFailed
+        if identity is None or (is_public_key and identity.is_ambient):
+            refusal = request.environ.get(IDENTITY)
+            raise refusal if isinstance(refusal, NexusError) else AuthenticationFailed
         verdict = _take_public(request) if is_public_key else request.registry["nexus.limits"].take(identity.tenant_id)
         request.environ["nexus.limit"] = verdict
         if not verdict.allowed:

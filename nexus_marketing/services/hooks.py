@@ -26,7 +26,8 @@ from nexus_marketing.core.errors import (
 )
 from nexus_marketing.db.models import Tenant
 from nexus_marketing.db.queries.accounts import all_accounts
-from nexus_marketing.db.queries.provider_reports import find_tenant_id, keep_reports
+from nexus_marketing.db.queries.provider_reports import keep_reports
+from nexus_marketing.db.queries.tenants import find_tenant_id
 from nexus_marketing.db.types import to_text
 from nexus_marketing.runtime import Context, Runtime
 from nexus_marketing.services.channels.records import secrets_of

@@ -233,3 +233,29 @@ def with_plugins(runtime: Runtime, *includes: Any, settings: Mapping[str, str] |
     """A process that has these plugins, on the databases of a runtime."""
     registry = rehearse(settings or {}, *includes)
     return replace(runtime, plugins=registry, channels={**runtime.channels, **registry.channels}, switches=Switches())
+
+
+@dataclass(slots=True)
+class Claims:
+    """A tenant resolver that says what a request's environment has for it; raises what is an exception, calls what can be."""
+
+    def resolve(self, request: Any) -> Any:
+        """As the environment says."""
+        claim = request.environ.get("test.claim")
+        if isinstance(claim, Exception):
+            raise claim
+        return claim(request) if callable(claim) else claim
+
+
+def claims_plugin(config: Any) -> None:
+    """An application around the product that asks for tokens wherever it can, and has a view of its own."""
+    config.add_marketing_plugin(manifest("nexus-claims", Capability.TENANT_RESOLVER, settings=SETTINGS))
+    config.add_marketing_tenant_resolver(Claims)
+    config.set_default_csrf_options(require_csrf=True)
+    config.add_route("own", "/own")
+    config.add_view(
+        lambda request: {"who": request.authenticated_userid},
+        route_name="own",
+        renderer="json",
+        permission="leads:read",
+    )

@@ -11,7 +11,7 @@ from nexus_marketing.core.deliveries import TAKEN
 from nexus_marketing.core.pacing.feedback import Feedback
 from nexus_marketing.db.queries.queues import taking
 from nexus_marketing.db.queries.rowsets import Values, as_rows, is_postgresql, rowset
-from nexus_marketing.db.tenancy import run, run_for_all
+from nexus_marketing.db.tenancy import run
 from nexus_marketing.db.types import Json
 
 _TAKEN = ", ".join(f"'{state}'" for state in TAKEN)
@@ -22,16 +22,6 @@ class Heard(NamedTuple):
 
     now: Feedback
     forgiven: Feedback
-
-
-def find_tenant_id(session: Session, slug: str) -> int | None:
-    """The tenant whose name stands in an address; on PostgreSQL the web role sees none by itself."""
-    if is_postgresql(session):
-        statement = "SELECT nexus_find_tenant(:slug)"
-    else:
-        statement = "SELECT id FROM marketing_tenants WHERE slug = :slug"
-    found = run_for_all(session, statement, {"slug": slug}, writes=False).scalar()
-    return None if found is None else int(found)
 
 
 def keep_reports(session: Session, rows: Sequence[Values]) -> None:

@@ -9,7 +9,8 @@ from sqlalchemy.orm import Session
 
 from nexus_marketing.core.errors import NotFound
 from nexus_marketing.db.models import Tenant
-from nexus_marketing.db.tenancy import run
+from nexus_marketing.db.queries.rowsets import is_postgresql
+from nexus_marketing.db.tenancy import run, run_for_all
 from nexus_marketing.db.types import read_json, read_moment
 
 
@@ -28,6 +29,16 @@ def require_tenant(session: Session, slug: str) -> Tenant:
     if tenant is None:
         raise NotFound(f"There is no tenant {slug!r}: see `nexus-marketing tenants list`.", slug=slug)
     return tenant
+
+
+def find_tenant_id(session: Session, slug: str) -> int | None:
+    """The tenant whose name stands in an address; on PostgreSQL the web role sees none by itself."""
+    if is_postgresql(session):
+        statement = "SELECT nexus_find_tenant(:slug)"
+    else:
+        statement = "SELECT id FROM marketing_tenants WHERE slug = :slug"
+    found = run_for_all(session, statement, {"slug": slug}, writes=False).scalar()
+    return None if found is None else int(found)
 
 
 def list_tenants(session: Session, limit: int = 1000) -> list[Tenant]:

@@ -149,6 +149,14 @@ class Collected:
         del storage
         raise ValueError("a storage cannot be sandboxed")
 
+    def add_marketing_tenant_resolver(self, resolver: Any) -> None:
+        """Refused: a resolver is shown whole requests, with everybody's cookies and keys in them."""
+        del resolver
+        raise ValueError(
+            "a tenant resolver is shown whole requests and cannot be sandboxed: take the module out of"
+            " nexus.plugins.untrusted if you trust it with them"
+        )
+
     def _adds(self, kind: Capability) -> Callable[[Any], None]:
         def add(thing: Any) -> None:
             self.things.append((kind, thing() if isinstance(thing, type) else thing))

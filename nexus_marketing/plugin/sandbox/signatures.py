@@ -23,7 +23,8 @@ from nexus_marketing.core.extensions import (
 from nexus_marketing.plugin.manifests import Capability
 from nexus_marketing.plugin.sandbox.wire import Read, believing, reader
 
-#: What may be added by a sandboxed plugin. A storage may not: it takes part in our transactions.
+#: What may be added by a sandboxed plugin. A storage may not: it takes part in our transactions; nor a tenant resolver: it
+#: is shown whole requests.
 CONTRACTS: Final[Mapping[Capability, tuple[type, ...]]] = {
     Capability.CHANNEL: (Channel, HearingChannel, RenderingChannel, CompensatingChannel),
     Capability.ACTION: (Action,),

@@ -3,7 +3,9 @@
 import pytest
 
 # Before the suites are imported, so that a failure shows the values that were compared.
-pytest.register_assert_rewrite(*(f"{__name__}.{suite}" for suite in ("channel_suite", "extension_suites", "storages")))
+pytest.register_assert_rewrite(
+    *(f"{__name__}.{suite}" for suite in ("channel_suite", "extension_suites", "resolver_suite", "storages"))
+)
 
 from nexus_marketing.plugin.testing.channel_suite import (  # noqa: E402 - see above
     ChannelConformance,
@@ -24,6 +26,7 @@ from nexus_marketing.plugin.testing.extension_suites import (  # noqa: E402 - se
     TriggerConformance,
 )
 from nexus_marketing.plugin.testing.hosting import hosted  # noqa: E402 - see above
+from nexus_marketing.plugin.testing.resolver_suite import TenantResolverConformance  # noqa: E402 - see above
 from nexus_marketing.plugin.testing.storages import StorageConformance  # noqa: E402 - see above
 
 __all__ = [
@@ -36,6 +39,7 @@ __all__ = [
     "RecordingServer",
     "SocketChannel",
     "StorageConformance",
+    "TenantResolverConformance",
     "TriggerConformance",
     "WatchingJournal",
     "hosted",

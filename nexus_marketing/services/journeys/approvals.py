@@ -67,7 +67,8 @@ def close_answered(ctx: Context, question: JourneyApproval, *, approved: bool) -
     if question.closed_at is not None:
         raise Conflict(f"The question is closed ({question.answer}): nothing waits for it.", answer=question.answer)
     if not may_answer(ctx, question):
-        said = f"This is asked of {question.asked}: use a key of such a member (nexus-marketing keys create --member)."
+        remedy = "sign in as such a member, or use a key of theirs (nexus-marketing keys create --member)"
+        said = f"This is asked of {question.asked}: {remedy}."
         raise PermissionDenied(said)
     if find(ctx.session, Journey, question.journey_id).status == JourneyStatus.PAUSED:
         raise Conflict("The journey is paused: resume it, then answer.", status=JourneyStatus.PAUSED)

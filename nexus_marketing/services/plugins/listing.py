@@ -22,7 +22,8 @@ def plugin_rows(ctx: Context) -> list[dict[str, Any]]:
     runtime = ctx.runtime
     installed = {each.name: each for each in installed_plugins(runtime.settings.plugins.untrusted)}
     active = runtime.plugins.plugins
-    failing = {each.plugin: each.reason for each in troubles(runtime.settings.state_dir / TROUBLES)}
+    # A part with a circuit of its own stands behind the plugin's name.
+    failing = {each.plugin.partition(" ")[0]: each.reason for each in troubles(runtime.settings.state_dir / TROUBLES)}
     refused = {module.partition(".")[0].replace("_", "-"): said for module, said in runtime.plugins.refused.items()}
     tenants = tenants_by_plugin(ctx.session)
     names = sorted({*installed, *active, *tenants, *refused})

@@ -311,6 +311,11 @@ def test_while_it_works_the_caller_hears_that_nothing_is_known(start: Start) -> 
         ("    config.add_marketing_plugin", "    #", "says nothing sensible"),
         ("def includeme(config):", "def includeme(config):\n    os._exit(1)", "ended by itself with status 1"),
         ("config.add_marketing_metric(Metric)", "config.set_marketing_storage(1)", "a storage cannot be sandboxed"),
+        (
+            "config.add_marketing_metric(Metric)",
+            "config.add_marketing_tenant_resolver(1)",
+            "shown whole requests and cannot",
+        ),
         ('name, unit = "strange", ""', 'name, unit = "strange", 5', "is no str"),
         ('name, unit = "strange", ""', 'name, unit = "Not a name", ""', "is named 'Not a name'"),
         ("frozenset({Capability.METRIC})", "frozenset({Capability.CHANNEL})", "unannounced"),

@@ -59,6 +59,7 @@ def everything(config: Any) -> None:
     config.add_marketing_eraser(SimpleNamespace(name="wipe", erase=lambda erasure: 0))
     config.add_marketing_heartbeat(SimpleNamespace(name="pulse", answers=lambda: True))
     config.add_marketing_audit_sink(SimpleNamespace(name="vault", write=lambda batch: None))
+    config.add_marketing_tenant_resolver(SimpleNamespace(resolve=lambda request: None))
     routes = (Route("GET", "leads:read"),)
     config.add_marketing_resource(SimpleNamespace(name="rates", routes=routes, answer=lambda call: ResourceAnswer()))
     config.set_marketing_storage(MemoryStorage())
@@ -100,6 +101,7 @@ def test_every_kind_of_part_is_found_by_its_name() -> None:
         "heartbeat": ["pulse"],
         "resource": ["rates"],
         "audit_sink": ["vault"],
+        "tenant_resolver": ["tenant_resolver"],
     }
     owner = registry.owner_of(Capability.CHANNEL, "fax")
     assert owner is not None
@@ -153,14 +155,18 @@ def test_a_channel_that_is_added_twice_is_told() -> None:
     assert "adds the channel 'fax' twice" in refusal(twice)
 
 
-def test_two_storages_are_one_too_many() -> None:
-    def second(config: Any) -> None:
-        config.add_marketing_plugin(manifest("second"))
-        config.set_marketing_storage(MemoryStorage)
-
-    said = refusal(everything, second)
+@pytest.mark.parametrize(
+    ("directive", "thing", "kind"),
+    [
+        ("set_marketing_storage", MemoryStorage, "the storage"),
+        ("add_marketing_tenant_resolver", "tests.common.plugins.Claims", "the tenant resolver"),
+    ],
+)
+def test_two_of_what_a_process_has_one_of_are_one_too_many(directive: str, thing: Any, kind: str) -> None:
+    said = refusal(everything, adding(directive, thing))
     assert "everything" in said
-    assert "second" in said
+    assert "changed" in said
+    assert f"both claim {kind}: take one of them out of nexus.includes" in said
 
 
 @pytest.mark.parametrize(
@@ -192,6 +198,10 @@ def test_a_plugin_for_another_api_is_refused_with_the_remedy(api: Any, remedy: s
         (adding("add_marketing_channel", "nix.channels.Nix"), "'nix.channels.Nix' cannot be loaded"),
         (adding("set_marketing_storage", object), "load(key)"),
         (adding("add_marketing_eraser", lambda: 1), "it lacks name, erase(erasure)"),
+        (
+            adding("add_marketing_tenant_resolver", SimpleNamespace(resolve=lambda: None)),
+            "resolve(request): its resolve",
+        ),
         (lambda config: config.add_marketing_plugin(manifest("X Y")), "no name of a plugin"),
         (lambda config: config.add_marketing_plugin("os.path"), "no manifest"),
         (lambda config: config.add_marketing_channel(Fax), "not who it is"),
