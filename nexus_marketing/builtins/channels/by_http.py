@@ -11,6 +11,7 @@ from nexus_marketing.version import __version__
 
 if TYPE_CHECKING:
     from nexus_marketing.builtins.channels.sms import SmsChannel
+    from nexus_marketing.plugin.http import HttpClient
 
 
 def sms(config: Configurator) -> None:
@@ -29,7 +30,6 @@ def sms(config: Configurator) -> None:
 
 def _twilio(config: Configurator) -> "SmsChannel":
     from nexus_marketing.builtins.channels.sms import SmsChannel, SmsProvider  # noqa: PLC0415 - loads the HTTP client
-    from nexus_marketing.plugin.http import HttpClient, HttpLimits  # noqa: PLC0415 - see above
 
     runtime = config.registry["nexus.runtime"]
     mine = runtime.settings.sms
@@ -43,9 +43,8 @@ def _twilio(config: Configurator) -> "SmsChannel":
         mine.max_segments,
         f"{runtime.settings.public_url}/hooks/-/sms" if mine.callbacks else "",
     )
-    client = HttpClient(HttpLimits(allow_hosts=runtime.settings.http.allow_hosts))
     try:
-        return SmsChannel(provider, client, runtime.clock)
+        return SmsChannel(provider, _client(config), runtime.clock)
     except HostRefused as error:
         raise ConfigurationError(f"nexus.sms.url: {error.message}.") from error
 
@@ -79,13 +78,11 @@ def webhook(config: Configurator) -> None:
     if not mine.secrets:
         return
     from nexus_marketing.builtins.channels.webhook import WebhookChannel  # noqa: PLC0415 - loads the HTTP client
-    from nexus_marketing.plugin.http import HttpClient, HttpLimits  # noqa: PLC0415 - see above
 
-    client = HttpClient(HttpLimits(allow_hosts=runtime.settings.http.allow_hosts))
     given = {"secrets": mine.secrets, "connections": mine.connections, "origin": runtime.settings.public_url}
     _announce(config, "webhook")
     try:
-        config.add_marketing_channel(WebhookChannel(client, runtime.clock, **given))
+        config.add_marketing_channel(WebhookChannel(_client(config), runtime.clock, **given))
     except ValidationError as error:
         raise ConfigurationError(f"nexus.webhook.{error.message}") from error
 
@@ -107,13 +104,20 @@ def _social(config: Configurator, name: str) -> None:
     from nexus_marketing.builtins.channels.social.bluesky import Bluesky  # noqa: PLC0415 - loaded where it is used
     from nexus_marketing.builtins.channels.social.channel import SocialChannel  # noqa: PLC0415 - see above
     from nexus_marketing.builtins.channels.social.mastodon import Mastodon  # noqa: PLC0415 - see above
-    from nexus_marketing.plugin.http import HttpClient, HttpLimits  # noqa: PLC0415 - loads the HTTP client
 
-    limits = HttpLimits(allow_hosts=runtime.settings.http.allow_hosts, max_response_bytes=_LARGE_ANSWER)
-    client = HttpClient(limits)
+    client = _client(config, max_response_bytes=_LARGE_ANSWER)
     network = (Mastodon if name == "mastodon" else Bluesky)(client, runtime.clock)
     _announce(config, name)
     config.add_marketing_channel(SocialChannel(network, client, origin=runtime.settings.public_url))
+
+
+def _client(config: Configurator, **limits: Any) -> "HttpClient":
+    """A way out of the channel's own, whose connections are let go of with the process's parts."""
+    from nexus_marketing.plugin.http import HttpClient, HttpLimits  # noqa: PLC0415 - loads the HTTP client
+
+    made = HttpClient(HttpLimits(allow_hosts=config.registry["nexus.runtime"].settings.http.allow_hosts, **limits))
+    config.registry["nexus.plugins"].at_end(made.close)
+    return made
 
 
 def _announce(config: Configurator, name: str, settings: Mapping[str, Any] | None = None) -> None:
