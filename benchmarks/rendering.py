@@ -17,7 +17,7 @@ from nexus_marketing.builtins.channels.email import compile_content
 from nexus_marketing.core.campaigns import MessageClass
 from nexus_marketing.core.clock import SystemClock
 from nexus_marketing.core.errors import ValidationError
-from nexus_marketing.core.messages import parse_message
+from nexus_marketing.core.templates import parse_message
 from nexus_marketing.db.queries.deliveries import Recipient
 from nexus_marketing.delivery.composing import Composer, SendContent
 from nexus_marketing.delivery.handover import MAX_WINDOW

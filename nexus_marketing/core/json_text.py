@@ -46,7 +46,8 @@ class JsonText:
 def json_text(pieces: Sequence[Piece]) -> JsonText:
     r"""Read a template's pieces as JSON.
 
-    >>> from nexus_marketing.core.messages import TEXT, parse_message
+    >>> from nexus_marketing.core.messages import TEXT
+    >>> from nexus_marketing.core.templates import parse_message
     >>> text = '{"name": "{{ name }}", "score": {{ score }}}'
     >>> found = json_text(parse_message({"text": text}, kind=TEXT).parts["text"])
     >>> found.fill({"var:name": 'Jo "X"', "var:score": "3.5"})

@@ -21,7 +21,6 @@ from nexus_marketing.core.messages import (
     Message,
     OpenPixel,
     Variable,
-    parse_message,
     resolve,
     untracked,
     value_key,
@@ -29,6 +28,7 @@ from nexus_marketing.core.messages import (
 )
 from nexus_marketing.core.pacing.breaker import MAX_BOUNCED
 from nexus_marketing.core.pacing.frequency import DEFAULT_PRIORITY, Rank
+from nexus_marketing.core.templates import parse_message
 from nexus_marketing.core.tracking import TokenKind, TokenUse
 from nexus_marketing.core.values import parse_local_time
 from nexus_marketing.db.models import Send, TemplateVersion, Tenant

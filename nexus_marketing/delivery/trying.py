@@ -20,7 +20,7 @@ from nexus_marketing.core.contracts import (
     Submission,
 )
 from nexus_marketing.core.errors import Conflict, HostRefused, NexusError, PermissionDenied
-from nexus_marketing.core.messages import parse_message
+from nexus_marketing.core.templates import parse_message
 from nexus_marketing.smtp.headers import date_value
 from nexus_marketing.telemetry import get_logger
 

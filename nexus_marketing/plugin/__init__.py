@@ -115,18 +115,9 @@ from nexus_marketing.core.extensions import (
 )
 from nexus_marketing.core.hub import subscribe
 from nexus_marketing.core.memory import MemoryStorage
-from nexus_marketing.core.messages import (
-    Link,
-    Message,
-    OpenPixel,
-    Piece,
-    Place,
-    Variable,
-    parse_message,
-    plain_text,
-    value_key,
-)
+from nexus_marketing.core.messages import Link, Message, OpenPixel, Piece, Place, Variable, plain_text, value_key
 from nexus_marketing.core.storages import AdoptingStorage, DeferringStorage, DefinitionSource, Storage
+from nexus_marketing.core.templates import parse_message
 from nexus_marketing.plugin.contexts import PluginContext
 from nexus_marketing.plugin.exchanges import Answer, Http, NoAnswer, NotGranted, NotReached, OverRate, Request
 from nexus_marketing.plugin.http_sessions import Dialect, HttpSession, Lanes

@@ -10,7 +10,8 @@ from sqlalchemy.exc import IntegrityError
 
 from nexus_marketing.core.errors import Conflict, ValidationError
 from nexus_marketing.core.fan_out import legs_of
-from nexus_marketing.core.messages import TEMPLATE_PARTS, Message, parse_message
+from nexus_marketing.core.messages import Message
+from nexus_marketing.core.templates import TEMPLATE_PARTS, parse_message
 from nexus_marketing.core.values import canonical
 from nexus_marketing.db.models import Campaign, Send, Template, TemplateVersion
 from nexus_marketing.db.tenancy import find

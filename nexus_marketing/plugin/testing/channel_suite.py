@@ -18,7 +18,8 @@ from nexus_marketing.core.contracts import (
     Submission,
 )
 from nexus_marketing.core.errors import ValidationError
-from nexus_marketing.core.messages import EMAIL, TEXT, Link, OpenPixel, Variable, parse_message, untracked, value_key
+from nexus_marketing.core.messages import EMAIL, TEXT, Link, OpenPixel, Variable, untracked, value_key
+from nexus_marketing.core.templates import parse_message
 from nexus_marketing.plugin.conformity import missing_parts
 from nexus_marketing.plugin.examination import faults_of
 from nexus_marketing.plugin.manifests import Capability

@@ -11,7 +11,8 @@ from nexus_marketing.core.contracts import AddressKind, Channel, PostingChannel
 from nexus_marketing.core.deliveries import SendStatus
 from nexus_marketing.core.errors import Problem, ValidationError
 from nexus_marketing.core.fan_out import Leg, legs_of, needed
-from nexus_marketing.core.messages import EMAIL, PRODUCT_NAMES, parse_message, plain_text, untracked
+from nexus_marketing.core.messages import EMAIL, PRODUCT_NAMES, plain_text, untracked
+from nexus_marketing.core.templates import parse_message
 from nexus_marketing.core.values import canonical_datetime
 from nexus_marketing.db.models import Campaign, Send, Tenant
 from nexus_marketing.db.queries.launching import message_and_sender

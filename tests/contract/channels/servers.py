@@ -12,7 +12,8 @@ from typing import Self
 from urllib.parse import parse_qs
 
 from nexus_marketing.core.contracts import Content, OutcomeKind, Submission
-from nexus_marketing.core.messages import TEXT, Variable, parse_message, value_key
+from nexus_marketing.core.messages import TEXT, Variable, value_key
+from nexus_marketing.core.templates import parse_message
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from nexus_marketing.builtins.hooks.sendgrid import SendGridHook
 from nexus_marketing.builtins.hooks.ses import SesHook
 from nexus_marketing.core.contracts import Content, HearingChannel, ProviderEventKind, Submission
 from nexus_marketing.core.errors import ConfigurationError, Unavailable
-from nexus_marketing.core.messages import parse_message
+from nexus_marketing.core.templates import parse_message
 from nexus_marketing.plugin.http import Answer
 from nexus_marketing.settings import EmailHookSettings, Settings
 from nexus_marketing.smtp.client import PoolSettings

@@ -13,7 +13,8 @@ from nexus_marketing.builtins.channels.social.mastodon import Mastodon
 from nexus_marketing.builtins.channels.webhook import WebhookChannel
 from nexus_marketing.core.clock import FakeClock, SystemClock
 from nexus_marketing.core.contracts import Content
-from nexus_marketing.core.messages import TEXT, parse_message
+from nexus_marketing.core.messages import TEXT
+from nexus_marketing.core.templates import parse_message
 from nexus_marketing.plugin.http import HttpClient, HttpLimits
 from nexus_marketing.plugin.testing import ChannelConformance
 from tests.contract.channels.networks import PASSWORD, TOKEN, BlueskyServer, MastodonServer

@@ -8,7 +8,7 @@ import pytest
 from nexus_marketing.builtins.channels.email import EmailChannel, EmailSession
 from nexus_marketing.core.clock import SystemClock
 from nexus_marketing.core.contracts import Content, Outcome, OutcomeKind, Submission
-from nexus_marketing.core.messages import parse_message
+from nexus_marketing.core.templates import parse_message
 from nexus_marketing.smtp.client import PoolSettings, TlsPolicy
 from nexus_marketing.smtp.sink import Rule
 from nexus_marketing.smtp.skeleton import Skeleton

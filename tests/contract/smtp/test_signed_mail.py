@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from nexus_marketing.builtins.channels.email import ALLOW_SETTING, PORTS, EmailChannel
 from nexus_marketing.core.clock import SystemClock
 from nexus_marketing.core.contracts import Content, OutcomeKind
-from nexus_marketing.core.messages import parse_message
+from nexus_marketing.core.templates import parse_message
 from nexus_marketing.plugin.sockets import Dialer
 from nexus_marketing.smtp.catcher import Catcher
 from nexus_marketing.smtp.client import PoolSettings, TlsPolicy

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from nexus_marketing.core import json_text as module
 from nexus_marketing.core.errors import ValidationError
 from nexus_marketing.core.json_text import JsonText, json_text
-from nexus_marketing.core.messages import TEXT, parse_message, with_url_prefixes
+from nexus_marketing.core.messages import TEXT, with_url_prefixes
+from nexus_marketing.core.templates import parse_message
 
 pytestmark = pytest.mark.req("FR-P2-009", "US-018", "S11")
 

@@ -5,16 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nexus_marketing.core.errors import Problem, TemplateError
-from nexus_marketing.core.messages import (
-    Link,
-    OpenPixel,
-    Place,
-    Variable,
-    parse_message,
-    resolve,
-    value_key,
-    with_url_prefixes,
-)
+from nexus_marketing.core.messages import Link, OpenPixel, Place, Variable, resolve, value_key, with_url_prefixes
+from nexus_marketing.core.templates import parse_message
 
 pytestmark = pytest.mark.req("FR-P2-011")
 

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nexus_marketing.core.campaigns import MessageClass
-from nexus_marketing.core.messages import parse_message, resolve, value_key
+from nexus_marketing.core.messages import resolve, value_key
+from nexus_marketing.core.templates import parse_message
 from nexus_marketing.core.tracking import TokenKind, TokenSigner
 from nexus_marketing.db.queries.deliveries import Recipient
 from nexus_marketing.delivery.composing import Composer, SendContent
