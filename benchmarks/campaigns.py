@@ -29,7 +29,7 @@ from nexus_marketing.db.models import Campaign, ChannelAccount, Send
 from nexus_marketing.db.roles import APP
 from nexus_marketing.plugin.testing import RecordingChannel
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.campaigns.records import move_campaign
+from nexus_marketing.services.campaigns.moving import move_campaign
 from nexus_marketing.services.tenants import create_key
 from tests.common import databases
 from tests.common.factories import make_segment, make_template, make_tenant

@@ -29,7 +29,8 @@ from nexus_marketing.delivery.completion import complete_finished
 from nexus_marketing.delivery.planning import SendRef, plan_send
 from nexus_marketing.plugin.testing import RecordingChannel
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.campaigns.records import create_campaign, move_campaign
+from nexus_marketing.services.campaigns.moving import move_campaign
+from nexus_marketing.services.campaigns.records import create_campaign
 from nexus_marketing.services.templates import create_template
 from nexus_marketing.smtp.client import PoolSettings, TlsPolicy
 from nexus_marketing.tasks.loops import WorkerLoop, report_ends

@@ -23,7 +23,7 @@ from nexus_marketing.db.models import Send
 from nexus_marketing.db.tenancy import run as run_sql
 from nexus_marketing.delivery.planning import SendRef, plan_send
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.campaigns.records import move_campaign
+from nexus_marketing.services.campaigns.moving import move_campaign
 from nexus_marketing.services.templates import create_template
 from nexus_marketing.smtp.client import PoolSettings, TlsPolicy
 from nexus_marketing.tasks.broker import DramatiqDoorbell

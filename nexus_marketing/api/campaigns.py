@@ -27,8 +27,7 @@ from nexus_marketing.db.tenancy import find
 from nexus_marketing.services import reactions
 from nexus_marketing.services.actions import compensation
 from nexus_marketing.services.analytics import campaign_analytics
-from nexus_marketing.services.campaigns import promotion, runs
-from nexus_marketing.services.campaigns import records as services
+from nexus_marketing.services.campaigns import moving, promotion, records, runs
 from nexus_marketing.services.campaigns.forms import form_of
 from nexus_marketing.services.campaigns.preflights import check_preflight
 
@@ -74,13 +73,13 @@ def list_campaigns(request: Request) -> Response:
 def create_campaign(request: Request) -> Reply:
     data = read_document(request)
     form_of(data).check(data, schemas.READ_ONLY)
-    return created(campaign_document(services.create_campaign(request.nexus, data)), _PATH)
+    return created(campaign_document(records.create_campaign(request.nexus, data)), _PATH)
 
 
 def update_campaign(request: Request) -> Reply:
     data = read_object(request, schemas.PATCH, schemas.READ_ONLY, patch=True)
     version = expected_version(request, data)
-    campaign = services.update_campaign(request.nexus, path_id(request, "campaign"), data, expected_version=version)
+    campaign = records.update_campaign(request.nexus, path_id(request, "campaign"), data, expected_version=version)
     return changed(campaign_document(campaign), _PATH)
 
 
@@ -163,7 +162,7 @@ def _acts(action: CampaignAction) -> Callable[[Request], Reply]:
 
 def _move(request: Request, action: str, data: dict[str, Any]) -> Reply:
     version = expected_version(request, data)
-    campaign = services.move_campaign(
+    campaign = moving.move_campaign(
         request.nexus, path_id(request, "campaign"), action, expected_version=version, reason=data.get("reason")
     )
     return changed(campaign_document(campaign), _PATH)

@@ -27,9 +27,9 @@ from nexus_marketing.delivery.forecast import advance_preflight
 from nexus_marketing.runtime import Context, Runtime
 from nexus_marketing.services.actions.compensation import fail_campaign
 from nexus_marketing.services.actions.escalations import acknowledge, escalations_of
+from nexus_marketing.services.campaigns.moving import move_campaign
 from nexus_marketing.services.campaigns.preflights import check_preflight, preflight_document, request_preflight
 from nexus_marketing.services.campaigns.promotion import known_campaigns, promote_campaigns
-from nexus_marketing.services.campaigns.records import move_campaign
 from nexus_marketing.services.dead_letters import AT_ONCE, accept_unknown, replay_dead_letters
 from nexus_marketing.services.explanations import explain_lead
 from nexus_marketing.services.reactions import read_reactions

@@ -21,8 +21,9 @@ from nexus_marketing.graphql.types import (
     ResumePolicyName,
 )
 from nexus_marketing.services.campaigns.forms import form_of
+from nexus_marketing.services.campaigns.moving import move_campaign
 from nexus_marketing.services.campaigns.preflights import check_preflight
-from nexus_marketing.services.campaigns.records import create_campaign, move_campaign
+from nexus_marketing.services.campaigns.records import create_campaign
 from nexus_marketing.services.definitions import create_definition, publish_definition
 from nexus_marketing.services.journeys.entries import MOST_LEADS, enter_leads
 from nexus_marketing.services.journeys.patching import patch_journey

@@ -14,7 +14,7 @@ from nexus_marketing.db.models import Campaign, Send
 from nexus_marketing.db.queries.completion import join_launch, mark_reported
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import Context
-from nexus_marketing.services.campaigns.records import apply_decision, finish_campaign, hold_campaign
+from nexus_marketing.services.campaigns.moving import apply_decision, finish_campaign, hold_campaign
 from nexus_marketing.services.campaigns.rows import key_of, state_of
 from nexus_marketing.services.definitions import definition_of
 

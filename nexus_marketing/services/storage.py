@@ -25,8 +25,8 @@ from nexus_marketing.core.inline import stale
 from nexus_marketing.core.promotion import KeptCampaign
 from nexus_marketing.db.models import Campaign, History
 from nexus_marketing.runtime import Context, Runtime
+from nexus_marketing.services.campaigns.moving import apply_decision, is_to_be_sent
 from nexus_marketing.services.campaigns.promotion import adopt_campaign
-from nexus_marketing.services.campaigns.records import apply_decision, is_to_be_sent
 from nexus_marketing.services.campaigns.rows import new_campaign_of, of_key, state_of
 from nexus_marketing.services.definitions import definition_of, published, understand
 

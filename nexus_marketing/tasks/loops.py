@@ -43,7 +43,7 @@ from nexus_marketing.runtime import Runtime
 from nexus_marketing.services.actions.requests import TYPE as ACTION
 from nexus_marketing.services.actions.runs import ACTION_DUE, run_action
 from nexus_marketing.services.asides import Asides
-from nexus_marketing.services.campaigns.records import postpone_tick, tick_campaign
+from nexus_marketing.services.campaigns.moving import postpone_tick, tick_campaign
 from nexus_marketing.services.counters import fold_counters
 from nexus_marketing.services.engagements import forget_event_ids
 from nexus_marketing.services.hits import judge_hits

@@ -7,7 +7,8 @@ from collections import Counter, defaultdict
 from typing import Any, Final
 
 from nexus_marketing.core.timers import MAX_CRASHES
-from nexus_marketing.services.campaigns.records import create_campaign, move_campaign
+from nexus_marketing.services.campaigns.moving import move_campaign
+from nexus_marketing.services.campaigns.records import create_campaign
 from nexus_marketing.services.definitions import create_definition, publish_definition
 from nexus_marketing.services.plugins.enabling import switch_on
 from tests.chaos import deeds

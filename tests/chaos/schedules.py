@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from nexus_marketing.core.errors import ValidationError
 from nexus_marketing.db.models import Campaign
-from nexus_marketing.services.campaigns.records import move_campaign
+from nexus_marketing.services.campaigns.moving import move_campaign
 from nexus_marketing.services.campaigns.recurring import TYPE as RUN_DUE
 from nexus_marketing.services.campaigns.runs import move_next_run
 from nexus_marketing.services.timers import set_timer

@@ -22,7 +22,8 @@ from nexus_marketing.db.models import ChannelAccount, Lead, Segment, SegmentMemb
 from nexus_marketing.db.upgrade import upgrade
 from nexus_marketing.plugin.testing import RecordingChannel
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.campaigns.records import create_campaign, move_campaign
+from nexus_marketing.services.campaigns.moving import move_campaign
+from nexus_marketing.services.campaigns.records import create_campaign
 from nexus_marketing.services.templates import create_template
 from tests.chaos.judge import Arrival, arrival
 from tests.chaos.processes import Forked, Running

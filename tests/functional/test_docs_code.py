@@ -16,7 +16,8 @@ from nexus_marketing.db.models import Campaign, ChannelAccount, Delivery
 from nexus_marketing.db.queries.scoring import scoring_work
 from nexus_marketing.db.tenancy import open_session
 from nexus_marketing.plugin.testing import RecordingChannel
-from nexus_marketing.services.campaigns.records import create_campaign, move_campaign
+from nexus_marketing.services.campaigns.moving import move_campaign
+from nexus_marketing.services.campaigns.records import create_campaign
 from nexus_marketing.services.definitions import create_definition, publish_definition
 from nexus_marketing.services.imports.work import ImportWork
 from nexus_marketing.services.plugins.enabling import switch_on

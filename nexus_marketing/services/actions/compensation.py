@@ -25,7 +25,7 @@ from nexus_marketing.db.queries.timers import take_timer
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.actions.requests import ActionRequest, hurry, request_action
-from nexus_marketing.services.campaigns.records import apply_decision
+from nexus_marketing.services.campaigns.moving import apply_decision
 from nexus_marketing.services.campaigns.rows import note, state_of
 from nexus_marketing.services.definitions import definition_of
 from nexus_marketing.services.timers import Locking, set_timer

@@ -13,7 +13,7 @@ from nexus_marketing.db.models import Campaign, Send
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.actions.assignees import next_above, stand_in
 from nexus_marketing.services.audit import record
-from nexus_marketing.services.campaigns.records import hold_campaign
+from nexus_marketing.services.campaigns.moving import hold_campaign
 from nexus_marketing.services.campaigns.rows import key_of
 
 _MOST_PRIORITY: Final = 100

@@ -30,7 +30,7 @@ from nexus_marketing.services.actions.names import action_settings
 from nexus_marketing.services.actions.own import take_own
 from nexus_marketing.services.actions.requests import arm
 from nexus_marketing.services.audit import record
-from nexus_marketing.services.campaigns.records import finish_if_sent
+from nexus_marketing.services.campaigns.moving import finish_if_sent
 from nexus_marketing.services.campaigns.rows import note
 from nexus_marketing.services.campaigns.steps import number_of, request_step
 from nexus_marketing.services.definitions import definition_of

@@ -18,7 +18,7 @@ from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.audit import record
 from nexus_marketing.services.campaigns.launching import begin_sends
-from nexus_marketing.services.campaigns.records import apply_decision, finish_campaign, hold_campaign
+from nexus_marketing.services.campaigns.moving import apply_decision, finish_campaign, hold_campaign
 from nexus_marketing.services.campaigns.recurring import RUN, SKIPPED, arm, wait_until
 from nexus_marketing.services.campaigns.rows import state_of
 from nexus_marketing.services.definitions import definition_of

@@ -23,7 +23,8 @@ from nexus_marketing.db.queries.journey_steps import append_messages
 from nexus_marketing.db.queries.journeys import CALL_DUE, occurrence_of, withdraw_messages
 from nexus_marketing.db.tenancy import append, find
 from nexus_marketing.runtime import Context
-from nexus_marketing.services.campaigns.records import apply_decision, create_campaign
+from nexus_marketing.services.campaigns.moving import apply_decision
+from nexus_marketing.services.campaigns.records import create_campaign
 from nexus_marketing.services.campaigns.rows import state_of
 from nexus_marketing.services.timers import cancel_timer
 

@@ -13,7 +13,7 @@ from nexus_marketing.core.home import HOME
 from nexus_marketing.db.models import ChannelAccount, DefinitionVersion
 from nexus_marketing.plugin.testing import RecordingChannel
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.campaigns.records import tick_campaign
+from nexus_marketing.services.campaigns.moving import tick_campaign
 from nexus_marketing.services.storage import SqlStorage
 from nexus_marketing.tasks.loops import tick_due
 from tests.common.factories import make_segment, make_template

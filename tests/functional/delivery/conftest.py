@@ -15,7 +15,8 @@ from nexus_marketing.core.privacy import ConsentState
 from nexus_marketing.db.models import Campaign, ChannelAccount, Consent, Delivery, History, Lead, Send, Suppression
 from nexus_marketing.plugin.testing import RecordingChannel
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.campaigns.records import create_campaign, move_campaign
+from nexus_marketing.services.campaigns.moving import move_campaign
+from nexus_marketing.services.campaigns.records import create_campaign
 from nexus_marketing.services.templates import create_template
 from nexus_marketing.tasks.loops import WorkerLoop
 from tests.common.databases import NOW, DatabaseTime

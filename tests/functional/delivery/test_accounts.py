@@ -16,7 +16,8 @@ from nexus_marketing.db.models import Campaign, ChannelAccount, SendGrant
 from nexus_marketing.delivery.recovery import recover_expired
 from nexus_marketing.plugin.sockets import Dialer
 from nexus_marketing.plugin.testing import RecordingChannel
-from nexus_marketing.services.campaigns.records import create_campaign, move_campaign
+from nexus_marketing.services.campaigns.moving import move_campaign
+from nexus_marketing.services.campaigns.records import create_campaign
 from nexus_marketing.services.channels.records import create_account, delete_account, update_account
 from nexus_marketing.smtp.catcher import Catcher
 from nexus_marketing.smtp.client import PoolSettings

@@ -13,7 +13,7 @@ from nexus_marketing.db.queries.completion import broken_invariants
 from nexus_marketing.db.queries.dead_letters import Chosen, dead_letters
 from nexus_marketing.services import dead_letters as services
 from nexus_marketing.services.analytics import campaign_analytics
-from nexus_marketing.services.campaigns.records import move_campaign
+from nexus_marketing.services.campaigns.moving import move_campaign
 from nexus_marketing.services.dead_letters import accept_unknown, replay_dead_letters
 from tests.common.databases import DatabaseTime
 from tests.functional.delivery.conftest import Scene

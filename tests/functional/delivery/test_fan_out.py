@@ -14,7 +14,8 @@ from nexus_marketing.db.models import Lead, SegmentMember, Send
 from nexus_marketing.delivery.planning import SendRef, plan_send
 from nexus_marketing.plugin.testing import RecordingChannel, RecordingServer, SocketChannel
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.campaigns.records import create_campaign, move_campaign, update_campaign
+from nexus_marketing.services.campaigns.moving import move_campaign
+from nexus_marketing.services.campaigns.records import create_campaign, update_campaign
 from nexus_marketing.services.definitions import create_definition, publish_definition
 from nexus_marketing.services.leads.erasure import erase_lead
 from nexus_marketing.services.privacy import suppress, unsubscribe

@@ -20,7 +20,8 @@ from nexus_marketing.db.tenancy import open_session
 from nexus_marketing.plugin.testing import RecordingChannel
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.services.campaigns.forms import FROM_DEFINITION
-from nexus_marketing.services.campaigns.records import create_campaign, move_campaign
+from nexus_marketing.services.campaigns.moving import move_campaign
+from nexus_marketing.services.campaigns.records import create_campaign
 from nexus_marketing.services.explanations import explain_lead
 from nexus_marketing.tasks.loops import WorkerLoop
 from tests.common.databases import DatabaseTime

@@ -23,7 +23,8 @@ from nexus_marketing.plugin.testing import RecordingChannel
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.actions.compensation import fail_campaign
 from nexus_marketing.services.actions.requests import retry_action
-from nexus_marketing.services.campaigns.records import create_campaign, move_campaign
+from nexus_marketing.services.campaigns.moving import move_campaign
+from nexus_marketing.services.campaigns.records import create_campaign
 from nexus_marketing.services.channels.records import create_account
 from nexus_marketing.services.definitions import create_definition, publish_definition
 from nexus_marketing.services.reactions import ask_again, read_reactions, seen_reactions

@@ -11,13 +11,14 @@ from nexus_marketing.core.errors import Conflict, NotFound, ValidationError
 from nexus_marketing.db.models import Lead, Preflight, Tenant
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.delivery import forecast
+from nexus_marketing.services.campaigns.moving import move_campaign
 from nexus_marketing.services.campaigns.preflights import (
     MOST_WAITING,
     check_preflight,
     preflight_document,
     request_preflight,
 )
-from nexus_marketing.services.campaigns.records import create_campaign, move_campaign, update_campaign
+from nexus_marketing.services.campaigns.records import create_campaign, update_campaign
 from nexus_marketing.services.explanations import explain_lead
 from nexus_marketing.services.privacy import record_consent, suppress
 from nexus_marketing.services.segments.records import change_members

@@ -13,7 +13,8 @@ from nexus_marketing.db.queries.completion import broken_invariants
 from nexus_marketing.db.queries.rates import Asker, take_grant
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.services.analytics import campaign_analytics
-from nexus_marketing.services.campaigns.records import create_campaign, move_campaign
+from nexus_marketing.services.campaigns.moving import move_campaign
+from nexus_marketing.services.campaigns.records import create_campaign
 from nexus_marketing.tasks.loops import WorkerLoop, plan_waiting
 from tests.common.databases import DatabaseTime
 from tests.functional.delivery.conftest import Scene

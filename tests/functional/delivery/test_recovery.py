@@ -26,7 +26,7 @@ from nexus_marketing.delivery.journal import HandOverJournal, dead_journals
 from nexus_marketing.delivery.planning import SendRef, plan_send
 from nexus_marketing.delivery.recovery import recover_dead, recover_expired
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.campaigns.records import move_campaign
+from nexus_marketing.services.campaigns.moving import move_campaign
 from nexus_marketing.services.dead_letters import replay_dead_letters
 from nexus_marketing.tasks.loops import WorkerLoop
 from tests.common.databases import DatabaseTime

@@ -10,7 +10,8 @@ from sqlalchemy import func, select
 from nexus_marketing.core.contracts import OutcomeKind
 from nexus_marketing.core.errors import Conflict, ValidationError
 from nexus_marketing.db.models import Send, Timer
-from nexus_marketing.services.campaigns.records import create_campaign, move_campaign, update_campaign
+from nexus_marketing.services.campaigns.moving import move_campaign
+from nexus_marketing.services.campaigns.records import create_campaign, update_campaign
 from nexus_marketing.services.campaigns.runs import move_next_run
 from nexus_marketing.services.segments.records import change_members
 from tests.common.databases import NOW, DatabaseTime, FakeClock

@@ -15,7 +15,8 @@ from nexus_marketing.db.models import AuditEntry, History, Lead
 from nexus_marketing.db.queries.completion import broken_invariants
 from nexus_marketing.db.queries.segments import add_members
 from nexus_marketing.services.analytics import campaign_analytics
-from nexus_marketing.services.campaigns.records import create_campaign, move_campaign
+from nexus_marketing.services.campaigns.moving import move_campaign
+from nexus_marketing.services.campaigns.records import create_campaign
 from nexus_marketing.services.leads.erasure import erase_lead
 from nexus_marketing.tasks.loops import WorkerLoop
 from tests.common.databases import DatabaseTime

@@ -16,7 +16,7 @@ from nexus_marketing.db.tenancy import open_session
 from nexus_marketing.delivery.completion import settle_cancelled
 from nexus_marketing.delivery.recovery import recover_expired
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.campaigns.records import move_campaign
+from nexus_marketing.services.campaigns.moving import move_campaign
 from tests.common.databases import DatabaseTime
 from tests.common.factories import make_campaign, make_leads, make_send, make_template, make_tenant
 from tests.common.plans import nodes

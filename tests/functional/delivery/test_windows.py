@@ -18,7 +18,7 @@ from nexus_marketing.delivery import sending
 from nexus_marketing.delivery.handover import ChunkHandOver, Pace
 from nexus_marketing.delivery.planning import SendRef, plan_send
 from nexus_marketing.delivery.recovery import recover_expired
-from nexus_marketing.services.campaigns.records import move_campaign
+from nexus_marketing.services.campaigns.moving import move_campaign
 from tests.common.databases import DatabaseTime
 from tests.functional.delivery.conftest import Scene
 

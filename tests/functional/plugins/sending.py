@@ -6,7 +6,8 @@ from sqlalchemy import select
 
 from nexus_marketing.db.models import Delivery
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.campaigns.records import create_campaign, move_campaign
+from nexus_marketing.services.campaigns.moving import move_campaign
+from nexus_marketing.services.campaigns.records import create_campaign
 from nexus_marketing.services.templates import create_template
 from tests.common.factories import make_leads, make_segment
 

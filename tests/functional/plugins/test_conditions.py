@@ -12,7 +12,8 @@ from nexus_marketing.core.errors import ConditionError, ConditionUnavailable, Va
 from nexus_marketing.db.models import JourneyRun, Lead, Score, Segment, TakenAction
 from nexus_marketing.plugin import Capability
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.campaigns.records import create_campaign, move_campaign
+from nexus_marketing.services.campaigns.moving import move_campaign
+from nexus_marketing.services.campaigns.records import create_campaign
 from nexus_marketing.services.definitions import create_definition, publish_definition
 from nexus_marketing.services.engagements import record_engagements
 from nexus_marketing.services.journeys.entries import enter_leads

@@ -13,7 +13,8 @@ from nexus_marketing.core.errors import Conflict, NexusError, NotFound, Validati
 from nexus_marketing.db.models import AuditEntry, Delivery, Lead, LeadRemoval, Send, TenantPlugin
 from nexus_marketing.db.queries.workers import say_alive
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.campaigns.records import create_campaign, move_campaign
+from nexus_marketing.services.campaigns.moving import move_campaign
+from nexus_marketing.services.campaigns.records import create_campaign
 from nexus_marketing.services.declarations import apply_declarations
 from nexus_marketing.services.leads.erasure import certificate, erase_lead, find_erasure
 from nexus_marketing.services.leads.removals import finish_removals

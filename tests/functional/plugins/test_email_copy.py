@@ -16,7 +16,8 @@ from nexus_marketing.core.errors import ValidationError
 from nexus_marketing.db.models import ChannelAccount, Delivery
 from nexus_marketing.plugin import Capability
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.campaigns.records import create_campaign, move_campaign
+from nexus_marketing.services.campaigns.moving import move_campaign
+from nexus_marketing.services.campaigns.records import create_campaign
 from nexus_marketing.services.plugins.enabling import switch_on
 from nexus_marketing.services.privacy import suppress
 from nexus_marketing.services.templates import create_template

@@ -17,7 +17,8 @@ from nexus_marketing.db.models import Delivery, Send, TakenAction
 from nexus_marketing.plugin.circuits import FAILURES, Circuit
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.services.actions.compensation import fail_campaign
-from nexus_marketing.services.campaigns.records import create_campaign, move_campaign
+from nexus_marketing.services.campaigns.moving import move_campaign
+from nexus_marketing.services.campaigns.records import create_campaign
 from nexus_marketing.services.definitions import create_definition, publish_definition
 from nexus_marketing.services.plugins.enabling import switch_on
 from nexus_marketing.services.templates import create_template

@@ -16,7 +16,8 @@ from nexus_marketing.db.models import AuditEntry, Campaign, CampaignDefinition, 
 from nexus_marketing.plugin import ActionOutcome, ActionResult
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.services.actions.requests import ActionRequest, request_action, retry_action
-from nexus_marketing.services.campaigns.records import create_campaign, move_campaign
+from nexus_marketing.services.campaigns.moving import move_campaign
+from nexus_marketing.services.campaigns.records import create_campaign
 from nexus_marketing.services.definitions import create_definition, notices_of, publish_definition
 from nexus_marketing.services.plugins.enabling import switch_off, switch_on
 from nexus_marketing.services.tenants import create_member

@@ -11,7 +11,8 @@ from sqlalchemy import select
 from nexus_marketing.db.models import CampaignListener, ChannelAccount, TakenAction
 from nexus_marketing.plugin.testing import RecordingChannel
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.campaigns.records import create_campaign, move_campaign
+from nexus_marketing.services.campaigns.moving import move_campaign
+from nexus_marketing.services.campaigns.records import create_campaign
 from nexus_marketing.services.definitions import create_definition, publish_definition
 from nexus_marketing.services.engagements import record_engagements
 from nexus_marketing.services.leads.field_declarations import declare_field

@@ -5,7 +5,8 @@ import pytest
 from nexus_marketing.core.errors import Conflict, StaleVersion, ValidationError
 from nexus_marketing.core.money import major_units
 from nexus_marketing.runtime import Runtime
-from nexus_marketing.services.campaigns.records import create_campaign, move_campaign, update_campaign
+from nexus_marketing.services.campaigns.moving import move_campaign
+from nexus_marketing.services.campaigns.records import create_campaign, update_campaign
 from tests.common.factories import make_segment
 
 pytestmark = pytest.mark.req("US-011", "FR-P2-002", "REL-003")

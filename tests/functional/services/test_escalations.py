@@ -12,7 +12,8 @@ from nexus_marketing.core.events import CampaignAlerted
 from nexus_marketing.db.models import Campaign, Escalation, History, TakenAction, Timer
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.services.actions.escalations import acknowledge, rules_of
-from nexus_marketing.services.campaigns.records import create_campaign, move_campaign
+from nexus_marketing.services.campaigns.moving import move_campaign
+from nexus_marketing.services.campaigns.records import create_campaign
 from nexus_marketing.services.definitions import create_definition, publish_definition
 from nexus_marketing.services.plugins.enabling import switch_on
 from nexus_marketing.services.tenants import create_member
