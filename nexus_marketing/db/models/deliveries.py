@@ -222,6 +222,15 @@ class DeliveryChunk(TenantScoped, Base):
             postgresql_where=text("closed_at IS NULL AND lease_until IS NOT NULL"),
             sqlite_where=text("closed_at IS NULL AND lease_until IS NOT NULL"),
         ),
+        Index(
+            "ix_marketing_delivery_chunks_waiting",
+            "tenant_id",
+            "send_id",
+            "waits_for",
+            "chunk_no",
+            postgresql_where=text("closed_at IS NULL AND waits_for IS NOT NULL"),
+            sqlite_where=text("closed_at IS NULL AND waits_for IS NOT NULL"),
+        ),
     )
 
     send_id: Mapped[int] = plain(primary_key=True, autoincrement=False)
@@ -242,6 +251,8 @@ class DeliveryChunk(TenantScoped, Base):
     crashes: Mapped[int] = plain(SmallInteger, server_default=text("0"))
     doubt_lo: Mapped[int | None] = plain()
     doubt_hi: Mapped[int | None] = plain()
+    #: All that is left of it waits for the rate of this domain, or of others that fall under the same limits.
+    waits_for: Mapped[str | None] = plain()
 
 
 class SendGrant(TenantKeyed, Base):
