@@ -187,7 +187,8 @@ def _queue(runtime: Runtime) -> str:
     with runtime.work(None, OPERATOR, mode="read") as ctx:
         found = waiting_chunks(ctx.session)
     if not found.chunks:
-        return "nothing waits"
+        apart = f" but {found.for_domains} chunks for the rates of domains" if found.for_domains else ""
+        return f"nothing waits{apart}"
     said = f"{found.chunks} chunks of {found.sends} sends wait, the oldest send is {_span(found.seconds)} old"
     if found.seconds > _WAIT_SECONDS:
         raise OSError(f"{said}: start more workers, or raise the tenant's send_rates if they hold it")

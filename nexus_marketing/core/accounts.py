@@ -5,7 +5,7 @@ and the others do not wait for all five.
 """
 
 from base64 import b64encode
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
@@ -116,28 +116,34 @@ class Rota:
     _seen: dict[int, _Seen] = field(default_factory=dict)
     _turns: dict[int, float] = field(default_factory=dict)
 
-    def pick(self, accounts: Sequence[Account], now: float) -> Account | None:
-        """The account whose turn it is; nothing while all of them rest.
+    def pick(
+        self, accounts: Sequence[Account], now: float, has_room: Callable[[Account], bool] = lambda _: True
+    ) -> Account | None:
+        """The account whose turn it is; nothing while all of them rest, or have no room for what waits.
 
         One of weight 0 stands by: it has turns while nobody else can. One that was refused is tried where there is
         no other to wait for: the answer says so again, or not.
         """
-        usable = [each for each in accounts if now >= self._of(each).not_before]
+        choices = self.choices(accounts, now, has_room)
+        return self._turn(choices) if choices else None
+
+    def choices(
+        self, accounts: Sequence[Account], now: float, has_room: Callable[[Account], bool]
+    ) -> Sequence[Account]:
+        """Those of whom one has the next turn."""
+        usable = [each for each in accounts if now >= self._of(each).not_before and has_room(each)]
         good = [each for each in usable if now >= self._of(each).refused_until]
-        if good:
-            return self._turn([each for each in good if each.weight] or good)
-        if len(usable) < len(accounts):
-            return None
-        return min(usable, key=lambda each: self._of(each).refused_until, default=None)
+        if good or len(usable) < len(accounts):
+            return [each for each in good if each.weight] or good
+        return sorted(usable, key=lambda each: self._of(each).refused_until)[:1]
 
     def is_ready(self, account: Account, now: float) -> bool:
         """Whether it does not rest."""
         return now >= self._of(account).not_before
 
-    def wait(self, accounts: Sequence[Account], now: float) -> float:
-        """Seconds until one of them may be tried."""
-        moments = [self._of(each).not_before for each in accounts]
-        return max(0.0, min(moments, default=now) - now)
+    def wait(self, account: Account, now: float) -> float:
+        """Seconds until it may be tried."""
+        return max(0.0, self._of(account).not_before - now)
 
     def has_other(self, accounts: Sequence[Account], account: Account, now: float) -> bool:
         """Whether what this one cannot carry may leave by another, now or after a rest."""
@@ -158,11 +164,6 @@ class Rota:
     def refused(self, account: Account, now: float) -> None:
         """Login, quota or sender was refused: others have its turns."""
         self._seen.setdefault(account.id, _Seen()).refused_until = now + REFUSED_SECONDS
-
-    def used_up(self, account: Account, now: float, seconds: float) -> None:
-        """A rate of its own leaves no room for so long."""
-        seen = self._seen.setdefault(account.id, _Seen())
-        seen.not_before = max(seen.not_before, now + seconds)
 
     def changed(self, account_id: int) -> None:
         """Somebody changed it: what was seen of it says nothing any more."""

@@ -7,7 +7,7 @@ on the wire. No transaction is open during I/O.
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -15,12 +15,12 @@ from sqlalchemy.exc import DBAPIError
 
 from nexus_marketing.core.campaigns import MessageClass
 from nexus_marketing.core.contracts import IN_USE, ChannelSession, Outcome, OutcomeKind, Submission
-from nexus_marketing.core.deliveries import DeliveryState, SkipReason
+from nexus_marketing.core.deliveries import DeliveryState, HoldReason, SkipReason
 from nexus_marketing.core.pacing.breaker import Breaker, Verdict
 from nexus_marketing.db.queries.deliveries import ChunkClaim, Recipient, Settlement
-from nexus_marketing.db.queries.windows import PendingClose, PendingWindow, Range, Window, WindowAnswer
+from nexus_marketing.db.queries.windows import Left, PendingClose, PendingWindow, Range, Window, WindowAnswer
 from nexus_marketing.db.retry import is_transient
-from nexus_marketing.delivery.admission import Admission
+from nexus_marketing.delivery.admission import Admission, Admitted
 from nexus_marketing.delivery.composing import Composer
 from nexus_marketing.delivery.gate import Gate
 from nexus_marketing.delivery.journal import HandOverJournal
@@ -128,9 +128,11 @@ class ChunkResult:
     gives_way: bool = False
     #: Too many were refused: what the breaker says.
     tripped: str | None = None
-    #: Nothing more may leave for so long: a rate is used up, the send's own or one that it shares.
-    limited_seconds: float = 0.0
+    #: Nothing more may leave now: a rate is used up, the send's own or one that it shares.
+    limited: bool = False
     limited_by_own: bool = False
+    #: For the rates of which domains recipients of it wait.
+    waits_for: frozenset[str] = frozenset()
 
     @property
     def must_stop(self) -> bool:
@@ -146,9 +148,13 @@ class ChunkHandOver:
     claim: ChunkClaim
     rows: Sequence[Recipient]
     admission: Admission
+    #: Whether nobody else is open in the chunk.
+    is_whole: bool = True
     #: Done once, before anything leaves.
     before_first: Callable[[], None] | None = None
     known: list[Settlement] = field(default_factory=list)
+    #: By domain, who waits for its rate.
+    aside: dict[str, list[int]] = field(default_factory=dict)
     result: ChunkResult = field(default_factory=ChunkResult)
     _open: deque[_Window] = field(default_factory=deque)
     _by_ref: dict[int, Recipient] = field(default_factory=dict)
@@ -197,21 +203,26 @@ class ChunkHandOver:
             if self.parts.stopping() or self.result.must_stop:
                 return False
             asked = max(self._width(), self.admission.ahead(self.parts.pace.rate))
-            found = self.admission.admit(self.rows[position : position + asked], self._commit)
+            found = self.admission.admit(self.rows[position:], asked, self._commit)
             if not found.looked:
-                self.result.limited_seconds, self.result.limited_by_own = found.retry_after_seconds, found.is_own
+                self.result.limited, self.result.limited_by_own = True, found.is_own
                 return False
-            self._wait_for(found.waiting)
+            self._wait_for(found)
             position += found.looked
             if not self._hand_over(found.leaving):
                 return False
         return not self.result.must_stop
 
-    def _wait_for(self, waiting: Sequence[Settlement]) -> None:
+    def _wait_for(self, found: Admitted) -> None:
         """Whose domain has no room comes again later."""
-        self.known += waiting
+        self.known += found.waiting
+        reasons = Counter(str(each.reason) for each in found.waiting)
+        for row, group in found.aside:
+            if group is not None:
+                self.aside.setdefault(group, []).append(row.seq)
+                reasons[HoldReason.RATE] += group != self.claim.waits_for
         channel = self.parts.gate.content.channel
-        for reason, count in Counter(each.reason for each in waiting).items():
+        for reason, count in reasons.items():
             self.parts.runtime.telemetry.count("delivery.waiting", count, channel=channel, reason=str(reason))
 
     def _hand_over(self, rows: Sequence[Recipient]) -> bool:
@@ -390,7 +401,9 @@ class ChunkHandOver:
         """Settle the rest and give the chunk back. Only what ended well may be under way while others go on."""
         runtime = self.parts.runtime
         runtime.telemetry.point("delivery.close.before")
-        self._closing = PendingClose(runtime.engines.worker, self.claim, self.known, closed=finished)
+        left = left_of(self.claim, self.aside, is_all=finished and self.is_whole)
+        self.result.waits_for = frozenset(self.aside)
+        self._closing = PendingClose(runtime.engines.worker, self.claim, self.known, left)
         if not (finished and self._closing.is_under_way):
             self.see_closed()
 
@@ -427,3 +440,27 @@ class ChunkHandOver:
                 time.sleep(_DATABASE_RETRY_SECONDS)
             else:
                 return result
+
+
+def left_of(claim: ChunkClaim, aside: Mapping[str, Sequence[int]], *, is_all: bool) -> Left:
+    """What is left of a chunk some of whose recipients wait for the rates of domains.
+
+    As few of them as can be are moved: where all that is left waits for one domain the chunk does, and nothing is written
+    about anybody. Those of a chunk that lists its recipients are moved only when it is closed: it would list them still.
+
+    Args:
+        claim: the chunk.
+        aside: domain → ``seq`` of whoever waits for it.
+        is_all: every other recipient is settled or in the retry lane.
+    """
+    if is_all and len(aside) <= 1:
+        return Left(closed=not aside, waits_for=next(iter(aside), None))
+    if is_all and claim.seqs is not None:
+        return Left(closed=True, aside=aside)
+    if is_all:
+        most = max(aside, key=lambda group: (len(aside[group]), group))
+        return Left(closed=False, waits_for=most, aside={group: aside[group] for group in aside if group != most})
+    if claim.waits_for is not None:
+        # Where others are found among them, rates were changed: the next look is at the whole chunk.
+        return Left(closed=False, waits_for=None if aside.keys() - {claim.waits_for} else claim.waits_for)
+    return Left(closed=False, aside=aside if claim.seqs is None else {})

@@ -85,7 +85,7 @@ def _recover(runtime: Runtime, key: JournalKey, journal: DeadJournal | None) -> 
         if journal is not None:
             settled += _doubt(runtime, session, taken, {each.seq for each in settled})
         settle(session, key.send_id, settled)
-        release_chunk(session, claim, closed=False)
+        release_chunk(session, claim, closed=False, waits_for=claim.waits_for)
     runtime.telemetry.count("delivery.recovered", 1, journal="yes" if journal else "no")
     return 1
 

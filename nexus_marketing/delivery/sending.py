@@ -6,20 +6,18 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from functools import partial
 from time import monotonic
-from typing import Any
+from typing import Any, Final, NamedTuple, TypeVar
 from uuid import uuid4
 
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from nexus_marketing.core.accounts import Account
-from nexus_marketing.core.campaigns import MessageClass
 from nexus_marketing.core.contracts import AddressKind, Channel
 from nexus_marketing.core.deliveries import DeliveryState, SendStatus, SkipReason
 from nexus_marketing.core.errors import NexusError
 from nexus_marketing.core.pacing.breaker import Breaker
-from nexus_marketing.core.pacing.rates import as_sender
-from nexus_marketing.core.pacing.turns import Lane, Turns, WaitingSend
+from nexus_marketing.core.pacing.turns import Turns, WaitingSend
 from nexus_marketing.db.models import Send
 from nexus_marketing.db.queries.deliveries import (
     ChunkClaim,
@@ -32,17 +30,17 @@ from nexus_marketing.db.queries.deliveries import (
     settle,
 )
 from nexus_marketing.db.queries.planning import set_send_status
-from nexus_marketing.db.queries.rates import Asker
 from nexus_marketing.db.retry import is_transient
 from nexus_marketing.db.tenancy import find, open_session
-from nexus_marketing.delivery.admission import Admission, Patience
+from nexus_marketing.delivery.admission import Admission
 from nexus_marketing.delivery.composing import Composer, load_content
 from nexus_marketing.delivery.gate import Decided, Gate
 from nexus_marketing.delivery.handover import ChunkHandOver, ChunkResult, Pace, Parts
 from nexus_marketing.delivery.journal import HandOverJournal
 from nexus_marketing.delivery.outcomes import withheld
+from nexus_marketing.delivery.patience import LONGEST_SECONDS
 from nexus_marketing.delivery.renders import keep
-from nexus_marketing.delivery.ways import NO_SESSION, Chosen, Prepared, Ways, via
+from nexus_marketing.delivery.ways import NO_SESSION, Chosen, Prepared, Ways, asker_of, via
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.telemetry import get_logger
 
@@ -50,9 +48,21 @@ log = get_logger(__name__)
 
 _PREPARED_SENDS = 32
 _TURN_SECONDS = 1.0
-#: A rate that is used up is looked at again by then: somebody may have raised it.
-_LIMITED_SECONDS = 30.0
+Groups = frozenset[str | None]
+Result = TypeVar("Result")
 Unwanted = Callable[[Runtime, int, int, Sequence[int]], AbstractSet[int]]
+
+
+class Served(NamedTuple):
+    """What came of a turn: how many chunks, and what of the send may be tried at once, see ``WaitingSend.groups``."""
+
+    chunks: int
+    left: Groups = frozenset()
+    #: A rate was found used up.
+    limited: bool = False
+
+
+NOTHING: Final = Served(0)
 
 
 @dataclass(slots=True)
@@ -71,11 +81,10 @@ class Sender:
     _ways: Ways = field(init=False)
     _pace: Pace = field(default_factory=Pace)
     _turns: Turns = field(default_factory=Turns)
-    _patience: Patience = field(default_factory=Patience)
     #: The chunk before, while its last commit is under way.
     _closing: ChunkHandOver | None = None
-    #: Until when the rate of a lane, or that of a single send, is used up, by the monotonic clock.
-    _not_before: dict[Lane | tuple[int, int], float] = field(default_factory=dict)
+    #: Until when nothing of a send may leave of what was known to wait, by the monotonic clock.
+    _not_before: dict[tuple[int, int], tuple[float, Groups]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._ways = Ways(self.runtime)
@@ -90,22 +99,22 @@ class Sender:
         try:
             while waiting and not self.stopping() and monotonic() < until:
                 send = self._turns.next(waiting.values())
-                if self._safely(send.key, partial(self._serve, send)):
-                    chunks += 1
+                served = self._safely(send.key, partial(self._serve, send), NOTHING)
+                chunks += served.chunks
+                if served.left:
+                    waiting[send.key] = send._replace(groups=served.left)
                 else:
-                    waiting = {key: each for key, each in waiting.items() if self._may_go_on(each, send)}
+                    del waiting[send.key]
+                if served.limited:
+                    waiting = {key: each for key, each in waiting.items() if not self._rests(each)}
         finally:
             self._see_closed()
         return chunks
 
-    def _may_go_on(self, each: WaitingSend, served: WaitingSend) -> bool:
-        """Whether a send still waits, after one had nothing more to send or used up the rate of its lane."""
-        return each.key != served.key and each.lane not in self._not_before
-
     @property
     def pause_seconds(self) -> float:
-        """How long until a lane that used up its rate may go on; endless where none did."""
-        return max(0.01, min(self._not_before.values(), default=float("inf")) - monotonic())
+        """How long until a send that found no room may go on; endless where all did."""
+        return max(0.01, min((until for until, _ in self._not_before.values()), default=float("inf")) - monotonic())
 
     def close(self) -> None:
         """End of the thread: the journal is removed, because nothing of ours is open."""
@@ -115,15 +124,33 @@ class Sender:
             self._journal.close()
 
     def _waiting(self) -> dict[tuple[int, int], WaitingSend]:
-        """Sends with work that have not used up a rate, their own or that of their lane."""
+        """Sends with work of which something may leave."""
+        found: dict[tuple[int, int], WaitingSend] = {}
         with open_session(self.runtime.engines.worker, tenant_id=None, mode="read") as session:
-            found = [send for send in map(WaitingSend._make, sends_with_work(session)) if self.serves(send.channel)]
+            for row in sends_with_work(session):
+                groups = frozenset({row.waits_for})
+                send = WaitingSend(row.tenant_id, row.id, row.channel, row.message_class, groups)
+                if self.serves(send.channel):
+                    known = found.setdefault(send.key, send)
+                    found[send.key] = known._replace(groups=known.groups | send.groups)
         now = monotonic()
-        self._not_before = {lane: until for lane, until in self._not_before.items() if until > now}
-        self._turns.keep({send.tenant_id for send in found})
-        return {send.key: send for send in found if not {send.lane, send.key} & self._not_before.keys()}
+        self._not_before = {key: rest for key, rest in self._not_before.items() if rest[0] > now}
+        self._turns.keep({send.tenant_id for send in found.values()})
+        return {key: send for key, send in found.items() if not self._rests(send)}
 
-    def _safely(self, key: tuple[int, int], step: Callable[[], bool]) -> bool:
+    def _rests(self, send: WaitingSend) -> bool:
+        """Whether it is known that nothing of a send may leave now: a rate is used up."""
+        now = monotonic()
+        until, groups = self._not_before.get(send.key, (now, frozenset()))
+        if until > now and send.groups <= groups:
+            return True
+        lane, is_marketing = (send.tenant_id, send.channel), not send.is_transactional
+        wait = self._ways.patience.everybody_waits(lane, now, is_marketing=is_marketing)
+        if wait:
+            self._not_before[send.key] = now + wait, send.groups
+        return bool(wait)
+
+    def _safely(self, key: tuple[int, int], step: Callable[[], Result], failed: Result) -> Result:
         """One send that cannot be sent is paused with its reason and keeps nobody else waiting."""
         tenant_id, send_id = key
         try:
@@ -144,34 +171,35 @@ class Sender:
         self.runtime.telemetry.count("delivery.send_failed")
         log.error("send_paused", tenant_id=tenant_id, send_id=send_id, reason=reason)
         self._set_status(tenant_id, send_id, SendStatus.PAUSED, f"cannot be sent: {reason}"[:200])
-        return False
+        return failed
 
-    def _serve(self, send: WaitingSend) -> bool:
+    def _serve(self, send: WaitingSend) -> Served:
         prepared = self._look_up(send)
         if prepared is None:
-            return False
-        picked, rest_seconds = self._ways.pick(prepared, send.lane)
+            return NOTHING
+        picked, group, rest_seconds = self._ways.pick(prepared, send.lane, send.groups)
         if rest_seconds:
-            self._not_before[send.lane] = monotonic() + min(rest_seconds, _LIMITED_SECONDS)
-            return False
+            return self._rest(send, rest_seconds)
+        if self._ways.finds_full(prepared, picked, group):
+            return Served(0, send.groups, limited=True)
         self.runtime.telemetry.point("delivery.claim.before")
         try:
             prepared.session_for(self.runtime, picked)  # before the transaction: a channel may connect
-            claimed = self._claim(prepared, send, picked)
+            claimed = self._claim(prepared, send, picked, group)
         except NexusError as error:
             # Only an account whose settings nobody can use: nothing of the claim is left.
             if picked is None or not self._ways.has_other(prepared, send.lane, picked):
                 raise
             self._ways.refused(prepared, send.lane, picked, error.message)
-            return True
+            return Served(1, send.groups)
         self._see_closed()
         if claimed is None:
-            return False
-        claim, parts, (account, decided) = claimed
+            return Served(0, send.groups - {group})
+        claim, parts, (account, decided), is_whole = claimed
         parts.journal.begin(claim)
         self.runtime.telemetry.point("delivery.claim.after")
         decided, withdrawn = self._still_wanted(parts, decided)
-        hand_over = ChunkHandOver(parts, claim, decided.passing, self._admission(parts, decided, account))
+        hand_over = ChunkHandOver(parts, claim, decided.passing, self._admission(parts, decided, account), is_whole)
         hand_over.known += withdrawn
         if self.runtime.settings.keep_renders_days and decided.is_limited:
             hand_over.before_first = partial(self._keep, parts, claim, decided.passing)
@@ -183,10 +211,15 @@ class Sender:
         """Wait for the last commit of the chunk before, which was under way while the next one was claimed."""
         closing, self._closing = self._closing, None
         if closing is not None:
-            self._safely((closing.claim.tenant_id, closing.claim.send_id), closing.see_closed)
+            self._safely((closing.claim.tenant_id, closing.claim.send_id), closing.see_closed, failed=False)
 
-    def _learn(self, send: WaitingSend, prepared: Prepared, account: Account | None, result: ChunkResult) -> bool:
-        """What a chunk says of its account and its send; whether the send may go on at once."""
+    def _rest(self, send: WaitingSend, seconds: float) -> Served:
+        """Nothing of what waits of a send may leave for so long."""
+        self._not_before[send.key] = monotonic() + min(seconds, LONGEST_SECONDS), send.groups
+        return Served(0, frozenset(), limited=True)
+
+    def _learn(self, send: WaitingSend, prepared: Prepared, account: Account | None, result: ChunkResult) -> Served:
+        """What a chunk says of its account and its send, and what may go on at once."""
         if result.sender_failed is not None:
             result.sender_failed = self._ways.told(prepared, result.sender_failed)
         result.said = self._ways.told(prepared, result.said) if result.said else ""
@@ -196,14 +229,14 @@ class Sender:
         )
         if result.must_stop and (result.tripped is not None or not may_go_on):
             self._hold(*send.key, result)
-        if result.limited_seconds:
-            own = result.limited_by_own
-            self.runtime.telemetry.count("delivery.limited", channel=send.channel, by="send" if own else "shared")
-            rest_seconds = min(result.limited_seconds, _LIMITED_SECONDS)
-            if not own and self._ways.used_up(prepared, send.lane, account, rest_seconds):
-                return True
-            self._not_before[send.key if own else send.lane] = monotonic() + rest_seconds
-        return not result.limited_seconds
+        if result.limited:
+            by = "send" if result.limited_by_own else "shared"
+            self.runtime.telemetry.count("delivery.limited", channel=send.channel, by=by)
+        if not (result.limited or result.waits_for):
+            return Served(1, send.groups)
+        left = send._replace(groups=send.groups | result.waits_for)
+        rest_seconds = self._ways.rest_seconds(prepared, send.lane, left.groups)
+        return self._rest(left, rest_seconds) if rest_seconds else Served(1, left.groups, limited=True)
 
     def _still_wanted(self, parts: Parts, decided: Decided) -> tuple[Decided, list[Settlement]]:
         """Whom a journey still wants to write to, asked once more right before anything leaves; the others are settled."""
@@ -221,15 +254,12 @@ class Sender:
 
     def _admission(self, parts: Parts, decided: Decided, account: Account | None) -> Admission:
         content = parts.gate.content
-        is_marketing = content.message_class is MessageClass.MARKETING
-        sender = as_sender(content.sender.get("from_email"))
-        number = None if account is None else account.id
         return Admission(
             self.runtime.engines.worker,
-            Asker(content.tenant_id, content.channel, sender, is_marketing, number, content.send_id),
+            asker_of(content, account),
             decided.rates,
             content.address_kind is AddressKind.EMAIL,
-            self._patience,
+            self._ways.patience,
             monotonic,
             self.runtime.rng,
             parts.via,
@@ -237,18 +267,19 @@ class Sender:
         )
 
     def _claim(
-        self, prepared: Prepared, send: WaitingSend, picked: Account | None
-    ) -> tuple[ChunkClaim, Parts, Chosen] | None:
-        """Lease, gate and settle whom the gate refuses: one transaction."""
+        self, prepared: Prepared, send: WaitingSend, picked: Account | None, group: str | None
+    ) -> tuple[ChunkClaim, Parts, Chosen, bool] | None:
+        """Lease, gate and settle whom the gate refuses: one transaction; answers also whether that is the whole chunk."""
         tenant_id, send_id = send.key
         engine, lease = self.runtime.engines.worker, self.runtime.settings.lease.total_seconds()
         with open_session(engine, tenant_id=tenant_id, mode="durable") as session, session.begin():
             number = None if picked is None else picked.id
-            claim = claim_chunk(session, send_id, self.worker_id, lease, number)
+            claim = claim_chunk(session, send_id, self.worker_id, lease, number, group)
             if claim is None:
                 return None
             parts = prepared.parts
-            rows = chunk_rows(session, claim, parts.gate.content.address_kind, parts.composer.columns)
+            most = self._ways.most(prepared, picked, group)
+            rows = chunk_rows(session, claim, parts.gate.content.address_kind, parts.composer.columns, most)
             decided = parts.gate.decide(session, rows)
             chosen = self._ways.choose(session, prepared, send.lane, picked, decided)
             account, decided = chosen
@@ -262,7 +293,7 @@ class Sender:
             # Where a rate may leave no room, nothing is kept until somebody leaves.
             if self.runtime.settings.keep_renders_days and not decided.is_limited:
                 keep(session, claim, decided.passing, parts.composer)
-            return claim, parts, chosen
+            return claim, parts, chosen, most is None or len(rows) < most
 
     def _keep(self, parts: Parts, claim: ChunkClaim, rows: Sequence[Recipient]) -> None:
         with open_session(self.runtime.engines.worker, tenant_id=claim.tenant_id) as session, session.begin():

@@ -3,9 +3,10 @@
 Whoever may have got a message by one account gets no copy by another: a repetition waits for the account it began with.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from time import monotonic
 from typing import Any, Final, NamedTuple
 
@@ -19,17 +20,20 @@ from nexus_marketing.core.accounts import (
     marked_account,
     unspoken,
 )
+from nexus_marketing.core.campaigns import MessageClass
 from nexus_marketing.core.contracts import Channel, ChannelSession, Journal, Outcome, Submission
 from nexus_marketing.core.deliveries import DeliveryState, HoldReason
 from nexus_marketing.core.errors import NexusError
-from nexus_marketing.core.pacing.rates import account_limits
+from nexus_marketing.core.pacing.rates import RateLimit, account_limits, as_sender
 from nexus_marketing.core.pacing.turns import Lane
 from nexus_marketing.db.queries.accounts import note_health
 from nexus_marketing.db.queries.deliveries import Recipient, Settlement, marked_codes
+from nexus_marketing.db.queries.rates import Asker, used_up
 from nexus_marketing.db.tenancy import open_session
 from nexus_marketing.delivery.composing import SendContent
 from nexus_marketing.delivery.gate import Decided
 from nexus_marketing.delivery.handover import ChunkResult, Parts
+from nexus_marketing.delivery.patience import Patience, concerning
 from nexus_marketing.delivery.senders import accounts_for, watched
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.telemetry import get_logger, scrub
@@ -40,6 +44,8 @@ log = get_logger(__name__)
 _OTHER_ACCOUNT_SECONDS: Final = 5.0
 #: From so many failures in a row on people are told: one may be a server that starts anew.
 _TOLD_AT: Final = 2
+#: Recipients that are read at once at least: reading costs little beside a claim.
+_FEWEST: Final = 32
 
 
 @dataclass(slots=True)
@@ -51,6 +57,11 @@ class Prepared:
     #: Of the channel's plugin, secrets among them.
     settings: Mapping[str, Any] = field(repr=False)
     accounts: Sequence[Account] = ()
+    #: As they were found with the last claim: those of the channel and of all its accounts, and those of the send alone.
+    rates: Sequence[RateLimit] = ()
+    own_rates: Sequence[RateLimit] = ()
+    #: What was waited for by the chunk that was claimed last.
+    group: str | None = None
     sessions: dict[int | None, tuple[int, ChannelSession]] = field(default_factory=dict)
 
     @property
@@ -108,11 +119,21 @@ class Chosen(NamedTuple):
     decided: Decided
 
 
+class Picked(NamedTuple):
+    """By which account messages leave, and of which chunks: those that wait for the rate of a domain, or for none."""
+
+    account: Account | None
+    group: str | None
+    #: Nothing may leave for so long.
+    rest_seconds: float = 0.0
+
+
 @dataclass(slots=True)
 class Ways:
     """Belongs to one worker thread."""
 
     runtime: Runtime
+    patience: Patience = field(default_factory=Patience)
     _rotas: dict[Lane, Rota] = field(default_factory=dict)
     #: By lane and account: version and health that were seen last.
     _seen: dict[tuple[Lane, int], tuple[int, str]] = field(default_factory=dict)
@@ -129,13 +150,57 @@ class Ways:
         for account in prepared.accounts:
             self._look(lane, account)
 
-    def pick(self, prepared: Prepared, lane: Lane) -> tuple[Account | None, float]:
-        """Whose turn it is; or for how many seconds all of them rest."""
+    def pick(self, prepared: Prepared, lane: Lane, groups: Collection[str | None]) -> Picked:
+        """Whose turn it is, and what kind of chunk's; or for how many seconds nothing may leave.
+
+        Args:
+            prepared: the send.
+            lane: its lane.
+            groups: what its chunks wait for: of the domains that have room one after the other has a turn, and what waits
+                for none of them.
+        """
+        account, waits = None, self._waits(prepared, groups)
+        if prepared.accounts:
+            account = self._rota(lane).pick(prepared.accounts, monotonic(), partial(_has_room, waits))
+        found = waits[None if account is None else account.id] if account or not prepared.accounts else {}
+        ready = sorted((group for group, wait in found.items() if not wait), key=_named)
+        if not ready:
+            return Picked(None, None, max(0.01, self.rest_seconds(prepared, lane, groups)))
+        group = next((each for each in ready if _named(each) > _named(prepared.group)), ready[0])
+        prepared.group = group
+        return Picked(account, group)
+
+    def rest_seconds(self, prepared: Prepared, lane: Lane, groups: Collection[str | None]) -> float:
+        """For how long none of these may leave by any account; 0 where one may now."""
+        waits = self._waits(prepared, groups)
         if not prepared.accounts:
-            return None, 0.0
+            return min(waits[None].values())
         rota, now = self._rota(lane), monotonic()
-        account = rota.pick(prepared.accounts, now)
-        return account, 0.0 if account is not None else max(0.01, rota.wait(prepared.accounts, now))
+        if rota.choices(prepared.accounts, now, partial(_has_room, waits)):
+            return 0.0
+        rests = [max(rota.wait(each, now), min(waits[each.id].values())) for each in prepared.accounts]
+        return min(each for each in rests if each)
+
+    def finds_full(self, prepared: Prepared, account: Account | None, group: str | None) -> bool:
+        """Look before a claim, where there was no room, whether there is some again: not everybody who waited finds it."""
+        asker, now = asker_of(prepared.content, account), monotonic()
+        about = (asker, prepared.rates, prepared.own_rates)
+        if not self.patience.was_full(*about, group, now):
+            return False
+        self.patience.learn(asker, used_up(self.runtime.engines.worker, *about), now)
+        return self.patience.wait(*about, group, now) > 0.0
+
+    def most(self, prepared: Prepared, account: Account | None, group: str | None) -> int | None:
+        """How many recipients of a chunk are worth a look: few more than a window holds, where that is little.
+
+        Of one that may hold recipients of several domains all.
+        """
+        asker = asker_of(prepared.content, account)
+        if group is None and any(each.domains for each in prepared.rates):
+            return None
+        found = [each.most(is_marketing=asker.is_marketing) for each in concerning(prepared.rates, asker, group)]
+        found += [each.count for each in prepared.own_rates]
+        return max(_FEWEST, 2 * min(found)) if found else None
 
     def choose(
         self, session: Session, prepared: Prepared, lane: Lane, picked: Account | None, decided: Decided
@@ -146,6 +211,7 @@ class Ways:
         """
         limits = [limit for each in prepared.accounts for limit in account_limits(each.rates, each.id)]
         decided = decided._replace(rates=[*decided.rates, *limits]) if limits else decided
+        prepared.rates, prepared.own_rates = decided.rates, decided.own_rates
         marked = [row for row in decided.passing if row.mark is not None]
         held = [each.seq for each in decided.settled if each.reason == HoldReason.AMBIGUOUS]
         if not (marked or held):
@@ -155,7 +221,9 @@ class Ways:
         there = {each.id: each for each in prepared.accounts}
         ready = (there.get(began.get(row.seq) or 0) for row in marked)
         now, rota = monotonic(), self._rota(lane)
-        account = next((each for each in ready if each is not None and rota.is_ready(each, now)), picked)
+        waits = self._waits(prepared, {prepared.group})
+        able = (each for each in ready if each is not None and rota.is_ready(each, now) and _has_room(waits, each))
+        account = next(able, picked)
         number = None if account is None else account.id
         elsewhere = {row.seq for row in marked if began.get(row.seq) not in (None, number)}
         # What keeps its mark keeps the account beside it.
@@ -202,13 +270,15 @@ class Ways:
                 hidden += [own[name] for name in own.keys() - account.config.keys()]
         return scrub(unspoken(said, hidden))
 
-    def used_up(self, prepared: Prepared, lane: Lane, account: Account | None, seconds: float) -> bool:
-        """Its rate leaves no room for so long; whether another may go on meanwhile."""
-        if account is None or not account.rates or len(prepared.accounts) < 2:
-            return False
-        now, rota = monotonic(), self._rota(lane)
-        rota.used_up(account, now, seconds)
-        return any(rota.is_ready(each, now) for each in prepared.accounts)
+    def _waits(self, prepared: Prepared, groups: Collection[str | None]) -> dict[int | None, dict[str | None, float]]:
+        """By account and domain: for how many seconds there is no room."""
+        now, found = monotonic(), dict[int | None, dict[str | None, float]]()
+        for account in prepared.accounts or (None,):
+            asker = asker_of(prepared.content, account)
+            found[asker.account] = {
+                group: self.patience.wait(asker, prepared.rates, prepared.own_rates, group, now) for group in groups
+            }
+        return found
 
     def _not_now(self, row: Recipient, code: str | None, there: Mapping[int, Account]) -> Settlement:
         if marked_account(code) not in there:
@@ -242,6 +312,22 @@ class Ways:
 
     def _rota(self, lane: Lane) -> Rota:
         return self._rotas.setdefault(lane, Rota())
+
+
+def asker_of(content: SendContent, account: Account | None) -> Asker:
+    """Who asks for a send's messages by an account."""
+    sender = as_sender(content.sender.get("from_email"))
+    is_marketing = content.message_class is MessageClass.MARKETING
+    number = None if account is None else account.id
+    return Asker(content.tenant_id, content.channel, sender, is_marketing, number, content.send_id)
+
+
+def _has_room(waits: Mapping[int | None, Mapping[str | None, float]], account: Account) -> bool:
+    return not all(waits[account.id].values())
+
+
+def _named(group: str | None) -> str:
+    return group or ""
 
 
 def via(account: Account | None) -> str | None:

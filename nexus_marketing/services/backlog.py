@@ -34,6 +34,7 @@ def backlog_gauges(runtime: Runtime) -> list[Gauge]:
     return [
         _one("queue_sends", "Running sends with work that nobody holds", waiting.sends),
         _one("queue_chunks", "Pieces of up to 500 recipients that nobody holds", waiting.chunks),
+        _one("queue_chunks_for_domains", "Pieces of recipients who wait for the rate of a domain", waiting.for_domains),
         _one("queue_oldest_seconds", "Age of the oldest send with such a piece", waiting.seconds),
         _one("retries_overdue", "Recipients who are due again", overdue.rows),
         _one("retries_overdue_seconds", "Since when the first of them has been due", overdue.seconds),

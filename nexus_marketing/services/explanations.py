@@ -8,8 +8,10 @@ from sqlalchemy import select
 
 from nexus_marketing.core.deliveries import DeliveryState, HoldReason, SkipReason
 from nexus_marketing.core.fan_out import legs_of
-from nexus_marketing.db.models import Campaign, Delivery, SegmentMember, Send, Template
+from nexus_marketing.db.models import Campaign, Delivery, DeliveryChunk, SegmentMember, Send, Template
+from nexus_marketing.db.queries.deliveries import GATHERED
 from nexus_marketing.db.tenancy import find
+from nexus_marketing.db.types import read_moment
 from nexus_marketing.delivery.forecast import trace_lead
 from nexus_marketing.delivery.gate import Check
 from nexus_marketing.runtime import Context
@@ -17,6 +19,7 @@ from nexus_marketing.runtime import Context
 #: Why somebody is not in the audience.
 NOT_A_MEMBER: Final = "not_a_member"
 
+_NEVER: Final = read_moment(GATHERED)
 _STATES: Final[Mapping[str, str]] = {
     DeliveryState.PLANNED: "The message is planned and has not been handed over yet.",
     DeliveryState.ACCEPTED: "The message was handed over and accepted.",
@@ -49,7 +52,7 @@ _HOLDS: Final[Mapping[str, str]] = {
     HoldReason.LOCAL_START: "the campaign begins by the lead's own clock, it waits",
     HoldReason.QUIET_HOURS: "it is held for quiet hours",
     HoldReason.CAP: "the lead had enough messages, it waits for room",
-    HoldReason.RATE: "the rate for the domain of its address is used up, it waits",
+    HoldReason.RATE: "the rate for the domain of its address is used up, it waits for room",
     HoldReason.THROTTLED: "the provider of its address asked for patience, it waits",
     HoldReason.AMBIGUOUS: "nobody knows whether the first attempt left; the second waits",
 }
@@ -74,7 +77,9 @@ def explain_lead(ctx: Context, lead_id: int, campaign_id: int) -> dict[str, Any]
     ).all()
     names = ("send_id", "seq", "channel", "state", "reason", "attempts", "provider_code", "settled_at", "due_at")
     deliveries = [{name: getattr(row.Delivery, name) for name in names} for row in rows]
-    sentence = _sentence(rows[0].Delivery) if rows else _never_planned(ctx, lead_id, campaign_id)
+    for each in deliveries:  # of whoever is in a piece of work no moment is known
+        each["due_at"] = None if each["due_at"] == _NEVER else each["due_at"]
+    sentence = _sentence(ctx, rows[0].Delivery) if rows else _never_planned(ctx, lead_id, campaign_id)
     return {
         "lead_id": str(lead_id),
         "campaign_id": str(campaign_id),
@@ -114,15 +119,32 @@ def _eligible_at(ctx: Context, checks: Sequence[Check]) -> datetime | None:
     return max(moments, default=ctx.now)
 
 
-def _sentence(row: Delivery) -> str:
+def _sentence(ctx: Context, row: Delivery) -> str:
     if row.state == DeliveryState.SKIPPED:
         return f"Nothing was sent: {_REASONS.get(row.reason or '', row.reason or 'no reason was kept')}."
     sentence = _STATES.get(row.state, f"The message is {row.state}.")
     if row.state == DeliveryState.FAILED and row.provider_code:
         return f"{sentence[:-1]}: the server answered {row.provider_code} ({row.reason})."
+    if row.state == DeliveryState.PLANNED and (row.reason == HoldReason.RATE or _waits_for_domain(ctx, row)):
+        return f"{sentence[:-1]}: {_HOLDS[HoldReason.RATE]}."
     if row.state == DeliveryState.PLANNED and row.due_at is not None:
         return f"{sentence[:-1]}: {_waiting(row)}."
     return sentence
+
+
+def _waits_for_domain(ctx: Context, row: Delivery) -> bool:
+    """Whether all who are left of the recipient's chunk wait for the rate of a domain, of whom nothing is written."""
+    if row.due_at is not None:
+        return False
+    chunks = select(DeliveryChunk.chunk_no).where(
+        DeliveryChunk.send_id == row.send_id,
+        DeliveryChunk.closed_at.is_(None),
+        DeliveryChunk.waits_for.is_not(None),
+        DeliveryChunk.seqs.is_(None),
+        DeliveryChunk.seq_lo <= row.seq,
+        DeliveryChunk.seq_hi >= row.seq,
+    )
+    return ctx.session.scalars(chunks.limit(1)).first() is not None
 
 
 def _waiting(row: Delivery) -> str:

@@ -19,7 +19,12 @@ SWEEPS: Mapping[str, frozenset[str]] = {
     "sends_to_plan": frozenset({"ix_marketing_sends_working", "uq_marketing_sends_open"}),
     "old_blocks": frozenset({"ix_marketing_render_blocks_at"}),
     "sends_with_work": frozenset(
-        {"ix_marketing_sends_working", "uq_marketing_sends_open", "ix_marketing_delivery_chunks_open"}
+        {
+            "ix_marketing_sends_working",
+            "uq_marketing_sends_open",
+            "ix_marketing_delivery_chunks_open",
+            "ix_marketing_delivery_chunks_waiting",
+        }
     ),
     "sends_with_due_rows": frozenset({"ix_marketing_sends_working", "ix_marketing_deliveries_due"}),
     "sends_without_work": frozenset(

@@ -70,12 +70,12 @@ class Given:
     account: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """A message whose domain has no room: ``limit`` has some again after ``wait``."""
+class Full(NamedTuple):
+    """A limit that has no room, and when it has some again; ``is_own`` where it is the send's alone."""
 
     limit: RateLimit
     wait: timedelta
+    is_own: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +87,14 @@ class Grant:
     """
 
     looked: int
-    waiting: Mapping[int, Waiting] = field(default_factory=dict)
+    #: Those whose domain has no room, and which limit has none for the longest.
+    waiting: Mapping[int, Full] = field(default_factory=dict)
     #: By domain: what is to be remembered.
     leaving: Mapping[str | None, int] = field(default_factory=dict)
     retry_after: timedelta = timedelta()
     is_own: bool = False
+    #: Every limit that has no room left after this.
+    full: Sequence[Full] = field(default=(), compare=False)
 
     @property
     def count(self) -> int:
@@ -125,6 +128,10 @@ class _Meter:
                 return each.at + self.limit.reach - self.now
         return self.limit.reach
 
+    def full(self) -> Full:
+        """As somebody is told who found no room."""
+        return Full(self.limit, self.wait(), self.is_own)
+
 
 def grant(
     limits: Iterable[RateLimit],
@@ -154,8 +161,8 @@ def grant(
     looked = max(0, min([len(wanted), *(meter.free for meter in common)]))
     special = [meter for meter in meters if meter.limit.domains]
     if not special:
-        return _ended(looked, {}, Counter({None: looked}), common)
-    waiting: dict[int, Waiting] = {}
+        return _ended(looked, {}, Counter({None: looked}), common, special)
+    waiting: dict[int, Full] = {}
     leaving: Counter[str | None] = Counter()
     room, position = looked, 0
     # A message that waits takes none of the common room: somebody behind it may have it.
@@ -164,15 +171,14 @@ def grant(
         concerned = [meter for meter in special if domain in meter.limit.domains] if domain is not None else ()
         full = [meter for meter in concerned if meter.free <= 0]
         if full:
-            longest = max(full, key=_Meter.wait)
-            waiting[position] = Waiting(longest.limit, longest.wait())
+            waiting[position] = max((meter.full() for meter in full), key=_waits)
         else:
             for meter in concerned:
                 meter.free -= 1
             leaving[domain] += 1
             room -= 1
         position += 1
-    return _ended(position, waiting, leaving, common)
+    return _ended(position, waiting, leaving, common, special)
 
 
 def _meter(limit: RateLimit, given: Sequence[Given], now: datetime, *, is_marketing: bool) -> _Meter:
@@ -181,14 +187,27 @@ def _meter(limit: RateLimit, given: Sequence[Given], now: datetime, *, is_market
     return _Meter(limit, recent, limit.most(is_marketing=is_marketing) - sum(each.count for each in recent), now)
 
 
-def _ended(looked: int, waiting: dict[int, Waiting], leaving: Counter[str | None], common: Sequence[_Meter]) -> Grant:
+def _ended(
+    looked: int,
+    waiting: dict[int, Full],
+    leaving: Counter[str | None],
+    common: Sequence[_Meter],
+    special: Sequence[_Meter],
+) -> Grant:
+    for meter in common:
+        meter.free -= leaving.total()
+    full = [meter.full() for meter in (*common, *special) if meter.free <= 0]
     if looked:
-        return Grant(looked, waiting, {domain: count for domain, count in leaving.items() if count})
-    full = [meter for meter in common if meter.free <= 0]
-    if not full:
-        return Grant(0)
-    longest = max(full, key=_Meter.wait)
-    return Grant(0, retry_after=longest.wait(), is_own=longest.is_own)
+        return Grant(looked, waiting, {domain: count for domain, count in leaving.items() if count}, full=full)
+    stopped = [each for each in full if not each.limit.domains]
+    if not stopped:
+        return Grant(0, full=full)
+    longest = max(stopped, key=_waits)
+    return Grant(0, retry_after=longest.wait, is_own=longest.is_own, full=full)
+
+
+def _waits(full: Full) -> timedelta:
+    return full.wait
 
 
 def merged(given: Sequence[Given], limits: Sequence[RateLimit], now: datetime) -> list[Given]:

@@ -27,6 +27,8 @@ class WaitingSend(NamedTuple):
     send_id: int
     channel: str
     message_class: str
+    #: What its pieces wait for: domains whose rate was used up, or (``None``) nothing of the kind.
+    groups: frozenset[str | None] = frozenset({None})
 
     @property
     def key(self) -> tuple[int, int]:

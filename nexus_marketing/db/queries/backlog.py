@@ -11,7 +11,9 @@ from nexus_marketing.db.tenancy import run_for_all
 _AGE_PG = "EXTRACT(EPOCH FROM nexus_now() - min({moment}))"
 _AGE_SQLITE = "(julianday(nexus_now()) - julianday(min({moment}))) * 86400"
 _WAITING = """
-SELECT count(DISTINCT s.id) AS sends, count(*) AS chunks, {age} AS seconds FROM marketing_sends s
+SELECT count(DISTINCT CASE WHEN c.waits_for IS NULL THEN s.id END) AS sends,
+  count(CASE WHEN c.waits_for IS NULL THEN 1 END) AS chunks, count(c.waits_for) AS for_domains, {age} AS seconds
+FROM marketing_sends s
 JOIN marketing_delivery_chunks c ON c.tenant_id = s.tenant_id AND c.send_id = s.id
 WHERE s.status = 'running' AND c.closed_at IS NULL AND c.lease_until IS NULL
 """
@@ -47,8 +49,12 @@ GROUP BY 1
 
 
 def waiting_chunks(session: Session) -> Row[Any]:
-    """How many running sends have how many chunks that nobody holds, and the age in seconds of the oldest send."""
-    return run_for_all(session, _aged(session, _WAITING, "s.created_at"), writes=False).one()
+    """How many running sends have how many chunks that nobody holds, and the age in seconds of the oldest send.
+
+    Those that wait for the rates of domains are as they should be: they are counted apart (``for_domains``).
+    """
+    moment = "CASE WHEN c.waits_for IS NULL THEN s.created_at END"
+    return run_for_all(session, _aged(session, _WAITING, moment), writes=False).one()
 
 
 def overdue_retries(session: Session) -> Row[Any]:

@@ -11,7 +11,7 @@ from sqlalchemy import Row
 from sqlalchemy.orm import Session
 
 from nexus_marketing.core.contracts import AddressKind
-from nexus_marketing.db.queries.rowsets import as_ids, ids_of
+from nexus_marketing.db.queries.rowsets import among, as_among, as_ids, ids_of
 from nexus_marketing.db.tenancy import run, run_for_all
 from nexus_marketing.db.types import bigint_array, read_json
 
@@ -40,6 +40,8 @@ class ChunkClaim:
     account: int | None = None
     #: Over whom two workers ended, one after the other: they are handed over one by one.
     doubt: tuple[int, int] | None = None
+    #: For the rate of which domain all that is left of it waits.
+    waits_for: str | None = None
 
     def is_doubtful(self, seq: int) -> bool:
         """Whether a worker may have ended because of this recipient."""
@@ -66,23 +68,40 @@ class Settlement(NamedTuple):
     due_in_seconds: float | None = None
 
 
-# Of each lane the oldest: a tenant with thousands of sends hides nobody, a lane that waits for its rate no other lane.
+# Of each lane the oldest, and of each domain that is waited for in it: a tenant with thousands of sends hides nobody, a lane
+# that waits for its rate no other lane, and who waits for one domain nobody who waits for another.
 _WITH_WORK = """
-SELECT tenant_id, id, channel, message_class FROM (
-  SELECT s.tenant_id, s.id, s.channel, s.message_class,
+SELECT tenant_id, id, channel, message_class, waits_for FROM (
+  SELECT s.tenant_id, s.id, s.channel, s.message_class, NULL AS waits_for,
     row_number() OVER (PARTITION BY s.tenant_id, s.channel, s.message_class ORDER BY s.id) AS nth
   FROM marketing_sends s WHERE s.status = 'running'
     AND EXISTS (SELECT 1 FROM marketing_delivery_chunks c WHERE c.tenant_id = s.tenant_id AND c.send_id = s.id
-                AND c.closed_at IS NULL AND c.lease_until IS NULL)) AS w
+                AND c.closed_at IS NULL AND c.lease_until IS NULL AND c.waits_for IS NULL)
+  UNION ALL
+  SELECT tenant_id, id, channel, message_class, waits_for,
+    row_number() OVER (PARTITION BY tenant_id, channel, message_class, waits_for ORDER BY id) AS nth
+  FROM ({waiting}) AS a) AS w
 WHERE nth <= 20 ORDER BY message_class DESC, nth, id LIMIT 1000
 """
+# From the sends that run to their chunks, not through those of all that are paused.
+_WAITING_PG = """
+SELECT s.tenant_id, s.id, s.channel, s.message_class, k.waits_for FROM marketing_sends s CROSS JOIN LATERAL (
+  SELECT DISTINCT c.waits_for FROM marketing_delivery_chunks c WHERE c.tenant_id = s.tenant_id AND c.send_id = s.id
+    AND c.closed_at IS NULL AND c.lease_until IS NULL AND c.waits_for IS NOT NULL) AS k
+WHERE s.status = 'running'"""
+_WAITING_SQLITE = """
+SELECT DISTINCT s.tenant_id, s.id, s.channel, s.message_class, c.waits_for
+FROM marketing_sends s CROSS JOIN marketing_delivery_chunks c
+WHERE s.status = 'running' AND c.tenant_id = s.tenant_id AND c.send_id = s.id
+  AND c.closed_at IS NULL AND c.lease_until IS NULL AND c.waits_for IS NOT NULL"""
 
 
 def sends_with_work(session: Session) -> list[Row[Any]]:
-    """(tenant_id, id, channel, message_class) of running sends that have an open chunk nobody holds: transactional ones
-    first, then some of everybody.
+    """(tenant_id, id, channel, message_class, waits_for) of running sends that have an open chunk nobody holds: transactional
+    ones first, then some of everybody; once for each domain that its chunks wait for, and once for those that wait for none.
     """
-    return list(run_for_all(session, _WITH_WORK, writes=False))
+    waiting = _WAITING_PG if _is_postgresql(session) else _WAITING_SQLITE
+    return list(run_for_all(session, _WITH_WORK.format(waiting=waiting), writes=False))
 
 
 _CLAIM = """
@@ -91,6 +110,7 @@ SET lease_until = nexus_after(:lease_seconds), claims = CASE WHEN claims < 32767
 WHERE tenant_id = :tenant_id AND send_id = :send_id AND closed_at IS NULL AND lease_until IS NULL AND chunk_no = (
     SELECT c.chunk_no FROM marketing_delivery_chunks c
     WHERE c.tenant_id = :tenant_id AND c.send_id = :send_id AND c.closed_at IS NULL AND c.lease_until IS NULL
+      AND c.waits_for {waits_for}
       AND EXISTS (SELECT 1 FROM marketing_sends s
                   WHERE s.tenant_id = :tenant_id AND s.id = :send_id AND s.status = 'running')
     ORDER BY c.chunk_no LIMIT 1{lock})
@@ -99,11 +119,22 @@ RETURNING chunk_no, seq_lo, seq_hi, seqs, fence, CASE WHEN crashes > 1 THEN doub
 
 
 def claim_chunk(
-    session: Session, send_id: int, worker: str, lease_seconds: float, account: int | None = None
+    session: Session,
+    send_id: int,
+    worker: str,
+    lease_seconds: float,
+    account: int | None = None,
+    waits_for: str | None = None,
 ) -> ChunkClaim | None:
-    """Take the lease of the next open chunk of a send, or ``None``; ``account`` is what its messages will leave by."""
-    statement = _CLAIM.format(lock=" FOR UPDATE OF c SKIP LOCKED" if _is_postgresql(session) else "")
+    """Take the lease of the next open chunk of a send, or ``None``: of those that wait for the rate of a domain, or for none.
+
+    ``account`` is what its messages will leave by.
+    """
+    lock = " FOR UPDATE OF c SKIP LOCKED" if _is_postgresql(session) else ""
+    statement = _CLAIM.format(lock=lock, waits_for="IS NULL" if waits_for is None else "= :waits_for")
     values = {"send_id": send_id, "worker": worker, "lease_seconds": lease_seconds, "account": account}
+    if waits_for is not None:
+        values["waits_for"] = waits_for
     row = run(session, statement, values, writes=True).first()
     if row is None:
         return None
@@ -116,6 +147,7 @@ def claim_chunk(
         chunk_members(row.seqs),
         row.fence,
         doubt=None if row.doubt_lo is None else (row.doubt_lo, row.doubt_hi),
+        waits_for=waits_for,
     )
 
 
@@ -164,8 +196,8 @@ SELECT d.seq, d.lead_id, d.attempts, CASE WHEN d.reason = 'ambiguous' THEN d.rea
 FROM marketing_deliveries d
 JOIN marketing_leads l ON l.tenant_id = d.tenant_id AND l.id = d.lead_id
 WHERE d.tenant_id = :tenant_id AND d.send_id = :send_id AND d.seq BETWEEN :lo AND :hi AND d.state = 'planned'
-  AND d.due_at {lane}
-ORDER BY d.seq
+  AND d.due_at {lane}{members}
+ORDER BY d.seq{most}
 """
 #: Where a channel reaches a lead, and what says who that is among suppressions. Who is reached by no address of
 #: their own is known by the first one they have.
@@ -212,15 +244,21 @@ class Recipient(NamedTuple):
 _Member = TypeVar("_Member", Recipient, Row[Any])
 
 
-def chunk_rows(session: Session, claim: ChunkClaim, kind: AddressKind, columns: Sequence[str]) -> list[Recipient]:
-    """The chunk's open recipients with their address of this kind and these lead columns, by ``seq``."""
+def chunk_rows(
+    session: Session, claim: ChunkClaim, kind: AddressKind, columns: Sequence[str], most: int | None = None
+) -> list[Recipient]:
+    """The chunk's open recipients with their address of this kind and these lead columns, by ``seq``, ``most`` of them."""
+    values: dict[str, Any] = {"send_id": claim.send_id, "lo": claim.seq_lo, "hi": claim.seq_hi}
+    members = limit = ""
+    if most is not None:
+        limit, values["most"] = " LIMIT :most", most
+        if claim.seqs is not None:
+            members, values["members"] = f" AND d.seq {among(session, 'members')}", as_among(session, claim.seqs)
     wanted = "".join(f", {LEAD_COLUMNS[name]}" for name in columns)
-    found = run(
-        session,
-        _ROWS.format(address=ADDRESSES[kind], columns=wanted, lane=_lane(claim.seqs)),
-        {"send_id": claim.send_id, "lo": claim.seq_lo, "hi": claim.seq_hi},
-        writes=False,
-    ).all()
+    statement = _ROWS.format(
+        address=ADDRESSES[kind], columns=wanted, lane=_lane(claim.seqs), members=members, most=limit
+    )
+    found = run(session, statement, values, writes=False).all()
     own = len(Recipient._fields) - 1
     rows = [Recipient._make((*row[:own], row[own:])) for row in found]
     return _members(claim, rows)
@@ -238,18 +276,34 @@ def _members(claim: ChunkClaim, rows: Sequence[_Member]) -> list[_Member]:
     return [row for row in rows if row.seq in members]
 
 
+_IS_HELD = """
+SELECT lease_until IS NOT NULL AS is_held FROM marketing_delivery_chunks
+WHERE tenant_id = :tenant_id AND send_id = :send_id AND chunk_no = :chunk_no AND fence = :fence
+"""
+
+
+def is_held(session: Session, claim: ChunkClaim) -> bool | None:
+    """Whether a chunk is held by this claim, or (``False``) was given back under it; nothing where the lease was lost."""
+    found = run(session, _IS_HELD, claim.key, writes=False).scalar()
+    return None if found is None else bool(found)
+
+
 RELEASE = """
 UPDATE marketing_delivery_chunks
-SET intent_lo = NULL, intent_hi = NULL, lease_until = NULL, worker = NULL,
+SET intent_lo = NULL, intent_hi = NULL, lease_until = NULL, worker = NULL, waits_for = :waits_for,
     closed_at = CASE WHEN :closed THEN nexus_now() END
 WHERE tenant_id = :tenant_id AND send_id = :send_id AND chunk_no = :chunk_no AND fence = :fence
 RETURNING chunk_no
 """
 
 
-def release_chunk(session: Session, claim: ChunkClaim, *, closed: bool) -> bool:
-    """Give the chunk back, closed when all its recipients are settled; ``False`` when the lease was lost."""
-    return run(session, RELEASE, {**claim.key, "closed": closed}, writes=True).first() is not None
+def release_chunk(session: Session, claim: ChunkClaim, *, closed: bool, waits_for: str | None = None) -> bool:
+    """Give the chunk back, closed when all its recipients are settled; ``False`` when the lease was lost.
+
+    ``waits_for``: for the rate of which domain all that is left of it waits.
+    """
+    values = {**claim.key, "closed": closed, "waits_for": waits_for}
+    return run(session, RELEASE, values, writes=True).first() is not None
 
 
 # The range keeps a plan made without statistics from reading the whole send: a hash join over 20,000
@@ -355,7 +409,7 @@ _TAKE_OVER = """
 UPDATE marketing_delivery_chunks SET fence = fence + 1
 WHERE tenant_id = :tenant_id AND send_id = :send_id AND chunk_no = :chunk_no AND fence = :fence AND closed_at IS NULL
   AND (:dead OR lease_until < nexus_now())
-RETURNING seq_lo, seq_hi, seqs, intent_lo, intent_hi, fence, account, crashes, doubt_lo, doubt_hi
+RETURNING seq_lo, seq_hi, seqs, intent_lo, intent_hi, fence, account, crashes, doubt_lo, doubt_hi, waits_for
 """
 _OPEN_INTENT = """
 SELECT seq, attempts, CASE WHEN reason = 'ambiguous' THEN reason END AS mark FROM marketing_deliveries
@@ -399,6 +453,7 @@ def take_over(session: Session, send_id: int, chunk_no: int, fence: int, *, dead
         row.fence,
         account=row.account,
         doubt=doubt,
+        waits_for=row.waits_for,
     )
     if row.intent_lo is None:
         chunk = {"send_id": send_id, "lo": claim.seq_lo, "hi": claim.seq_hi, "most": _FIRST_WINDOW}
@@ -449,8 +504,8 @@ WHERE tenant_id = :tenant_id AND send_id = :send_id AND due_at IS NOT NULL AND d
 ORDER BY due_at, seq LIMIT :size
 """
 _ADD_CHUNK = """
-INSERT INTO marketing_delivery_chunks (tenant_id, send_id, chunk_no, seq_lo, seq_hi, seqs)
-SELECT :tenant_id, :send_id, coalesce(max(chunk_no), 0) + 1, :lo, :hi, CAST(:seqs AS {json})
+INSERT INTO marketing_delivery_chunks (tenant_id, send_id, chunk_no, seq_lo, seq_hi, seqs, waits_for)
+SELECT :tenant_id, :send_id, coalesce(max(chunk_no), 0) + 1, :lo, :hi, CAST(:seqs AS {json}), :waits_for
 FROM marketing_delivery_chunks WHERE tenant_id = :tenant_id AND send_id = :send_id
 """
 
@@ -467,10 +522,40 @@ def open_retry_chunk(session: Session, send_id: int, size: int) -> int:
         [{"send_id": send_id, "seq": seq, "gathered": GATHERED} for seq in seqs],
         writes=True,
     )
-    kind = "jsonb" if _is_postgresql(session) else "text"
-    values = {"send_id": send_id, "lo": seqs[0], "hi": seqs[-1], "seqs": str(seqs)}
-    run(session, _ADD_CHUNK.format(json=kind), values, writes=True)
+    _add_chunk(session, send_id, seqs)
     return len(seqs)
+
+
+def _add_chunk(session: Session, send_id: int, seqs: Sequence[int], waits_for: str | None = None) -> None:
+    kind = "jsonb" if _is_postgresql(session) else "text"
+    values = {"send_id": send_id, "lo": seqs[0], "hi": seqs[-1], "seqs": str(list(seqs)), "waits_for": waits_for}
+    run(session, _ADD_CHUNK.format(json=kind), values, writes=True)
+
+
+_PUT_ASIDE = """
+UPDATE marketing_deliveries
+SET due_at = :gathered, reason = CASE WHEN reason = 'ambiguous' THEN reason ELSE 'rate' END
+WHERE tenant_id = :tenant_id AND send_id = :send_id AND seq {among} AND seq BETWEEN :lo AND :hi AND state = 'planned'
+"""
+
+
+def put_aside(session: Session, send_id: int, waiting: Mapping[str, Sequence[int]]) -> None:
+    """Give recipients who wait for the rates of domains chunks of their own, one for each domain.
+
+    The caller holds the send's row lock, and has proved that it holds the chunk that they come from. Whoever may have got
+    the message keeps that mark, and the account beside it.
+
+    Args:
+        session: of the transaction.
+        send_id: whose recipients they are.
+        waiting: domain → ``seq`` of whoever waits for it.
+    """
+    for domain, seqs in sorted(waiting.items()):
+        ordered = sorted(seqs)
+        values = {"send_id": send_id, "seqs": as_among(session, ordered), "lo": ordered[0], "hi": ordered[-1]}
+        values["gathered"] = GATHERED
+        run(session, _PUT_ASIDE.format(among=among(session, "seqs")), values, writes=True)
+        _add_chunk(session, send_id, ordered, domain)
 
 
 def _seq(settlement: Settlement) -> int:

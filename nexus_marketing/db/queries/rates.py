@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from nexus_marketing.core.pacing.rates import Given, Grant, Own, RateLimit, applying, grant, merged
+from nexus_marketing.core.pacing.rates import Full, Given, Grant, Own, RateLimit, applying, grant, merged
 from nexus_marketing.db.models import SendGrant
 from nexus_marketing.db.queries.locks import wait_alone
 from nexus_marketing.db.queries.rowsets import as_ids, ids_of
@@ -65,7 +65,7 @@ def take_grant(
     """
     with open_session(engine, tenant_id=asker.tenant_id) as session, session.begin():
         wait_alone(session, f"rates {asker.channel}")
-        now = read_moment(run(session, "SELECT nexus_now() WHERE :tenant_id IS NOT NULL", writes=False).scalar_one())
+        now = _now(session)
         book, own_book = _Book(session, asker.channel), _Book(session, asker.channel, asker.send_id)
         given = book.given(now, limits) if limits else []
         own = Own(own_limits, own_book.given(now, own_limits)) if own_limits else None
@@ -79,6 +79,27 @@ def take_grant(
                 run(session, _FORGET_SENDS, {"channel": asker.channel}, writes=True)
             own_book.remember(Given(now, found.count))
         return found
+
+
+def used_up(
+    engine: Engine, asker: Asker, limits: Sequence[RateLimit], own_limits: Sequence[RateLimit] = ()
+) -> Sequence[Full]:
+    """Which limits have no room just now, without asking for any: many may wait for the moment at which one has some again.
+
+    Args: see :func:`take_grant`.
+    """
+    with open_session(engine, tenant_id=asker.tenant_id, mode="read") as session:
+        now = _now(session)
+        given = [each for _, each in _Book(session, asker.channel).rows()] if limits else []
+        own = None
+        if own_limits:
+            own = Own(own_limits, [each for _, each in _Book(session, asker.channel, asker.send_id).rows()])
+        applied = applying(limits, asker.sender, asker.account)
+        return grant(applied, given, (), now, is_marketing=asker.is_marketing, own=own).full
+
+
+def _now(session: Session) -> datetime:
+    return read_moment(run(session, "SELECT nexus_now() WHERE :tenant_id IS NOT NULL", writes=False).scalar_one())
 
 
 class _Book(NamedTuple):
@@ -99,17 +120,21 @@ class _Book(NamedTuple):
         }
         append(self.session, SendGrant, channel=self.channel, send_id=self.send_id, **values)
 
-    def given(self, now: datetime, limits: Sequence[RateLimit]) -> list[Given]:
-        """The grants that count; the others are forgotten, old ones put together."""
-        session, asked = self.session, {None, *(limit.account for limit in limits)}
+    def rows(self) -> list[tuple[int, Given]]:
+        """All that is written down, oldest first, with the id of each row."""
         values: dict[str, Any] = {"channel": self.channel}
         if self.send_id is not None:
             values["send_id"] = self.send_id
         statement = _GIVEN if self.send_id is None else _GIVEN_TO_SEND
-        rows = [
+        return [
             (row.id, Given(read_moment(row.at), row.granted, row.sender, row.domain, row.account))
-            for row in run(session, statement, values, writes=False)
+            for row in run(self.session, statement, values, writes=False)
         ]
+
+    def given(self, now: datetime, limits: Sequence[RateLimit]) -> list[Given]:
+        """The grants that count; the others are forgotten, old ones put together."""
+        session, asked = self.session, {None, *(limit.account for limit in limits)}
+        rows = self.rows()
         oldest = now - max(limit.reach for limit in limits)
         kept = {id_ for id_, each in rows if each.at > (oldest if each.account in asked else now - _LONGEST)}
         live = [(id_, each) for id_, each in rows if id_ in kept]

@@ -8,8 +8,8 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from types import TracebackType
-from typing import Any, Self
+from types import MappingProxyType, TracebackType
+from typing import Any, NamedTuple, Self
 
 from psycopg import Error as DriverError
 from sqlalchemy import Engine
@@ -17,9 +17,19 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from nexus_marketing.core.campaigns import MessageClass
-from nexus_marketing.db.queries.deliveries import RELEASE, ChunkClaim, Settlement, release_chunk, settle, settling
+from nexus_marketing.db.models import Send
+from nexus_marketing.db.queries.deliveries import (
+    RELEASE,
+    ChunkClaim,
+    Settlement,
+    is_held,
+    put_aside,
+    release_chunk,
+    settle,
+    settling,
+)
 from nexus_marketing.db.queries.privacy import suppressed_hashes, suppressing
-from nexus_marketing.db.tenancy import open_session, run, run_alone
+from nexus_marketing.db.tenancy import find, open_session, run, run_alone
 from nexus_marketing.db.underway import DurableStatement
 
 #: Lowest and highest ``seq`` that may be on the wire; twice ``None`` where nothing is.
@@ -127,36 +137,49 @@ def commit_window(engine: Engine, claim: ChunkClaim, window: Window) -> WindowAn
         return _step_by_step(session, claim, window)
 
 
-def commit_close(engine: Engine, claim: ChunkClaim, known: Sequence[Settlement], *, closed: bool) -> bool:
-    """Settle the rest, clear the intent and give the chunk back: one durable transaction.
+class Left(NamedTuple):
+    """What a worker leaves of a chunk that it gives back."""
 
-    Args:
-        closed: all recipients are settled or in the retry lane.
+    #: All recipients are settled, in the retry lane or in a chunk of their own.
+    closed: bool
+    #: For the rate of which domain all that is left of it waits.
+    waits_for: str | None = None
+    #: Who gets a chunk of their own, by the domain that they wait for.
+    aside: Mapping[str, Sequence[int]] = MappingProxyType({})
+
+
+def commit_close(engine: Engine, claim: ChunkClaim, known: Sequence[Settlement], left: Left) -> bool:
+    """Settle the rest, clear the intent and give the chunk back: one durable transaction.
 
     Returns:
         Whether the lease held; otherwise nothing was changed.
     """
-    if engine.dialect.name == "postgresql":
-        statement, values = _closing(claim, known, closed=closed)
+    if engine.dialect.name == "postgresql" and not left.aside:
+        statement, values = _closing(claim, known, left)
         return bool(run_alone(engine, statement, values, tenant_id=claim.tenant_id, mode="durable"))
     with open_session(engine, tenant_id=claim.tenant_id, mode="durable") as session, session.begin():
-        held = release_chunk(session, claim, closed=closed)
+        if left.aside:
+            find(session, Send, claim.send_id, lock=True)  # by whoever numbers chunks of a send
+            if (was_held := is_held(session, claim)) is not True:
+                return was_held is False  # it is written already: a chunk that was moved once is not moved twice
+        held = release_chunk(session, claim, closed=left.closed, waits_for=left.waits_for)
         if held:
             settle(session, claim.send_id, known)
+            put_aside(session, claim.send_id, left.aside)
         return held
 
 
 class PendingClose:
     """The last transaction of a chunk, which is under way; see :func:`commit_close`.
 
-    On SQLite nothing is under way: all of it happens when the answer is asked for.
+    On SQLite, and where recipients are moved, nothing is under way: all of it happens when the answer is asked for.
     """
 
-    def __init__(self, engine: Engine, claim: ChunkClaim, known: Sequence[Settlement], *, closed: bool) -> None:
-        self._again = partial(commit_close, engine, claim, known, closed=closed)
+    def __init__(self, engine: Engine, claim: ChunkClaim, known: Sequence[Settlement], left: Left) -> None:
+        self._again = partial(commit_close, engine, claim, known, left)
         self._statement: DurableStatement | None = None
-        if engine.dialect.name == "postgresql":
-            statement, values = _closing(claim, known, closed=closed)
+        if engine.dialect.name == "postgresql" and not left.aside:
+            statement, values = _closing(claim, known, left)
             with suppress(DriverError, DBAPIError):
                 self._statement = DurableStatement(engine, statement, values, tenant_id=claim.tenant_id)
 
@@ -175,10 +198,10 @@ class PendingClose:
         return self._again()
 
 
-def _closing(claim: ChunkClaim, known: Sequence[Settlement], *, closed: bool) -> tuple[str, Mapping[str, Any]]:
+def _closing(claim: ChunkClaim, known: Sequence[Settlement], left: Left) -> tuple[str, Mapping[str, Any]]:
     settle_sql, settle_values = _settling(known)
     statement = _CLOSE_PG.format(release=RELEASE, settle=settle_sql)
-    return statement, {**settle_values, **claim.key, "closed": closed}
+    return statement, {**settle_values, **claim.key, "closed": left.closed, "waits_for": left.waits_for}
 
 
 def _settling(known: Sequence[Settlement]) -> tuple[str, Mapping[str, Any]]:

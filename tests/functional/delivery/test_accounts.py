@@ -12,7 +12,7 @@ from sqlalchemy import select
 from nexus_marketing.builtins.channels.email import ALLOW_SETTING, PORTS, EmailChannel
 from nexus_marketing.core.contracts import Content, Journal, Outcome, OutcomeKind, Submission
 from nexus_marketing.core.errors import Conflict
-from nexus_marketing.db.models import Campaign, ChannelAccount, SendGrant
+from nexus_marketing.db.models import Campaign, ChannelAccount, DeliveryChunk, SendGrant
 from nexus_marketing.delivery.recovery import recover_expired
 from nexus_marketing.plugin.sockets import Dialer
 from nexus_marketing.plugin.testing import RecordingChannel
@@ -301,6 +301,27 @@ def test_a_rate_of_an_account_leaves_the_rest_to_others(relays_for: Any) -> None
             granted[row.account] += row.granted
         ids = dict(ctx.session.execute(select(ChannelAccount.name, ChannelAccount.id)).all())
     assert granted[ids["a"]] == 4
+
+
+@on_sqlite
+def test_a_repetition_waits_for_the_rate_of_its_account_and_nobody_hunts_for_it(
+    relays_for: Any, database_time: DatabaseTime
+) -> None:
+    rates = [{"count": 1, "per": "1 hour"}]
+    scene, relays = relays_for({"a": {"weight": 100, "rates": rates}, "b": {}}, leads=3, chunk_size=3)
+    relays.script = {scene.address(1): [OutcomeKind.UNKNOWN]}
+    launch(scene, message_class="transactional")
+    scene.work()
+    assert (counts(relays), scene.states()) == ({"a": 1, "b": 2}, ["planned(ambiguous)", "accepted", "accepted"])
+    for _ in range(2):
+        database_time.advance(seconds=90)
+        scene.work(turns=8)
+    with scene.runtime.work(scene.tenant_id, mode="read") as ctx:
+        assert sum(ctx.session.scalars(select(DeliveryChunk.claims))) <= 2 + 2 * 2
+    assert counts(relays) == {"a": 1, "b": 2}
+    database_time.advance(minutes=61)
+    scene.work()
+    assert (counts(relays), scene.states()) == ({"a": 2, "b": 2}, ["accepted(ambiguous)", "accepted", "accepted"])
 
 
 @on_sqlite

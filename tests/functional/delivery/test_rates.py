@@ -11,6 +11,7 @@ from nexus_marketing.core.pacing.rates import RateLimit
 from nexus_marketing.db.models import Campaign, DeliveryChunk, SendGrant, Tenant
 from nexus_marketing.db.queries.completion import broken_invariants
 from nexus_marketing.db.queries.rates import Asker, take_grant
+from nexus_marketing.delivery.patience import Patience
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.services.analytics import campaign_analytics
 from nexus_marketing.services.campaigns.moving import move_campaign
@@ -108,7 +109,7 @@ def test_two_sends_take_turns(make_scene: MakeScene, database_time: DatabaseTime
     loop, shares = WorkerLoop(scene.runtime, lambda: False), []
     for step in range(4):
         database_time.set_to(NOON + step * 11 * MINUTE)
-        loop.sender._not_before.clear()  # as if half a minute had passed
+        rested(loop)
         for _ in range(3):
             loop.turn()
         shares.append((accepted(scene, scene.campaign_id), accepted(scene, second)))
@@ -127,7 +128,7 @@ def test_a_send_keeps_to_its_own_rate_while_others_go_on(make_scene: MakeScene, 
     loop, shares = WorkerLoop(scene.runtime, lambda: False), []
     for step in range(3):
         database_time.set_to(NOON + step * 11 * MINUTE)
-        loop.sender._not_before.clear()
+        rested(loop)
         for _ in range(4):
             loop.turn()
         shares.append((accepted(scene, scene.campaign_id), accepted(scene, second)))
@@ -155,7 +156,7 @@ def test_a_raised_rate_is_heeded_before_the_window_ends(make_scene: MakeScene, d
     assert len(scene.channel.sent) == 2
     assert 0 < loop.sender.pause_seconds <= 30
     limit(scene, {"count": 1000, "per": "30 days"})
-    loop.sender._not_before.clear()
+    rested(loop)
     loop.turn()
     loop.finish()
     assert len(scene.channel.sent) == 10
@@ -169,6 +170,12 @@ def test_a_chunk_may_be_taken_up_any_number_of_times(make_scene: MakeScene) -> N
         ctx.session.execute(update(DeliveryChunk).values(claims=32767))
     scene.work()
     assert scene.states() == ["accepted"] * 3
+
+
+def rested(loop: WorkerLoop) -> None:
+    """As if half a minute had passed since it last asked."""
+    loop.sender._not_before.clear()
+    loop.sender._ways.patience = Patience()
 
 
 def launch_again(scene: Scene, name: str = "second", **options: object) -> int:

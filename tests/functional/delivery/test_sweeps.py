@@ -159,8 +159,8 @@ def crowded(postgres_only_runtime: Runtime) -> Runtime:
 def crowd(runtime: Runtime, tenant_id: int, send_id: int) -> None:
     due = """UPDATE marketing_deliveries SET due_at = now() - interval '1 hour'
         WHERE tenant_id = :tenant_id AND send_id = :send_id"""
-    chunks = f"""INSERT INTO marketing_delivery_chunks (tenant_id, send_id, chunk_no, seq_lo, seq_hi)
-        SELECT :tenant_id, :send_id, n, n, n FROM generate_series(2, {OPEN}) n"""
+    chunks = f"""INSERT INTO marketing_delivery_chunks (tenant_id, send_id, chunk_no, seq_lo, seq_hi, waits_for)
+        SELECT :tenant_id, :send_id, n, n, n, CASE WHEN n % 2 = 0 THEN 'gmail.com' END FROM generate_series(2, {OPEN}) n"""
     with runtime.engines.owner.begin() as connection:
         for statement in (due, chunks):
             connection.execute(text(statement), {"tenant_id": tenant_id, "send_id": send_id})

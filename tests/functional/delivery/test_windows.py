@@ -2,17 +2,18 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from nexus_marketing.core.campaigns import MessageClass
 from nexus_marketing.core.contracts import OutcomeKind
 from nexus_marketing.core.deliveries import DeliveryState
 from nexus_marketing.db.models import DeliveryChunk
 from nexus_marketing.db.queries.deliveries import ChunkClaim, Settlement, claim_chunk
-from nexus_marketing.db.queries.windows import PendingClose, PendingWindow, Window, WindowAnswer
+from nexus_marketing.db.queries.windows import Left, PendingClose, PendingWindow, Window, WindowAnswer
 from nexus_marketing.db.tenancy import open_session
 from nexus_marketing.delivery import sending
 from nexus_marketing.delivery.handover import ChunkHandOver, Pace
@@ -82,7 +83,7 @@ def test_whoever_lost_the_lease_hears_it_and_changes_nothing(
     assert recover_expired(scene.runtime) == 1
     with pending(scene, held, 1, 2, ACCEPTED) as late:
         assert late.answer() is None
-    assert PendingClose(scene.runtime.engines.worker, held, ACCEPTED, closed=True).answer() is False
+    assert PendingClose(scene.runtime.engines.worker, held, ACCEPTED, Left(closed=True)).answer() is False
     assert intent(scene) == (None, None)
     assert scene.states() == ["planned"] * 6
 
@@ -100,12 +101,27 @@ def test_a_pause_is_told_and_nothing_more_is_intended(make_scene: MakeScene) -> 
     assert scene.states()[:3] == ["accepted", "accepted", "planned"]
 
 
+def test_who_waits_for_a_domain_is_moved_once_however_often_it_is_tried(make_scene: MakeScene) -> None:
+    scene = make_scene(6)
+    held = claimed(scene)
+    seqs = list(range(held.seq_lo, held.seq_hi + 1))
+    moved = {"a.example": seqs[:1], "b.example": seqs[1:]}
+    closing = PendingClose(scene.runtime.engines.worker, held, [], Left(closed=True, aside=moved))
+    assert closing.answer()
+    assert closing.answer(), "the first answer may not have arrived"
+    with scene.runtime.work(scene.tenant_id, mode="read") as ctx:
+        waiting = select(DeliveryChunk).where(DeliveryChunk.waits_for.is_not(None)).order_by(DeliveryChunk.chunk_no)
+        assert {each.waits_for: each.seqs for each in ctx.session.scalars(waiting)} == moved
+    lost = replace(held, fence=held.fence - 1)
+    assert not PendingClose(scene.runtime.engines.worker, lost, [], Left(closed=True, aside=moved)).answer()
+
+
 def test_closing_settles_the_rest_and_gives_the_chunk_back(make_scene: MakeScene) -> None:
     scene = make_scene(2)
     held = claimed(scene)
     with pending(scene, held, 1, 2) as window:
         assert window.answer() == GO
-    closing = PendingClose(scene.runtime.engines.worker, held, ACCEPTED, closed=True)
+    closing = PendingClose(scene.runtime.engines.worker, held, ACCEPTED, Left(closed=True))
     assert closing.answer()
     assert closing.answer(), "once more changes nothing"
     assert intent(scene) == (None, None)

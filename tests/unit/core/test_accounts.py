@@ -51,9 +51,9 @@ def test_who_cannot_be_reached_rests_longer_each_time():
 def test_all_of_them_resting_means_waiting_for_the_first():
     rota, accounts = Rota(), [account(1), account(2)]
     rota.unreachable(accounts[0], 0.0)
-    rota.used_up(accounts[1], 0.0, 3.0)
-    assert rota.pick(accounts, 1.0) is None
-    assert rota.wait(accounts, 1.0) == 2.0
+    assert rota.pick(accounts, 1.0, lambda each: each.id != 2) is None
+    assert (rota.wait(accounts[0], 1.0), rota.wait(accounts[1], 1.0)) == (4.0, 0.0)
+    assert rota.pick(accounts, 5.0, lambda each: each.id != 2).id == 1
 
 
 def test_one_that_was_refused_is_tried_where_there_is_no_other():
