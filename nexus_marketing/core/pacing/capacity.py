@@ -13,7 +13,7 @@ after each ``reach``. Several windows over the same messages let through what th
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import Final, NamedTuple, Self
+from typing import Final, NamedTuple, Protocol, Self
 
 from nexus_marketing.core.pacing.rates import RateLimit
 
@@ -28,6 +28,21 @@ class Step(NamedTuple):
 
     most: int
     reach: float
+
+
+class Passage(Protocol):
+    """What lets so many messages through in a time."""
+
+    @property
+    def windows(self) -> tuple[Step, ...]:
+        """Those that limit all of it."""
+
+    @property
+    def rate(self) -> float:
+        """How many a second in the long run; infinite where nothing limits them."""
+
+    def within(self, seconds: float) -> float:
+        """How many may have left so many seconds after the first; infinite where nothing limits them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +65,49 @@ class Steps:
                 binding.append(each)
         return cls(tuple(sorted(binding, key=lambda each: each.reach)))
 
+    @property
+    def rate(self) -> float:
+        """How many a second in the long run; infinite where nothing limits them."""
+        return min((each.most / each.reach for each in self.windows), default=inf)
+
     def within(self, seconds: float) -> float:
         """How many may have left so many seconds after the first; infinite where nothing limits them."""
         return _within(self.windows, seconds)
 
 
 @dataclass(frozen=True, slots=True)
+class Fork:
+    """A path of which each kind of messages (those to a domain) has its own part, and what holds for all of them together."""
+
+    parts: Sequence[Steps]
+    together: Steps
+
+    @property
+    def windows(self) -> tuple[Step, ...]:
+        """Those that limit all of it."""
+        return self.together.windows
+
+    @property
+    def rate(self) -> float:
+        """How many a second in the long run."""
+        return min(self.together.rate, sum(each.rate for each in self.parts))
+
+    def within(self, seconds: float) -> float:
+        """How many may have left so many seconds after the first, where no part keeps another from the whole's windows."""
+        return min(self.together.within(seconds), sum(each.within(seconds) for each in self.parts))
+
+
+@dataclass(frozen=True, slots=True)
 class Capacity:
     """Paths beside one another (a sender's accounts), and what holds for all of them together."""
 
-    paths: Sequence[Steps]
-    together: Steps = Steps()
+    paths: Sequence[Passage]
+    together: Passage = Steps()
+
+    def fluid_seconds_for(self, count: int) -> float:
+        """About how long the last of so many waits, at a hundredth of the price of :meth:`seconds_for`."""
+        rate = min(self.together.rate, sum(path.rate for path in self.paths) if self.paths else inf)
+        return max(0.0, count - self.within(0.0)) / rate
 
     def within(self, seconds: float) -> float:
         """How many may have left so many seconds after the first; infinite where nothing limits them."""

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nexus_marketing.core.accounts import Account, carrying
-from nexus_marketing.core.pacing.capacity import Capacity, Steps
+from nexus_marketing.core.pacing.capacity import Capacity, Fork, Steps
 from nexus_marketing.core.pacing.rates import Given, RateLimit, grant
 
 pytestmark = pytest.mark.req("FR-P2-004", "FR-P3-012")
@@ -60,6 +60,14 @@ def test_windows_over_one_another_are_exact(count, limits):
     real = really(count, limits, [], is_marketing=False)
     shorter = sorted(limit.reach.total_seconds() for limit in limits)[:-1]
     assert real - sum(shorter) - 0.01 <= said <= real + 0.01
+
+
+def test_what_shares_an_account_is_in_each_others_way():
+    """Two domains, each with a rate of one account, and another account for both: four a minute, whichever they go to."""
+    one, two = (Steps.of([RateLimit(count, timedelta(minutes=1))], is_marketing=False) for count in (1, 2))
+    both = Capacity([Fork([one, one], Steps()), two])
+    assert both.seconds_for(16) == 183.0
+    assert both.fluid_seconds_for(16) == pytest.approx(12 / 4 * 61)
 
 
 def test_accounts_that_are_ill_count_only_where_there_is_no_other():
