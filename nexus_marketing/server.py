@@ -4,8 +4,9 @@ Granian's worker processes each build their own application from the same ini fi
 and locks do not survive a fork; the one that ``pserve`` built only showed that the settings are right.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from ipaddress import ip_network
 from typing import Any
 
 import plaster
@@ -13,6 +14,7 @@ from granian import Granian
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
+from granian.utils.proxies import wrap_wsgi_with_proxy_headers
 from pyramid.router import Router
 
 from nexus_marketing.core.errors import ConfigurationError
@@ -21,7 +23,7 @@ from nexus_marketing.telemetry import get_logger
 log = get_logger(__name__)
 
 _INTEGERS = frozenset({"port", "workers", "blocking_threads", "backlog", "backpressure"})
-_KNOWN = frozenset({"host", *_INTEGERS})
+_KNOWN = frozenset({"host", "trusted_proxies", *_INTEGERS})
 _STOP_SECONDS = 30
 
 
@@ -32,12 +34,13 @@ def run_granian(app: Router, global_config: Mapping[str, str], **options: str) -
         app: what ``pserve`` built; its connections are closed.
         global_config: names the ini file.
         options: ``host``, ``port``, ``workers`` (processes), ``blocking_threads`` (requests at a time and
-            process; keep ``nexus.pool_size`` at least half of it), ``backlog``, ``backpressure``.
+            process; keep ``nexus.pool_size`` at least half of it), ``backlog``, ``backpressure``; ``trusted_proxies``
+            (addresses and networks whose ``X-Forwarded-For`` and ``X-Forwarded-Proto`` are believed).
 
     Raises:
-        ConfigurationError: an option is unknown or no number.
+        ConfigurationError: an option is unknown, no number, or no address.
     """
-    numbers = _numbers(options)
+    numbers, proxies = _numbers(options), _proxies(options.get("trusted_proxies", ""))
     app.registry["nexus.runtime"].close()
     server = Granian(
         "nexus_marketing",
@@ -53,15 +56,36 @@ def run_granian(app: Router, global_config: Mapping[str, str], **options: str) -
         **numbers,
     )
     log.info("serving", address=f"{server.bind_addr}:{server.bind_port}", workers=server.workers)
-    server.serve(target_loader=partial(load_application, dict(global_config)), wrap_loader=False)
+    server.serve(target_loader=partial(load_application, dict(global_config), proxies), wrap_loader=False)
 
 
-def load_application(global_config: Mapping[str, str]) -> Callable[..., Any]:
-    """The application of an ini file, with the variables that ``pserve`` was given: what each process serves."""
+def load_application(global_config: Mapping[str, str], proxies: Sequence[str] = ()) -> Callable[..., Any]:
+    """The application of an ini file, with the variables that ``pserve`` was given: what each process serves.
+
+    Of ``X-Forwarded-For`` the last address counts that is none of the proxies'; whoever asks directly is not believed.
+    """
     given = {name: value for name, value in global_config.items() if name not in ("__file__", "here")}
     loader = plaster.get_loader(global_config["__file__"], protocols=["wsgi"])
     app: Callable[..., Any] = loader.get_wsgi_app("main", given)
-    return app
+    return wrap_wsgi_with_proxy_headers(app, list(proxies)) if proxies else app
+
+
+def _proxies(text: str) -> list[str]:
+    words = text.replace(",", " ").split()
+    for word in words:
+        try:
+            network = ip_network(word)
+        except ValueError as error:
+            raise ConfigurationError(
+                f"[server:main] trusted_proxies: {word!r} is no address and no network ({error}): write those of your "
+                "proxies, such as 127.0.0.1 10.0.0.0/8."
+            ) from None
+        if network.prefixlen == 0:
+            raise ConfigurationError(
+                f"[server:main] trusted_proxies: {word!r} is everybody, who could then say to be anybody: write the "
+                "addresses of your proxies, such as 127.0.0.1 10.0.0.0/8."
+            )
+    return words
 
 
 def _numbers(options: Mapping[str, str]) -> dict[str, Any]:

@@ -114,6 +114,22 @@ class HttpSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class VisitorSettings:
+    """How much strangers may ask for without a key: of each address (IPv6: each /64), a minute and a web process; 0: any."""
+
+    #: False: nobody is counted.
+    limited: bool = True
+    #: Opens and clicks; those beyond are answered, and not recorded.
+    engagements_per_minute: int = 6_000
+    #: Pages of recipients, and what is sent from them.
+    pages_per_minute: int = 600
+    #: Reports of providers, and calls of programs that bring leads.
+    calls_per_minute: int = 30_000
+    #: Links, addresses and signatures that are not ours.
+    guesses_per_minute: int = 60
+
+
+@dataclass(frozen=True, slots=True)
 class PluginSettings:
     """What the operator grants to plugins, and which of them are not trusted."""
 
@@ -167,6 +183,7 @@ class Settings:
     webhook: WebhookSettings = field(default_factory=WebhookSettings)
     social: SocialSettings = field(default_factory=SocialSettings)
     http: HttpSettings = field(default_factory=HttpSettings)
+    visitors: VisitorSettings = field(default_factory=VisitorSettings)
     plugins: PluginSettings = field(default_factory=PluginSettings)
     #: A folder: start a local catcher that writes every message there as ``.eml``, and send through it.
     catcher_dir: Path | None = None
@@ -390,6 +407,14 @@ _PLUGIN_READERS: Mapping[str, _Reader] = {
     "recycle_seconds": _number("a number of seconds from 0 to 86400", float, 0, 86_400),
     "memory_mb": _number("a whole number of megabytes, at least 64", int, 64),
 }
+_COUNT = _number("a whole number, not below 0 (0 is no limit)", int, 0)
+_VISITOR_READERS: Mapping[str, _Reader] = {
+    "limited": _SWITCH,
+    "engagements_per_minute": _COUNT,
+    "pages_per_minute": _COUNT,
+    "calls_per_minute": _COUNT,
+    "guesses_per_minute": _COUNT,
+}
 #: Settings with a prefix of their own: what they are read into, and how.
 _GROUPS: Mapping[str, tuple[type[Any], Mapping[str, _Reader]]] = {
     "smtp": (SmtpSettings, _SMTP_READERS),
@@ -398,6 +423,7 @@ _GROUPS: Mapping[str, tuple[type[Any], Mapping[str, _Reader]]] = {
     "smpp": (SmppSettings, _SMPP_READERS),
     "webhook": (WebhookSettings, {"secrets": _WORDS, "connections": _SIZE}),
     "social": (SocialSettings, {"networks": _each("words among mastodon and bluesky", _NETWORK)}),
+    "visitors": (VisitorSettings, _VISITOR_READERS),
     "http": (HttpSettings, {"allow_hosts": _WORDS}),
     "plugins": (PluginSettings, _PLUGIN_READERS),
 }

@@ -14,6 +14,7 @@ from pyramid_retry import mark_error_retryable
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from nexus_marketing.api.html import page
 from nexus_marketing.core.errors import (
     AuthenticationFailed,
     Conflict,
@@ -29,6 +30,7 @@ from nexus_marketing.core.errors import (
 )
 from nexus_marketing.db.retry import is_transient
 from nexus_marketing.security.routes import limit_headers
+from nexus_marketing.security.visitors import PAGE
 from nexus_marketing.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -100,9 +102,17 @@ def nexus_view(error: NexusError, request: Request) -> Response:
     status = _status(error, request)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, Unavailable):
         return unexpected_view(error, request)
+    if isinstance(error, RateLimited) and request.environ.get(PAGE):
+        return _busy_page(error, request)
     members = {name: error.context[key] for key, name in _MEMBERS.items() if key in error.context}
     fault = HttpFault(status, error.code, error.message, tuple(_headers(error, request)), error.problems, members)
     return fault_response(request, fault)
+
+
+def _busy_page(error: RateLimited, request: Request) -> Response:
+    response = page("One moment", "<p>Too many requests come from your network. Try again in a minute.</p>", 429)
+    response.headerlist.extend(_headers(error, request))
+    return response
 
 
 def http_view(error: HTTPException, request: Request) -> Response:

@@ -31,7 +31,7 @@ def includeme(config: Configurator) -> None:
     """Events, the browser's question before it sends one, and tokens that say whose browser it is."""
     config.add_api_route("POST", _PATH, receive, permission=Permission.EVENTS_WRITE_PUBLIC)
     # Browsers ask without a key (Fetch, CORS-preflight request).
-    config.add_api_route("OPTIONS", _PATH, answer_preflight, permission=PUBLIC, mode="read")
+    config.add_api_route("OPTIONS", _PATH, answer_preflight, permission=PUBLIC, mode="read", crowd=None)
     config.add_api_route("GET", "/api/v1/leads/{id}/token", show_token, permission=Permission.ENGAGEMENTS_WRITE)
     bound_body(config, _PATH, MAX_BYTES)
     open_to_browsers(config, _PATH)

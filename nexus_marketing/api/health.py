@@ -23,9 +23,13 @@ _WORKER_SILENCE_SECONDS = 90.0
 
 
 def includeme(config: Configurator) -> None:
-    """Public, because probes have no key; they say yes or no and nothing more."""
-    config.add_api_route("GET", "/__lbheartbeat__", lbheartbeat, permission=PUBLIC)
-    config.add_api_route("GET", "/__heartbeat__", heartbeat, permission=PUBLIC)
+    """Public, because probes have no key; they say yes or no and nothing more.
+
+    Not counted: a balancer that is told to come again takes the server out. They are for the inside; a proxy need not pass
+    them on.
+    """
+    config.add_api_route("GET", "/__lbheartbeat__", lbheartbeat, permission=PUBLIC, crowd=None)
+    config.add_api_route("GET", "/__heartbeat__", heartbeat, permission=PUBLIC, crowd=None)
 
 
 def lbheartbeat(_request: Request) -> Response:

@@ -11,13 +11,14 @@ from pyramid.request import Request
 from pyramid.response import Response
 
 from nexus_marketing.security.routes import PUBLIC
+from nexus_marketing.security.visitors import Crowd
 from nexus_marketing.services.hooks import HookCall, receive_call
 
 
 def includeme(config: Configurator) -> None:
     """Public, because providers have no key of ours."""
-    config.add_api_route("POST", "/hooks/{tenant}/{channel}", receive, permission=PUBLIC)
-    config.add_api_route("POST", "/hooks/{tenant}/{channel}/{provider}", receive, permission=PUBLIC)
+    config.add_api_route("POST", "/hooks/{tenant}/{channel}", receive, permission=PUBLIC, crowd=Crowd.CALLS)
+    config.add_api_route("POST", "/hooks/{tenant}/{channel}/{provider}", receive, permission=PUBLIC, crowd=Crowd.CALLS)
 
 
 def receive(request: Request) -> Response:
@@ -25,7 +26,9 @@ def receive(request: Request) -> Response:
     place = request.matchdict
     provider = place.get("provider", "")
     call = HookCall(place["tenant"], place["channel"], provider, _headers(request, provider), request.body)
-    receive_call(request.registry["nexus.runtime"], call)
+    # One tenant's wrong key must not shut out the same provider's reports to others.
+    with request.registry["nexus.visitors"].guarding(request.path_info, request.environ):
+        receive_call(request.registry["nexus.runtime"], call)
     return Response(b"", content_type="text/plain", charset="utf-8")
 
 

@@ -2,6 +2,7 @@
 
 import platform
 import socket
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -34,9 +35,10 @@ from nexus_marketing.db.queries.timers import dead_timers
 from nexus_marketing.db.queries.troubles import failed_runs, ill_actions, open_escalations, slow_compensations
 from nexus_marketing.db.queries.workers import seconds_since_worker
 from nexus_marketing.db.upgrade import require_current
-from nexus_marketing.plugin.circuits import TROUBLES, Trouble, troubles
+from nexus_marketing.plugin.circuits import TROUBLES, Trouble, read_back, troubles
 from nexus_marketing.plugin.sandbox.probe import refusal
 from nexus_marketing.runtime import Runtime, new_blob_key
+from nexus_marketing.security.visitors import FLOODS, Crowd, Flood
 from nexus_marketing.services.secret_rotation import stale_secrets
 
 _SILENCE_SECONDS = 90.0
@@ -54,6 +56,8 @@ _REMEDIES = {
     "tenant (plugins enable), then resume.",
     "cannot be planned": "Cannot be planned: mend the segment's rule, then resume the campaign.",
 }
+#: So many opens and clicks may get lost in a day before somebody should know.
+_MANY_NOT_RECORDED = 100
 _ESSENTIAL = ("database", "revision", "send ledger")
 
 
@@ -85,6 +89,7 @@ def doctor(context: typer.Context, *, as_json: AsJson = False) -> None:
             "plugins": _plugins,
             "audit sinks": _audit_sinks,
             "sandbox": _sandbox,
+            "visitors": _visitors,
             "channel accounts": _accounts,
             "stored secrets": _secrets,
             "mail": partial(_mail, context.obj.settings().get("nexus.catcher_dir", "")),
@@ -353,6 +358,27 @@ def _trouble(found: Trouble) -> str:
     left = "left alone for now" if found.is_open else "asked again"
     said = f"{found.plugin} failed {found.failures} times in a row, last at {found.at} ({found.reason}): {left}"
     return f"{said}. Mend or update it, or switch it off: plugins disable {found.plugin} --tenant SLUG"
+
+
+def _visitors(runtime: Runtime) -> str:
+    now = SystemClock().now()
+    found = [each for each in read_back(runtime.settings.state_dir / FLOODS, Flood) if each.is_recent(now)]
+    away: Counter[str] = Counter()
+    for each in found:
+        away.update(each.turned_away)
+    if any(each.unnamed_proxy for each in found):
+        raise OSError(
+            "strangers come through a proxy that is not named, so that nobody can be told apart and nobody is limited: write "
+            "its address as trusted_proxies of [server:main] (waitress: trusted_proxy and trusted_proxy_headers)"
+        )
+    if away[Crowd.ENGAGEMENTS] > _MANY_NOT_RECORDED:
+        raise OSError(
+            f"{away[Crowd.ENGAGEMENTS]} opens and clicks of a day were answered and not recorded, as too many came from one "
+            "address: see the log of your proxy for which. If it is a proxy of yours, name it (trusted_proxies); if it is one "
+            "of a mail provider, raise nexus.visitors.engagements_per_minute"
+        )
+    named = ", ".join(f"{crowd}: {count}" for crowd, count in sorted(away.items()))
+    return f"too many from one address, within a day: {named}" if named else "nobody asked for too much within a day"
 
 
 def _accounts(runtime: Runtime) -> str:

@@ -79,6 +79,10 @@ class NotFound(NexusError):
     code = "not_found"
 
 
+class NoSuchAddress(NotFound):
+    """There is nothing at this address."""
+
+
 class Gone(NotFound):
     """It was here and has been erased: nothing of it is left to show."""
 

@@ -2,7 +2,7 @@
 
 A window counter that starts anew at each clock minute lets twice its limit through around the full
 minute, and an approximated one refuses too early or too late. This one remembers each moment and is
-exact; a tenant at 6,000 a minute costs 48 KB.
+exact. What was taken longer ago than a window is forgotten, so that its memory is that of one window's takes.
 """
 
 import threading
@@ -64,15 +64,22 @@ class SlidingWindows:
     def _current(self, key: Hashable, now: float) -> deque[float]:
         moments = self._moments.get(key)
         if moments is None:
+            self._forget(now - self.window_seconds)
             moments = self._moments[key] = deque()
-            if len(self._moments) > self._max_keys:  # whoever was quiet longest is forgotten
-                self._moments.popitem(last=False)
         else:
             self._moments.move_to_end(key)
         oldest = now - self.window_seconds
         while moments and moments[0] <= oldest:
             moments.popleft()
         return moments
+
+    def _forget(self, oldest: float) -> None:
+        """Whoever was quiet for a window, and whoever was quiet longest where there are too many."""
+        while self._moments:
+            key, moments = next(iter(self._moments.items()))
+            if len(self._moments) < self._max_keys and moments and moments[-1] > oldest:
+                return
+            del self._moments[key]
 
     def _verdict(self, moments: deque[float], now: float, *, allowed: bool) -> Verdict:
         if not moments:

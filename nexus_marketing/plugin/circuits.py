@@ -11,12 +11,14 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from threading import Lock
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from nexus_marketing.core.errors import Unavailable
 from nexus_marketing.telemetry import NullTelemetry, Telemetry, get_logger
 
 log = get_logger(__name__)
+
+Note = TypeVar("Note")
 
 #: Below ``state_dir``: what plugins failed at.
 TROUBLES: Final = "plugins"
@@ -110,19 +112,33 @@ class Circuit:
         if self._file is None:
             return
         try:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            draft = self._file.with_name(f".{self._file.name}.{os.getpid()}")
-            draft.write_text(json.dumps(asdict(trouble)))
-            draft.replace(self._file)
+            write_down(self._file, trouble)
         except OSError as error:  # a full disk must not fail what the plugin's failure did not
             log.warning("plugin_trouble_not_kept", plugin=self.plugin, error=str(error))
 
 
 def troubles(folder: Path) -> Iterator[Trouble]:
     """What processes of this host last wrote down, by plugin."""
+    return read_back(folder, Trouble)
+
+
+def write_down(file: Path, note: Any) -> None:
+    """Keep a data class for other processes of this host, whole or not at all.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    draft = file.with_name(f".{file.name}.{os.getpid()}")
+    draft.write_text(json.dumps(asdict(note)))
+    draft.replace(file)
+
+
+def read_back(folder: Path, kind: Callable[..., Note]) -> Iterator[Note]:
+    """What was written down in a folder, by name of the file."""
     for file in sorted(folder.glob("*.json")):
         try:
             found: Mapping[str, Any] = json.loads(file.read_text())
-            yield Trouble(**found)
+            yield kind(**found)
         except (OSError, ValueError, TypeError):
             continue  # it is being replaced, or was written by another version

@@ -14,6 +14,7 @@ from nexus_marketing.core.api_keys import parse_key
 from nexus_marketing.core.errors import AuthenticationFailed, RateLimited
 from nexus_marketing.core.permissions import parse_scopes
 from nexus_marketing.db.queries.api_keys import KeyRow, find_api_key
+from nexus_marketing.limits.addresses import network_of
 from nexus_marketing.limits.memories import ShortMemory
 from nexus_marketing.limits.windows import SlidingWindows
 from nexus_marketing.runtime import Runtime
@@ -70,7 +71,7 @@ class KeyRing:
         if known is not None:
             return known
         parsed = parse_key(text)
-        key_id = parsed.key_id if parsed else None
+        key_id, address = parsed.key_id if parsed else None, network_of(address)
         if self._known.last(digest) is None:  # a key that was good before is looked up again whatever others try
             self._refuse_throttled(key_id, address)
         credentials = self._look_up(key_id, digest)

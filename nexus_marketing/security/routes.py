@@ -19,6 +19,7 @@ from nexus_marketing.core.errors import AuthenticationFailed, NexusError, RateLi
 from nexus_marketing.core.permissions import Permission
 from nexus_marketing.limits.addresses import network_of
 from nexus_marketing.limits.windows import Verdict
+from nexus_marketing.security.visitors import Crowd
 
 View = Callable[[Request], Response]
 
@@ -77,6 +78,7 @@ def add_api_route(
     *,
     permission: str,
     mode: str | None = None,
+    crowd: Crowd | None = Crowd.PAGES,
 ) -> None:
     """Declare what a method of a path does and which permission it needs.
 
@@ -87,6 +89,8 @@ def add_api_route(
         view: request → response.
         permission: a :class:`Permission`, ``ANY_KEY`` or ``PUBLIC``.
         mode: the kind of transaction; by the method unless given (a GET that writes says so here).
+        crowd: among whom the requests of an address are counted where no key is asked for; ``None`` where an answer costs
+            next to nothing, or must come whatever happens.
     """
     if permission not in _DECLARABLE:
         raise ConfigurationError(f"{method} {pattern}: {permission!r} is no permission of this product.")
@@ -98,8 +102,8 @@ def add_api_route(
     options = {"route_name": pattern, "require_csrf": False}
     if is_new_path:
         config.add_route(pattern, pattern)
-        config.add_view(_refuse_method, permission=PUBLIC, **options)
-    config.add_view(view, request_method=method, permission=str(permission), **options)
+        config.add_view(_refuse_method, permission=PUBLIC, crowd=None, **options)
+    config.add_view(view, request_method=method, permission=str(permission), crowd=crowd, **options)
 
 
 def _refuse_method(request: Request) -> Response:
@@ -122,7 +126,8 @@ def entrance(view: Callable[[Any, Request], Response], info: Any) -> Callable[[A
             f"The view {info.original_view!r} declares no permission: pass permission=… (SECURITY.md, S04)."
         )
     if permission == PUBLIC:
-        return view
+        crowd: Crowd | None = info.options.get("crowd", Crowd.PAGES)
+        return view if crowd is None else _counted(view, crowd)
     is_public_key = permission == Permission.EVENTS_WRITE_PUBLIC
 
     def admit(context: Any, request: Request) -> Response:
@@ -137,6 +142,18 @@ def entrance(view: Callable[[Any, Request], Response], info: Any) -> Callable[[A
         response = view(context, request)
         response.headerlist.extend(limit_headers(verdict))
         return response
+
+    return admit
+
+
+#: What a view may say about itself beyond what Pyramid knows.
+entrance.options = ("crowd",)  # type: ignore[attr-defined]
+
+
+def _counted(view: Callable[[Any, Request], Response], crowd: Crowd) -> Callable[[Any, Request], Response]:
+    def admit(context: Any, request: Request) -> Response:
+        request.registry["nexus.visitors"].admit(crowd, request.environ)
+        return view(context, request)
 
     return admit
 

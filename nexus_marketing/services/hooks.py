@@ -18,6 +18,7 @@ from nexus_marketing.core.contracts import Channel, HearingChannel, ProviderEven
 from nexus_marketing.core.deliveries import read_message_id
 from nexus_marketing.core.errors import (
     NexusError,
+    NoSuchAddress,
     NotFound,
     PermissionDenied,
     SecretsUnreadable,
@@ -69,7 +70,7 @@ def receive_call(runtime: Runtime, call: HookCall) -> int:
     """
     channel: Channel | None = runtime.channels.get(call.channel)
     if channel is None or not isinstance(channel, HearingChannel):
-        raise NotFound("There is nothing at this address.")
+        raise NoSuchAddress
     tenant_id, known = None, list[Mapping[str, Any]]()
     if channel.capabilities.secret_settings and not channel.capabilities.hears_for_all:
         tenant_id, known = _tenants_own(runtime, call)

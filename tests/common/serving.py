@@ -20,10 +20,11 @@ SECRET = "0123456789abcdefghijklmnopqrstuvwxyzABCDEF"
 
 
 def written(name: str, folder: Path, port: int, **replaced: str) -> Path:
-    """A shipped file with another port and other values (``database_url="…"``)."""
+    """A shipped file with another port and other values (``database_url="…"``, ``smtp__host="…"``)."""
     text = (ROOT / name).read_text()
     text = text.replace("127.0.0.1:6543", f"127.0.0.1:{port}").replace("port = 8080", f"port = {port}")
-    for key, value in replaced.items():
+    for name_of, value in replaced.items():
+        key = name_of.replace("__", ".")
         line = f"nexus.{key} = {value}".replace("\\", r"\\")
         text = re.sub(rf"(?m)^#?nexus\.{key} = .*$", line, text)
     path = folder / name

@@ -15,6 +15,7 @@ from nexus_marketing.settings import (
     SmppSettings,
     SmsSettings,
     SmtpSettings,
+    VisitorSettings,
     WebhookSettings,
 )
 
@@ -288,3 +289,14 @@ def test_tokens_of_providers_are_not_shown():
     said = faults(EMBEDDED | {"nexus.email.hooks.mailgun_keys": "c4n4ry"})
     assert "c4n4ry" not in said
     assert "c4n4ry" not in repr(Settings.parse(EMBEDDED | {"nexus.email.hooks.mailgun_keys": "c4n4ry" * 4}))
+
+
+def test_limits_of_visitors_are_each_of_their_own_and_can_be_off():
+    raw = {"engagements": "90000", "pages": "0", "calls": "7", "guesses": "5"}
+    given = {f"nexus.visitors.{name}_per_minute": value for name, value in raw.items()}
+    settings = Settings.parse(EMBEDDED | given | {"nexus.visitors.limited": "false"})
+    assert settings.visitors == VisitorSettings(False, 90_000, 0, 7, 5)
+    assert Settings.parse(EMBEDDED).visitors == VisitorSettings(True, 6_000, 600, 30_000, 60)
+    said = faults(EMBEDDED | {"nexus.visitors.pages_per_minute": "-1", "nexus.visitors.limited": "off"})
+    assert "nexus.visitors.pages_per_minute: '-1' is not a whole number, not below 0 (0 is no limit)" in said
+    assert "nexus.visitors.limited: 'off' is not true or false" in said

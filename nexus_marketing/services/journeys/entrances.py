@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from nexus_marketing.core.actors import Actor
-from nexus_marketing.core.errors import Conflict, NotFound, Unavailable, ValidationError
+from nexus_marketing.core.errors import Conflict, NoSuchAddress, NotFound, Unavailable, ValidationError
 from nexus_marketing.core.journeys import TriggerKind
 from nexus_marketing.core.journeys.model import Trigger
 from nexus_marketing.core.journeys.statuses import JourneyStatus
@@ -95,12 +95,12 @@ def receive_entrance(runtime: Runtime, call: EntranceCall) -> Answer | list[Answ
     """
     match = _TOKEN.fullmatch(call.token)
     if match is None:
-        raise NotFound("There is nothing at this address.")
+        raise NoSuchAddress
     with runtime.work(int(match[1]), _PROGRAM, role="app") as ctx:
         row = ctx.session.get(Journey, (ctx.tenant_id, int(match[2])))
         is_ours = row is not None and row.hook_secret is not None
         if row is None or not is_ours or not runtime.keys.is_entrance(_payload(row), match[3]):
-            raise NotFound("There is nothing at this address.")
+            raise NoSuchAddress
         said = _said(call)
         trigger = _trigger(ctx, row)
         if trigger is None:

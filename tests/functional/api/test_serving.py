@@ -18,6 +18,7 @@ import redis
 from nexus_marketing.config import with_environment
 from nexus_marketing.core.errors import ConfigurationError
 from nexus_marketing.db.engines import DatabaseSettings
+from nexus_marketing.server import run_granian
 from nexus_marketing.settings import Settings
 from tests.common import databases, servers
 from tests.common.serving import ROOT, SECRET, make_key, serving, written
@@ -87,6 +88,15 @@ def call(port: int, path: str, key: str = "", body: object = None) -> tuple[int,
     return answer
 
 
+def forwarded(port: int, header: str) -> int:
+    """What somebody who guesses at links is told, by what a proxy and others wrote into the header."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request("GET", "/u/guess", headers={"X-Forwarded-For": header})
+    status = connection.getresponse().status
+    connection.close()
+    return status
+
+
 def metrics(port: int) -> dict[str, float]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     connection.request("GET", "/metrics", headers={"Authorization": f"Bearer {TOKEN}"})
@@ -106,7 +116,11 @@ def test_the_embedded_mode_is_one_process(servers_run: servers.Run, tmp_path: Pa
     (tmp_path / "var").mkdir()
     database = databases.sqlite_copy(servers_run, tmp_path / "var" / "nexus.db")
     key = make_key({"nexus.database_url": f"sqlite:///{database}", "nexus.state_dir": str(tmp_path / "var")})
-    with serving(written("development.ini", tmp_path, free_port), free_port, {}) as process:
+    ini = written("development.ini", tmp_path, free_port, visitors__guesses_per_minute="1")
+    ini.write_text(ini.read_text().replace("#trusted_proxy", "trusted_proxy"))
+    with serving(ini, free_port, {}) as process:
+        headers = ("9.9.9.9", "1.2.3.4, 9.9.9.9", "1.2.3.4,8.8.8.8")
+        assert [forwarded(free_port, each) for each in headers] == [404, 429, 404]
         assert call(free_port, "/api/v1/leads", key, {"email": "ann@example.org"})[0] == 201
         until(lambda: call(free_port, "/__heartbeat__")[0] == 200)
         assert call(free_port, "/__heartbeat__")[1] == {"database": True, "workers": True}
@@ -133,12 +147,16 @@ def test_production_is_served_by_granian(
         redis_url=redis_url,
         state_dir=str(tmp_path),
         metrics_token=TOKEN,
+        visitors__guesses_per_minute="1",
     )
     environment = {"NEXUS_SECRET_KEY": SECRET, "NEXUS_SMTP_PASSWORD": "x"}
     try:
         with serving(ini, free_port, environment) as process:
             for _ in range(30):
                 assert call(free_port, "/api/v1/leads", "nobody's")[0] == 401
+            answers = [forwarded(free_port, f"1.2.3.{number}, 9.9.9.9, 127.0.0.1") for number in range(12)]
+            assert answers.count(404) <= 2  # one of each process, whoever the visitor says to be
+            assert forwarded(free_port, "8.8.8.8") == 404
             for number in range(20):  # both processes answer, each from the same database
                 assert call(free_port, "/api/v1/leads", key, {"external_id": str(number)})[0] == 201
             status, listed, _ = call(free_port, "/api/v1/leads?limit=100", key)
@@ -162,6 +180,23 @@ def test_production_is_served_by_granian(
         assert process.returncode == 0
     finally:
         cluster.drop_database(name)
+
+
+@pytest.mark.parametrize(
+    ("proxies", "said"),
+    [
+        ("nginx.internal", "'nginx.internal' is no address and no network"),
+        ("10.0.0.1/8", "'10.0.0.1/8' is no address and no network (10.0.0.1/8 has host bits set)"),
+        ("*", "'*' is no address"),
+        ("127.0.0.1 0.0.0.0/0", "'0.0.0.0/0' is everybody"),
+    ],
+)
+def test_a_proxy_that_is_none_is_refused_with_the_remedy(proxies: str, said: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        run_granian(None, {}, trusted_proxies=proxies)  # type: ignore[arg-type]
+    assert said in str(caught.value)
+    assert "trusted_proxies" in str(caught.value)
+    assert "127.0.0.1 10.0.0.0/8" in str(caught.value)
 
 
 def test_a_second_schema_version_is_refused_with_the_remedy(tmp_path: Path, free_port: int) -> None:

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from nexus_marketing.cli.app import app, main
 from nexus_marketing.core.actions import ActionSource
 from nexus_marketing.core.api_keys import parse_key
+from nexus_marketing.core.clock import SystemClock
 from nexus_marketing.core.deliveries import DeliveryState, SkipReason
 from nexus_marketing.db.models import (
     Campaign,
@@ -32,6 +33,8 @@ from nexus_marketing.db.models import (
     Timer,
 )
 from nexus_marketing.db.queries.clock import database_now
+from nexus_marketing.plugin.circuits import write_down
+from nexus_marketing.security.visitors import FLOODS, Flood
 from nexus_marketing.services.actions.requests import ActionRequest, request_action
 from nexus_marketing.services.journeys.entries import enter_leads
 from nexus_marketing.services.journeys.records import create_journey, publish_journey, update_journey
@@ -424,6 +427,26 @@ def test_doctor_finds_what_is_missing(ask, tenant):
     assert checks["workers"][0] == checks["mail"][0] == "warning"
     assert checks["send ledger"] == ("ok", "every invariant holds")
     assert "start `nexus-marketing worker`" in checks["workers"][1]
+
+
+def test_doctor_tells_of_visitors_who_were_turned_away(ask, runtime):
+    def visitors():
+        return next((row["status"], row["finding"]) for row in ask("doctor")["checks"] if row["part"] == "visitors")
+
+    def note(process, days=0, **values):
+        moment = (SystemClock().now() - timedelta(days=days)).isoformat()
+        write_down(runtime.settings.state_dir / FLOODS / f"{process}.json", Flood(moment, moment, **values))
+
+    assert visitors() == ("ok", "nobody asked for too much within a day")
+    note(1, days=2, turned_away={"engagements": 10_000}, unnamed_proxy=True)
+    note(2, turned_away={"pages": 7, "engagements": 60})
+    assert visitors() == ("ok", "too many from one address, within a day: engagements: 60, pages: 7")
+    note(3, turned_away={"engagements": 60})
+    status, finding = visitors()
+    assert (status, finding.split(" of a day")[0]) == ("warning", "120 opens and clicks")
+    assert "nexus.visitors.engagements_per_minute" in finding
+    note(4, unnamed_proxy=True)
+    assert "trusted_proxies of [server:main]" in visitors()[1]
 
 
 def test_doctor_explains_what_stands_still(ask, runtime, tenant):

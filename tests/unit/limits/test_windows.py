@@ -98,3 +98,12 @@ def test_threads_together_get_no_more_than_the_limit() -> None:
     for thread in threads:
         thread.join()
     assert sum(allowed) == 500
+
+
+def test_who_was_quiet_for_a_window_takes_no_room() -> None:
+    clock = Seconds()
+    windows = SlidingWindows(3, 60.0, clock)
+    for number in range(5_000):
+        clock.now += 1.0
+        windows.take(number)
+    assert len(windows._moments) <= 60
