@@ -11,6 +11,7 @@ from urllib.parse import parse_qs
 from pyramid.config import Configurator
 from pyramid.request import Request
 from pyramid.response import Response
+from pyramid_retry import is_last_attempt
 from sqlalchemy.exc import DBAPIError
 
 from nexus_marketing.api.html import page
@@ -64,17 +65,30 @@ def open_pixel(request: Request) -> Response:
 
 
 def follow_link(request: Request) -> Response:
-    """Redirect to where the published template said, and nowhere else."""
+    """Redirect to where the published template said, and nowhere else; also where the click cannot be kept."""
     token = _token(request, TokenKind.CLICK)
     if token is None:
         return _not_ours(request)
     is_noted = request.method == "GET" and not is_flood(request.environ)
-    context = _context(request, token, "write" if is_noted else "read")
-    destination = click_destination(context, token)
-    if destination is None:
-        return _not_found()
-    if is_noted:
-        _record(request, context, token)
+    destinations, link = request.registry["nexus.visitors"].destinations, (token.tenant_id, token.send_id, token.link)
+    destination = destinations.get(link)
+    if destination is None or is_noted:
+        try:
+            context = _context(request, token, "write" if is_noted else "read")
+            destination = click_destination(context, token)
+            if destination is None:
+                return _not_found()
+            destinations.put(link, destination)
+            if is_noted:
+                _record(request, context, token)
+                context.session.flush()
+        except (DBAPIError, Unavailable) as error:
+            # Whoever clicked wants to read on, not to hear of a database without room.
+            destination = destinations.get(link)
+            if destination is None or not is_last_attempt(request):
+                raise
+            log.warning("click_lost", error=type(error).__name__)
+            request.tm.doom()
     return ApiResponse(status=302, headerlist=[("Location", destination), ("Content-Length", "0")])
 
 
@@ -101,7 +115,7 @@ def act_unsubscribe(request: Request) -> Response:
     if source is None:
         return page("Unsubscribe", f"<p>Press the button to unsubscribe.</p>{_BUTTON}", 400)
     visitors, text = request.registry["nexus.visitors"], request.matchdict["token"]
-    if is_flood(request.environ) and visitors.is_done(text):
+    if is_flood(request.environ) and visitors.done.get(text) is not None:
         return _done()
     context = _context(request, token, "write")
     try:
@@ -116,7 +130,7 @@ def act_unsubscribe(request: Request) -> Response:
 
 def _note_done(visitors: Visitors, text: str, is_committed: bool) -> None:  # noqa: FBT001 - as the hook is called
     if is_committed:
-        visitors.done(text)
+        visitors.done.put(text, "")
 
 
 def _done() -> Response:

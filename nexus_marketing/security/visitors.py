@@ -7,7 +7,7 @@ Windows are in memory: they cost microseconds and need nobody else. An address t
 import os
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -47,9 +47,10 @@ ALWAYS_ANSWERED: Final[Collection[Crowd]] = frozenset({Crowd.ENGAGEMENTS, Crowd.
 FLOODS: Final = "visitors"
 _MINUTE: Final = 60.0
 _KEPT: Final = timedelta(days=1)
-#: How long a token that has done its work need not do it again, beyond the limit.
+#: How long a token that has done its work need not do it again, beyond the limit: its person may have come back meanwhile.
 _DONE_SECONDS: Final = 1.0
-_DONE_TOKENS: Final = 10_000
+_DESTINATION_SECONDS: Final = 86_400.0
+_RECENT: Final = 10_000
 #: So often it is said that there is such a proxy.
 _PROXY_SECONDS: Final = 3_600.0
 #: Parts of the environment of a request.
@@ -72,6 +73,28 @@ class Flood:
     def is_recent(self, now: datetime) -> bool:
         """Whether it is of the last day."""
         return datetime.fromisoformat(self.at) > now - _KEPT
+
+
+class Recent:
+    """What a process has just seen, for so many seconds; of too much the oldest goes first."""
+
+    def __init__(self, now_seconds: Callable[[], float], seconds: float) -> None:
+        self._now_seconds, self._seconds = now_seconds, seconds
+        self._kept: OrderedDict[Hashable, tuple[float, str]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable) -> str | None:
+        """What was put there, if its time is not over."""
+        until, value = self._kept.get(key, (float("-inf"), ""))
+        return value if until > self._now_seconds() else None
+
+    def put(self, key: Hashable, value: str) -> None:
+        """Keep it."""
+        with self._lock:
+            self._kept[key] = self._now_seconds() + self._seconds, value
+            self._kept.move_to_end(key)
+            if len(self._kept) > _RECENT:
+                self._kept.popitem(last=False)
 
 
 class Visitors:
@@ -104,7 +127,10 @@ class Visitors:
         self._flood = Flood("", "")
         self._written: Counter[str] = Counter()
         self._written_at = self._proxy_told_at = float("-inf")
-        self._done: OrderedDict[str, float] = OrderedDict()
+        #: Tokens that have done their work for good; beyond the limit they need not do it again at once.
+        self.done = Recent(now_seconds, _DONE_SECONDS)
+        #: Where clicks lead, by tenant, send and link: it never changes, and is wanted when the database is away.
+        self.destinations = Recent(now_seconds, _DESTINATION_SECONDS)
 
     def admit(self, crowd: Crowd, environ: dict[str, Any]) -> None:
         """Count a request among its crowd.
@@ -112,6 +138,8 @@ class Visitors:
         Raises:
             RateLimited: there were too many of this address, and this crowd is not always answered.
         """
+        if environ.get("retry.attempt"):
+            return  # the same request, done again by ourselves
         verdict = self._ask(crowd, environ, SlidingWindows.take)
         if verdict is None or verdict.allowed:
             return
@@ -159,19 +187,6 @@ class Visitors:
         except (AuthenticationFailed, NoSuchAddress, PermissionDenied):
             self._ask(Crowd.GUESSES, environ, SlidingWindows.take, about)
             raise
-
-    def is_done(self, token: str) -> bool:
-        """Whether a token has done its work within the last second."""
-        with self._lock:
-            return self._done.get(token, float("-inf")) > self._now_seconds()
-
-    def done(self, token: str) -> None:
-        """A token has done its work, for good."""
-        with self._lock:
-            self._done[token] = self._now_seconds() + _DONE_SECONDS
-            self._done.move_to_end(token)
-            if len(self._done) > _DONE_TOKENS:
-                self._done.popitem(last=False)
 
     def _ask(
         self, crowd: Crowd, environ: Mapping[str, Any], how: Callable[[SlidingWindows, Any], Verdict], about: str = ""

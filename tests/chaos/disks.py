@@ -50,9 +50,9 @@ def disk_full(servers: Servers, plan: Plan) -> Verdict:
     of the worker's files.
     """
     total = Verdict("disk_full")
-    with _small_disk(_JOURNAL_DISK) as disk:
+    with small_disk(_JOURNAL_DISK) as disk:
         merge(total, _without_journal(servers, plan, disk))
-    with _small_disk(_DATABASE_DISK) as disk:
+    with small_disk(_DATABASE_DISK) as disk:
         if disk is not None:
             merge(total, _without_commits(plan, disk))
     return total
@@ -64,9 +64,9 @@ def _without_journal(servers: Servers, plan: Plan, disk: Path | None) -> Verdict
         watch = Watch(stage.runtime)
         worker = stage.start_worker()
         wait_until(lambda: bool(query(stage.dsn, "SELECT 1 FROM marketing_workers")))
-        make_room = _fill(disk).unlink if disk is not None else _limit_files(worker.pid)
+        make_room = fill(disk).unlink if disk is not None else _limit_files(worker.pid)
         launch(stage)
-        said = wait_until(lambda: _says(stage))
+        said = wait_until(lambda: says_full(stage))
         early = len(stage.arrivals())
         was = status_of(stage)
         make_room()
@@ -95,8 +95,8 @@ def _without_commits(plan: Plan, disk: Path) -> Verdict:
             lines = len(stage.worker_log())
             # So that the next commit needs room, whatever the log of commits had taken before.
             wait_until(lambda: query(stage.dsn, "PRAGMA wal_checkpoint(TRUNCATE)")[0][0] == 0, 10.0)
-            filler = _fill(disk)
-            said &= wait_until(lambda lines=lines: _says(stage, lines), 15.0)  # type: ignore[misc]
+            filler = fill(disk)
+            said &= wait_until(lambda lines=lines: says_full(stage, lines), 15.0)  # type: ignore[misc]
             time.sleep(_STANDS_STILL_SECONDS)
             before = settled(stage)
             filler.unlink()
@@ -116,12 +116,13 @@ def _without_commits(plan: Plan, disk: Path) -> Verdict:
         return verdict
 
 
-def _says(stage: Stage, after: int = 0) -> bool:
+def says_full(stage: Stage, after: int = 0) -> bool:
+    """Whether a worker's log tells of it, below the first lines."""
     return any(word in line for line in stage.worker_log()[after:] for word in _SAID)
 
 
 @contextmanager
-def _small_disk(size: int) -> Iterator[Path | None]:
+def small_disk(size: int) -> Iterator[Path | None]:
     """A file system of so many bytes; nothing where this user may mount none."""
     with tempfile.TemporaryDirectory(prefix="nexus-chaos-disk-") as folder:
         mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "nexus-chaos", folder]
@@ -141,8 +142,8 @@ def _limit_files(pid: int) -> Callable[[], object]:
     return partial(resource.prlimit, pid, resource.RLIMIT_FSIZE, (hard, hard))
 
 
-def _fill(disk: Path) -> Path:
-    """To the last byte."""
+def fill(disk: Path) -> Path:
+    """Fill a disk to the last byte, with one file; which."""
     path = disk / "filler"
     with path.open("wb", buffering=0) as file:
         for size in (65_536, 4_096, 1):

@@ -53,7 +53,7 @@ class PostgresCluster:
 
     ``prefix`` leads the name of every database this run makes, so that two runs can share
     a server; ``passwords`` are by role, the superuser's included. ``folder`` is None for a
-    server that is not ours.
+    server that is not ours. New databases lie in the ``tablespace``.
     """
 
     url: str
@@ -62,6 +62,7 @@ class PostgresCluster:
     version: str
     origin: str
     folder: Path | None = None
+    tablespace: str = "pg_default"
 
     def dsn(self, role: str = SUPERUSER, database: str | None = None) -> str:
         """The SQLAlchemy URL (``postgresql+psycopg://``) of a database for a role.
@@ -78,10 +79,11 @@ class PostgresCluster:
         """Create a database, empty or as a copy, and answer its full name (led by the run's prefix)."""
         full_name = f"{self.prefix}{name or secrets.token_hex(6)}"
         # template0, not template1: what somebody left in template1 of a shared server is not empty.
-        statement = sql.SQL("CREATE DATABASE {} TEMPLATE {} OWNER {}").format(
+        statement = sql.SQL("CREATE DATABASE {} TEMPLATE {} OWNER {} TABLESPACE {}").format(
             sql.Identifier(full_name),
             sql.Identifier(template or "template0"),
             sql.Identifier(owner or str(make_url(self.url).username)),
+            sql.Identifier(self.tablespace),
         )
         with self.connect() as connection:
             connection.execute(statement)

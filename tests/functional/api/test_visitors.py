@@ -1,5 +1,6 @@
 """Strangers who ask for too much: bounded by address, and nobody loses their pixel, their link or their way out."""
 
+import sqlite3
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -7,8 +8,10 @@ from typing import Any
 
 import pytest
 from sqlalchemy import func, select
+from sqlalchemy.exc import OperationalError
 from webtest import TestApp, TestResponse
 
+from nexus_marketing.api import tracking
 from nexus_marketing.core.clock import FakeClock, SystemClock
 from nexus_marketing.core.tracking import Token, TokenKind
 from nexus_marketing.db.models import Hit, Lead, Suppression, TemplateVersion
@@ -95,6 +98,41 @@ def test_opens_and_clicks_of_a_flood_are_answered_and_not_recorded(
     clock.advance(seconds=60)
     ask(link)
     assert count(runtime, tenant, Hit) == 5
+
+
+@on_sqlite
+def test_a_link_leads_on_where_the_click_cannot_be_kept(
+    ask, sign, runtime, tenant, clock: FakeClock, monkeypatch
+) -> None:
+    def without_room(*_args: Any, **_options: Any) -> None:
+        error = sqlite3.OperationalError("database or disk is full")
+        error.sqlite_errorname = "SQLITE_FULL"
+        raise OperationalError("INSERT", {}, error)
+
+    link = f"/t/c/{sign(TokenKind.CLICK)}"
+    with monkeypatch.context() as patch:
+        patch.setattr(tracking, "record_hit", without_room)
+        assert ask(link).headers["Location"] == DESTINATION
+    assert count(runtime, tenant, Hit) == 0
+    for _ in range(3):
+        ask(link)
+    assert count(runtime, tenant, Hit) == 2  # however often we tried, that was one click
+    with monkeypatch.context() as patch:
+        patch.setattr(tracking, "click_destination", without_room)
+        clock.advance(seconds=60)
+        assert ask(link).headers["Location"] == DESTINATION  # it was seen before
+        clock.advance(days=2)
+        assert ask(link).headers["Retry-After"] == "1"
+
+
+@on_sqlite
+def test_clicks_of_a_flood_cost_no_statement(ask, sign, count_statements) -> None:
+    link = f"/t/c/{sign(TokenKind.CLICK)}"
+    for _ in range(3):
+        ask(link)
+    with count_statements() as statements:
+        assert ask(link).headers["Location"] == DESTINATION
+    assert statements == []
 
 
 @on_sqlite
