@@ -126,6 +126,7 @@ class Visitors:
         self._lock = threading.Lock()
         self._flood = Flood("", "")
         self._written: Counter[str] = Counter()
+        self._has_written = False
         self._written_at = self._proxy_told_at = float("-inf")
         #: Tokens that have done their work for good; beyond the limit they need not do it again at once.
         self.done = Recent(now_seconds, _DONE_SECONDS)
@@ -235,9 +236,20 @@ class Visitors:
 
     def _write(self) -> None:
         try:
+            if not self._has_written:
+                self._has_written = True
+                _forget_others(self._folder)
             write_down(self._folder / f"{os.getpid()}.json", self._flood)
         except OSError as error:  # a full disk must not fail the request
             log.warning("visitors_flood_not_kept", error=str(error))
+
+
+def _forget_others(folder: Path) -> None:
+    """What processes wrote down that are long gone."""
+    oldest = (SystemClock().now() - _KEPT).timestamp()
+    for file in folder.glob("*.json"):
+        if file.stat().st_mtime < oldest:
+            file.unlink(missing_ok=True)
 
 
 def is_flood(environ: Mapping[str, Any]) -> bool:
