@@ -43,6 +43,7 @@ bench: $(DEV) ## measure against hand-written references: ARGS="[NAME …] [--li
 	$(BIN)/python -m benchmarks $(ARGS)
 
 chaos: $(DEV) ## break processes, servers and wires mid-send and count: ARGS="[FAULT …] [--faults N] [--small] [--seed S] [--json FILE]"
+	@$(BIN)/python -m tests.common.servers.packages libfaketime
 	$(BIN)/python -m tests.chaos $(ARGS)
 
 e2e: $(DEV) ## run the end-to-end tests: real processes, real mail, real HTTP; without ARGS also the whole tenant fuzz

@@ -14,6 +14,7 @@ from nexus_marketing.core.deliveries import MAX_CRASHES
 from nexus_marketing.db.isolation import isolated
 from nexus_marketing.db.models import Send
 from nexus_marketing.db.queries.deliveries import (
+    LONGEST_LEASE_SECONDS,
     ChunkClaim,
     Settlement,
     TakenOver,
@@ -21,6 +22,7 @@ from nexus_marketing.db.queries.deliveries import (
     release_chunk,
     set_doubt,
     settle,
+    shorten_lease,
     take_over,
 )
 from nexus_marketing.db.tenancy import find, open_session
@@ -30,6 +32,9 @@ from nexus_marketing.runtime import Runtime
 from nexus_marketing.telemetry import get_logger
 
 log = get_logger(__name__)
+
+#: Workers may have been given leases of different lengths: nobody's is so many times ours.
+_LONGEST_LEASES = 4.0
 
 
 def recover_dead(runtime: Runtime, folder: Path) -> int:
@@ -43,13 +48,27 @@ def recover_dead(runtime: Runtime, folder: Path) -> int:
 
 
 def recover_expired(runtime: Runtime) -> int:
-    """Recover chunks whose lease is over. Their journals are not read: the worker may be frozen, not dead."""
+    """Recover chunks whose lease is over. Their journals are not read: the worker may be frozen, not dead.
+
+    Leases from before the database's clock was set back would be over much too late: they are as if taken now.
+    """
+    lease = runtime.settings.lease.total_seconds()
     with open_session(runtime.engines.worker, tenant_id=None, mode="read") as session:
-        expired = expired_chunks(session)
+        expired = expired_chunks(session, max(LONGEST_LEASE_SECONDS, _LONGEST_LEASES * lease))
+    for row in expired:
+        if row.is_too_long:
+            _shorten(runtime, row, lease)
     return sum(
         _recover_alone(runtime, JournalKey(row.tenant_id, row.send_id, row.chunk_no, row.fence), None)
         for row in expired
+        if not row.is_too_long
     )
+
+
+def _shorten(runtime: Runtime, row: Row[Any], lease_seconds: float) -> None:
+    with open_session(runtime.engines.worker, tenant_id=row.tenant_id, mode="write") as session, session.begin():
+        shorten_lease(session, row.send_id, row.chunk_no, row.fence, lease_seconds=lease_seconds)
+    log.warning("lease_shortened", tenant_id=row.tenant_id, send_id=row.send_id, chunk_no=row.chunk_no)
 
 
 def _recover_alone(runtime: Runtime, key: JournalKey, journal: DeadJournal | None) -> int:

@@ -3,6 +3,7 @@
 import random
 import signal
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -15,9 +16,9 @@ from tests.chaos.verdicts import Plan, Servers, Verdict, Watch, pass_judgement, 
 
 #: Two hours, an hour as if the machine's clock showed local time in spring and autumn, a leap second, and right again.
 _JUMPS: Final = (7_200, -7_200, 3_600, -3_600, 1, -1, 0)
-_FEW: Final = 3
+FEW: Final = 3
 #: What is due in the middle of the jumps, and what only a clock that is wrong calls due.
-_DUE: Final = 5
+DUE: Final = 5
 _LATER: Final = timedelta(hours=1)
 _LEASE_SECONDS: Final = 2.0
 _SLACK_SECONDS: Final = 3.0
@@ -38,32 +39,32 @@ def clock_jumps(servers: Servers, plan: Plan) -> Verdict:
     with open_stage(servers.cluster, audience=audience, reply_delay_seconds=delay) as stage:
         stage.settings = {**stage.settings, "nexus.chunk_size": "50", "nexus.lease_seconds": str(_LEASE_SECONDS)}
         clocks = [stage.folder / f"clock{number}" for number in range(2)]
-        few = make_segment(stage, _FEW)
+        few = make_segment(stage, FEW)
         launch(stage)
-        due = [recurring(stage, f"due {number}", few) for number in range(_DUE)]
-        later = [recurring(stage, f"later {number}", few) for number in range(_DUE)]
+        due = [recurring(stage, f"due {number}", few) for number in range(DUE)]
+        later = [recurring(stage, f"later {number}", few) for number in range(DUE)]
         be_due(stage, later, datetime.now(UTC) + _LATER)
         watch = Watch(stage.runtime)
         for clock in clocks:
-            _set(clock, 0)
+            set_clock(clock, 0)
         workers = [stage.start_worker(clock=clock, state_dir=str(clock.with_suffix(".state"))) for clock in clocks]
         wait_until(lambda: len(_leased(stage)) == len(workers))
         at = datetime.now(UTC) + timedelta(seconds=0.15 * jumps)
         be_due(stage, due, at)
         injected, launched = 0, []
         while injected < jumps and stage.send_status() == "running":
-            _set(rng.choice(clocks), _JUMPS[injected % len(_JUMPS)])
+            set_clock(rng.choice(clocks), _JUMPS[injected % len(_JUMPS)])
             injected += 1
             launched.append(begin_campaign(stage, f"between {injected}", few))
             time.sleep(rng.uniform(0.1, 0.4))
-        _set(clocks[0], 0)
-        _set(clocks[1], min(_JUMPS))
+        set_clock(clocks[0], 0)
+        set_clock(clocks[1], min(_JUMPS))
         early = query(stage.dsn, "SELECT count(*) FROM marketing_deliveries WHERE state = 'unknown'")[0][0]
-        recovered = _kill(stage, workers[0])
+        recovered = kill_holder(stage, workers[0])
         play_to_the_end(stage)
         wait_until(lambda: begun(stage, due) == len(due))
         play_to_the_end(stage)
-        stage.audience += _FEW * (len(due) + len(launched))
+        stage.audience += FEW * (len(due) + len(launched))
         # Without its journal, a killed worker leaves what its two open windows hold.
         verdict = pass_judgement(
             stage,
@@ -83,13 +84,13 @@ def clock_jumps(servers: Servers, plan: Plan) -> Verdict:
             verdict.require(recovered > 0.5, "taken over at once: its lease was not waited for")
         for campaigns in (due, launched):
             require_once(stage, verdict, campaigns, "completed")
-        _require_not_early(stage, verdict, due, at)
+        require_not_early(stage, verdict, due, at)
         verdict.require(not begun(stage, later), f"what is due in {_LATER} was sent")
         verdict.require(recovered is not None, "the worker held nothing when it was killed: no evidence")
         return verdict
 
 
-def _require_not_early(stage: Stage, verdict: Verdict, campaigns: list[int], at: datetime) -> None:
+def require_not_early(stage: Stage, verdict: Verdict, campaigns: list[int], at: datetime) -> None:
     """By the mail server's clock, which is right."""
     ids = ", ".join(map(str, campaigns))
     sends = {id_ for (id_,) in query(stage.dsn, f"SELECT id FROM marketing_sends WHERE campaign_id IN ({ids})")}
@@ -97,8 +98,8 @@ def _require_not_early(stage: Stage, verdict: Verdict, campaigns: list[int], at:
     verdict.require(not early, f"{len(early)} arrived before they were due")
 
 
-def _set(clock: Path, seconds: int) -> None:
-    """In one step: somebody reads it all the time."""
+def set_clock(clock: Path, seconds: int) -> None:
+    """Say in a file by how many seconds a clock is wrong; in one step, as somebody reads it all the time."""
     fresh = clock.with_suffix(".new")
     fresh.write_text(str(seconds))
     fresh.replace(clock)
@@ -111,8 +112,11 @@ def _leased(stage: Stage) -> list[tuple[str]]:
     )
 
 
-def _kill(stage: Stage, worker: Running) -> float | None:
-    """How long until what it holds is taken over; ``None`` where it held nothing until everybody was written to."""
+def kill_holder(stage: Stage, worker: Running, then: Callable[[], None] = lambda: None) -> float | None:
+    """End a worker that holds something, and do what comes next; how long until that is taken over.
+
+    ``None`` where it held nothing until everybody was written to.
+    """
     names = [name for (name,) in query(stage.dsn, f"SELECT id FROM marketing_workers WHERE pid = {worker.pid:d}")]
     worker.send_signal(signal.SIGSTOP)
     while not (held := [name for name in names if query(stage.dsn, _HELD.format(name))]):
@@ -123,6 +127,7 @@ def _kill(stage: Stage, worker: Running) -> float | None:
         worker.send_signal(signal.SIGSTOP)
     worker.send_signal(signal.SIGKILL)
     worker.wait()
+    then()
     begun = time.monotonic()
     if not held:
         return None

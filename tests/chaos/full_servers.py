@@ -1,7 +1,6 @@
 """PostgreSQL itself without room, for its tables and for its log of commits, under workers and the API (SECURITY.md R25)."""
 
 import contextlib
-import os
 import shutil
 import signal
 import sys
@@ -163,7 +162,7 @@ def _on_small_disks(cluster: PostgresCluster, tables: Path, log: Path) -> Iterat
         connection.execute("CHECKPOINT")
         row = connection.execute("SELECT pg_walfile_name(redo_lsn) FROM pg_control_checkpoint()").fetchone()
     assert row is not None
-    _shut_down(cluster)
+    cluster.shut_down()
     own, kept, small = (
         cluster.own_folder() / "data" / "pg_wal",
         cluster.own_folder() / "pg_wal.kept",
@@ -184,21 +183,12 @@ def _on_small_disks(cluster: PostgresCluster, tables: Path, log: Path) -> Iterat
                 connection.execute(f"ALTER SYSTEM RESET {name}")
             connection.execute(f"DROP TABLESPACE {_TABLESPACE}")
             connection.execute("CHECKPOINT")
-        _shut_down(cluster)
+        cluster.shut_down()
         shutil.rmtree(kept)
         _move(small, kept, [each.name for each in small.iterdir() if each.is_file()])
         own.unlink()
         kept.rename(own)
         cluster.start()
-
-
-def _shut_down(cluster: PostgresCluster) -> None:
-    """In order: what it comes back with is not what is played here, and takes long."""
-    pid = cluster.server_pid()
-    assert pid is not None
-    os.kill(pid, signal.SIGINT)
-    if not wait_until(lambda: cluster.server_pid() is None):
-        raise ServerUnavailable("PostgreSQL did not shut down")
 
 
 def _move(source: Path, target: Path, names: list[str]) -> None:

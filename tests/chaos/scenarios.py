@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from tests.chaos import (
     clocks,
     compensations,
+    database_clocks,
     disks,
     doorbell,
     drops,
@@ -40,6 +41,7 @@ FAULTS: Mapping[str, Callable[[Servers, Plan], Verdict]] = {
     "two_schedulers": schedules.two_schedulers,
     "due_timers": due.due_timers,
     "clock_jumps": clocks.clock_jumps,
+    "database_clock": database_clocks.database_clock,
     "out_of_files": shortages.out_of_files,
     "disk_full": disks.disk_full,
     "database_disk_full": full_servers.database_disk_full,

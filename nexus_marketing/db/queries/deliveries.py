@@ -390,19 +390,44 @@ def _columns(settlements: Sequence[Settlement]) -> dict[str, list[Any]]:
     }
 
 
-# While the server was away nobody could renew a lease: who is alive has it again at once.
-_SERVER_IS_BACK = "clock_timestamp() > pg_postmaster_start_time() + interval '1 second'"
+# While the server was away nobody could renew a lease: who is alive has it again at once. A server that was started later
+# than now had its clock set back.
+_SERVER_IS_BACK = (
+    "clock_timestamp() NOT BETWEEN pg_postmaster_start_time() AND pg_postmaster_start_time() + interval '1 second'"
+)
 _EXPIRED = """
-SELECT tenant_id, send_id, chunk_no, fence FROM marketing_delivery_chunks
-WHERE closed_at IS NULL AND lease_until IS NOT NULL AND lease_until < nexus_now() AND {is_back}
+SELECT tenant_id, send_id, chunk_no, fence, lease_until > nexus_now() AS is_too_long FROM marketing_delivery_chunks
+WHERE closed_at IS NULL AND lease_until IS NOT NULL AND {is_back}
+  AND (lease_until < nexus_now() OR lease_until > nexus_after(:longest_seconds))
 ORDER BY lease_until LIMIT 100
 """
 
 
-def expired_chunks(session: Session) -> list[Row[Any]]:
-    """Chunks of all tenants whose lease is over: their workers are gone or frozen."""
+#: Nobody has a lease for longer, unless told to.
+LONGEST_LEASE_SECONDS = 600.0
+
+
+def expired_chunks(session: Session, longest_seconds: float = LONGEST_LEASE_SECONDS) -> list[Row[Any]]:
+    """Chunks of all tenants whose lease is over, as their workers are gone or frozen, or ``is_too_long``.
+
+    No worker takes one for so long: the database's clock was set back.
+    """
     is_back = _SERVER_IS_BACK if _is_postgresql(session) else "true"
-    return list(run_for_all(session, _EXPIRED.format(is_back=is_back), writes=False))
+    values = {"longest_seconds": longest_seconds}
+    return list(run_for_all(session, _EXPIRED.format(is_back=is_back), values, writes=False))
+
+
+_SHORTEN = """
+UPDATE marketing_delivery_chunks SET lease_until = nexus_after(:lease_seconds)
+WHERE tenant_id = :tenant_id AND send_id = :send_id AND chunk_no = :chunk_no AND fence = :fence AND closed_at IS NULL
+  AND lease_until > nexus_after(:lease_seconds)
+"""
+
+
+def shorten_lease(session: Session, send_id: int, chunk_no: int, fence: int, *, lease_seconds: float) -> None:
+    """Have a lease be over after so many seconds, as if it were taken now; who is alive renews it before that."""
+    values = {"send_id": send_id, "chunk_no": chunk_no, "fence": fence, "lease_seconds": lease_seconds}
+    run(session, _SHORTEN, values, writes=True)
 
 
 _TAKE_OVER = """

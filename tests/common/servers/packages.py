@@ -1,7 +1,7 @@
-"""``python -m tests.common.servers.packages``: RabbitMQ from the distribution's packages, without root.
+"""``python -m tests.common.servers.packages``: RabbitMQ and libfaketime from the distribution's packages, without root.
 
 apt downloads and verifies the packages, ``dpkg`` unpacks them below ``.venv``; nothing is installed. Where that cannot
-be done the reason is kept, for whoever skips a test.
+be done the reason is kept, for whoever skips a test. The name of a package as an argument asks for that alone.
 """
 
 import shutil
@@ -15,28 +15,47 @@ from tests.common.servers.run import PROJECT
 UNPACKED = PROJECT / ".venv" / "rabbitmq"
 REASON = PROJECT / ".venv" / "rabbitmq.reason"
 PACKAGE = "rabbitmq-server"
+CLOCKS = PROJECT / ".venv" / "libfaketime"
+CLOCKS_PACKAGE = "libfaketime"
+#: Of a program with threads, and of any other.
+CLOCKS_LIBRARY = "faketime/libfaketimeMT.so.1"
 RELATIONS = ("recommends", "suggests", "conflicts", "breaks", "replaces", "enhances")
 TIMEOUT_SECONDS = 120
 
 
-def main() -> None:
-    """Unpack RabbitMQ and Erlang where neither the machine nor an earlier run has them."""
-    if shutil.which(PACKAGE) or UNPACKED.exists():
-        return
+def main(wanted: str = PACKAGE) -> None:
+    """Unpack RabbitMQ and Erlang, or libfaketime, where neither the machine nor an earlier run has them."""
+    if wanted == CLOCKS_PACKAGE:
+        if find_clocks() is None:
+            fetch(CLOCKS, [CLOCKS_PACKAGE])
+    elif not shutil.which(PACKAGE) and not UNPACKED.exists():
+        fetch(UNPACKED, [PACKAGE, *erlang()])
+
+
+def fetch(target: Path, packages: list[str]) -> None:
+    """Unpack packages, or keep the reason why not."""
+    reason = target.with_suffix(".reason")
     try:
-        unpack(UNPACKED)
-        REASON.unlink(missing_ok=True)
+        unpack(target, packages)
+        reason.unlink(missing_ok=True)
     except (OSError, subprocess.SubprocessError) as error:
         words = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
-        REASON.write_text(words[-1])
-        sys.stdout.write(f"no RabbitMQ, its tests are skipped: {words[-1]}\n")
+        reason.write_text(words[-1])
+        sys.stdout.write(f"no {packages[0]}, its tests are skipped: {words[-1]}\n")
 
 
-def unpack(target: Path) -> None:
+def find_clocks() -> Path | None:
+    """The library that shows a program another time: the machine's, or the unpacked package's."""
+    places = (Path("/usr/lib"), Path("/usr/lib64"), CLOCKS / "usr" / "lib")
+    patterns = (CLOCKS_LIBRARY, f"*/{CLOCKS_LIBRARY}")
+    return next((found for place in places for each in patterns for found in sorted(place.glob(each))), None)
+
+
+def unpack(target: Path, packages: list[str]) -> None:
     """Download the packages and unpack them into a folder, which appears whole or not at all."""
     with TemporaryDirectory(dir=target.parent) as temporary:
         archives, draft = Path(temporary), Path(temporary, "unpacked")
-        said("apt-get", "download", "-o", "APT::Sandbox::User=root", PACKAGE, *erlang(), folder=archives)
+        said("apt-get", "download", "-o", "APT::Sandbox::User=root", *packages, folder=archives)
         for archive in archives.glob("*.deb"):
             said("dpkg", "-x", str(archive), str(draft), folder=archives)
         for script in draft.glob("usr/lib/erlang/**/bin/erl"):
@@ -64,4 +83,4 @@ def said(*command: str, folder: Path) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

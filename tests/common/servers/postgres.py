@@ -130,6 +130,13 @@ class PostgresCluster:
         signal_supervisor(self.own_folder(), signal.SIGUSR1)
         wait_until(lambda: self.server_pid() is None, "PostgreSQL did not stop")
 
+    def shut_down(self) -> None:
+        """Stop the server in order: it comes back at once, and its files are whole."""
+        pid = self.server_pid()
+        if pid is not None:
+            os.kill(pid, signal.SIGINT)
+        wait_until(lambda: self.server_pid() is None, "PostgreSQL did not shut down")
+
     def start(self) -> None:
         """Start a stopped server again on the same port and data."""
         folder = self.own_folder()

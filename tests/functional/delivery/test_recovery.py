@@ -220,6 +220,43 @@ def test_a_living_workers_journal_is_not_believed(make_scene: MakeScene) -> None
     journal.close()
 
 
+def claimed_before_it_was_set_back(scene: Scene, database_time: DatabaseTime) -> tuple[HandOverJournal, ChunkClaim]:
+    database_time.advance(hours=2)
+    held = claim(scene, 1, 6)
+    database_time.advance(hours=-2)
+    return held
+
+
+@pytest.mark.req("R14")
+def test_a_database_whose_clock_was_set_back_lets_nobody_wait_for_the_dead(
+    make_scene: MakeScene, database_time: DatabaseTime
+) -> None:
+    scene = make_scene(10)
+    journal, _ = claimed_before_it_was_set_back(scene, database_time)
+    assert recover_expired(scene.runtime) == 0  # whoever is alive renews it within the time of a lease
+    database_time.advance(seconds=29)
+    assert recover_expired(scene.runtime) == 0
+    database_time.advance(seconds=2)
+    assert recover_expired(scene.runtime) == 1
+    assert scene.states() == [*["unknown"] * 6, *["planned"] * 4]
+    journal.close()
+    scene.work()
+    assert len(scene.channel.sent) == 4
+
+
+@pytest.mark.req("R14")
+def test_a_clock_that_was_set_back_takes_nothing_from_the_living(
+    make_scene: MakeScene, database_time: DatabaseTime
+) -> None:
+    scene = make_scene(10)
+    journal, held = claimed_before_it_was_set_back(scene, database_time)
+    recover_expired(scene.runtime)
+    assert intend(scene, held, (7, 10)) == WindowAnswer(running=True, suppressed=frozenset())
+    database_time.advance(seconds=25)
+    assert recover_expired(scene.runtime) == 0
+    journal.close()
+
+
 def test_who_lost_the_lease_changes_nothing_any_more(make_scene: MakeScene, database_time: DatabaseTime) -> None:
     scene = make_scene(3)
     journal, held = claim(scene, 1, 3)
