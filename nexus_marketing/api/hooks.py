@@ -27,7 +27,7 @@ def receive(request: Request) -> Response:
     provider = place.get("provider", "")
     call = HookCall(place["tenant"], place["channel"], provider, _headers(request, provider), request.body)
     # One tenant's wrong key must not shut out the same provider's reports to others.
-    with request.registry["nexus.visitors"].guarding(request.path_info, request.environ):
+    with request.registry["nexus.visitors"].guarding(request.path_info[:200], request.environ):
         receive_call(request.registry["nexus.runtime"], call)
     return Response(b"", content_type="text/plain", charset="utf-8")
 

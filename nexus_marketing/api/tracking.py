@@ -13,6 +13,7 @@ from pyramid.request import Request
 from pyramid.response import Response
 from pyramid_retry import is_last_attempt
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from nexus_marketing.api.html import page
 from nexus_marketing.api.replies import ApiResponse
@@ -20,6 +21,7 @@ from nexus_marketing.core.actors import Actor
 from nexus_marketing.core.errors import NotFound, Unavailable
 from nexus_marketing.core.tracking import Token, TokenKind
 from nexus_marketing.db.models import Tenant
+from nexus_marketing.db.retry import is_transient, reason_of
 from nexus_marketing.runtime import Context
 from nexus_marketing.security.contexts import open_context
 from nexus_marketing.security.routes import PUBLIC
@@ -35,6 +37,8 @@ _PIXEL = bytes.fromhex("47494638396101000100800000000000ffffff21f90401000000002c
 #: The two forms that there are take a few hundred bytes; to take a long one apart costs.
 _LONGEST_FORM = 16_384
 _BUTTON = '<form method="post"><button name="action" value="unsubscribe">Unsubscribe</button></form>'
+#: What keeps a hit from being kept.
+_AWAY = (DBAPIError, PoolTimeout, Unavailable)
 _PREFETCH = ("HTTP_SEC_PURPOSE", "HTTP_PURPOSE", "HTTP_X_PURPOSE", "HTTP_X_MOZ")
 
 
@@ -55,8 +59,8 @@ def open_pixel(request: Request) -> Response:
             context = _context(request, token, "write")
             _record(request, context, token)
             context.session.flush()
-        except (DBAPIError, Unavailable) as error:
-            log.warning("open_lost", error=type(error).__name__)
+        except _AWAY as error:
+            log.warning("open_lost", error=reason_of(error))
             request.tm.doom()
     response = Response(_PIXEL, content_type="image/gif")
     # Mail is read on other sites than ours.
@@ -82,12 +86,13 @@ def follow_link(request: Request) -> Response:
             if is_noted:
                 _record(request, context, token)
                 context.session.flush()
-        except (DBAPIError, Unavailable) as error:
+        except _AWAY as error:
             # Whoever clicked wants to read on, not to hear of a database without room.
             destination = destinations.get(link)
-            if destination is None or not is_last_attempt(request):
+            comes_again = is_transient(error) and not is_last_attempt(request)
+            if destination is None or comes_again:
                 raise
-            log.warning("click_lost", error=type(error).__name__)
+            log.warning("click_lost", error=reason_of(error))
             request.tm.doom()
     return ApiResponse(status=302, headerlist=[("Location", destination), ("Content-Length", "0")])
 

@@ -72,7 +72,10 @@ class Flood:
 
     def is_recent(self, now: datetime) -> bool:
         """Whether it is of the last day."""
-        return datetime.fromisoformat(self.at) > now - _KEPT
+        try:
+            return datetime.fromisoformat(self.at) > now - _KEPT
+        except ValueError:
+            return False
 
 
 class Recent:
@@ -258,4 +261,4 @@ def is_flood(environ: Mapping[str, Any]) -> bool:
 
 
 def _too_many(verdict: Verdict) -> RateLimited:
-    return RateLimited("Too many requests from your address.", retry_after_seconds=verdict.retry_after_seconds)
+    return RateLimited("Too many requests from your address: wait.", retry_after_seconds=verdict.retry_after_seconds)

@@ -60,7 +60,7 @@ def clock_jumps(servers: Servers, plan: Plan) -> Verdict:
         set_clock(clocks[0], 0)
         set_clock(clocks[1], min(_JUMPS))
         early = query(stage.dsn, "SELECT count(*) FROM marketing_deliveries WHERE state = 'unknown'")[0][0]
-        recovered = kill_holder(stage, workers[0])
+        recovered = kill_holder(stage, workers[0], names_of(stage, workers[0]))
         play_to_the_end(stage)
         wait_until(lambda: begun(stage, due) == len(due))
         play_to_the_end(stage)
@@ -112,12 +112,20 @@ def _leased(stage: Stage) -> list[tuple[str]]:
     )
 
 
-def kill_holder(stage: Stage, worker: Running, then: Callable[[], None] = lambda: None) -> float | None:
+def names_of(stage: Stage, worker: Running) -> list[str]:
+    """What a worker is called in the database, once it has said so."""
+    statement = f"SELECT id FROM marketing_workers WHERE pid = {worker.pid:d}"
+    wait_until(lambda: bool(query(stage.dsn, statement)))
+    return [name for (name,) in query(stage.dsn, statement)]
+
+
+def kill_holder(
+    stage: Stage, worker: Running, names: list[str], then: Callable[[], None] = lambda: None
+) -> float | None:
     """End a worker that holds something, and do what comes next; how long until that is taken over.
 
     ``None`` where it held nothing until everybody was written to.
     """
-    names = [name for (name,) in query(stage.dsn, f"SELECT id FROM marketing_workers WHERE pid = {worker.pid:d}")]
     worker.send_signal(signal.SIGSTOP)
     while not (held := [name for name in names if query(stage.dsn, _HELD.format(name))]):
         worker.send_signal(signal.SIGCONT)

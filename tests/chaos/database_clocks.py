@@ -13,7 +13,7 @@ from typing import Final
 
 import psycopg
 
-from tests.chaos.clocks import kill_holder
+from tests.chaos.clocks import kill_holder, names_of
 from tests.chaos.processes import Running
 from tests.chaos.schedules import be_due, begun, recurring, require_once
 from tests.chaos.stage import Stage, launch, make_segment, open_stage
@@ -37,7 +37,7 @@ from tests.common.servers.supervisor import Spec
 FAULT: Final = "database_clock"
 #: Forward and right again, back and right again, and a leap second twice.
 _STEPS: Final = (7_200, 0, -7_200, 0, 1, 0, -1, 0)
-_AUDIENCE: Final = 1_400
+_AUDIENCE: Final = 1_000
 _FEW: Final = 3
 #: What is due within the first step, and less late after it than the grace.
 _DUE: Final = 3
@@ -66,7 +66,7 @@ def _play(cluster: PostgresCluster, plan: Plan, step: Callable[[int], None]) -> 
     rounds = 1 if plan.small else max(2, plan.faults // 2)
     steps = _STEPS * rounds
     audience = _AUDIENCE * rounds
-    with open_stage(cluster, audience=audience, reply_delay_seconds=0.04) as stage:
+    with open_stage(cluster, audience=audience, reply_delay_seconds=0.03) as stage:
         stage.settings = {**stage.settings, "nexus.chunk_size": "50", "nexus.lease_seconds": str(_LEASE_SECONDS)}
         few = make_segment(stage, _FEW)
         launch(stage)
@@ -74,14 +74,16 @@ def _play(cluster: PostgresCluster, plan: Plan, step: Callable[[int], None]) -> 
         be_due(stage, due, datetime.now(UTC) + _DUE_IN)
         watch = Watch(stage.runtime)
         workers = [_start(stage, number) for number in range(_WORKERS)]
+        names = names_of(stage, workers[0])  # set forward, the database forgets who has not been heard of for long
         wait_until(lambda: settled(stage) > 0)
         slowest, taken_over = 0.0, list[float | None]()
         for number, seconds in enumerate(steps, start=1):
             share = audience * number / (len(steps) + 2)
             wait_until(lambda share=share: settled(stage) >= share)  # type: ignore[misc]
             if seconds == min(_STEPS):
-                taken_over.append(kill_holder(stage, workers[0], partial(step, seconds)))
+                taken_over.append(kill_holder(stage, workers[0], names, partial(step, seconds)))
                 workers[0] = _start(stage, number + _WORKERS)
+                names = names_of(stage, workers[0])
             else:
                 step(seconds)
             slowest = max(slowest, seconds_to_progress(stage))

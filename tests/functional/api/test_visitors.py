@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from webtest import TestApp, TestResponse
 
 from nexus_marketing.api import tracking
 from nexus_marketing.core.clock import FakeClock, SystemClock
+from nexus_marketing.core.errors import Unavailable
 from nexus_marketing.core.tracking import Token, TokenKind
 from nexus_marketing.db.models import Hit, Lead, Suppression, TemplateVersion
 from nexus_marketing.plugin.circuits import read_back, write_down
@@ -101,25 +103,31 @@ def test_opens_and_clicks_of_a_flood_are_answered_and_not_recorded(
     assert count(runtime, tenant, Hit) == 5
 
 
-@on_sqlite
-def test_a_link_leads_on_where_the_click_cannot_be_kept(
-    ask, sign, runtime, tenant, clock: FakeClock, monkeypatch
-) -> None:
-    def without_room(*_args: Any, **_options: Any) -> None:
-        error = sqlite3.OperationalError("database or disk is full")
-        error.sqlite_errorname = "SQLITE_FULL"
-        raise OperationalError("INSERT", {}, error)
+def full() -> Exception:
+    error = sqlite3.OperationalError("database or disk is full")
+    error.sqlite_errorname = "SQLITE_FULL"
+    return OperationalError("INSERT", {}, error)
 
-    link = f"/t/c/{sign(TokenKind.CLICK)}"
+
+@on_sqlite
+@pytest.mark.parametrize("trouble", [full(), PoolTimeout("no connection"), Unavailable("away")])
+def test_a_link_leads_on_where_the_click_cannot_be_kept(
+    ask, sign, runtime, tenant, clock: FakeClock, monkeypatch, trouble: Exception
+) -> None:
+    def fails(*_args: Any, **_options: Any) -> None:
+        raise trouble
+
+    link, pixel = f"/t/c/{sign(TokenKind.CLICK)}", f"/t/o/{sign(TokenKind.OPEN)}"
     with monkeypatch.context() as patch:
-        patch.setattr(tracking, "record_hit", without_room)
+        patch.setattr(tracking, "record_hit", fails)
         assert ask(link).headers["Location"] == DESTINATION
+        assert ask(pixel).body.startswith(b"GIF89a")
     assert count(runtime, tenant, Hit) == 0
     for _ in range(3):
         ask(link)
-    assert count(runtime, tenant, Hit) == 2  # however often we tried, that was one click
+    assert count(runtime, tenant, Hit) == 1  # however often we tried, that was one click
     with monkeypatch.context() as patch:
-        patch.setattr(tracking, "click_destination", without_room)
+        patch.setattr(tracking, "click_destination", fails)
         clock.advance(seconds=60)
         assert ask(link).headers["Location"] == DESTINATION  # it was seen before
         clock.advance(days=2)

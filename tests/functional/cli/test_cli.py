@@ -438,6 +438,7 @@ def test_doctor_tells_of_visitors_who_were_turned_away(ask, runtime):
         write_down(runtime.settings.state_dir / FLOODS / f"{process}.json", Flood(moment, moment, **values))
 
     assert visitors() == ("ok", "nobody asked for too much within a day")
+    write_down(runtime.settings.state_dir / FLOODS / "0.json", Flood("", "of another version"))
     note(1, days=2, turned_away={"engagements": 10_000}, unnamed_proxy=True)
     note(2, turned_away={"pages": 7, "engagements": 60})
     assert visitors() == ("ok", "too many from one address, within a day: engagements: 60, pages: 7")
