@@ -26,6 +26,7 @@ from tests.chaos.verdicts import (
     wait_until,
 )
 
+FILLER: Final = "filler"
 _JOURNAL_DISK: Final = 256 * 1024
 _SMALLER_THAN_A_JOURNAL: Final = 8 * 1024
 _DATABASE_DISK: Final = 24 * 1024 * 1024
@@ -144,7 +145,7 @@ def _limit_files(pid: int) -> Callable[[], object]:
 
 def fill(disk: Path) -> Path:
     """Fill a disk to the last byte, with one file; which."""
-    path = disk / "filler"
+    path = disk / FILLER
     with path.open("wb", buffering=0) as file:
         for size in (65_536, 4_096, 1):
             try:

@@ -15,7 +15,7 @@ from typing import Final
 
 import psycopg
 
-from tests.chaos.disks import fill, says_full, small_disk
+from tests.chaos.disks import FILLER, fill, says_full, small_disk
 from tests.chaos.judge import query
 from tests.chaos.stage import launch, open_stage
 from tests.chaos.verdicts import (
@@ -185,6 +185,10 @@ def _on_small_disks(cluster: PostgresCluster, tables: Path, log: Path) -> Iterat
     try:
         yield replace(cluster, tablespace=_TABLESPACE)
     finally:
+        for disk in (tables, log):
+            (disk / FILLER).unlink(missing_ok=True)
+        if cluster.server_pid() is None:
+            cluster.start()
         wait_until(lambda: is_ready(cluster.own_folder()))
         with cluster.connect() as connection:
             connection.execute("CHECKPOINT")
