@@ -75,20 +75,20 @@ def follow_link(request: Request) -> Response:
         return _not_ours(request)
     is_noted = request.method == "GET" and not is_flood(request.environ)
     destinations, link = request.registry["nexus.visitors"].destinations, (token.tenant_id, token.send_id, token.link)
-    destination = destinations.get(link)
+    destination = destinations.fresh(link)
     if destination is None or is_noted:
         try:
             context = _context(request, token, "write" if is_noted else "read")
             destination = click_destination(context, token)
             if destination is None:
                 return _not_found()
-            destinations.put(link, destination)
+            destinations.note(link, destination)
             if is_noted:
                 _record(request, context, token)
                 context.session.flush()
         except _AWAY as error:
             # Whoever clicked wants to read on, not to hear of a database without room.
-            destination = destinations.get(link)
+            destination = destinations.fresh(link)
             comes_again = is_transient(error) and not is_last_attempt(request)
             if destination is None or comes_again:
                 raise
@@ -120,7 +120,7 @@ def act_unsubscribe(request: Request) -> Response:
     if source is None:
         return page("Unsubscribe", f"<p>Press the button to unsubscribe.</p>{_BUTTON}", 400)
     visitors, text = request.registry["nexus.visitors"], request.matchdict["token"]
-    if is_flood(request.environ) and visitors.done.get(text) is not None:
+    if is_flood(request.environ) and visitors.done.fresh(text):
         return _done()
     context = _context(request, token, "write")
     try:
@@ -135,7 +135,7 @@ def act_unsubscribe(request: Request) -> Response:
 
 def _note_done(visitors: Visitors, text: str, is_committed: bool) -> None:  # noqa: FBT001 - as the hook is called
     if is_committed:
-        visitors.done.put(text, "")
+        visitors.done.note(text, True)
 
 
 def _done() -> Response:

@@ -6,8 +6,8 @@ Windows are in memory: they cost microseconds and need nobody else. An address t
 
 import os
 import threading
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -18,6 +18,7 @@ from typing import Any, Final
 from nexus_marketing.core.clock import SystemClock
 from nexus_marketing.core.errors import AuthenticationFailed, NoSuchAddress, PermissionDenied, RateLimited
 from nexus_marketing.limits.addresses import visitor_of
+from nexus_marketing.limits.memories import ShortMemory
 from nexus_marketing.limits.windows import SlidingWindows, Verdict
 from nexus_marketing.plugin.circuits import write_down
 from nexus_marketing.settings import VisitorSettings
@@ -50,7 +51,6 @@ _KEPT: Final = timedelta(days=1)
 #: How long a token that has done its work need not do it again, beyond the limit: its person may have come back meanwhile.
 _DONE_SECONDS: Final = 1.0
 _DESTINATION_SECONDS: Final = 86_400.0
-_RECENT: Final = 10_000
 #: So often it is said that there is such a proxy.
 _PROXY_SECONDS: Final = 3_600.0
 #: Parts of the environment of a request.
@@ -76,28 +76,6 @@ class Flood:
             return datetime.fromisoformat(self.at) > now - _KEPT
         except ValueError:
             return False
-
-
-class Recent:
-    """What a process has just seen, for so many seconds; of too much the oldest goes first."""
-
-    def __init__(self, now_seconds: Callable[[], float], seconds: float) -> None:
-        self._now_seconds, self._seconds = now_seconds, seconds
-        self._kept: OrderedDict[Hashable, tuple[float, str]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: Hashable) -> str | None:
-        """What was put there, if its time is not over."""
-        until, value = self._kept.get(key, (float("-inf"), ""))
-        return value if until > self._now_seconds() else None
-
-    def put(self, key: Hashable, value: str) -> None:
-        """Keep it."""
-        with self._lock:
-            self._kept[key] = self._now_seconds() + self._seconds, value
-            self._kept.move_to_end(key)
-            if len(self._kept) > _RECENT:
-                self._kept.popitem(last=False)
 
 
 class Visitors:
@@ -132,9 +110,9 @@ class Visitors:
         self._has_written = False
         self._written_at = self._proxy_told_at = float("-inf")
         #: Tokens that have done their work for good; beyond the limit they need not do it again at once.
-        self.done = Recent(now_seconds, _DONE_SECONDS)
+        self.done = ShortMemory[str, bool](_DONE_SECONDS, now_seconds)
         #: Where clicks lead, by tenant, send and link: it never changes, and is wanted when the database is away.
-        self.destinations = Recent(now_seconds, _DESTINATION_SECONDS)
+        self.destinations = ShortMemory[tuple[int, int, int], str](_DESTINATION_SECONDS, now_seconds)
 
     def admit(self, crowd: Crowd, environ: dict[str, Any]) -> None:
         """Count a request among its crowd.
