@@ -14,8 +14,9 @@ from nexus_marketing.core.contracts import Outcome, OutcomeKind
 from nexus_marketing.core.deliveries import DeliveryState, HoldReason
 from nexus_marketing.core.pacing.cooling import Cooling
 from nexus_marketing.core.pacing.rates import Grant, RateLimit, applying, told_apart, usable_seconds
-from nexus_marketing.db.queries.deliveries import Recipient, Settlement
+from nexus_marketing.db.queries.deliveries import Recipient
 from nexus_marketing.db.queries.rates import Asker, take_grant
+from nexus_marketing.db.queries.settling import Settlement
 from nexus_marketing.delivery.patience import Lane, Patience
 
 _AHEAD_SECONDS: Final = 0.5

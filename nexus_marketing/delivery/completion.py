@@ -21,7 +21,7 @@ from nexus_marketing.db.queries.completion import (
     reopen_orphans,
     sends_without_work,
 )
-from nexus_marketing.db.queries.deliveries import open_retry_chunk, sends_with_due_rows
+from nexus_marketing.db.queries.retries import open_retry_chunk, sends_with_due_rows
 from nexus_marketing.db.tenancy import find, open_session
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.telemetry import get_logger

@@ -16,8 +16,9 @@ from nexus_marketing.core.pacing.quiet import QuietHours, quiet_hours_of
 from nexus_marketing.core.pacing.rates import RateLimit, own_rates_of, rates_of
 from nexus_marketing.core.pacing.zones import UTC_ZONE, zone_named
 from nexus_marketing.core.privacy import ConsentPolicy, ConsentState, consent_needed
-from nexus_marketing.db.queries.deliveries import Recipient, Settlement, speaker_of
+from nexus_marketing.db.queries.deliveries import Recipient, speaker_of
 from nexus_marketing.db.queries.privacy import consent_states, suppressed_hashes
+from nexus_marketing.db.queries.settling import Settlement
 from nexus_marketing.db.queries.tenants import decisions
 from nexus_marketing.db.queries.warm_ups import warm_up_limits
 from nexus_marketing.delivery.composing import SendContent

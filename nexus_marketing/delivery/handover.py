@@ -17,7 +17,8 @@ from nexus_marketing.core.campaigns import MessageClass
 from nexus_marketing.core.contracts import IN_USE, ChannelSession, Outcome, OutcomeKind, Submission
 from nexus_marketing.core.deliveries import DeliveryState, HoldReason, SkipReason
 from nexus_marketing.core.pacing.breaker import Breaker, Verdict
-from nexus_marketing.db.queries.deliveries import ChunkClaim, Recipient, Settlement
+from nexus_marketing.db.queries.deliveries import ChunkClaim, Recipient
+from nexus_marketing.db.queries.settling import Settlement
 from nexus_marketing.db.queries.windows import Left, PendingClose, PendingWindow, Range, Window, WindowAnswer
 from nexus_marketing.db.retry import is_transient
 from nexus_marketing.delivery.admission import Admission, Admitted

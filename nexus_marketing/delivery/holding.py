@@ -18,7 +18,8 @@ from nexus_marketing.core.pacing.frequency import Answer, Cap, OnCap, Rank, Room
 from nexus_marketing.core.pacing.quiet import Quiet, QuietHours, quiet_now
 from nexus_marketing.core.pacing.zones import zone_of, zones_of
 from nexus_marketing.db.queries.caps import Targeting, lock_caps, occurrences_of, other_targetings
-from nexus_marketing.db.queries.deliveries import Recipient, Settlement
+from nexus_marketing.db.queries.deliveries import Recipient
+from nexus_marketing.db.queries.settling import Settlement
 
 #: How soon somebody is looked at again whom another send goes before.
 _OUTRANKED_SECONDS = 60.0

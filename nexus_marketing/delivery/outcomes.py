@@ -7,7 +7,7 @@ from random import Random
 from nexus_marketing.core.campaigns import MessageClass
 from nexus_marketing.core.contracts import Outcome, OutcomeKind
 from nexus_marketing.core.deliveries import DeliveryState, FailReason, HoldReason, SkipReason
-from nexus_marketing.db.queries.deliveries import Settlement
+from nexus_marketing.db.queries.settling import Settlement
 
 _FIRST_RETRY_SECONDS = 60.0
 _LONGEST_RETRY_SECONDS = 6 * 3600.0

@@ -13,15 +13,13 @@ from nexus_marketing.core.contracts import Outcome, OutcomeKind
 from nexus_marketing.core.deliveries import MAX_CRASHES
 from nexus_marketing.db.isolation import isolated
 from nexus_marketing.db.models import Send
-from nexus_marketing.db.queries.deliveries import (
+from nexus_marketing.db.queries.deliveries import ChunkClaim, release_chunk
+from nexus_marketing.db.queries.settling import Settlement, settle
+from nexus_marketing.db.queries.takeovers import (
     LONGEST_LEASE_SECONDS,
-    ChunkClaim,
-    Settlement,
     TakenOver,
     expired_chunks,
-    release_chunk,
     set_doubt,
-    settle,
     shorten_lease,
     take_over,
 )

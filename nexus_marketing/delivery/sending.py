@@ -22,14 +22,13 @@ from nexus_marketing.db.models import Send
 from nexus_marketing.db.queries.deliveries import (
     ChunkClaim,
     Recipient,
-    Settlement,
     chunk_rows,
     claim_chunk,
     sends_with_work,
     set_account,
-    settle,
 )
 from nexus_marketing.db.queries.planning import set_send_status
+from nexus_marketing.db.queries.settling import Settlement, settle
 from nexus_marketing.db.retry import is_transient
 from nexus_marketing.db.tenancy import find, open_session
 from nexus_marketing.delivery.admission import Admission

@@ -27,8 +27,9 @@ from nexus_marketing.core.errors import NexusError
 from nexus_marketing.core.pacing.rates import RateLimit, account_limits, as_sender
 from nexus_marketing.core.pacing.turns import Lane
 from nexus_marketing.db.queries.accounts import note_health
-from nexus_marketing.db.queries.deliveries import Recipient, Settlement, marked_codes
+from nexus_marketing.db.queries.deliveries import Recipient, marked_codes
 from nexus_marketing.db.queries.rates import Asker, used_up
+from nexus_marketing.db.queries.settling import Settlement
 from nexus_marketing.db.tenancy import open_session
 from nexus_marketing.delivery.composing import SendContent
 from nexus_marketing.delivery.gate import Decided

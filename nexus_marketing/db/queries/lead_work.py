@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Row
 from sqlalchemy.orm import Session
 
+from nexus_marketing.db.queries.rowsets import is_postgresql
 from nexus_marketing.db.tenancy import run_for_all
 from nexus_marketing.db.types import to_text
 
@@ -45,6 +46,5 @@ _EACH = "SELECT * FROM (SELECT '{kind}' AS kind, tenant_id, id FROM {queue} LIMI
 def lead_work(session: Session, now: datetime, kinds: Sequence[LeadWork] = tuple(LeadWork)) -> list[Row[Any]]:
     """(kind, tenant_id, id) of what waits, at most a hundred of each kind."""
     statement = " UNION ALL ".join(_EACH.format(kind=kind, queue=_QUEUES[kind]) for kind in kinds)
-    is_postgresql = session.get_bind().dialect.name == "postgresql"
-    bound = {"now": now if is_postgresql else to_text(now)} if ":now" in statement else {}
+    bound = {"now": now if is_postgresql(session) else to_text(now)} if ":now" in statement else {}
     return list(run_for_all(session, statement, bound, writes=False))

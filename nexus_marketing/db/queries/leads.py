@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from nexus_marketing.core.audience import EXPORTED, WORDS
 from nexus_marketing.db.models import Lead, LeadImportError, SegmentMember
+from nexus_marketing.db.queries.rowsets import is_postgresql
 from nexus_marketing.db.tenancy import run, tenant_of
 from nexus_marketing.db.types import BigInt
 
@@ -43,7 +44,7 @@ _AS_TEXT = {
 
 def export_page(session: Session, after: int, size: int, segment_id: int | None = None) -> list[Row[Any]]:
     """``EXPORTED`` of leads after an id, in the order of ids; documents as JSON text, moments as canonical text."""
-    texts = _AS_TEXT if session.get_bind().dialect.name == "postgresql" else {}
+    texts = _AS_TEXT if is_postgresql(session) else {}
     picked = ", ".join(texts.get(name, f"l.{name}") for name in EXPORTED)
     statement = f"SELECT {picked} {_source(segment_id)} AND l.id > :after ORDER BY l.id LIMIT :size"
     return list(run(session, statement, _page(after, segment_id, size=size), writes=False))
@@ -151,7 +152,7 @@ def insert_leads(session: Session, rows: Sequence[Values], now: datetime) -> lis
         return []
     shared = {"tenant_id": tenant_of(session), "score": 0.0, "version": 1, "created_at": now, "updated_at": now}
     bound = [{**dict.fromkeys(_OPTIONAL), **_attributes(row), **shared} for row in rows]
-    dialect: Any = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
+    dialect: Any = postgresql if is_postgresql(session) else sqlite
     statement = dialect.insert(Lead).on_conflict_do_nothing().returning(Lead.id, Lead.email_norm, Lead.external_id)
     written = session.execute(statement, bound).all()
     ids = {(row.email_norm, row.external_id): row.id for row in written}

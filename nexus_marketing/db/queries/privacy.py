@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from nexus_marketing.core.campaigns import MessageClass
 from nexus_marketing.core.privacy import ConsentState
+from nexus_marketing.db.queries.rowsets import is_postgresql
 from nexus_marketing.db.tenancy import run
 from nexus_marketing.db.types import bigint_array, to_text
 
@@ -53,7 +54,7 @@ def suppressed_hashes(
 ) -> set[bytes]:
     """Those of the addresses (keyed hashes) that must not get a message of this class on this channel."""
     found: set[bytes] = set()
-    query = suppressing if _is_postgresql(session) else _suppressing_sqlite
+    query = suppressing if is_postgresql(session) else _suppressing_sqlite
     for start in range(0, len(hashes), _BATCH):
         statement, values = query(hashes[start : start + _BATCH], channel, message_class)
         found.update(bytes(each) for each in run(session, statement, values, writes=False).scalars())
@@ -86,7 +87,7 @@ def anybody_erased(session: Session) -> bool:
 def erased_hashes(session: Session, hashes: Sequence[bytes]) -> set[bytes]:
     """Those of the addresses (keyed hashes) whose person was erased."""
     found: set[bytes] = set()
-    is_pg = _is_postgresql(session)
+    is_pg = is_postgresql(session)
     statement = _ERASED_PG if is_pg else text(_ERASED_SQLITE).bindparams(_list("hashes"))
     for start in range(0, len(hashes), _BATCH):
         piece = hashes[start : start + _BATCH]
@@ -98,7 +99,7 @@ def erased_hashes(session: Session, hashes: Sequence[bytes]) -> set[bytes]:
 def consent_states(session: Session, lead_ids: Sequence[int], channel: str, type_: str) -> dict[int, ConsentState]:
     """The current consent of each lead that ever gave or withdrew one."""
     found: dict[int, ConsentState] = {}
-    listed = bigint_array if _is_postgresql(session) else list
+    listed = bigint_array if is_postgresql(session) else list
     for start in range(0, len(lead_ids), _BATCH):
         values = {"leads": listed(lead_ids[start : start + _BATCH]), "channel": channel, "type": type_}
         for row in run(session, _consents(session), values, writes=False):
@@ -112,7 +113,7 @@ def lock_address(session: Session, hashed: bytes) -> None:
 
     A transaction-level lock; on SQLite the single writer is lock enough.
     """
-    if _is_postgresql(session):
+    if is_postgresql(session):
         number = int.from_bytes(hashed[:8], "big", signed=True)
         run(
             session,
@@ -130,18 +131,14 @@ def claim_engagement(session: Session, send_id: int, seq: int, type_: str, at: d
         " VALUES (:tenant_id, :send_id, :seq, :type, 'human', :at, 1)"
         " ON CONFLICT (tenant_id, send_id, seq, type) DO UPDATE SET hits = marketing_recipient_engagements.hits + 1"
         " RETURNING hits",
-        {"send_id": send_id, "seq": seq, "type": type_, "at": at if _is_postgresql(session) else to_text(at)},
+        {"send_id": send_id, "seq": seq, "type": type_, "at": at if is_postgresql(session) else to_text(at)},
         writes=True,
     )
     return bool(row.scalar_one() == 1)
 
 
-def _is_postgresql(session: Session) -> bool:
-    return session.get_bind().dialect.name == "postgresql"
-
-
 def _consents(session: Session) -> str | TextClause:
-    return _CONSENTS_PG if _is_postgresql(session) else text(_CONSENTS_SQLITE).bindparams(_list("leads"))
+    return _CONSENTS_PG if is_postgresql(session) else text(_CONSENTS_SQLITE).bindparams(_list("leads"))
 
 
 def _list(name: str) -> BindParameter[Any]:

@@ -8,7 +8,7 @@ from sqlalchemy import Row, bindparam, text
 from sqlalchemy.orm import Session
 
 from nexus_marketing.core.deliveries import DeliveryState
-from nexus_marketing.db.queries.rowsets import as_rows, rowset
+from nexus_marketing.db.queries.rowsets import as_rows, is_postgresql, rowset
 from nexus_marketing.db.tenancy import run
 from nexus_marketing.db.types import Json, UtcDateTime
 
@@ -66,7 +66,7 @@ def leads_by_handle(session: Session, field: str, handles: Collection[str]) -> d
         return {}
     rows = as_rows([{"handle": each} for each in sorted(handles)])
     source = rowset(session, {"handle": "text"})
-    if field in INDEXED_HANDLES and session.get_bind().dialect.name == "postgresql":
+    if field in INDEXED_HANDLES and is_postgresql(session):
         statement, values = _BY_INDEX.format(handle=_handle(f"'{field}'"), source=source), {"rows": rows}
     else:
         statement, values = _BY_READING.format(handle=_handle(":field"), source=source), {"rows": rows, "field": field}

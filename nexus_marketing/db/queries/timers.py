@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from nexus_marketing.core.timers import TimerFact
 from nexus_marketing.db.ahead import Question, ask, send
 from nexus_marketing.db.by_index import look_up_by_index
-from nexus_marketing.db.queries.rowsets import Values, as_ids, columns_of, ids_of
+from nexus_marketing.db.queries.rowsets import Values, as_ids, columns_of, ids_of, is_postgresql
 from nexus_marketing.db.tenancy import run, run_for_all
 from nexus_marketing.db.types import BigInt, Json, UtcDateTime, from_text, read_json
 
@@ -96,7 +96,7 @@ def claim_timers(
     session: Session, now: datetime, token: int, *, lease_seconds: float, each: int, most: int
 ) -> list[TimerFact]:
     """Lease due timers, at most ``each`` of one tenant and ``most`` in all; earliest first."""
-    statement = _CLAIM_POSTGRESQL if _is_postgresql(session) else _CLAIM_SQLITE
+    statement = _CLAIM_POSTGRESQL if is_postgresql(session) else _CLAIM_SQLITE
     values = {"now": now, "token": token, "seconds": lease_seconds, "each": each, "most": most}
     look_up_by_index(session)
     rows = run_for_all(session, text(statement).bindparams(_NOW), values, writes=True)
@@ -174,7 +174,3 @@ def _fact(row: Row[Any], token: int) -> TimerFact:
     tenant_id, timer_id, type_, key, at, payload, campaign_id, attempts, crashes = tuple(row)
     moment = from_text(at) if isinstance(at, str) else at
     return TimerFact(tenant_id, timer_id, type_, key, moment, read_json(payload), campaign_id, attempts, crashes, token)
-
-
-def _is_postgresql(session: Session) -> bool:
-    return session.get_bind().dialect.name == "postgresql"

@@ -14,7 +14,7 @@ from nexus_marketing.db.ahead import append_ahead
 from nexus_marketing.db.conditions import event_named
 from nexus_marketing.db.models import Consent, Engagement, SegmentMark
 from nexus_marketing.db.queries.journeys import tell_moves
-from nexus_marketing.db.queries.rowsets import as_ids, ids_of
+from nexus_marketing.db.queries.rowsets import as_ids, ids_of, is_postgresql
 from nexus_marketing.db.queries.segments import LEADS
 from nexus_marketing.db.tenancy import run, run_for_all
 from nexus_marketing.db.types import BigInt, UtcDateTime
@@ -39,7 +39,7 @@ def tenants_with_marks(session: Session) -> list[int]:
 
 def read_marks(session: Session) -> list[Row[Any]]:
     """(id, names, lead_count, marked_at) of the tenant's oldest marks, which stay until :func:`forget_marks`."""
-    length = "jsonb_array_length" if _is_postgresql(session) else "json_array_length"
+    length = "jsonb_array_length" if is_postgresql(session) else "json_array_length"
     statement = (
         f"SELECT id, names, marked_at, {length}(lead_ids) AS lead_count FROM marketing_segment_marks"
         f" WHERE tenant_id = :tenant_id ORDER BY id LIMIT {_MARKS}"
@@ -78,18 +78,18 @@ SELECT id FROM marketing_segments WHERE tenant_id = :tenant_id AND id IN (SELECT
 
 def try_upkeep(session: Session) -> bool:
     """Whether this transaction alone keeps the tenant's segments; on SQLite the only writer does."""
-    return not _is_postgresql(session) or bool(run(session, _TRY_TENANT, writes=False).scalar_one())
+    return not is_postgresql(session) or bool(run(session, _TRY_TENANT, writes=False).scalar_one())
 
 
 def try_segments(session: Session, ids: Collection[int]) -> set[int]:
     """Those of the segments that nobody computes as a whole meanwhile; nobody can until this transaction ends."""
-    statement = _TRY_SEGMENTS if _is_postgresql(session) else _FREE_SEGMENTS
+    statement = _TRY_SEGMENTS if is_postgresql(session) else _FREE_SEGMENTS
     return set(run(session, statement, {"ids": as_ids(sorted(ids))}, writes=False).scalars()) if ids else set()
 
 
 def wait_for_segment(session: Session, segment_id: int) -> None:
     """Until this transaction ends nobody else computes the segment (PostgreSQL)."""
-    if _is_postgresql(session):
+    if is_postgresql(session):
         run(session, _WAIT_SEGMENT, {"segment": str(segment_id)}, writes=False)
 
 
@@ -101,7 +101,7 @@ WHERE tenant_id = :tenant_id AND id = :segment_id AND (:mine OR building_until I
 
 def lock_rules(session: Session) -> None:
     """Until this transaction ends nobody else changes which segments read which (PostgreSQL)."""
-    if _is_postgresql(session):
+    if is_postgresql(session):
         run(session, _WAIT_RULES, writes=False)
 
 
@@ -191,14 +191,14 @@ def apply_moves(session: Session, moves: Sequence[Move], cause: str) -> None:
 def count_moves(session: Session, moves: Sequence[Move], cause: str) -> None:
     """Count and note moves whose membership is written elsewhere."""
     if moves:
-        lock = " FOR UPDATE" if _is_postgresql(session) else ""
+        lock = " FOR UPDATE" if is_postgresql(session) else ""
         counting = _COUNT.format(moves=_source(session), lock=lock)
         run(session, counting, {"moves": _as_moves(moves)}, writes=True)
         note_moves(session, moves, cause)
 
 
 def _source(session: Session) -> str:
-    return _MOVES_POSTGRESQL if _is_postgresql(session) else _MOVES_SQLITE
+    return _MOVES_POSTGRESQL if is_postgresql(session) else _MOVES_SQLITE
 
 
 def _as_moves(moves: Sequence[Move]) -> str:
@@ -276,7 +276,3 @@ def _consents(channel: str, type_: str, after: datetime) -> list[ColumnElement[b
         CONSENTS.c.type == type_,
         CONSENTS.c.expires_at > literal(after, UtcDateTime()),
     ]
-
-
-def _is_postgresql(session: Session) -> bool:
-    return session.get_bind().dialect.name == "postgresql"

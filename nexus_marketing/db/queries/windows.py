@@ -18,17 +18,10 @@ from sqlalchemy.orm import Session
 
 from nexus_marketing.core.campaigns import MessageClass
 from nexus_marketing.db.models import Send
-from nexus_marketing.db.queries.deliveries import (
-    RELEASE,
-    ChunkClaim,
-    Settlement,
-    is_held,
-    put_aside,
-    release_chunk,
-    settle,
-    settling,
-)
+from nexus_marketing.db.queries.deliveries import RELEASE, ChunkClaim, is_held, release_chunk
 from nexus_marketing.db.queries.privacy import suppressed_hashes, suppressing
+from nexus_marketing.db.queries.retries import put_aside
+from nexus_marketing.db.queries.settling import Settlement, settle, settling
 from nexus_marketing.db.tenancy import find, open_session, run, run_alone
 from nexus_marketing.db.underway import DurableStatement
 

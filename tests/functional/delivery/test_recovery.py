@@ -18,7 +18,8 @@ from nexus_marketing.core.contracts import OutcomeKind
 from nexus_marketing.core.deliveries import DeliveryState
 from nexus_marketing.db.locks import FairLock
 from nexus_marketing.db.models import DeliveryChunk
-from nexus_marketing.db.queries.deliveries import ChunkClaim, Settlement, claim_chunk, release_chunk
+from nexus_marketing.db.queries.deliveries import ChunkClaim, claim_chunk, release_chunk
+from nexus_marketing.db.queries.settling import Settlement
 from nexus_marketing.db.queries.windows import Range, Window, WindowAnswer, commit_window
 from nexus_marketing.db.tenancy import open_session
 from nexus_marketing.delivery import handover, recovery

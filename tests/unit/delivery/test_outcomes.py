@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from nexus_marketing.core.campaigns import MessageClass
 from nexus_marketing.core.contracts import Outcome, OutcomeKind
 from nexus_marketing.core.deliveries import DeliveryState, HoldReason
-from nexus_marketing.db.queries.deliveries import Settlement
+from nexus_marketing.db.queries.settling import Settlement
 from nexus_marketing.delivery.handover import MAX_WINDOW, Pace
 from nexus_marketing.delivery.outcomes import RetryPolicy, settlement, unknown, withheld
 
