@@ -19,13 +19,13 @@ from nexus_marketing.cli import (
     campaigns,
     channels,
     database,
+    doctor,
     engagements,
     journeys,
     keys,
     leads,
     members,
     plugins,
-    probes,
     processes,
     scores,
     segments,
@@ -114,7 +114,7 @@ app.command("simulate")(simulate.simulate)
 app.command("serve")(processes.serve)
 app.command("worker")(processes.worker)
 app.command("demo")(processes.demo)
-app.command("doctor")(probes.doctor)
+app.command("doctor")(doctor.doctor)
 
 
 def _say_version(wanted: bool) -> None:

@@ -15,7 +15,7 @@ from nexus_marketing.plugin.registry import PluginRegistry
 from nexus_marketing.plugin.scaffold import KINDS, write_plugin
 from nexus_marketing.services.plugins.enabling import read_setting, switch_off, switch_on
 from nexus_marketing.services.plugins.listing import plugin_rows
-from nexus_marketing.settings import PluginSettings
+from nexus_marketing.settings import plugin_settings
 
 app = typer.Typer(no_args_is_help=True, help="Plugins: channels and other parts that others wrote.")
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Of the plugin, as `plugins list` shows it.")]
@@ -63,7 +63,7 @@ def check(context: typer.Context, name: Name, *, as_json: AsJson = False) -> Non
 def _findings(cli: Cli, name: str) -> Iterator[tuple[str, str]]:
     from nexus_marketing.config import rehearse
 
-    installed = list(installed_plugins(PluginSettings.read(cli.settings()).untrusted))
+    installed = list(installed_plugins(plugin_settings(cli.settings()).untrusted))
     found = next((each for each in installed if each.name == name), None)
     if found is None:
         known = ", ".join(each.name for each in installed) or "none is"

@@ -11,7 +11,7 @@ from nexus_marketing.plugin.exchanges import Http
 from nexus_marketing.plugin.granted import GrantedHttp, grant_for
 from nexus_marketing.plugin.manifests import Manifest
 from nexus_marketing.plugin.measured import Overruns
-from nexus_marketing.settings import HttpSettings, PluginSettings
+from nexus_marketing.settings import HttpSettings, PluginSettings, http_settings, plugin_settings
 from nexus_marketing.telemetry import Telemetry
 
 
@@ -42,7 +42,7 @@ class Host:
         Raises:
             ConfigurationError: a setting of plugins or of the way out cannot be read.
         """
-        return cls(PluginSettings.read(raw), HttpSettings.read(raw))
+        return cls(plugin_settings(raw), http_settings(raw))
 
     def http(self, manifest: Manifest, *, is_trusted: bool) -> GrantedHttp:
         """The way out of a plugin."""

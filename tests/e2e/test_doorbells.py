@@ -96,7 +96,7 @@ def test_a_ring_wakes_a_worker_in_another_process(
             with runtime.work(tenant, role="app") as ctx:
                 segment_id = create_segment(ctx, {"name": f"S{number}", "conditions": "score >= 0"}).id
             until_computed(runtime, tenant, segment_id)
-    assert probes._broker(runtime) == "answers"
+    assert probes.probe_broker(runtime) == "answers"
     runtime.doorbell.close()
     runtime.close()
 

@@ -15,8 +15,10 @@ from nexus_marketing.db.queries import (
     preflights,
     queues,
     renders,
+    retries,
     scoring,
     segments,
+    takeovers,
     timers,
     upkeep,
 )
@@ -93,8 +95,8 @@ def test_a_statement_of_one_tenant_is_let_be(watched, statement):
 SWEEPERS = [
     planning.sends_to_plan,
     deliveries.sends_with_work,
-    deliveries.sends_with_due_rows,
-    deliveries.expired_chunks,
+    retries.sends_with_due_rows,
+    takeovers.expired_chunks,
     completion.sends_without_work,
     completion.cancelled_sends,
     completion.sends_to_report,

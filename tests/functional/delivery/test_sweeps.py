@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from nexus_marketing.core.campaigns import MessageClass
 from nexus_marketing.core.contracts import OutcomeKind
-from nexus_marketing.db.queries import completion, deliveries, journeys, planning, preflights
+from nexus_marketing.db.queries import completion, deliveries, journeys, planning, preflights, retries, takeovers
 from nexus_marketing.db.queries.windows import Window, commit_window
 from nexus_marketing.db.tenancy import open_session
 from nexus_marketing.delivery.completion import settle_cancelled
@@ -29,8 +29,8 @@ MakeScene = Callable[..., Scene]
 SWEEPS: tuple[Callable[[Session], list[Row[Any]]], ...] = (
     planning.sends_to_plan,
     deliveries.sends_with_work,
-    deliveries.sends_with_due_rows,
-    deliveries.expired_chunks,
+    retries.sends_with_due_rows,
+    takeovers.expired_chunks,
     completion.sends_without_work,
     completion.cancelled_sends,
     completion.sends_to_report,
@@ -125,7 +125,7 @@ def test_a_send_paused_between_look_and_lock_gathers_no_retries(
 ) -> None:
     scene = deferred(make_scene)
     database_time.advance(hours=1)
-    look = deliveries.sends_with_due_rows
+    look = retries.sends_with_due_rows
 
     def paused_meanwhile(session: Session) -> list[Row[Any]]:
         seen = look(session)

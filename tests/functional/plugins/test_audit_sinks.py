@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from nexus_marketing.cli.probes import _audit_sinks
+from nexus_marketing.cli.work_probes import probe_audit_sinks
 from nexus_marketing.core.clock import FakeClock
 from nexus_marketing.db.models import AuditEntry, AuditUntold, TenantPlugin, Timer
 from nexus_marketing.db.queries.queues import SINK_DUE
@@ -152,7 +152,7 @@ def test_a_record_that_it_refuses_holds_back_those_behind_it_and_the_operator_he
     assert [each.subject_id for each in vault.records] == [NAME, first]
     assert untold(process, tenant) == 2
     with pytest.raises(OSError, match=r"vault of \S+ \(2 records, .*switch its plugin off"):
-        _audit_sinks(process)
+        probe_audit_sinks(process)
     with process.work(tenant, mode="read") as ctx:
         error = ctx.session.scalars(select(Timer.error).where(Timer.type == SINK_DUE)).one()
         assert error is not None
@@ -161,7 +161,7 @@ def test_a_record_that_it_refuses_holds_back_those_behind_it_and_the_operator_he
     refused, vault.refuses = vault.refuses, None
     turn(loop)
     assert [each.subject_id for each in vault.records] == [NAME, first, refused, last]
-    assert _audit_sinks(process) == "1; none is behind"
+    assert probe_audit_sinks(process) == "1; none is behind"
 
 
 def test_what_is_written_meanwhile_is_told_as_well(
