@@ -79,9 +79,9 @@ def read_json(value: Any) -> Any:
     return orjson.loads(value) if isinstance(value, str) else value
 
 
-def bigint_array(numbers: Iterable[int]) -> str:
+def bigint_array(numbers: Iterable[int | None]) -> str:
     """PostgreSQL's spelling of a list of numbers, for a parameter that is cast to ``bigint[]``.
 
     The driver's own encoding of a list costs a microsecond an element.
     """
-    return "{" + ",".join(map(str, numbers)) + "}"
+    return "{" + ",".join(map(str, numbers)).replace("None", "NULL") + "}"

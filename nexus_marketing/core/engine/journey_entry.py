@@ -1,10 +1,10 @@
 """Who comes into a journey: one decision for each occurrence of a trigger, with the reason of a refusal (BEHAVIOUR.md 5.1)."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from nexus_marketing.core.conditions import Evaluation
 from nexus_marketing.core.engine.journey_situations import LeadFacts
@@ -31,18 +31,16 @@ class Refusal(StrEnum):
     HOLDOUT = "holdout"
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
+class Arrival(NamedTuple):
     """A trigger occurred for a lead. ``run_id`` names the run if there is to be one."""
 
     run_id: str
     lead_id: str
     trigger: Trigger
-    event: Mapping[str, Any] = field(default_factory=dict)
+    event: Mapping[str, Any] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Past:
+class Past(NamedTuple):
     """What is known of the lead in this journey, and of the journey itself.
 
     ``runs`` are the live ones, oldest first; ``entries`` counts all that ever were; ``keys`` are those used. ``recent`` are
@@ -58,6 +56,14 @@ class Past:
     is_open: bool = True
 
 
+class Admitted(NamedTuple):
+    """Somebody comes in: the number of the run among the lead's in this journey, its key, and the runs that it replaces."""
+
+    sequence: int
+    key: str | None = None
+    replaced: tuple[RunDecision, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Entered:
     """A new run, its history, and those that it replaces."""
@@ -67,13 +73,30 @@ class Entered:
     replaced: tuple[RunDecision, ...] = ()
 
 
-def looks_at_leads(journey: Journey) -> bool:
-    """Whether :func:`enter` reads the facts of a lead; where it does not, any will do."""
+def columns_read(journey: Journey) -> frozenset[str] | None:
+    """The columns of leads that :func:`admit` reads, beside their zones; nothing where it must be given all of them.
+
+    That is where a plugin is asked: nobody knows what it looks at.
+    """
     entry = journey.entry
-    return entry.filter is not None or entry.key is not None or bool(entry.reentry.calendar_days)
+    found = set(entry.key[:1] if entry.key else ())
+    if entry.filter is not None:
+        if entry.filter.reads.conditions:
+            return None
+        found |= {entry.filter.schema.resolve(name).path[0] for name in entry.filter.reads.fields}
+    return frozenset(found)
 
 
 def enter(journey: Journey, arrival: Arrival, facts: LeadFacts, past: Past, now: datetime) -> Entered | Refusal:
+    """Decide on an arrival (:func:`admit`), and begin the run of whoever comes in; ``now`` is aware UTC."""
+    found = admit(journey, arrival, facts, past, Evaluation(now, facts.tenant_zone))
+    if isinstance(found, Refusal):
+        return found
+    run, line = begin(journey, arrival, found, now)
+    return Entered(run, (line,), found.replaced)
+
+
+def admit(journey: Journey, arrival: Arrival, facts: LeadFacts, past: Past, clock: Evaluation) -> Admitted | Refusal:
     """Decide on an arrival: open, new, filter, re-entry, concurrency, cap, holdout, in this order.
 
     Args:
@@ -81,23 +104,52 @@ def enter(journey: Journey, arrival: Arrival, facts: LeadFacts, past: Past, now:
         arrival: who comes, and by which trigger.
         facts: of the lead.
         past: what was before.
-        now: the moment (aware UTC).
+        clock: the moment, and the tenant's zone; the same for all who come by one occasion.
     """
     if not past.is_open:
         return Refusal.CLOSED
     if past.is_seen:
         return Refusal.DUPLICATE
-    entry = journey.entry
+    entry, now = journey.entry, clock.now
     record = {**facts.record, "event": arrival.event} if arrival.event else facts.record
-    if entry.filter is not None and not entry.filter.holds(record, Evaluation(now, facts.tenant_zone)):
+    if entry.filter is not None and not entry.filter.holds(record, clock):
         return Refusal.FILTER
     key = _key(journey, record)
     refused = _again(journey, key, facts, past, now) or _crowded(journey, past)
     if refused is None and entry.cap is not None and past.recent >= entry.cap[0]:
         refused = Refusal.CAP
-    if refused is None and bucket(journey.salt, journey.code, "holdout", arrival.lead_id) < entry.holdout:
+    if refused is None and entry.holdout and _is_held_out(journey, arrival.lead_id):
         refused = Refusal.HOLDOUT
-    return refused or _entered(journey, arrival, past, key, now)
+    if refused is not None:
+        return refused
+    replaced = past.runs if entry.concurrency.kind is ConcurrencyKind.RESTART else ()
+    return Admitted(past.entries + 1, key, tuple(_restarted(each, now) for each in replaced))
+
+
+def begin(journey: Journey, arrival: Arrival, admitted: Admitted, now: datetime) -> tuple[Run, HistoryLine]:
+    """The run of somebody who came in, and the first line of its history.
+
+    Runs that begin by one occasion at one moment differ in ``id``, ``lead_id``, ``sequence`` and ``key`` alone, and their
+    lines in the ``sequence`` of ``detail``.
+    """
+    run = Run(
+        arrival.run_id,
+        journey.code,
+        journey.digest,
+        arrival.lead_id,
+        now,
+        arrival.trigger.start,
+        sequence=admitted.sequence,
+        key=admitted.key,
+        event=arrival.event,
+        wake_at=now,
+    )
+    detail = {"trigger": str(arrival.trigger.on), "sequence": run.sequence}
+    return run, HistoryLine(now, Said.ENTERED, run.node, detail)
+
+
+def _is_held_out(journey: Journey, lead_id: str) -> bool:
+    return bucket(journey.salt, journey.code, "holdout", lead_id) < journey.entry.holdout
 
 
 def triggers_for(
@@ -153,24 +205,6 @@ def _crowded(journey: Journey, past: Past) -> Refusal | None:
     if policy.kind is ConcurrencyKind.RESTART or len(past.runs) < policy.most:
         return None
     return Refusal.CONCURRENCY
-
-
-def _entered(journey: Journey, arrival: Arrival, past: Past, key: str | None, now: datetime) -> Entered:
-    run = Run(
-        arrival.run_id,
-        journey.code,
-        journey.digest,
-        arrival.lead_id,
-        now,
-        arrival.trigger.start,
-        sequence=past.entries + 1,
-        key=key,
-        event=arrival.event,
-        wake_at=now,
-    )
-    line = HistoryLine(now, Said.ENTERED, run.node, {"trigger": str(arrival.trigger.on), "sequence": run.sequence})
-    replaced = past.runs if journey.entry.concurrency.kind is ConcurrencyKind.RESTART else ()
-    return Entered(run, (line,), tuple(_restarted(each, now) for each in replaced))
 
 
 def _restarted(run: Run, now: datetime) -> RunDecision:

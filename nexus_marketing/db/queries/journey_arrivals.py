@@ -4,20 +4,19 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import bindparam, text
+from sqlalchemy import Executable, bindparam, text
 from sqlalchemy.orm import Session
 
 from nexus_marketing.db.ahead import Question, answers, send
-from nexus_marketing.db.queries.journey_steps import CHANGING
-from nexus_marketing.db.queries.rowsets import Values, as_ids, columns_of, ids_of, is_postgresql
-from nexus_marketing.db.tenancy import run
-from nexus_marketing.db.types import UtcDateTime, read_moment
+from nexus_marketing.db.queries.journeys import RUN_DUE
+from nexus_marketing.db.queries.rowsets import Values, as_among, columns_of, is_postgresql
+from nexus_marketing.db.types import Json, UtcDateTime, read_moment
 
-_RUN: Final = {"lead_id": "bigint", "sequence": "bigint", "key": "text", "entered_at": "timestamptz", **CHANGING}
 _STEP: Final = {"run_id": "bigint", "at": "timestamptz", "said": "text", "node": "text", "detail": "jsonb"}
-_ARRIVAL: Final = {"lead_id": "bigint", "outcome": "text", "run_id": "bigint"}
+_REFUSED: Final = {"lead_id": "bigint", "outcome": "text"}
 
 
 @dataclass(slots=True)
@@ -30,67 +29,50 @@ class PastOfLead:
     is_seen: bool = False
 
 
-def lock_living(session: Session, lead_ids: Collection[int]) -> set[int]:
-    """Those of the leads that are there; nobody changes them until the end of the transaction."""
-    lock = " FOR UPDATE" if is_postgresql(session) else ""
-    statement = (
-        f"SELECT id FROM marketing_leads WHERE tenant_id = :tenant_id AND id IN ({ids_of(session)})"
-        f" AND gone_at IS NULL ORDER BY id{lock}"
-    )
-    return set(run(session, statement, {"ids": as_ids(lead_ids)}, writes=True).scalars())
-
-
-_MINE = "FROM marketing_journey_runs WHERE tenant_id = :tenant_id AND journey_id = :journey_id AND lead_id IN ({ids})"
-_COUNTED = f"SELECT lead_id, max(sequence) AS entries, max(entered_at) AS last {_MINE} GROUP BY lead_id"
-_KEYS = f"SELECT lead_id, key {_MINE} AND key IS NOT NULL"
-# A look for each lead, which no belief about a table that fills can turn into one at all who came before, for each of them.
-_SEEN = """
-SELECT i.id AS lead_id FROM ({ids}) AS i WHERE (
-  SELECT a.lead_id FROM marketing_journey_arrivals AS a
-  WHERE a.tenant_id = :tenant_id AND a.journey_id = :journey_id AND a.lead_id = i.id AND a.occurrence = :occurrence
-) IS NOT NULL
+# A look for each lead, by a key whose order is asked for: no belief about a table that fills can turn it into one at all
+# who came before (``db.by_index``). SQLite, which believes nothing, knows no LATERAL.
+_OF_EACH = """
+SELECT i.id AS lead_id, r.* FROM (SELECT unnest(CAST(:ids AS bigint[])) AS id) AS i CROSS JOIN LATERAL ({each}) AS r
 """
+_EACH = "WHERE tenant_id = :tenant_id AND journey_id = :journey_id AND lead_id = i.id"
+_LAST_PG = _OF_EACH.format(
+    each=f"SELECT sequence, entered_at FROM marketing_journey_runs {_EACH} ORDER BY sequence DESC LIMIT 1"
+)
+_KEYS_PG = _OF_EACH.format(each=f"SELECT key FROM marketing_journey_runs {_EACH} AND key IS NOT NULL ORDER BY sequence")
+_SEEN_PG = _OF_EACH.format(
+    each=f"SELECT occurrence FROM marketing_journey_arrivals {_EACH} AND occurrence = :occurrence LIMIT 1"
+)
+_THOSE = """
+WHERE tenant_id = :tenant_id AND journey_id = :journey_id AND lead_id IN (SELECT value FROM json_each(:ids))
+"""
+_LAST = f"SELECT lead_id, max(sequence) AS sequence, entered_at FROM marketing_journey_runs {_THOSE} GROUP BY lead_id"
+_KEYS = f"SELECT lead_id, key FROM marketing_journey_runs {_THOSE} AND key IS NOT NULL"
+_SEEN = f"SELECT lead_id FROM marketing_journey_arrivals {_THOSE} AND occurrence = :occurrence"
 
 
-def pasts_of(
+class PastAsked(NamedTuple):
+    """What is asked of leads in a journey, and what is made of the answers (``db.ahead.answers``)."""
+
+    questions: tuple[Question, ...]
+
+    def told(self, answered: Sequence[Sequence[Any]]) -> dict[int, PastOfLead]:
+        """By the leads of whom anything is known."""
+        last, seen, *keyed = answered
+        found = {row.lead_id: PastOfLead(row.sequence, read_moment(row.entered_at)) for row in last}
+        for row in seen:
+            found.setdefault(row.lead_id, PastOfLead()).is_seen = True
+        for row in keyed[0] if keyed else ():
+            found[row.lead_id].keys.add(row.key)
+        return found
+
+
+def past_asked(
     session: Session, journey_id: int, lead_ids: Collection[int], occurrence: str, *, with_keys: bool
-) -> dict[int, PastOfLead]:
+) -> PastAsked:
     """What is known of each of the leads in a journey; ``with_keys`` also by which keys they entered."""
-    bound = {"journey_id": journey_id, "ids": as_ids(lead_ids)}
-    ids = ids_of(session)
-    counted, seen, *keyed = answers(
-        session,
-        Question(_COUNTED.format(ids=ids), bound),
-        Question(_SEEN.format(ids=ids), {**bound, "occurrence": occurrence}),
-        *([Question(_KEYS.format(ids=ids), bound)] if with_keys else []),
-    )
-    found = {lead_id: PastOfLead() for lead_id in lead_ids}
-    for row in counted:
-        past = found[row.lead_id]
-        past.entries, past.last_entered_at = row.entries, read_moment(row.last)
-    for row in seen:
-        found[row.lead_id].is_seen = True
-    for row in keyed[0] if keyed else ():
-        found[row.lead_id].keys.add(row.key)
-    return found
-
-
-def add_runs(session: Session, shared: Mapping[str, Any], rows: Sequence[Values]) -> dict[int, int]:
-    """Write new runs, one of each lead; answers their ids by lead.
-
-    Args:
-        session: of the tenant.
-        shared: ``journey_id``, ``version_number`` and ``is_single``.
-        rows: columns of :class:`~nexus_marketing.db.models.JourneyRun`, moments as canonical text.
-    """
-    source, bound = columns_of(session, _RUN, rows)
-    names = ", ".join(_RUN)
-    statement = (
-        f"INSERT INTO marketing_journey_runs (tenant_id, journey_id, version_number, is_single, {names})"
-        f" SELECT :tenant_id, :journey_id, :version_number, :is_single, {names} FROM {source} RETURNING id, lead_id"
-    )
-    (written,) = answers(session, Question(statement, {**bound, **shared}, writes=True))
-    return {row.lead_id: row.id for row in written}
+    bound = {"journey_id": journey_id, "ids": as_among(session, lead_ids), "occurrence": occurrence}
+    last, seen, keys = (_LAST_PG, _SEEN_PG, _KEYS_PG) if is_postgresql(session) else (_LAST, _SEEN, _KEYS)
+    return PastAsked(tuple(Question(each, bound) for each in (last, seen, *([keys] if with_keys else []))))
 
 
 def add_steps(session: Session, rows: Sequence[Values]) -> None:
@@ -105,16 +87,84 @@ def add_steps(session: Session, rows: Sequence[Values]) -> None:
 
 
 _ARRIVED = """
-INSERT INTO marketing_journey_arrivals (tenant_id, journey_id, occurrence, at, {names})
-SELECT :tenant_id, :journey_id, :occurrence, :at, {names} FROM {source}
+INSERT INTO marketing_journey_arrivals (tenant_id, journey_id, occurrence, at, lead_id, outcome, run_id)
+SELECT :tenant_id, :journey_id, :occurrence, :at, s.lead_id, {outcome}, {run_id} FROM {source}
 """
 
 
-def add_arrivals(session: Session, shared: Mapping[str, Any], rows: Sequence[Values]) -> None:
-    """Write what became of arrivals: ``lead_id``, ``outcome`` and ``run_id``; may be sent ahead.
+def add_refusals(session: Session, shared: Mapping[str, Any], rows: Sequence[Values]) -> None:
+    """Write who did not come in: ``lead_id`` and, as ``outcome``, why; may be sent ahead.
 
     ``shared`` is their ``journey_id``, ``occurrence`` and moment ``at``.
     """
-    source, bound = columns_of(session, _ARRIVAL, rows)
-    statement = text(_ARRIVED.format(names=", ".join(_ARRIVAL), source=source))
-    send(session, statement.bindparams(bindparam("at", type_=UtcDateTime())), {**bound, **shared})
+    source, bound = columns_of(session, _REFUSED, rows)
+    statement = _typed(_ARRIVED.format(outcome="s.outcome", run_id="NULL", source=source))
+    send(session, statement, {**bound, **shared})
+
+
+_OWN: Final = {"lead_id": "bigint", "sequence": "bigint", "key": "text"}
+_WRITTEN: Final = {"id": "bigint", "lead_id": "bigint", "sequence": "bigint"}
+_RUNS = """
+INSERT INTO marketing_journey_runs (tenant_id, journey_id, version_number, is_single, lead_id, sequence, key, entered_at,
+  state, node, visit, wake_at, wait_token, version, snapshot)
+SELECT :tenant_id, :journey_id, :version_number, :is_single, s.lead_id, s.sequence, {key}, :at,
+  :state, :node, :visit, :wake_at, :wait_token, :version, :snapshot FROM {source}
+RETURNING id, lead_id, sequence
+"""
+_LINES = """
+INSERT INTO marketing_journey_steps (tenant_id, run_id, at, said, node, detail)
+SELECT :tenant_id, s.id, :at, :said, :node, {detail} FROM {source}
+"""
+_WOKEN = f"""
+INSERT INTO marketing_timers (tenant_id, type, key, trigger_at, payload, created_at)
+SELECT :tenant_id, '{RUN_DUE}', CAST(s.id AS text), :wake_at, :payload, :at FROM {{source}}
+"""
+_DETAIL_PG = "CAST(:detail AS jsonb) || jsonb_build_object('sequence', s.sequence)"
+_DETAIL = "json_set(:detail, '$.sequence', s.sequence)"
+_TYPES: Final[Mapping[str, Any]] = {"at": UtcDateTime(), "wake_at": UtcDateTime(), "snapshot": Json, "payload": Json}
+
+
+def add_runs(session: Session, shared: Mapping[str, Any], rows: Sequence[Values]) -> dict[int, int]:
+    """Write runs that begin alike, one of each lead, with a line of history, the arrival and the timer of each.
+
+    On PostgreSQL all of it is one statement, which knows the ids of the runs without telling them first.
+
+    Args:
+        session: of the tenant.
+        shared: ``journey_id``, ``version_number``, ``is_single``, ``occurrence`` and moment ``at``; of the runs ``state``,
+            ``node``, ``visit``, ``wake_at``, ``wait_token``, ``version`` and ``snapshot``; of the lines ``said`` and ``detail``
+            (JSON text, to which the sequence is added); of the timers ``payload``.
+        rows: ``lead_id``, ``sequence`` and ``key`` of each.
+
+    Returns:
+        The ids of the runs by lead.
+    """
+    has_keys = any(row["key"] is not None for row in rows)
+    source, bound = columns_of(session, {name: _OWN[name] for name in _OWN if has_keys or name != "key"}, rows)
+    begun = _RUNS.format(key="s.key" if has_keys else "NULL", source=source)
+    arrived = _ARRIVED.format(outcome="'entered'", run_id="s.id", source="{source}")
+    if is_postgresql(session):
+        runs = "runs AS s"
+        lines = _LINES.format(detail=_DETAIL_PG, source=runs)
+        statement = (
+            f"WITH runs AS ({begun}), lines AS ({lines}), arrived AS ({arrived.format(source=runs)}),"
+            f" woken AS ({_WOKEN.format(source=runs)}) SELECT s.id, s.lead_id FROM {runs}"
+        )
+        (written,) = answers(session, Question(_typed(statement), {**shared, **bound}, writes=True))
+    else:
+        (written,) = answers(session, Question(_typed(begun), {**shared, **bound}, writes=True))
+        source, bound = columns_of(session, _WRITTEN, [row._asdict() for row in written])
+        for each in (
+            _LINES.format(detail=_DETAIL, source=source),
+            arrived.format(source=source),
+            _WOKEN.format(source=source),
+        ):
+            send(session, _typed(each), {**shared, **bound})
+    return {row.lead_id: row.id for row in written}
+
+
+@lru_cache(maxsize=100)
+def _typed(statement: str) -> Executable:
+    clause = text(statement)
+    known = clause._bindparams  # noqa: SLF001 - there is no public way to ask
+    return clause.bindparams(*(bindparam(name, type_=kind) for name, kind in _TYPES.items() if name in known))

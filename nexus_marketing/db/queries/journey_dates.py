@@ -1,14 +1,14 @@
-"""SQL of leads whose dates bring them into journeys: a piece of all of them, or some that are named."""
+"""SQL of what brings leads into journeys: a piece of all of them, or some that are named, and no more than is looked at."""
 
 from collections.abc import Collection
 from functools import lru_cache
 from typing import Any, Final
 
-from sqlalchemy import Executable, bindparam, select, text
+from sqlalchemy import Executable, Select, bindparam, select, text
 from sqlalchemy.orm import Session
 
 from nexus_marketing.db.ahead import Question, send
-from nexus_marketing.db.queries.rowsets import as_ids, ids_of
+from nexus_marketing.db.queries.rowsets import among, as_among, as_ids, ids_of
 from nexus_marketing.db.queries.segments import LEADS
 from nexus_marketing.db.types import BigInt
 
@@ -24,7 +24,16 @@ def leads_after(after: int, most: int, names: Collection[str]) -> Question:
 
 def leads_named(session: Session, lead_ids: Collection[int], names: Collection[str]) -> Question:
     """The same of leads that are named."""
-    return Question(_named(_columns(names), ids_of(session)), {"ids": as_ids(lead_ids)})
+    return Question(_named(_columns(names), among(session, "ids")), {"ids": as_among(session, lead_ids)})
+
+
+def leads_locked(session: Session, lead_ids: Collection[int], names: Collection[str] | None) -> Question:
+    """As :func:`leads_named`, in the order of their ids; nobody changes them until the end of the transaction.
+
+    Without ``names`` all columns.
+    """
+    columns = _columns(LEADS.c.keys() if names is None else names)
+    return Question(_locking(columns, among(session, "ids")), {"ids": as_among(session, lead_ids)}, writes=True)
 
 
 def _columns(names: Collection[str]) -> tuple[str, ...]:
@@ -39,9 +48,14 @@ def _after(columns: tuple[str, ...]) -> Executable:
 
 
 @lru_cache(maxsize=100)
-def _named(columns: tuple[str, ...], ids: str) -> Executable:
-    mine = (LEADS.c.tenant_id == _TENANT, text(f"id IN ({ids})"), LEADS.c.gone_at.is_(None))
+def _named(columns: tuple[str, ...], among_ids: str) -> Select[Any]:
+    mine = (LEADS.c.tenant_id == _TENANT, text(f"id {among_ids}"), LEADS.c.gone_at.is_(None))
     return select(*(LEADS.c[name] for name in columns)).where(*mine)
+
+
+@lru_cache(maxsize=100)
+def _locking(columns: tuple[str, ...], among_ids: str) -> Executable:
+    return _named(columns, among_ids).order_by(LEADS.c.id).with_for_update()
 
 
 _NONE_OF: Final = """

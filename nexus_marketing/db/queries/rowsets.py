@@ -1,6 +1,7 @@
 """Many rows as one JSON parameter, read alike by both databases (see ``db.queries.imports`` for what it costs)."""
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -39,14 +40,30 @@ def rowset(session: Session, columns: Mapping[str, str], parameter: str = "rows"
 def columns_of(session: Session, columns: Mapping[str, str], rows: Sequence[Values]) -> tuple[str, dict[str, str]]:
     """As :func:`rowset` for hundreds of rows and more, with its parameters; JSON columns hold objects or nothing.
 
-    A parameter for each column: PostgreSQL reads lists in half the time in which it reads objects.
+    A parameter for each column: PostgreSQL reads lists in half the time in which it reads objects, and arrays of numbers
+    in a third of that.
     """
     if not is_postgresql(session):
         return rowset(session, columns), {"rows": as_rows(rows)}
-    picked = ", ".join(f"CAST(r.{name} AS {kind}) AS {name}" for name, kind in columns.items())
-    lists = ", ".join(f"json_array_elements_text(CAST(:{name} AS json))" for name in columns)
-    source = f"(SELECT {picked} FROM ROWS FROM ({lists}) AS r({', '.join(columns)})) AS s"  # noqa: S608 - as above
-    return source, {name: orjson.dumps([row.get(name) for row in rows]).decode() for name in columns}
+    return _lists(tuple(columns.items())), {
+        name: _list(kind, [row.get(name) for row in rows]) for name, kind in columns.items()
+    }
+
+
+@lru_cache(maxsize=100)
+def _lists(columns: tuple[tuple[str, str], ...]) -> str:
+    picked = ", ".join(f"CAST(r.{name} AS {kind}) AS {name}" for name, kind in columns)
+    lists = ", ".join(
+        f"unnest(CAST(:{name} AS bigint[]))" if kind == "bigint" else f"json_array_elements_text(CAST(:{name} AS json))"
+        for name, kind in columns
+    )
+    return f"(SELECT {picked} FROM ROWS FROM ({lists}) AS r({', '.join(name for name, _ in columns)})) AS s"  # noqa: S608 - as above
+
+
+def _list(kind: str, values: list[Any]) -> str:
+    if kind == "bigint":
+        return bigint_array(values)
+    return orjson.dumps(values).decode()
 
 
 def of_tenant(session: Session, table: str) -> str:

@@ -9,25 +9,28 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import func, select
 
-from nexus_marketing.core.engine.journey_entry import Arrival, Entered, Past, Refusal, enter, looks_at_leads
-from nexus_marketing.core.engine.journey_situations import LeadFacts
+from nexus_marketing.core.conditions import Evaluation
+from nexus_marketing.core.engine.journey_entry import Admitted, Arrival, Past, Refusal, admit, begin
 from nexus_marketing.core.journeys import Journey
 from nexus_marketing.core.journeys.model import Trigger
 from nexus_marketing.core.journeys.runs import LIVE
 from nexus_marketing.core.journeys.statuses import JourneyStatus
+from nexus_marketing.db.ahead import answers
 from nexus_marketing.db.by_index import looking_up_by_index
 from nexus_marketing.db.models import Journey as JourneyRow
 from nexus_marketing.db.models import JourneyRun
-from nexus_marketing.db.queries.journey_arrivals import PastOfLead, add_arrivals, lock_living, pasts_of
+from nexus_marketing.db.queries.journey_arrivals import PastOfLead, add_refusals, past_asked
 from nexus_marketing.db.tenancy import find, tenant_of
 from nexus_marketing.runtime import Context
 from nexus_marketing.services.journeys.effects import take_effect
-from nexus_marketing.services.journeys.facts import facts_of_all
+from nexus_marketing.services.journeys.facts import entry_asked, entry_facts
 from nexus_marketing.services.journeys.rows import insert_runs, journey_version, run_of, write_decision
 
 ENTERED: Final = "entered"
 #: Refused before the engine is asked: there is no such lead (any more).
 GONE: Final = "gone"
+#: Of whom nothing is written: there is nobody, or it is written already.
+_NOT_NOTED: Final = frozenset({ENTERED, GONE, str(Refusal.DUPLICATE)})
 #: How occurrences begin that a program named.
 _BY_PROGRAM: Final = "hook:"
 
@@ -54,40 +57,52 @@ def arrive(ctx: Context, row: JourneyRow, lead_id: int, occasion: Occasion) -> A
     return answer
 
 
-def arrive_all(ctx: Context, row: JourneyRow, lead_ids: Collection[int], occasion: Occasion) -> list[Answer]:
+def arrive_all(
+    ctx: Context, row: JourneyRow, lead_ids: Collection[int], occasion: Occasion, journey: Journey | None = None
+) -> list[Answer]:
     """Decide whether leads come in, and write the runs and the refusals; answers are in the order of the leads' ids.
 
-    Two arrivals of a lead are decided one after the other: its row is locked first.
+    Two arrivals of a lead are decided one after the other: its row is locked first. ``journey`` is the newest version, where
+    the caller has read it.
     """
     ctx.session.flush()
     occasion = occasion._replace(occurrence=_as_kept(ctx, occasion.occurrence))
-    with looking_up_by_index(ctx.session):
-        return _arrive_all(ctx, row, sorted(set(lead_ids)), occasion)
-
-
-def _arrive_all(ctx: Context, row: JourneyRow, wanted: Sequence[int], occasion: Occasion) -> list[Answer]:
-    living = lock_living(ctx.session, wanted) if wanted and row.published is not None else set()
-    if not living:
+    wanted = sorted(set(lead_ids))
+    if not wanted or row.published is None:
         return [Answer(each, GONE) for each in wanted]
-    assert row.published is not None, "nobody is looked at otherwise"
-    journey = journey_version(ctx, row.id, row.published)
-    decided = _decide(ctx, row, journey, [each for each in wanted if each in living], occasion)
-    entered = {lead_id: found for lead_id, found in decided.items() if isinstance(found, Entered)}
+    with looking_up_by_index(ctx.session):
+        return _arrive_all(ctx, row, journey or journey_version(ctx, row.id, row.published), (wanted, occasion))
+
+
+def _arrive_all(
+    ctx: Context, row: JourneyRow, journey: Journey, arrived: tuple[Sequence[int], Occasion]
+) -> list[Answer]:
+    wanted, occasion = arrived
+    decided = _decide(ctx, row, journey, wanted, occasion)
+    entered = {lead_id: found for lead_id, found in decided.items() if isinstance(found, Admitted)}
     for found in entered.values():
         for decision in found.replaced:
             replaced = ctx.session.get_one(JourneyRun, (ctx.tenant_id, int(decision.run.id)))
             write_decision(ctx, replaced, decision)
             for effect in decision.effects:
                 take_effect(ctx, replaced, effect)
-    run_ids = insert_runs(ctx, (row.id, row.published), journey, list(entered.values()))
-    answers = [_answer(each, decided.get(each), run_ids) for each in wanted]
-    noted = [each._asdict() for each in answers if each.outcome not in (GONE, Refusal.DUPLICATE)]
-    if noted:
-        shared = {"journey_id": row.id, "occurrence": occasion.occurrence, "at": ctx.now}
-        add_arrivals(ctx.session, shared, noted)
+    shared = {
+        "journey_id": row.id,
+        "version_number": row.published,
+        "occurrence": occasion.occurrence,
+        "at": ctx.now,
+    }
+    run_ids: Mapping[int, int] = {}
+    if entered:
+        lead_id, first = next(iter(entered.items()))
+        begun = begin(journey, Arrival("", str(lead_id), occasion.trigger, occasion.event), first, ctx.now)
+        run_ids = insert_runs(ctx, shared, journey, begun, entered)
+    told = [_answer(each, decided.get(each), run_ids) for each in wanted]
+    if refused := [each._asdict() for each in told if each.outcome not in _NOT_NOTED]:
+        add_refusals(ctx.session, shared, refused)
     if entered:
         ctx.runtime.telemetry.point("journeys.entered")
-    return answers
+    return told
 
 
 def _as_kept(ctx: Context, occurrence: str) -> str:
@@ -96,32 +111,37 @@ def _as_kept(ctx: Context, occurrence: str) -> str:
     return occurrence if named == occurrence else f"{_BY_PROGRAM}{ctx.runtime.keys.mark(tenant_of(ctx.session), named)}"
 
 
-def _answer(lead_id: int, found: Entered | Refusal | None, run_ids: Mapping[int, int]) -> Answer:
-    if isinstance(found, Entered):
+def _answer(lead_id: int, found: Admitted | Refusal | None, run_ids: Mapping[int, int]) -> Answer:
+    if isinstance(found, Admitted):
         return Answer(lead_id, ENTERED, run_ids[lead_id])
     return Answer(lead_id, GONE if found is None else str(found))
 
 
 def _decide(
     ctx: Context, row: JourneyRow, journey: Journey, lead_ids: Sequence[int], occasion: Occasion
-) -> dict[int, Entered | Refusal]:
-    """The engine's word on each of the leads, which are locked."""
+) -> dict[int, Admitted | Refusal]:
+    """The engine's word on each of the leads that are there, which are locked."""
     has_keys = journey.entry.key is not None
-    pasts = pasts_of(ctx.session, row.id, lead_ids, occasion.occurrence, with_keys=has_keys)
-    live = _live_runs(ctx, row.id, [lead_id for lead_id, past in pasts.items() if past.entries])
-    facts = facts_of_all(ctx, lead_ids, journey) if looks_at_leads(journey) else {}
-    recent = _recent(ctx, row, journey)
-    nothing, is_open, now = LeadFacts({}), row.status == JourneyStatus.PUBLISHED, ctx.now
-    decided: dict[int, Entered | Refusal] = {}
-    for lead_id in lead_ids:
-        past = _past(pasts[lead_id], live.get(lead_id, ()), recent, is_open=is_open)
+    past = past_asked(ctx.session, row.id, lead_ids, occasion.occurrence, with_keys=has_keys)
+    asked = entry_asked(ctx, lead_ids, journey)
+    told = answers(ctx.session, *asked, *past.questions)  # what was before is read when they are locked
+    facts, pasts = entry_facts(ctx, journey, told[: len(asked)]), past.told(told[len(asked) :])
+    live = _live_runs(ctx, row.id, [lead_id for lead_id in facts if lead_id in pasts and pasts[lead_id].entries])
+    recent, is_open = _recent(ctx, row, journey), row.status == JourneyStatus.PUBLISHED
+    zone = next((known.tenant_zone for known in facts.values()), "UTC")
+    clock = Evaluation(ctx.now, zone)
+    decided: dict[int, Admitted | Refusal] = {}
+    for lead_id, known in facts.items():
+        before = _past(pasts.get(lead_id), live.get(lead_id, ()), recent, is_open=is_open)
         arrival = Arrival("", str(lead_id), occasion.trigger, occasion.event)
-        found = decided[lead_id] = enter(journey, arrival, facts.get(lead_id, nothing), past, now)
-        recent += isinstance(found, Entered)
+        found = decided[lead_id] = admit(journey, arrival, known, before, clock)
+        recent += isinstance(found, Admitted)
     return decided
 
 
-def _past(of_lead: PastOfLead, live: Sequence[Any], recent: int, *, is_open: bool) -> Past:
+def _past(of_lead: PastOfLead | None, live: Sequence[Any], recent: int, *, is_open: bool) -> Past:
+    if of_lead is None:
+        return Past(recent=recent, is_open=is_open)
     return Past(
         tuple(live),
         of_lead.entries,

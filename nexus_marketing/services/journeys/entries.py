@@ -117,25 +117,23 @@ def backfill_due(ctx: Context, timer: TimerFact) -> None:
     after = (SegmentMember.segment_id == segment_id, SegmentMember.lead_id > timer.payload["after"])
     members = select(SegmentMember.lead_id).where(*after).order_by(SegmentMember.lead_id).limit(PIECE)
     lead_ids = list(ctx.session.scalars(members))
-    triggers = journey_version(ctx, row.id, row.published).entry.triggers
-    way = _way_in(ctx, row, triggers, segment_id, timer.payload)
+    journey = journey_version(ctx, row.id, row.published)
+    way = _way_in(journey.entry.triggers, segment_id, timer.payload)
     if way is None:
         return
-    arrive_all(ctx, row, lead_ids, Occasion(way, timer.payload["occurrence"]))
+    arrive_all(ctx, row, lead_ids, Occasion(way, timer.payload["occurrence"]), journey)
     if len(lead_ids) == PIECE:
         set_timer(ctx, BACKFILL, timer.key, ctx.now, {**timer.payload, "after": lead_ids[-1]})
 
 
-def _way_in(
-    ctx: Context, row: JourneyRow, triggers: Sequence[Trigger], segment_id: int, payload: Mapping[str, Any]
-) -> Trigger | None:
+def _way_in(triggers: Sequence[Trigger], segment_id: int, payload: Mapping[str, Any]) -> Trigger | None:
     """By which trigger members come; nothing where the schedule of their round is there no more."""
     number = payload.get("trigger")
     if number is not None:
         found = triggers[number] if number < len(triggers) else None
         return found if found is not None and found.on is TriggerKind.SCHEDULE else None
     entered = (each for each in triggers if each.on is TriggerKind.SEGMENT_ENTERED and each.name == str(segment_id))
-    return next(entered, None) or _by_hand(ctx, row)
+    return next(entered, None) or _for_those_named(triggers)
 
 
 def run_ended(ctx: Context, timer: TimerFact) -> None:
@@ -207,7 +205,10 @@ def _by_hand(ctx: Context, row: JourneyRow) -> Trigger:
     """The trigger of those whom somebody names."""
     if row.published is None:
         raise Conflict("The journey was never published: publish it first.", status=row.status)
-    triggers = journey_version(ctx, row.id, row.published).entry.triggers
+    return _for_those_named(journey_version(ctx, row.id, row.published).entry.triggers)
+
+
+def _for_those_named(triggers: Sequence[Trigger]) -> Trigger:
     found = next((each for each in triggers if each.on in (TriggerKind.API, TriggerKind.LIST)), None)
     if found is None:
         raise Conflict('Nobody may be named for this journey: give it a trigger {"on": "api"} and publish it again.')

@@ -2,21 +2,27 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import reduce
+from operator import or_
 from typing import Any, Final
 
 from sqlalchemy import Row
 
+from nexus_marketing.core.conditions.schema import Dependencies
+from nexus_marketing.core.engine.journey_entry import columns_read
 from nexus_marketing.core.engine.journey_situations import LeadFacts
 from nexus_marketing.core.journeys import Journey
 from nexus_marketing.core.journeys.nodes import Branch, Occasion, Rule
 from nexus_marketing.db.ahead import Question, answers
 from nexus_marketing.db.queries import journeys as queries
+from nexus_marketing.db.queries.journey_dates import leads_locked
 from nexus_marketing.db.queries.journey_steps import records_of, segments_of, tenant_settings
 from nexus_marketing.db.types import read_json, read_moment
 from nexus_marketing.runtime import Context
 
 #: The newest of what a lead did; older events are not looked at.
 _MOST: Final = 1_000
+_EVENTS: Final = Dependencies(events=frozenset({""}))
 
 
 def facts_of(ctx: Context, lead_id: int, journey: Journey) -> LeadFacts | None:
@@ -37,26 +43,57 @@ def facts_asked(ctx: Context, lead_ids: Sequence[int]) -> list[Question]:
 def facts_from(ctx: Context, journey: Journey, answered: Sequence[Sequence[Any]]) -> dict[int, LeadFacts]:
     """As :func:`facts_of_all`; what this journey reads besides is asked now."""
     found, memberships, (tenant,) = answered
-    records = {row.id: row._asdict() for row in found}
-    segments: dict[int, set[int]] = {lead_id: set() for lead_id in records}
-    for row in memberships:
-        if row.lead_id in segments:
-            segments[row.lead_id].add(row.segment_id)
     rules = list(_rules(journey))
-    reads_scores = any(each.reads.scores for each in rules)
-    reads_consents = any(each.reads.consents for each in rules)
-    reads_events = any(each.event for each in _occasions(journey)) or any(each.reads.events for each in rules)
-    for lead_id, record in records.items():
-        record["segments"] = segments[lead_id]
-        if reads_scores:
-            record["scores"] = queries.score_values(ctx.session, lead_id)
-        if reads_consents:
-            record["consents"] = _consents(ctx, lead_id)
-        if reads_events:
-            newest = queries.newest_events(ctx.session, lead_id, _MOST)
-            record["events"] = [event_of(row) for row in reversed(newest)]
+    reads = reduce(or_, (each.reads for each in rules), Dependencies())
+    if any(each.event for each in _occasions(journey)):
+        reads |= _EVENTS
+    records = {row.id: row._asdict() for row in found}
+    _complete(ctx, records, memberships, reads)
     zone = _zone(tenant.settings)
     return {lead_id: LeadFacts(record, zone) for lead_id, record in records.items()}
+
+
+def entry_asked(ctx: Context, lead_ids: Sequence[int], journey: Journey) -> list[Question]:
+    """What is asked of leads that come into a journey, who are locked; its answers are for :func:`entry_facts`."""
+    locked = leads_locked(ctx.session, lead_ids, columns_read(journey))
+    reads = _entry_reads(journey)
+    memberships = [segments_of(ctx.session, lead_ids)] if reads.segments or reads.conditions else []
+    return [locked, tenant_settings(), *memberships]
+
+
+def entry_facts(ctx: Context, journey: Journey, answered: Sequence[Sequence[Any]]) -> dict[int, LeadFacts]:
+    """What the decision on an entry reads of leads, by id; those that are gone are left out."""
+    found, (tenant,), *memberships = answered
+    records = {row.id: row._asdict() for row in found}
+    reads = _entry_reads(journey)
+    if reads != Dependencies(fields=reads.fields, clock=reads.clock):
+        _complete(ctx, records, memberships[0] if memberships else (), reads)
+    zone = _zone(tenant.settings)
+    return {lead_id: LeadFacts(record, zone) for lead_id, record in records.items()}
+
+
+def _entry_reads(journey: Journey) -> Dependencies:
+    """What the filter of a journey's entry reads."""
+    return Dependencies() if journey.entry.filter is None else journey.entry.filter.reads
+
+
+def _complete(
+    ctx: Context, records: Mapping[int, dict[str, Any]], memberships: Iterable[Any], reads: Dependencies
+) -> None:
+    """Add to leads by their ids what is kept of them elsewhere, as far as it is read."""
+    for record in records.values():
+        record["segments"] = set()
+    for row in memberships:
+        if row.lead_id in records:
+            records[row.lead_id]["segments"].add(row.segment_id)
+    for lead_id, record in records.items():
+        if reads.scores:
+            record["scores"] = queries.score_values(ctx.session, lead_id)
+        if reads.consents:
+            record["consents"] = _consents(ctx, lead_id)
+        if reads.events:
+            newest = queries.newest_events(ctx.session, lead_id, _MOST)
+            record["events"] = [event_of(row) for row in reversed(newest)]
 
 
 def plain_facts(ctx: Context, asked: Question) -> dict[int, LeadFacts]:

@@ -14,9 +14,10 @@ from nexus_marketing.core.journeys.nodes import CALL
 from nexus_marketing.core.journeys.runs import LIVE
 from nexus_marketing.core.journeys.statuses import JourneyStatus
 from nexus_marketing.core.timers import TimerFact
+from nexus_marketing.db.ahead import answers
 from nexus_marketing.db.models import Journey as JourneyRow
 from nexus_marketing.db.models import JourneyRun, Lead
-from nexus_marketing.db.queries.journey_arrivals import lock_living
+from nexus_marketing.db.queries.journey_dates import leads_locked
 from nexus_marketing.db.queries.journeys import CALL_DUE
 from nexus_marketing.db.tenancy import find
 from nexus_marketing.runtime import Context
@@ -88,7 +89,8 @@ def revive_due(ctx: Context, timer: TimerFact) -> None:
     wanted = select(JourneyRun.id, JourneyRun.lead_id).where(*after).order_by(JourneyRun.id).limit(_PIECE)
     found = ctx.session.execute(wanted).all()
     # Whoever lets a lead in locks it first: nobody comes in while it is looked whether somebody is inside.
-    living = lock_living(ctx.session, {each.lead_id for each in found}) if found else set()
+    (locked,) = answers(ctx.session, leads_locked(ctx.session, {each.lead_id for each in found}, ()))
+    living = {lead.id for lead in locked}
     ids = [each.id for each in found if each.lead_id in living]
     still = select(JourneyRun).where(JourneyRun.id.in_(ids), _hindrance(ctx, row) == REVIVED).order_by(JourneyRun.id)
     for each in list(ctx.session.scalars(still.with_for_update(of=JourneyRun))):

@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm.attributes import set_committed_value
 
 from nexus_marketing.core.conditions import Vocabulary
-from nexus_marketing.core.engine.journey_entry import Entered
+from nexus_marketing.core.engine.journey_entry import Admitted
 from nexus_marketing.core.errors import Unavailable
 from nexus_marketing.core.journeys import Journey, Outcome, Run, RunState, Surroundings, parse_journey
 from nexus_marketing.core.journeys.model import ConcurrencyKind
@@ -105,31 +105,40 @@ def run_of(row: JourneyRun, journey: Journey) -> Run:
     )
 
 
-def insert_runs(ctx: Context, version: tuple[int, int], journey: Journey, entered: Sequence[Entered]) -> dict[int, int]:
-    """Write new runs, one of each lead, with their history and timers; answers their ids by lead.
+def insert_runs(
+    ctx: Context,
+    shared: Mapping[str, Any],
+    journey: Journey,
+    begun: tuple[Run, HistoryLine],
+    entered: Mapping[int, Admitted],
+) -> dict[int, int]:
+    """Write the runs of leads that came in by one occasion, with their history, arrivals and timers.
 
-    ``version`` is the id of the journey and the number of its version.
+    Args:
+        ctx: the unit of work.
+        shared: ``journey_id``, ``version_number``, ``occurrence``, and the moment ``at``.
+        journey: that version.
+        begun: how one of the runs begins; so do the others (:func:`nexus_marketing.core.engine.journey_entry.begin`).
+        entered: the leads by their ids.
+
+    Returns:
+        The ids of the runs by lead.
     """
-    if not entered:
-        return {}
-    is_single = journey.entry.concurrency.kind is not ConcurrencyKind.PARALLEL
-    shared = {"journey_id": version[0], "version_number": version[1], "is_single": is_single}
-    ids = add_runs(ctx.session, shared, [_new_row(each.run) for each in entered])
-    by_run = [(ids[int(each.run.lead_id)], each) for each in entered]
-    with sent_ahead(ctx.session):
-        add_steps(ctx.session, [_line(run_id, line) for run_id, each in by_run for line in each.history])
-        woken = [(str(run_id), each.run) for run_id, each in by_run if each.run.wake_at is not None]
-        set_timers(ctx, RUN_DUE, [(key, run.wake_at, {"token": run.wait_token}) for key, run in woken if run.wake_at])
-    return ids
-
-
-def _new_row(run: Run) -> dict[str, Any]:
-    own = {"lead_id": int(run.lead_id), "sequence": run.sequence, "key": run.key, "entered_at": run.entered_at}
-    return _as_text({**own, **_changing(run)})
+    run, line = begun
+    alike = {
+        **shared,
+        **_changing(run),
+        "is_single": journey.entry.concurrency.kind is not ConcurrencyKind.PARALLEL,
+        "said": str(line.said),
+        "detail": orjson.dumps(_plain_all(line.detail)).decode(),
+        "payload": {"token": run.wait_token},
+    }
+    own = [{"lead_id": lead_id, "sequence": found.sequence, "key": found.key} for lead_id, found in entered.items()]
+    return add_runs(ctx.session, alike, own)
 
 
 def _line(run_id: int, line: HistoryLine) -> dict[str, Any]:
-    detail = {name: _plain(value) for name, value in line.detail.items()}
+    detail = _plain_all(line.detail)
     return {"run_id": run_id, "at": to_text(line.at), "said": str(line.said), "node": line.node, "detail": detail}
 
 
@@ -186,7 +195,7 @@ def _changing(run: Run) -> dict[str, Any]:
 
 def _snapshot(run: Run) -> dict[str, Any]:
     kept = {
-        "event": {name: _plain(value) for name, value in run.event.items()},
+        "event": _plain_all(run.event),
         "arrived_at": _plain(run.arrived_at),
         "deadline": _plain(run.deadline),
         "open": list(run.open),
@@ -198,6 +207,10 @@ def _snapshot(run: Run) -> dict[str, Any]:
         "is_late": run.is_late,
     }
     return {name: value for name, value in kept.items() if value}
+
+
+def _plain_all(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _plain(value) for name, value in values.items()}
 
 
 def _plain(value: Any) -> Any:

@@ -7,8 +7,9 @@ import pytest
 from sqlalchemy import event
 
 from nexus_marketing.core.clock import FakeClock
+from nexus_marketing.db.ahead import answers
 from nexus_marketing.db.by_index import look_up_by_index, looking_up_by_index
-from nexus_marketing.db.queries.journey_arrivals import pasts_of
+from nexus_marketing.db.queries.journey_arrivals import past_asked
 from nexus_marketing.db.queries.timers import claim_timers
 from nexus_marketing.db.tenancy import open_session
 from tests.common import databases
@@ -16,6 +17,12 @@ from tests.common.databases import NOW
 from tests.common.factories import make_tenant
 from tests.common.servers import PostgresCluster
 
+#: What tells the statements apart that look up what was before.
+_PAST = (
+    "SELECT sequence, entered_at FROM marketing_journey_runs",
+    "SELECT key FROM marketing_journey_runs",
+    "arrivals",
+)
 pytestmark = pytest.mark.req("SR-003", "FR-P3-006")
 
 
@@ -30,10 +37,10 @@ def test_claims_and_arrivals_look_up_by_index_whatever_the_table_holds(
         def hear(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_others: Any) -> None:
             seen.append((statement, parameters))
 
-        def explain(session: Any, table: str) -> None:
-            statement, parameters = next(each for each in seen if f"{table}" in each[0])
+        def explain(session: Any, part: str) -> None:
+            statement, parameters = next(each for each in seen if part in each[0])
             rows = session.connection().exec_driver_sql(f"EXPLAIN {statement}", parameters).scalars()
-            plans[table] = "\n".join(rows)
+            plans[part] = "\n".join(rows)
 
         event.listen(runtime.engines.worker, "before_cursor_execute", hear)
         with open_session(runtime.engines.worker, tenant_id=None) as session, session.begin():
@@ -41,8 +48,9 @@ def test_claims_and_arrivals_look_up_by_index_whatever_the_table_holds(
             explain(session, "marketing_timers")
         with open_session(runtime.engines.worker, tenant_id=tenant_id) as session, session.begin():
             look_up_by_index(session)
-            pasts_of(session, 1, [1, 2], "list:1", with_keys=False)
-            explain(session, "marketing_journey_arrivals")
+            answers(session, *past_asked(session, 1, [*range(1, 501)], "list:1", with_keys=True).questions)
+            for part in _PAST:
+                explain(session, part)
         with open_session(runtime.engines.worker, tenant_id=tenant_id) as session, session.begin():
             shown = (
                 "SELECT current_setting('enable_seqscan'), current_setting('enable_bitmapscan'), current_setting('jit')"
@@ -53,4 +61,5 @@ def test_claims_and_arrivals_look_up_by_index_whatever_the_table_holds(
             assert tuple(session.connection().exec_driver_sql(shown).one()) == ("on", "on", "off")
     assert "Seq Scan on marketing_timers" not in plans["marketing_timers"]
     assert "Tid Scan on marketing_timers" in plans["marketing_timers"]
-    assert "lead_id = " in plans["marketing_journey_arrivals"].split("Index Cond:")[1].splitlines()[0]
+    for part in _PAST:
+        assert "lead_id = " in plans[part].split("Index Cond:")[1].splitlines()[0], plans[part]

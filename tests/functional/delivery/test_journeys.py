@@ -224,6 +224,20 @@ class TestManyAtOnce:
         assert way.where() == {"waiting:wait": 3}
         assert way.is_sound()
 
+    def test_the_filter_sees_what_is_kept_of_a_lead_elsewhere(self, way):
+        make_segment(way.runtime, way.tenant, way.stage.lead_ids[:3], name="vip")
+        way.event(2, "order")
+        way.event(4, "order")
+        entry = {**API["entry"], "filter": "in_segment('vip') AND count(order) < 1 AND metadata.plan is missing"}
+        way.publish({"wait": {"type": "delay", "for": "1 day"}}, entry={**entry, "key": "name"})
+        with way.runtime.work(way.tenant) as ctx:
+            update_lead(ctx, way.stage.lead_ids[2], {"metadata": {"plan": "pro"}})
+        assert way.enter(1, 2, 3, 4, 5) == ["entered", "filter", "filter", "filter", "filter"]
+        with way.runtime.work(way.tenant, mode="read") as ctx:
+            name = ctx.session.get_one(Lead, (way.tenant, way.stage.lead_ids[0])).name
+        (run,) = way.runs(1)
+        assert (run.key, run.sequence, run.state, run.node) == (name, 1, "ready", "wait")
+
 
 class TestTriggers:
     def test_whoever_enters_a_segment_comes_in_once_each_time(self, way):

@@ -1,10 +1,21 @@
 """Who comes into a journey and who does not, with the reason (BEHAVIOUR.md 5.1, Entry and Re-entry)."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from nexus_marketing.core.engine.journey_entry import Arrival, Entered, Past, Refusal, enter, triggers_for
+from nexus_marketing.core.engine.journey_entry import (
+    Admitted,
+    Arrival,
+    Entered,
+    Past,
+    Refusal,
+    begin,
+    columns_read,
+    enter,
+    triggers_for,
+)
 from nexus_marketing.core.engine.journey_reading import read_journey
 from nexus_marketing.core.engine.journey_situations import LeadFacts
 from nexus_marketing.core.journeys import RunState, TriggerKind
@@ -118,6 +129,32 @@ def test_a_holdout_is_as_large_as_it_says_and_stays():
     first = held()
     assert abs(len(first) / 4_000 - 0.1) < 0.02
     assert first == held()
+
+
+@pytest.mark.parametrize(
+    ("entry", "columns"),
+    [
+        (None, set()),
+        ({"filter": "country == 'US' AND metadata.plan == 'pro'"}, {"country", "metadata"}),
+        (
+            {"filter": "in_segment('vip') OR NOT email ends_with '@x.org'", "key": "external_id"},
+            {"email", "external_id"},
+        ),
+        ({"key": "event.order"}, {"event"}),
+    ],
+)
+def test_the_decision_reads_no_column_but_those_it_names(entry, columns):
+    assert columns_read(journey_of(entry)) == columns
+
+
+def test_runs_that_begin_by_one_occasion_differ_in_nothing_but_whose_they_are():
+    journey = journey_of({"reentry": {"policy": "always"}})
+    arrivals = [Arrival("", lead, journey.entry.triggers[0], {"type": "x"}) for lead in "78"]
+    (one, told), (other, said) = (
+        begin(journey, arrival, Admitted(number, f"k{number}"), NOW) for number, arrival in enumerate(arrivals, 1)
+    )
+    assert replace(one, lead_id="8", sequence=2, key="k2") == other
+    assert replace(told, detail={**told.detail, "sequence": 2}) == said
 
 
 def test_a_trigger_is_set_off_by_what_it_names():
