@@ -66,7 +66,7 @@ def claim(options: Options) -> Result:
 
 
 def _ours(runtime: Runtime, token: int, each: int, most: int) -> list[Any]:
-    with open_session(runtime.engines.worker, tenant_id=None) as session, session.begin():
+    with open_session(runtime.engines.worker, tenant_id=None, by_index=True) as session, session.begin():
         return claim_timers(session, NOW, token, lease_seconds=60.0, each=each, most=most)
 
 

@@ -140,11 +140,12 @@ class NoCache:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How a unit of work reaches the database: ``mode``, ``role`` and the timeout as in ``db.engines``."""
+    """How a unit of work reaches the database: ``mode``, ``role``, the timeout and ``by_index`` as in ``db.engines``."""
 
     mode: str = "write"
     role: str = "app"
     timeout_seconds: float | None = None
+    by_index: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,14 +217,16 @@ class Runtime:
         mode: str = "write",
         role: str = "worker",
         request_id: str | None = None,
+        by_index: bool = False,
     ) -> Iterator["Context"]:
         """One transaction of its own: commits when the block ends well.
 
-        ``request_id`` is that of the web request it belongs to, if it does.
+        ``request_id`` is that of the web request it belongs to, if it does. ``by_index`` is for work that looks rows up and
+        goes through no table (``db.by_index``).
         """
         manager = transaction.TransactionManager(explicit=True)
         manager.begin()
-        context = Context(self, tenant_id, actor, manager, Access(mode, role), request_id)
+        context = Context(self, tenant_id, actor, manager, Access(mode, role, by_index=by_index), request_id)
         try:
             yield context
         except BaseException:
@@ -271,6 +274,7 @@ class Context:
                 mode=access.mode,
                 manager=self._manager,
                 timeout_seconds=access.timeout_seconds,
+                by_index=access.by_index,
             )
         return self._session
 

@@ -7,7 +7,8 @@ Execution options of the connection say what kind of transaction it is:
 * ``nexus_mode``: ``read``, ``write`` or ``durable`` (a write whose commit must survive a power cut);
 * ``nexus_tenant``: the tenant for row-level security, absent for the worker and owner roles;
 * ``nexus_timeout_seconds``: when the database gives a statement up. PostgreSQL counts for each statement,
-  SQLite from the beginning of the transaction; how it shows is ``db.retry.is_timeout``.
+  SQLite from the beginning of the transaction; how it shows is ``db.retry.is_timeout``;
+* ``nexus_by_index``: PostgreSQL plans by indexes alone (``db.by_index``).
 """
 
 from collections.abc import Callable
@@ -28,6 +29,8 @@ from nexus_marketing.db.types import to_text
 
 MIN_POSTGRESQL = 150000
 MIN_SQLITE = (3, 39, 0)
+#: See above, and ``db.by_index``.
+BY_INDEX = "nexus_by_index"
 #: Where a connection keeps how its next transaction begins, and how long its statements may take.
 _BEGIN = "nexus_begin"
 _TIMEOUT = "nexus_timeout_seconds"
@@ -125,6 +128,8 @@ def _choose_begin(connection: Connection) -> None:
         statement += f"; SET LOCAL statement_timeout = {round(timeout * 1000)}"
     if mode == "durable":
         statement += "; SET LOCAL synchronous_commit = on"
+    if options.get(BY_INDEX):
+        statement += "; SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL jit = off"
     connection.connection.info[_BEGIN] = statement
 
 

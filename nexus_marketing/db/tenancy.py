@@ -32,6 +32,7 @@ from zope.sqlalchemy.datamanager import ZopeTransactionEvents
 
 from nexus_marketing.core.errors import ForeignTenant, NotFound, TenantRequired
 from nexus_marketing.db.base import Base, TenantScoped
+from nexus_marketing.db.engines import BY_INDEX
 from nexus_marketing.db.statements import check_written_tenant, touches_tenant_rows
 
 Row = TypeVar("Row", bound=Base)
@@ -65,6 +66,7 @@ def open_session(
     mode: str = "write",
     manager: ITransactionManager | None = None,
     timeout_seconds: float | None = None,
+    by_index: bool = False,
 ) -> TenantSession:
     """A session for one unit of work.
 
@@ -75,12 +77,15 @@ def open_session(
         manager: the transaction manager whose commit commits the session; without one the
             caller commits.
         timeout_seconds: when the database gives up a statement; ``None`` for never.
+        by_index: for work that looks rows up and goes through no table (``db.by_index``).
     """
     options: dict[str, Any] = {"nexus_mode": mode}
     if tenant_id is not None:
         options["nexus_tenant"] = tenant_id
     if timeout_seconds is not None:
         options["nexus_timeout_seconds"] = timeout_seconds
+    if by_index:
+        options[BY_INDEX] = True
     session = TenantSession(bind=engine.execution_options(**options), expire_on_commit=False)
     session.info.update(tenant_id=tenant_id, managed=manager is not None)
     if manager is not None:

@@ -76,7 +76,7 @@ class Locking:
 class Together:
     """What due timers of a tenant do that are done faster many at a time.
 
-    ``many`` runs in one transaction, takes those timers that it can do so (``db.queries.timers.take_timers``) and answers
+    ``many`` runs in one transaction, which looks rows up by indexes alone, takes those timers that it can do so (``db.queries.timers.take_timers``) and answers
     their ids; the others, and all of them where it fails, are fired by ``one``, each as if there was nothing else.
     """
 
@@ -172,7 +172,7 @@ def _fire_some(runtime: Runtime, handlers: TimerHandlers, held: list[TimerFact])
     token = runtime.rng.getrandbits(62)
     lease_seconds = runtime.settings.lease.total_seconds()
     until = time.monotonic() + lease_seconds / 2
-    with open_session(runtime.engines.worker, tenant_id=None) as session, session.begin():
+    with open_session(runtime.engines.worker, tenant_id=None, by_index=True) as session, session.begin():
         claimed = queries.claim_timers(
             session,
             runtime.clock.now(),
@@ -224,7 +224,7 @@ def _fire_together(
 def _fire_group(runtime: Runtime, handler: Together, group: Sequence[TimerFact]) -> AbstractSet[int]:
     tenant_id, type_ = group[0].tenant_id, group[0].type
     try:
-        with runtime.work(tenant_id, SYSTEM) as ctx:
+        with runtime.work(tenant_id, SYSTEM, by_index=True) as ctx:
             fired = handler.many(ctx, group)
     except Exception as error:  # noqa: BLE001 - isolation boundary: whatever it is, the one that it is about shows it alone
         log.info("timers_fired_alone", tenant_id=tenant_id, type=type_, timers=len(group), error=type(error).__name__)

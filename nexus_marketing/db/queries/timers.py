@@ -2,15 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import Row, bindparam, text
+from sqlalchemy import Row, TextClause, bindparam, text
 from sqlalchemy.orm import Session
 
 from nexus_marketing.core.timers import TimerFact
 from nexus_marketing.db.ahead import Question, ask, send
-from nexus_marketing.db.by_index import look_up_by_index
 from nexus_marketing.db.queries.rowsets import Values, as_ids, columns_of, ids_of, is_postgresql
 from nexus_marketing.db.tenancy import run, run_for_all
 from nexus_marketing.db.types import BigInt, Json, UtcDateTime, from_text, read_json
@@ -21,7 +21,7 @@ _AT = bindparam("at", type_=UtcDateTime())
 _INTO = "INSERT INTO marketing_timers (tenant_id, campaign_id, type, key, trigger_at, payload, created_at)"
 _ONE = " VALUES (:tenant_id, :campaign_id, :type, :key, :at, :payload, :now)"
 # Behind a SELECT, SQLite takes ON for a join where there is no WHERE.
-_MANY = " SELECT :tenant_id, NULL, :type, s.key, s.at, s.payload, :now FROM {source} WHERE true"
+_MANY = " SELECT :tenant_id, NULL, :type, s.key, s.at, {payload}, :now FROM {source} WHERE true"
 _SET = """
 ON CONFLICT (tenant_id, type, key) DO UPDATE SET status = 'waiting', attempts = 0, crashes = 0, error = NULL,
   lease_until = NULL, lease_token = NULL, campaign_id = excluded.campaign_id, {moved}
@@ -43,10 +43,24 @@ def set_timer(session: Session, values: Mapping[str, Any], *, earliest: bool) ->
 
 
 def set_timers(session: Session, type_: str, rows: Sequence[Values], now: datetime) -> None:
-    """Write or move timers of one type: ``key``, ``at`` as canonical text, ``payload``; may be sent ahead."""
-    source, bound = columns_of(session, {"key": "text", "at": "timestamptz", "payload": "jsonb"}, rows)
-    statement = text(_INTO + _MANY.format(source=source) + _MOVED).bindparams(_NOW)
-    send(session, statement, {**bound, "type": type_, "now": now})
+    """Write or move timers of one type: ``key``, ``at`` as canonical text, ``payload``; may be sent ahead.
+
+    A payload that they all share, one and the same object, is sent once.
+    """
+    shared = rows[0]["payload"]
+    columns, payload = {"key": "text", "at": "timestamptz", "payload": "jsonb"}, "s.payload"
+    if all(row["payload"] is shared for row in rows):
+        del columns["payload"]
+        payload = ":alike"
+    source, bound = columns_of(session, columns, rows)
+    statement = _typed(_INTO + _MANY.format(payload=payload, source=source) + _MOVED)
+    send(session, statement, {"alike": shared, **bound, "type": type_, "now": now})
+
+
+@lru_cache(maxsize=20)
+def _typed(statement: str) -> TextClause:
+    known = text(statement)
+    return known.bindparams(_NOW, *([bindparam("alike", type_=Json)] if ":alike" in statement else []))
 
 
 def cancel_timer(session: Session, type_: str, key: str) -> bool:
@@ -95,10 +109,12 @@ RETURNING tenant_id, id, type, key, trigger_at, payload, campaign_id, attempts, 
 def claim_timers(
     session: Session, now: datetime, token: int, *, lease_seconds: float, each: int, most: int
 ) -> list[TimerFact]:
-    """Lease due timers, at most ``each`` of one tenant and ``most`` in all; earliest first."""
+    """Lease due timers, at most ``each`` of one tenant and ``most`` in all; earliest first.
+
+    The session is for all tenants, and opened ``by_index``.
+    """
     statement = _CLAIM_POSTGRESQL if is_postgresql(session) else _CLAIM_SQLITE
     values = {"now": now, "token": token, "seconds": lease_seconds, "each": each, "most": most}
-    look_up_by_index(session)
     rows = run_for_all(session, text(statement).bindparams(_NOW), values, writes=True)
     return sorted((_fact(row, token) for row in rows), key=attrgetter("trigger_at", "tenant_id", "id"))
 

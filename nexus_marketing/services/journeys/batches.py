@@ -16,7 +16,6 @@ from nexus_marketing.core.journeys.runs import LIVE, Occurrence, RunDecision, Se
 from nexus_marketing.core.journeys.statuses import JourneyStatus
 from nexus_marketing.core.timers import TimerFact
 from nexus_marketing.db.ahead import answers
-from nexus_marketing.db.by_index import look_up_by_index
 from nexus_marketing.db.queries import journeys as queries
 from nexus_marketing.db.queries.journey_steps import lock_runs, standing_of
 from nexus_marketing.db.queries.timers import take_timers
@@ -65,7 +64,6 @@ def runs_told(ctx: Context, messages: Iterable[Any]) -> AbstractSet[tuple[int, i
 def _decide(ctx: Context, occurrences: Mapping[int, Occurrence]) -> dict[int, _Decided]:
     """What becomes of runs that nobody else has locked, where it can be written for many at a time."""
     versions: dict[tuple[int, int], list[Any]] = {}
-    look_up_by_index(ctx.session)
     for row in lock_runs(ctx.session, sorted(occurrences)):
         if row.state in LIVE:
             versions.setdefault((row.journey_id, row.version_number), []).append(row)

@@ -233,7 +233,7 @@ def _tell_together(runtime: Runtime, tenant_id: int, rows: Sequence[Row[Any]]) -
     if len(rows) == 1:
         return frozenset()
     try:
-        with runtime.work(tenant_id, SYSTEM) as ctx:
+        with runtime.work(tenant_id, SYSTEM, by_index=True) as ctx:
             done = runs_told(ctx, rows)
             runtime.telemetry.point("journeys.told")
     except Exception as error:  # noqa: BLE001 - isolation boundary: whatever it is, the one that it is about shows it alone

@@ -8,7 +8,7 @@ from sqlalchemy import event
 
 from nexus_marketing.core.clock import FakeClock
 from nexus_marketing.db.ahead import answers
-from nexus_marketing.db.by_index import look_up_by_index, looking_up_by_index
+from nexus_marketing.db.by_index import looking_up_by_index
 from nexus_marketing.db.queries.journey_arrivals import past_asked
 from nexus_marketing.db.queries.timers import claim_timers
 from nexus_marketing.db.tenancy import open_session
@@ -43,11 +43,10 @@ def test_claims_and_arrivals_look_up_by_index_whatever_the_table_holds(
             plans[part] = "\n".join(rows)
 
         event.listen(runtime.engines.worker, "before_cursor_execute", hear)
-        with open_session(runtime.engines.worker, tenant_id=None) as session, session.begin():
+        with open_session(runtime.engines.worker, tenant_id=None, by_index=True) as session, session.begin():
             claim_timers(session, NOW, 1, lease_seconds=60, each=50, most=100)
             explain(session, "marketing_timers")
-        with open_session(runtime.engines.worker, tenant_id=tenant_id) as session, session.begin():
-            look_up_by_index(session)
+        with open_session(runtime.engines.worker, tenant_id=tenant_id, by_index=True) as session, session.begin():
             answers(session, *past_asked(session, 1, [*range(1, 501)], "list:1", with_keys=True).questions)
             for part in _PAST:
                 explain(session, part)
