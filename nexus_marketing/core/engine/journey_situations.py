@@ -10,7 +10,7 @@ from nexus_marketing.core.conditions import Evaluation
 from nexus_marketing.core.journeys.drafts import Draft
 from nexus_marketing.core.journeys.model import Journey
 from nexus_marketing.core.journeys.runs import Run
-from nexus_marketing.core.pacing.zones import UTC_ZONE, zone_named, zone_of
+from nexus_marketing.core.pacing.zones import UTC_ZONE, zone_named
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,8 @@ class LeadFacts:
     def zone(self) -> ZoneInfo:
         """Whose clock counts: the lead's, else the tenant's, else UTC."""
         own = self.record.get("time_zone")
-        return zone_of(own if isinstance(own, str) else None, zone_named(self.tenant_zone) or UTC_ZONE)
+        found = zone_named(own) if isinstance(own, str) else None
+        return found or zone_named(self.tenant_zone) or UTC_ZONE
 
 
 class Situation:

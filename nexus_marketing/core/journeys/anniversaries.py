@@ -10,6 +10,7 @@
 
 from collections.abc import Mapping
 from datetime import date, datetime, timedelta
+from functools import lru_cache
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -18,7 +19,6 @@ from nexus_marketing.core.journeys.model import Trigger
 
 #: More than clocks anywhere, and an offset that is no whole day, can make of a day.
 _AROUND = timedelta(days=3)
-_FEBRUARY_29: tuple[int, int] = (2, 29)
 
 
 class Coming(NamedTuple):
@@ -42,27 +42,48 @@ def next_occurrence(trigger: Trigger, record: Mapping[str, object], zone: ZoneIn
     Whoever was born on 29 February has a birthday on the 28th in other years. A date to come begins to count when it
     comes.
     """
-    rule = UntilDate(trigger.path, trigger.offset, None if trigger.at is None else read_clock(trigger.at))
-    day = day_of(trigger.path, zone, record)
-    if day is None:
+    return NextDate(trigger, after).of(record, zone)
+
+
+class NextDate:
+    """As :func:`next_occurrence` for many leads."""
+
+    __slots__ = ("_after", "_passed", "_trigger")
+
+    def __init__(self, trigger: Trigger, after: datetime) -> None:
+        self._trigger, self._after = trigger, after
+        self._passed = (after - trigger.offset).date() - _AROUND
+
+    def of(self, record: Mapping[str, object], zone: ZoneInfo) -> Coming | None:
+        """The first one of a lead."""
+        trigger, after, passed = self._trigger, self._after, self._passed
+        day = day_of(trigger.path, zone, record)
+        if day is None:
+            return None
+        if not trigger.is_yearly:
+            rule = UntilDate(trigger.path, trigger.offset, None if trigger.at is None else read_clock(trigger.at))
+            at = ends_at(rule, after, zone, record)
+            return Coming(at, day) if at is not None and at > after else None
+        first = max(passed.year, day.year)
+        if first == passed.year and (day.month, day.day) < (passed.month, passed.day):
+            first += 1  # it has passed this year, wherever clocks stand
+        for year in range(first, first + 3):
+            this = _in_year(day, year)
+            found = _when(trigger.offset, trigger.at, this, zone)
+            if found is not None and found > after:
+                return Coming(found, this)
         return None
-    if not trigger.is_yearly:
-        at = ends_at(rule, after, zone, record)
-        return Coming(at, day) if at is not None and at > after else None
-    first = max((after - trigger.offset).year - 1, day.year)
-    passed = (after - trigger.offset).date() - _AROUND
-    for year in range(first, first + 4):
-        this = _in_year(day, year)
-        if this < passed:  # wherever clocks stand
-            continue
-        at = moved(rule, this, zone)
-        if at is not None and at > after:
-            return Coming(at, this)
-    return None
+
+
+# There are as many as days of a year, times of day and zones: far fewer than leads.
+@lru_cache(maxsize=1 << 15)
+def _when(offset: timedelta, at: str | None, day: date, zone: ZoneInfo) -> datetime | None:
+    """The moment at which a day has come, moved as a trigger says."""
+    return moved(UntilDate((), offset, None if at is None else read_clock(at)), day, zone)
 
 
 def _in_year(day: date, year: int) -> date:
-    if (day.month, day.day) == _FEBRUARY_29:
+    if day.month == 2 and day.day == 29:
         try:
             return day.replace(year=year)
         except ValueError:

@@ -139,8 +139,9 @@ def _next_weekday(rule: Weekdays, arrived: datetime, zone: ZoneInfo) -> datetime
 
 def day_of(path: tuple[str, ...], zone: ZoneInfo, record: Mapping[str, object]) -> date | None:
     """The day that a record keeps somewhere; of a moment the one that clocks in the zone show."""
+    value = _value(path, record)
     try:
-        moment, day = _read(_value(path, record))
+        moment, day = _read_text(value) if isinstance(value, str) else _read(value)
     except (ValidationError, ValueError, OverflowError):
         return None
     return day if moment is None else moment.astimezone(zone).date()
@@ -161,7 +162,8 @@ def _until(rule: UntilDate, zone: ZoneInfo, record: Mapping[str, object]) -> dat
 def _value(path: tuple[str, ...], record: Mapping[str, object]) -> object:
     value: object = record
     for key in path:
-        value = value.get(key) if isinstance(value, Mapping) else None
+        # The first question is answered in a tenth of the time, and with yes.
+        value = value.get(key) if type(value) is dict or isinstance(value, Mapping) else None
     return value
 
 
@@ -181,10 +183,14 @@ def _moved(rule: UntilDate, value: object, zone: ZoneInfo) -> datetime | None:
 
 def _read(value: object) -> tuple[datetime | None, date | None]:
     """A moment, or a day."""
+    if isinstance(value, str):
+        return _read_text(value)
     if isinstance(value, datetime):
         return (value.astimezone(UTC), None) if value.tzinfo is not None else (None, None)
-    if isinstance(value, date):
-        return None, value
-    if not isinstance(value, str):
-        return None, None
-    return (None, parse_date(value)) if DATE_SHAPE.match(value) else (parse_datetime(value), None)
+    return (None, value) if isinstance(value, date) else (None, None)
+
+
+# People were born on far fewer days than there are people.
+@lru_cache(maxsize=1 << 15)
+def _read_text(text: str) -> tuple[datetime | None, date | None]:
+    return (None, parse_date(text)) if DATE_SHAPE.match(text) else (parse_datetime(text), None)

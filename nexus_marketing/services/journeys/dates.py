@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from nexus_marketing.core.engine.journey_situations import LeadFacts
 from nexus_marketing.core.journeys import Journey, TriggerKind
-from nexus_marketing.core.journeys.anniversaries import next_occurrence
+from nexus_marketing.core.journeys.anniversaries import NextDate, next_occurrence
 from nexus_marketing.core.journeys.model import Trigger
 from nexus_marketing.core.journeys.statuses import JourneyStatus, Listens
 from nexus_marketing.core.pacing.recurrence import read_recurrence
@@ -36,8 +36,8 @@ from nexus_marketing.services.timers import cancel_timer, set_timer, set_timers
 DATE_DUE: Final = "journey.date"
 DATES_DUE: Final = "journey.dates"
 SCHEDULE_DUE: Final = "journey.schedule"
-#: Leads of one transaction.
-PIECE: Final = 500
+#: Leads of one transaction: a timer is all that is written for each.
+PIECE: Final = 1_000
 
 
 def begin_waiting(ctx: Context, row: JourneyRow, journey: Journey) -> None:
@@ -57,9 +57,10 @@ def dates_due(ctx: Context, timer: TimerFact) -> None:
         return
     triggers = _dated(journey_version(ctx, row.id, row.published))
     found = plain_facts(ctx, leads_after(int(timer.payload["after"]), PIECE, _names(triggers)))
-    _wait_for_dates(ctx, row.id, triggers, found, ctx.now)
-    if len(found) == PIECE:
-        set_timer(ctx, DATES_DUE, timer.key, ctx.now, {"after": max(found)})
+    with sent_ahead(ctx.session):
+        _wait_for_dates(ctx, row.id, triggers, found, ctx.now)
+        if len(found) == PIECE:
+            set_timer(ctx, DATES_DUE, timer.key, ctx.now, {"after": max(found)})
 
 
 def redate(ctx: Context, timer: TimerFact) -> None:
@@ -131,22 +132,22 @@ def _wait_for_dates(
 ) -> None:
     """A timer for the next date of each of the leads; none for who has no date, or is gone."""
     timers, none, payload = [], [], {"after": after.isoformat()}
+    coming = [NextDate(each, after) for each in triggers]
     for lead_id in sorted(leads):  # locked in one order, whoever else writes the same
         facts = leads[lead_id]
-        dates = [] if facts is None else _coming(triggers, facts, after)
+        dates = [] if facts is None else _dates_of(facts, coming)
         if dates:
             timers.append((f"{journey_id}:{lead_id}", min(dates), payload))
         else:
             none.append(lead_id)
-    with sent_ahead(ctx.session):
-        set_timers(ctx, DATE_DUE, timers)
-        if none:
-            forget_dates(ctx.session, DATE_DUE, journey_id, none)
+    set_timers(ctx, DATE_DUE, timers)
+    if none:
+        forget_dates(ctx.session, DATE_DUE, journey_id, none)
 
 
-def _coming(triggers: Iterable[Trigger], facts: LeadFacts, after: datetime) -> list[datetime]:
-    dates = (next_occurrence(each, facts.record, facts.zone, after) for each in triggers)
-    return [each.at for each in dates if each is not None]
+def _dates_of(facts: LeadFacts, coming: Sequence[NextDate]) -> list[datetime]:
+    record, zone = facts.record, facts.zone
+    return [found.at for each in coming if (found := each.of(record, zone)) is not None]
 
 
 def _facts(ctx: Context, triggers: Iterable[Trigger], lead_id: int) -> Mapping[int, LeadFacts | None]:
