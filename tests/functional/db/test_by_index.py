@@ -62,3 +62,13 @@ def test_claims_and_arrivals_look_up_by_index_whatever_the_table_holds(
     assert "Tid Scan on marketing_timers" in plans["marketing_timers"]
     for part in _PAST:
         assert "lead_id = " in plans[part].split("Index Cond:")[1].splitlines()[0], plans[part]
+
+
+def test_checks_of_foreign_keys_go_by_the_key_before_anything_is_known_of_a_table(
+    cluster: PostgresCluster, tmp_path: Path
+) -> None:
+    with databases.postgres_runtime(cluster, tmp_path) as runtime, runtime.engines.owner.connect() as connection:
+        for table in ("marketing_journey_runs", "marketing_leads"):
+            check = f"SELECT 1 FROM ONLY {table} x WHERE tenant_id = 1 AND id = 1 FOR KEY SHARE OF x"
+            plan = "\n".join(connection.exec_driver_sql(f"EXPLAIN {check}").scalars())
+            assert f"using pk_{table}" in plan, plan
