@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import psycopg
 import zope.sqlalchemy
 from psycopg.rows import namedtuple_row
-from sqlalchemy import Executable, bindparam, insert
+from sqlalchemy import Connection, Executable, bindparam, insert
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
@@ -35,7 +35,7 @@ def sent_ahead(session: Session) -> Iterator[None]:
     Raises:
         DBAPIError: one of them failed; those behind it were not executed.
     """
-    connection = _driver_of(session)
+    _, connection = _lent_to(session)
     if connection is None:
         yield
         return
@@ -62,11 +62,11 @@ def ask(session: Session, question: Question) -> Callable[[], list[Any]]:
     Raises:
         DBAPIError: it failed; inside a block at its end.
     """
-    connection = _driver_of(session)
+    lent, connection = _lent_to(session)
     if connection is None:
         found = list(run(session, question.statement, question.parameters, writes=question.writes))
         return lambda: found
-    cursor, sql, values = _made_ready(session, connection, question)
+    cursor, sql, values = _made_ready(session, lent, connection.cursor(row_factory=_row_of), question)
     try:
         return cursor.execute(sql.encode(), values).fetchall
     except psycopg.Error as error:
@@ -95,11 +95,11 @@ def send(session: Session, statement: str | Executable, parameters: Mapping[str,
     Raises:
         DBAPIError: it failed; inside :func:`sent_ahead` perhaps one before it.
     """
-    connection = _driver_of(session)
+    lent, connection = _lent_to(session)
     if connection is None:
         run(session, statement, parameters, writes=True)
         return
-    cursor, sql, values = _made_ready(session, connection, Question(statement, parameters, writes=True))
+    cursor, sql, values = _made_ready(session, lent, connection.cursor(), Question(statement, parameters, writes=True))
     try:
         cursor.execute(sql.encode(), values)
     except psycopg.Error as error:
@@ -119,17 +119,15 @@ def _insert_of(model: Any, names: tuple[str, ...]) -> Executable:
 
 
 def _made_ready(
-    session: Session, connection: psycopg.Connection[Any], question: Question
+    session: Session, lent: Connection, cursor: psycopg.Cursor[Any], question: Question
 ) -> tuple[psycopg.Cursor[Any], str, dict[str, Any]]:
     """What the driver is to execute; whoever listens to the engine's statements hears of it, as of any other."""
-    cursor = connection.cursor(row_factory=_row_of)
     sql, processors = _spelled(question.statement)
     values = {**question.parameters, "tenant_id": tenant_of(session)}
     for name, process in processors.items():
         values[name] = process(values[name])
     if question.writes and session.info["managed"]:
         zope.sqlalchemy.mark_changed(session)
-    lent = session.connection()
     for heard in lent.dispatch.before_cursor_execute:
         heard(lent, cursor, sql, values, None, False)
     return cursor, sql, values
@@ -151,9 +149,11 @@ def _row_of(cursor: Any) -> Callable[[Sequence[Any]], Any]:
     return of
 
 
-def _driver_of(session: Session) -> psycopg.Connection[Any] | None:
-    driver = session.connection().connection.driver_connection
-    return driver if isinstance(driver, psycopg.Connection) else None
+def _lent_to(session: Session) -> tuple[Connection, psycopg.Connection[Any] | None]:
+    """The session's connection, which takes longer to ask for than many a statement to execute, and PostgreSQL's driver."""
+    lent = session.connection()
+    driver = lent.connection.driver_connection
+    return lent, driver if isinstance(driver, psycopg.Connection) else None
 
 
 def _told(error: psycopg.Error, statement: str) -> BaseException:
