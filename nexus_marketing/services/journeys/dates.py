@@ -38,6 +38,8 @@ DATES_DUE: Final = "journey.dates"
 SCHEDULE_DUE: Final = "journey.schedule"
 #: Leads of one transaction: a timer is all that is written for each.
 PIECE: Final = 1_000
+#: So many are written by a statement: PostgreSQL works on it while the next ones are looked at.
+_AT_ONCE: Final = 250
 
 
 def begin_waiting(ctx: Context, row: JourneyRow, journey: Journey) -> None:
@@ -130,17 +132,19 @@ def _wait_for_dates(
     leads: Mapping[int, LeadFacts | None],
     after: datetime,
 ) -> None:
-    """A timer for the next date of each of the leads; none for who has no date, or is gone."""
-    timers, none, payload = [], [], {"after": after.isoformat()}
+    """A timer for the next date of each of the leads; none for who has no date, or is gone. May be sent ahead."""
+    none, payload = [], {"after": after.isoformat()}
     coming = [NextDate(each, after) for each in triggers]
-    for lead_id in sorted(leads):  # locked in one order, whoever else writes the same
-        facts = leads[lead_id]
-        dates = [] if facts is None else _dates_of(facts, coming)
-        if dates:
-            timers.append((f"{journey_id}:{lead_id}", min(dates), payload))
-        else:
-            none.append(lead_id)
-    set_timers(ctx, DATE_DUE, timers)
+    in_order = sorted(leads)  # locked in one order, whoever else writes the same
+    for first in range(0, len(in_order), _AT_ONCE):
+        timers = []
+        for lead_id in in_order[first : first + _AT_ONCE]:
+            facts = leads[lead_id]
+            if dates := [] if facts is None else _dates_of(facts, coming):
+                timers.append((f"{journey_id}:{lead_id}", min(dates), payload))
+            else:
+                none.append(lead_id)
+        set_timers(ctx, DATE_DUE, timers)
     if none:
         forget_dates(ctx.session, DATE_DUE, journey_id, none)
 
