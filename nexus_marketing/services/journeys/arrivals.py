@@ -5,6 +5,7 @@ written, by a statement for all.
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import func, select
@@ -77,8 +78,8 @@ def arrive_all(
 def _arrive_all(
     ctx: Context, row: JourneyRow, journey: Journey, arrived: tuple[Sequence[int], Occasion]
 ) -> list[Answer]:
-    wanted, occasion = arrived
-    decided = _decide(ctx, row, journey, wanted, occasion)
+    (wanted, occasion), now = arrived, ctx.now
+    decided = _decide(ctx, row, journey, arrived, now)
     entered = {lead_id: found for lead_id, found in decided.items() if isinstance(found, Admitted)}
     for found in entered.values():
         for decision in found.replaced:
@@ -90,12 +91,12 @@ def _arrive_all(
         "journey_id": row.id,
         "version_number": row.published,
         "occurrence": occasion.occurrence,
-        "at": ctx.now,
+        "at": now,
     }
     run_ids: Mapping[int, int] = {}
     if entered:
         lead_id, first = next(iter(entered.items()))
-        begun = begin(journey, Arrival("", str(lead_id), occasion.trigger, occasion.event), first, ctx.now)
+        begun = begin(journey, Arrival("", str(lead_id), occasion.trigger, occasion.event), first, now)
         run_ids = insert_runs(ctx, shared, journey, begun, entered)
     told = [_answer(each, decided.get(each), run_ids) for each in wanted]
     if refused := [each._asdict() for each in told if each.outcome not in _NOT_NOTED]:
@@ -118,9 +119,10 @@ def _answer(lead_id: int, found: Admitted | Refusal | None, run_ids: Mapping[int
 
 
 def _decide(
-    ctx: Context, row: JourneyRow, journey: Journey, lead_ids: Sequence[int], occasion: Occasion
+    ctx: Context, row: JourneyRow, journey: Journey, arrived: tuple[Sequence[int], Occasion], now: datetime
 ) -> dict[int, Admitted | Refusal]:
     """The engine's word on each of the leads that are there, which are locked."""
+    lead_ids, occasion = arrived
     has_keys = journey.entry.key is not None
     past = past_asked(ctx.session, row.id, lead_ids, occasion.occurrence, with_keys=has_keys)
     asked = entry_asked(ctx, lead_ids, journey)
@@ -129,7 +131,7 @@ def _decide(
     live = _live_runs(ctx, row.id, [lead_id for lead_id in facts if lead_id in pasts and pasts[lead_id].entries])
     recent, is_open = _recent(ctx, row, journey), row.status == JourneyStatus.PUBLISHED
     zone = next((known.tenant_zone for known in facts.values()), "UTC")
-    clock = Evaluation(ctx.now, zone)
+    clock = Evaluation(now, zone)
     decided: dict[int, Admitted | Refusal] = {}
     for lead_id, known in facts.items():
         before = _past(pasts.get(lead_id), live.get(lead_id, ()), recent, is_open=is_open)
