@@ -74,7 +74,8 @@ Matches = Callable[[str], object]
 _Prepare = Callable[[str], str]
 
 _SCHEMES = frozenset({"http", "https", "mailto", "tel", "sms"})
-_SCHEME = re.compile(r"\s*([^/?#:]*):")
+#: Of a link without blanks before it: what those could be told from in many ways would be tried in all of them.
+_SCHEME = re.compile(r"([^/?#:]*+):")
 _URL_SAFE = ":/?#[]@!$&'()*+,;=%"
 _ROOM = 75
 # what needs neither escaping nor quoted-printable nor a second line, by context and part; never a leading dot
@@ -240,7 +241,7 @@ def _url_part(value: str) -> str:
 
 def _link(value: str) -> str:
     """A whole URL: as ``_url``, and only schemes that cannot run anything."""
-    match = _SCHEME.match(value)
+    match = _SCHEME.match(value.lstrip())
     if match and match[1].lower() not in _SCHEMES:
         raise ValidationError.at(
             "url", "url_scheme", f"{value[:60]!r}: only {', '.join(sorted(_SCHEMES))} links are sent"
