@@ -175,7 +175,8 @@ def create_key(
         raise ValidationError.at(
             "expires_at", "out_of_bounds", "The key would be expired already: choose a later time."
         )
-    if member_id is not None and find(ctx.session, Member, member_id).role == FORMER:
+    # Held until the key is there: who is leaving meanwhile would keep one that nobody ended.
+    if member_id is not None and find(ctx.session, Member, member_id, lock=True).role == FORMER:
         raise ValidationError.at("member_id", "former_member", f"Member {member_id} has left: give them a role first.")
     # Public names are random too, so that they tell nothing about how many keys there are.
     key_id = "".join(secrets.choice(KEY_ID_CHARACTERS) for _ in range(KEY_ID_LENGTH))

@@ -13,6 +13,7 @@ from nexus_marketing.core.errors import HostRefused, Problem, hint
 from nexus_marketing.core.fan_out import Leg
 from nexus_marketing.core.journeys import NodeKind, TriggerKind
 from nexus_marketing.core.journeys.nodes import CALL
+from nexus_marketing.core.permissions import FORMER
 from nexus_marketing.core.scoring import DEFAULT_SCORE
 from nexus_marketing.core.segments import SegmentKind
 from nexus_marketing.core.values import email_norm, join
@@ -120,7 +121,7 @@ def _approval(ctx: Context, found: Findings, path: str, node: Mapping[str, Any])
     asked = str(node.get("by", ""))
     if asked in MEMBER_ROLES:
         return
-    known = ctx.session.execute(select(Member.id, Member.email_norm)).all()
+    known = ctx.session.execute(select(Member.id, Member.email_norm).where(Member.role != FORMER)).all()
     if not any(asked == str(each.id) or email_norm(asked) == each.email_norm for each in known):
         said = f"{asked!a} is nobody who could answer: name a role ({', '.join(MEMBER_ROLES)}) or a member's address."
         found.fault(join(path, "by"), "unknown_member", said)

@@ -15,6 +15,7 @@ from nexus_marketing.builtins.channels.webhook import WebhookChannel
 from nexus_marketing.core.actors import Actor
 from nexus_marketing.core.errors import Conflict, NotFound, PermissionDenied, ValidationError
 from nexus_marketing.core.journeys.statuses import JourneyMove
+from nexus_marketing.core.permissions import FORMER
 from nexus_marketing.core.timers import MAX_CRASHES, TimerFact
 from nexus_marketing.db.models import JourneyApproval, TakenAction, Timer
 from nexus_marketing.plugin.http import HttpClient, HttpLimits
@@ -22,7 +23,7 @@ from nexus_marketing.runtime import Runtime
 from nexus_marketing.services.asides import Asides
 from nexus_marketing.services.journeys.runs import answer_question
 from nexus_marketing.services.plugins.enabling import switch_on
-from nexus_marketing.services.tenants import create_member
+from nexus_marketing.services.tenants import change_role, create_member
 from tests.common.databases import NOW
 from tests.common.plugins import Deed, deeds_plugin, with_plugins
 from tests.contract.channels.servers import HttpServer, Reply
@@ -184,6 +185,13 @@ class TestApprovals:
         with pytest.raises(ValidationError) as raised:
             way.publish({"ask": node})
         assert [each.code for each in raised.value.problems] == ["unknown_member"]
+
+    def test_nobody_is_asked_who_has_left(self, way):
+        with way.runtime.work(way.tenant) as ctx:
+            change_role(ctx, create_member(ctx, "Bo", "bo@example.org", "owner").id, FORMER)
+        timeout = {"after": "2 days", "to": "end"}
+        with pytest.raises(ValidationError, match="nobody who could answer"):
+            way.publish({"ask": {"type": "approval", "by": "bo@example.org", "approved": "end", "timeout": timeout}})
 
 
 @pytest.mark.req("R22", "S18")

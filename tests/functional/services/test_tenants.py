@@ -1,13 +1,15 @@
+import threading
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from sqlalchemy import select
 
-from nexus_marketing.core.api_keys import parse_key
+from nexus_marketing.core.api_keys import build_key, parse_key
 from nexus_marketing.core.errors import Conflict, NotFound, ValidationError
 from nexus_marketing.db.models import AuditEntry, AuditValue, ChannelAccount, Tenant
 from nexus_marketing.db.queries.api_keys import find_api_key
+from nexus_marketing.services import tenants
 from nexus_marketing.services.declarations import apply_declarations
 from nexus_marketing.services.tenants import (
     change_role,
@@ -18,6 +20,7 @@ from nexus_marketing.services.tenants import (
     revoke_key,
     suspend_tenant,
 )
+from tests.common.factories import make_tenant
 
 pytestmark = pytest.mark.req("SR-001", "SR-006")
 REPOSITORY = Path(__file__).parents[3]
@@ -178,3 +181,29 @@ def test_who_leaves_has_no_key_any_more(runtime, tenant, other_tenant, clock):
     with runtime.work(tenant, mode="read") as ctx:
         changed = select(AuditEntry.body).where(AuditEntry.action == "member.changed").order_by(AuditEntry.id)
         assert [body["role"]["after"] for body in ctx.session.scalars(changed)] == ["analyst", "former"]
+
+
+def test_a_key_that_is_made_while_its_member_leaves_does_not_outlive_them(postgres_only_runtime, clock, monkeypatch):
+    runtime = postgres_only_runtime
+    tenant = make_tenant(runtime)
+    with runtime.work(tenant) as ctx:
+        ann = create_member(ctx, "Ann", "ann@example.org", "owner").id
+    parted = []
+
+    def leave():
+        with runtime.work(tenant) as ctx:
+            parted.append(change_role(ctx, ann, "former"))
+
+    leaving = threading.Thread(target=leave)
+
+    def meanwhile(*args):
+        leaving.start()
+        leaving.join(0.3)
+        return build_key(*args)
+
+    monkeypatch.setattr(tenants, "build_key", meanwhile)
+    with runtime.work(tenant) as ctx:
+        key = create_key(ctx, "a", ["*"], member_id=ann)[0].key_id
+    leaving.join(10)
+    assert parted == [1]
+    assert not find_api_key(runtime.engines.app, key).is_live(clock.now())
