@@ -1,5 +1,6 @@
 """What a tenant resolver may answer, wherever it is asked."""
 
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from nexus_marketing.core.extensions import TenantMember
@@ -21,5 +22,9 @@ def read_claim(found: Any) -> TenantMember | None:
     member: Any = found.member
     if not isinstance(tenant, str) or not isinstance(member, str | int) or isinstance(member, bool):
         raise TypeError("a TenantMember has the name of a tenant, and the address or the id of a member")
-    parse_scopes(found.scopes or ())
+    scopes: Any = found.scopes
+    if scopes is not None:
+        if not isinstance(scopes, AbstractSet):
+            raise TypeError("the scopes of a TenantMember are a frozenset of words")
+        parse_scopes(scopes)
     return found

@@ -41,7 +41,7 @@ def refuse_other_sites(request: Request, *, is_secure: bool) -> None:
         allowed = reads
     if not allowed:
         raise CrossSiteRefused
-    if not reads and request.content_type in _FORMS:
+    if not reads and request.content_type.strip().lower() in _FORMS:
         said = "A session takes no forms: send application/json, and files as application/octet-stream."
         raise ValidationError.at("", "unsupported_media_type", said)
 

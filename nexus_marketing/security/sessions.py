@@ -5,9 +5,17 @@ from functools import cached_property
 
 from pyramid.request import Request
 
-from nexus_marketing.core.errors import CrossSiteRefused, IdentitiesDisagree, NexusError, NotAMember, Unavailable
+from nexus_marketing.core.errors import (
+    CrossSiteRefused,
+    IdentitiesDisagree,
+    NexusError,
+    NotAMember,
+    RateLimited,
+    Unavailable,
+)
 from nexus_marketing.core.extensions import TenantMember, TenantResolver
 from nexus_marketing.core.permissions import PUBLIC_PERMISSIONS
+from nexus_marketing.limits.windows import SlidingWindows
 from nexus_marketing.plugin.circuits import Circuit, PluginFailed
 from nexus_marketing.plugin.registry import Plugin
 from nexus_marketing.plugin.resolvers import read_claim
@@ -66,6 +74,11 @@ class Sessions:
         """
         if self._resolver is None or credentials.actor.permissions == PUBLIC_PERMISSIONS:
             return credentials
+        # Nobody else counts what is refused here, and each may name another tenant that is looked up.
+        limits: SlidingWindows = request.registry["nexus.limits"]
+        verdict = limits.look(credentials.tenant_id)
+        if not verdict.allowed:
+            return RateLimited(retry_after_seconds=verdict.retry_after_seconds)
         try:
             claim = self._ask(request)
             seat = None if claim is None else self._memberships.seat(self._name, claim)
@@ -75,6 +88,7 @@ class Sessions:
             return error
         if seat is None or _agree(seat, credentials):
             return credentials
+        limits.take(credentials.tenant_id)
         refusal = IdentitiesDisagree()
         self._count(refusal)
         return refusal
