@@ -70,9 +70,10 @@ class HandOverJournal:
         """The recipient at this position was answered."""
         self._map[_FIRST + ref] = _MARKS[kind]
 
-    def close(self) -> None:
-        """End of this worker thread: nothing is open, the file goes."""
-        self._path.unlink(missing_ok=True)
+    def close(self, *, is_needed: bool = False) -> None:
+        """End of this worker thread: the file goes, unless a chunk could not be closed: then it stays for whoever recovers that."""
+        if not is_needed:
+            self._path.unlink(missing_ok=True)
         self._map.close()
         self._file.close()
 

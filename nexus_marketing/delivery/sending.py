@@ -82,6 +82,8 @@ class Sender:
     _turns: Turns = field(default_factory=Turns)
     #: The chunk before, while its last commit is under way.
     _closing: ChunkHandOver | None = None
+    #: What the journal tells was not given back: it began, and its last commit was not seen.
+    _is_open: bool = False
     #: Until when nothing of a send may leave of what was known to wait, by the monotonic clock.
     _not_before: dict[tuple[int, int], tuple[float, Groups]] = field(default_factory=dict)
 
@@ -116,11 +118,11 @@ class Sender:
         return max(0.01, min((until for until, _ in self._not_before.values()), default=float("inf")) - monotonic())
 
     def close(self) -> None:
-        """End of the thread: the journal is removed, because nothing of ours is open."""
+        """End of the thread: the journal is removed, unless the database was away when what it tells was to be settled."""
         for prepared in self._prepared.values():
             prepared.close()
         if self._journal is not None:
-            self._journal.close()
+            self._journal.close(is_needed=self._is_open)
 
     def _waiting(self) -> dict[tuple[int, int], WaitingSend]:
         """Sends with work of which something may leave."""
@@ -196,6 +198,7 @@ class Sender:
             return Served(0, send.groups - {group})
         claim, parts, (account, decided), is_whole = claimed
         parts.journal.begin(claim)
+        self._is_open = True
         self.runtime.telemetry.point("delivery.claim.after")
         decided, withdrawn = self._still_wanted(parts, decided)
         hand_over = ChunkHandOver(parts, claim, decided.passing, self._admission(parts, decided, account), is_whole)
@@ -203,14 +206,16 @@ class Sender:
         if self.runtime.settings.keep_renders_days and decided.is_limited:
             hand_over.before_first = partial(self._keep, parts, claim, decided.passing)
         result = hand_over.run()
-        self._closing = hand_over if hand_over.is_closing else None
+        self._is_open = hand_over.is_closing
+        self._closing = hand_over if self._is_open else None
         return self._learn(send, prepared, account, result)
 
     def _see_closed(self) -> None:
         """Wait for the last commit of the chunk before, which was under way while the next one was claimed."""
         closing, self._closing = self._closing, None
         if closing is not None:
-            self._safely((closing.claim.tenant_id, closing.claim.send_id), closing.see_closed, failed=False)
+            key = closing.claim.tenant_id, closing.claim.send_id
+            self._is_open = not self._safely(key, closing.see_closed, failed=False)
 
     def _rest(self, send: WaitingSend, seconds: float) -> Served:
         """Nothing of what waits of a send may leave for so long."""

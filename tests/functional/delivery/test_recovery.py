@@ -338,6 +338,40 @@ def test_a_worker_stopping_between_windows_leaves_nothing_unknown(make_scene: Ma
     assert len(scene.channel.sent) == 40
 
 
+class NoDatabase:
+    """A last commit to which the database says nothing any more."""
+
+    is_under_way = True
+
+    def __init__(self, *_: object, **__: object) -> None:
+        """Nothing arrives."""
+
+    def answer(self) -> bool:
+        raise OperationalError("COMMIT", None, ConnectionError("gone"))
+
+
+@pytest.mark.parametrize("message_class", ["marketing", "transactional"])
+def test_a_worker_that_is_stopped_while_the_database_is_away_leaves_word_of_what_was_taken(
+    make_scene: MakeScene, monkeypatch: pytest.MonkeyPatch, database_time: DatabaseTime, message_class: str
+) -> None:
+    scene = make_scene(3)
+    scene.launch(message_class=message_class)
+    with monkeypatch.context() as away:
+        away.setattr(handover, "PendingClose", NoDatabase)
+        scene.stopping = lambda: len(scene.channel.sent) == 3
+        with suppress(OperationalError):
+            scene.work()
+    scene.stopping = lambda: False
+    folder = scene.runtime.settings.state_dir / JOURNALS
+    assert len([*folder.iterdir()]) == 1
+    scene.work()
+    database_time.advance(seconds=3_600)
+    scene.work()
+    assert scene.states() == ["accepted"] * 3
+    assert len(scene.channel.sent) == 3
+    assert list(folder.iterdir()) == []
+
+
 def test_a_journal_goes_with_its_worker(tmp_path: Path) -> None:
     journal = HandOverJournal(tmp_path / "w.journal")
     assert list(dead_journals(tmp_path)) == []
