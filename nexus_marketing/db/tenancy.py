@@ -40,6 +40,8 @@ Row = TypeVar("Row", bound=Base)
 #: Execution option by which worker code says: this statement is about all tenants on purpose.
 ALL_TENANTS = "nexus_all_tenants"
 _CHECKED = "nexus_checked"
+#: No id has it, nor has any database a place for it.
+_BEYOND_IDS = 2**63
 _WORD_BEGINS = re.compile(r"(?<=[a-z])(?=[A-Z])")
 #: On what follows from a statement that was looked through.
 _SEEN = "nexus_seen"
@@ -138,7 +140,9 @@ def find(session: Session, model: type[Row], id_: int, *, lock: bool = False) ->
     Raises:
         NotFound: there is none; a foreign id looks exactly like an unknown one.
     """
-    row = session.get(model, (tenant_of(session), id_), with_for_update=lock or None, populate_existing=lock)
+    row = None
+    if abs(id_) < _BEYOND_IDS:  # a larger one is none, and SQLite cannot even be asked for it
+        row = session.get(model, (tenant_of(session), id_), with_for_update=lock or None, populate_existing=lock)
     if row is None:
         raise NotFound(f"There is no {_noun(model)} {id_}.", id=id_)
     return row

@@ -100,7 +100,7 @@ def create_member(ctx: Context, name: str, email: str, role: str, *, manager_id:
     """
     _check_role(role, MEMBER_ROLES)
     if manager_id is not None:
-        find(ctx.session, Member, manager_id)
+        _member(ctx, manager_id)
     address = normalise_email_address(email)
     member = Member(
         name=str(normalise_field("name", name) or ""),
@@ -114,7 +114,8 @@ def create_member(ctx: Context, name: str, email: str, role: str, *, manager_id:
     try:
         ctx.session.flush()
     except IntegrityError as error:
-        raise Conflict("email: a member has this address already; change that member.", field="email") from error
+        said = "email: a member has this address already; give them a role (nexus-marketing members change)."
+        raise Conflict(said, field="email") from error
     changes: dict[str, tuple[object, object]] = {
         "name": (None, member.name),
         "email": (None, address),
@@ -139,7 +140,7 @@ def change_role(ctx: Context, member_id: int, role: str) -> int:
         ValidationError: there is no such role.
     """
     _check_role(role, tuple(ROLE_PERMISSIONS))
-    member = find(ctx.session, Member, member_id, lock=True)
+    member = _member(ctx, member_id, lock=True)
     if member.role != role:
         record(ctx, "member.changed", "member", member.id, {"role": (member.role, role)})
         member.role = role
@@ -176,7 +177,7 @@ def create_key(
             "expires_at", "out_of_bounds", "The key would be expired already: choose a later time."
         )
     # Held until the key is there: who is leaving meanwhile would keep one that nobody ended.
-    if member_id is not None and find(ctx.session, Member, member_id, lock=True).role == FORMER:
+    if member_id is not None and _member(ctx, member_id, lock=True).role == FORMER:
         raise ValidationError.at("member_id", "former_member", f"Member {member_id} has left: give them a role first.")
     # Public names are random too, so that they tell nothing about how many keys there are.
     key_id = "".join(secrets.choice(KEY_ID_CHARACTERS) for _ in range(KEY_ID_LENGTH))
@@ -220,6 +221,13 @@ def revoke_key(ctx: Context, key_id: str) -> ApiKey:
 def list_keys(ctx: Context, limit: int = 1000) -> list[ApiKey]:
     """The tenant's keys, newest first; secrets are not among what is known of them."""
     return list(ctx.session.scalars(select(ApiKey).order_by(ApiKey.id.desc()).limit(limit)))
+
+
+def _member(ctx: Context, id_: int, *, lock: bool = False) -> Member:
+    try:
+        return find(ctx.session, Member, id_, lock=lock)
+    except NotFound as error:
+        raise NotFound(f"There is no member {id_}: see `nexus-marketing members list`.", id=id_) from error
 
 
 def _check_role(role: str, known: Collection[str]) -> None:

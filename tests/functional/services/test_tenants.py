@@ -169,6 +169,9 @@ def test_who_leaves_has_no_key_any_more(runtime, tenant, other_tenant, clock):
             change_role(ctx, ann, "boss")
         with pytest.raises(ValidationError, match="'former' is no role"):
             create_member(ctx, "Bo", "bo@example.org", "former")
+        for nobody in (0, ann + 9, 10**20, -(10**20)):
+            with pytest.raises(NotFound, match="members list"):
+                change_role(ctx, nobody, "owner")
         assert (change_role(ctx, ann, "analyst"), change_role(ctx, ann, "former"), change_role(ctx, ann, "former")) == (
             0,
             1,
