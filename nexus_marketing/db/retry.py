@@ -1,10 +1,12 @@
 """Which database errors go away by themselves, and which say that a statement took too long.
 
 zope.sqlalchemy marks only serialization failures as retryable; a busy SQLite file, a PostgreSQL that restarts
-or drops the connection, and a disk that is full are just as transient (DATABASE.md, SQLite, Retry).
+or drops the connection, a disk that is full and a pool whose connections are all lent are just as transient
+(DATABASE.md, SQLite, Retry).
 """
 
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from nexus_marketing.telemetry import scrub
 
@@ -25,6 +27,15 @@ _SQLITE = (
 )
 #: query_canceled, which a statement's timeout is, and what SQLite's progress handler leads to.
 _TIMEOUTS = ("57014", "SQLITE_INTERRUPT")
+
+
+#: What the database itself is behind, and not what was asked of it; a pool that lends no more belongs to it.
+DATABASE_ERRORS = (DBAPIError, PoolTimeout)
+
+
+def cause_of(error: BaseException) -> BaseException:
+    """The driver's error behind one of SQLAlchemy's; the error itself where there is none."""
+    return getattr(error, "orig", None) or error
 
 
 def is_timeout(error: BaseException) -> bool:
@@ -54,7 +65,7 @@ def is_conflict(error: BaseException) -> bool:
 
 def is_transient(error: BaseException) -> bool:
     """Whether the same work may well succeed when it is simply done again."""
-    if isinstance(error, DisconnectionError):
+    if isinstance(error, DisconnectionError | PoolTimeout):
         return True
     if not isinstance(error, DBAPIError):
         return False

@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from sqlalchemy.exc import DBAPIError
-
 from nexus_marketing.core.campaigns import MessageClass
 from nexus_marketing.core.contracts import IN_USE, ChannelSession, Outcome, OutcomeKind, Submission
 from nexus_marketing.core.deliveries import DeliveryState, HoldReason, SkipReason
@@ -20,7 +18,7 @@ from nexus_marketing.core.pacing.breaker import Breaker, Verdict
 from nexus_marketing.db.queries.deliveries import ChunkClaim, Recipient
 from nexus_marketing.db.queries.settling import Settlement
 from nexus_marketing.db.queries.windows import Left, PendingClose, PendingWindow, Range, Window, WindowAnswer
-from nexus_marketing.db.retry import is_transient
+from nexus_marketing.db.retry import DATABASE_ERRORS, cause_of, is_transient
 from nexus_marketing.delivery.admission import Admission, Admitted
 from nexus_marketing.delivery.composing import Composer
 from nexus_marketing.delivery.gate import Gate
@@ -431,11 +429,11 @@ class ChunkHandOver:
         while True:
             try:
                 result = step()
-            except DBAPIError as error:
+            except DATABASE_ERRORS as error:
                 if not is_transient(error) or time.monotonic() > deadline or self.parts.stopping():
                     raise
                 if not waits:  # once: it may be a while
-                    log.warning("commit_waits_for_the_database", error=str(error.orig)[:200])
+                    log.warning("commit_waits_for_the_database", error=str(cause_of(error))[:200])
                 waits = True
                 self.parts.runtime.telemetry.count("delivery.database_retry")
                 time.sleep(_DATABASE_RETRY_SECONDS)

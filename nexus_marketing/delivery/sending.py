@@ -9,7 +9,6 @@ from time import monotonic
 from typing import Any, Final, NamedTuple, TypeVar
 from uuid import uuid4
 
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from nexus_marketing.core.accounts import Account
@@ -29,7 +28,7 @@ from nexus_marketing.db.queries.deliveries import (
 )
 from nexus_marketing.db.queries.planning import set_send_status
 from nexus_marketing.db.queries.settling import Settlement, settle
-from nexus_marketing.db.retry import is_transient
+from nexus_marketing.db.retry import DATABASE_ERRORS, cause_of, is_transient
 from nexus_marketing.db.tenancy import find, open_session
 from nexus_marketing.delivery.admission import Admission
 from nexus_marketing.delivery.composing import Composer, load_content
@@ -156,10 +155,10 @@ class Sender:
         tenant_id, send_id = key
         try:
             return step()
-        except DBAPIError as error:
+        except DATABASE_ERRORS as error:
             if is_transient(error):
                 raise
-            reason = f"{type(error.orig).__name__}"
+            reason = type(cause_of(error)).__name__
         except NexusError as error:
             reason = error.message
         except Exception as error:  # isolation boundary: whatever is wrong with this send is its own affair

@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any
 
 from sqlalchemy import Row
-from sqlalchemy.exc import DBAPIError
 
 from nexus_marketing.core.actors import SYSTEM
 from nexus_marketing.core.contracts import CompensatingChannel
@@ -30,7 +29,7 @@ from nexus_marketing.db.queries.preflights import fail_preflight, preflights_wai
 from nexus_marketing.db.queries.queues import SINK_DUE, queued_work
 from nexus_marketing.db.queries.scoring import scoring_work
 from nexus_marketing.db.queries.workers import say_alive
-from nexus_marketing.db.retry import is_transient
+from nexus_marketing.db.retry import DATABASE_ERRORS, cause_of, is_transient
 from nexus_marketing.db.tenancy import open_session
 from nexus_marketing.delivery.completion import complete_finished, open_retries, settle_cancelled
 from nexus_marketing.delivery.forecast import advance_preflight
@@ -195,16 +194,16 @@ class WorkerLoop:
             try:
                 forget_event_ids(self.runtime)
                 forget_renders(self.runtime)
-            except DBAPIError as error:  # somebody holds a table: in a few hours is early enough
-                log.warning("old_rows_kept_longer", error=type(error.orig).__name__)
+            except DATABASE_ERRORS as error:  # somebody holds a table: in a few hours is early enough
+                log.warning("old_rows_kept_longer", error=type(cause_of(error)).__name__)
 
     def _safe_turn(self) -> int:
         try:
             return self.turn()
-        except DBAPIError as error:
+        except DATABASE_ERRORS as error:
             # The database restarts or is busy: what was leased is recovered, the loop goes on.
             level = log.warning if is_transient(error) else log.exception
-            level("worker_turn_failed", error=type(error.orig).__name__, detail=str(error.orig))
+            level("worker_turn_failed", error=type(cause_of(error)).__name__, detail=str(cause_of(error)))
         except Exception:  # isolation boundary: one broken send must not end the worker
             log.exception("worker_turn_failed")
         self.runtime.telemetry.count("worker.turn_failed")
@@ -229,7 +228,7 @@ def _tick(runtime: Runtime, row: Row[Any]) -> int:
     try:
         with runtime.work(row.tenant_id, SYSTEM) as ctx:
             tick_campaign(ctx, row.id)
-    except DBAPIError:
+    except DATABASE_ERRORS:
         raise
     except Exception as error:
         log.warning("tick_failed", tenant_id=row.tenant_id, campaign_id=row.id, exc_info=True)
@@ -252,10 +251,10 @@ def _plan_some(runtime: Runtime, row: Row[Any]) -> int:
         if is_first and row.plan_cursor == 0 and refresh(runtime, row.tenant_id, row.segment_id) is None:
             return 0  # another worker computes it: the next turn plans
         plan_send(runtime, SendRef(row.tenant_id, row.id), pieces=1)
-    except DBAPIError as error:
+    except DATABASE_ERRORS as error:
         if is_transient(error):
             raise
-        _stop_planning(runtime, row, error, type(error.orig).__name__)
+        _stop_planning(runtime, row, error, type(cause_of(error)).__name__)
     except NexusError as error:
         _stop_planning(runtime, row, error, error.message)
     except Exception as error:  # noqa: BLE001 - whatever is wrong with this one, the others must have their turn
@@ -285,7 +284,7 @@ def _look(runtime: Runtime, row: Row[Any], *, is_first: bool) -> int:
         if is_first and row.cursor == 0 and row.segment_id is not None:
             refresh(runtime, row.tenant_id, row.segment_id)
         return int(advance_preflight(runtime, row.tenant_id, row.id))
-    except DBAPIError:
+    except DATABASE_ERRORS:
         raise
     except Exception as error:  # whatever is wrong with this one, it is not tried for ever
         reason = error.message if isinstance(error, NexusError) else type(error).__name__

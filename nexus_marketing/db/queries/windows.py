@@ -13,7 +13,6 @@ from typing import Any, NamedTuple, Self
 
 from psycopg import Error as DriverError
 from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from nexus_marketing.core.campaigns import MessageClass
@@ -22,6 +21,7 @@ from nexus_marketing.db.queries.deliveries import RELEASE, ChunkClaim, is_held, 
 from nexus_marketing.db.queries.privacy import suppressed_hashes, suppressing
 from nexus_marketing.db.queries.retries import put_aside
 from nexus_marketing.db.queries.settling import Settlement, settle, settling
+from nexus_marketing.db.retry import DATABASE_ERRORS
 from nexus_marketing.db.tenancy import find, open_session, run, run_alone
 from nexus_marketing.db.underway import DurableStatement
 
@@ -88,7 +88,7 @@ class PendingWindow:
         self._statement: DurableStatement | None = None
         if engine.dialect.name == "postgresql":
             statement, values = _statement(claim, window)
-            with suppress(DriverError, DBAPIError):
+            with suppress(DriverError, *DATABASE_ERRORS):
                 self._statement = DurableStatement(engine, statement, values, tenant_id=claim.tenant_id)
 
     def __enter__(self) -> Self:
@@ -173,7 +173,7 @@ class PendingClose:
         self._statement: DurableStatement | None = None
         if engine.dialect.name == "postgresql" and not left.aside:
             statement, values = _closing(claim, known, left)
-            with suppress(DriverError, DBAPIError):
+            with suppress(DriverError, *DATABASE_ERRORS):
                 self._statement = DurableStatement(engine, statement, values, tenant_id=claim.tenant_id)
 
     @property

@@ -13,7 +13,7 @@ from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError
 
 from nexus_marketing.db.engines import Engines
-from nexus_marketing.db.retry import is_transient
+from nexus_marketing.db.retry import DATABASE_ERRORS, cause_of, is_transient
 from tests.common import databases
 from tests.common.factories import make_leads, make_tenant
 
@@ -295,3 +295,16 @@ def test_connections_that_died_in_the_pool_are_noticed_at_begin_and_all_replaced
         for _ in range(4):
             with engine.connect() as connection:
                 assert connection.execute(SEEN).scalars().all() == [tenant_id]
+
+
+def test_a_pool_that_lends_no_more_is_waited_for(process_database) -> None:
+    with small_pool(process_database) as engines, ExitStack() as lent:
+        if engines.dialect != "postgresql":
+            pytest.skip("every thread has a file of its own")
+        engines.app.pool._timeout = 0.05  # type: ignore[attr-defined]
+        for _ in range(2):
+            lent.enter_context(engines.app.connect())
+        with pytest.raises(DATABASE_ERRORS) as caught:
+            engines.app.connect()
+        assert is_transient(caught.value)
+        assert cause_of(caught.value) is caught.value

@@ -9,7 +9,8 @@ import pytest
 from sqlalchemy import select
 
 from nexus_marketing.core.events import CampaignAlerted
-from nexus_marketing.db.models import Campaign, Escalation, History, TakenAction, Timer
+from nexus_marketing.core.permissions import FORMER
+from nexus_marketing.db.models import Campaign, Escalation, History, Member, TakenAction, Timer
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.services.actions.escalations import acknowledge, rules_of
 from nexus_marketing.services.campaigns.moving import move_campaign
@@ -160,6 +161,15 @@ def test_levels_go_up_until_somebody_has_seen_it(watch: Watch) -> None:
     watch.go_on(2, 0.5)
     assert watch.campaign().status == "paused"
     assert watch.lines()[-1].action == "pause"
+
+
+def test_a_manager_who_has_left_is_passed_over(watch: Watch) -> None:
+    _, bob, cy = watch.members
+    with watch.runtime.work(watch.tenant) as ctx:
+        ctx.session.get_one(Member, (watch.tenant, bob)).role = FORMER
+    watch.launch({"after": "1 hour", "action": "reassign", "level": 1})
+    watch.go_on(2, 0.5)
+    assert watch.campaign().owner_id == cy
 
 
 def test_a_paused_campaign_is_not_looked_at_and_a_resumed_one_is(watch: Watch) -> None:
