@@ -10,8 +10,6 @@ import orjson
 from pyramid.config import Configurator
 from pyramid.request import Request
 from pyramid.response import Response
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from nexus_marketing.api.bodies import read_json
 from nexus_marketing.api.errors import HttpFault
@@ -21,6 +19,7 @@ from nexus_marketing.api.surroundings import bound_body
 from nexus_marketing.api.writes import writes
 from nexus_marketing.core.errors import Problem, Unavailable, ValidationError
 from nexus_marketing.core.permissions import Permission
+from nexus_marketing.db.retry import DATABASE_ERRORS
 from nexus_marketing.security.repeats import repeatable
 from nexus_marketing.services import engagements as services
 from nexus_marketing.services.engagements import MAX_BATCH, Answer
@@ -74,7 +73,7 @@ def record_lines(request: Request) -> Response:
                 identity.tenant_id, identity.actor, role="app", request_id=request.environ["nexus.request_id"]
             ) as ctx:
                 answers += services.record_engagements(ctx, rows)
-        except (DBAPIError, PoolTimeout, Unavailable) as error:
+        except (*DATABASE_ERRORS, Unavailable) as error:
             if not answers:
                 raise
             raise _interrupted(503, "interrupted", "The database went away.", len(answers)) from error

@@ -12,7 +12,6 @@ from pyramid.config import Configurator
 from pyramid.request import Request
 from pyramid.response import Response
 from pyramid_retry import is_last_attempt
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from nexus_marketing.api.html import page
@@ -21,7 +20,7 @@ from nexus_marketing.core.actors import Actor
 from nexus_marketing.core.errors import NotFound, Unavailable
 from nexus_marketing.core.tracking import Token, TokenKind
 from nexus_marketing.db.models import Tenant
-from nexus_marketing.db.retry import is_transient, reason_of
+from nexus_marketing.db.retry import DATABASE_ERRORS, is_transient, reason_of
 from nexus_marketing.runtime import Context
 from nexus_marketing.security.contexts import open_context
 from nexus_marketing.security.routes import PUBLIC
@@ -38,7 +37,7 @@ _PIXEL = bytes.fromhex("47494638396101000100800000000000ffffff21f90401000000002c
 _LONGEST_FORM = 16_384
 _BUTTON = '<form method="post"><button name="action" value="unsubscribe">Unsubscribe</button></form>'
 #: What keeps a hit from being kept.
-_AWAY = (DBAPIError, PoolTimeout, Unavailable)
+_AWAY = (*DATABASE_ERRORS, Unavailable)
 _PREFETCH = ("HTTP_SEC_PURPOSE", "HTTP_PURPOSE", "HTTP_X_PURPOSE", "HTTP_X_MOZ")
 
 
@@ -89,7 +88,8 @@ def follow_link(request: Request) -> Response:
         except _AWAY as error:
             # Whoever clicked wants to read on, not to hear of a database without room.
             destination = destinations.fresh(link)
-            comes_again = is_transient(error) and not is_last_attempt(request)
+            # Where connections are all lent, another try would wait as long as this one.
+            comes_again = is_transient(error) and not isinstance(error, PoolTimeout) and not is_last_attempt(request)
             if destination is None or comes_again:
                 raise
             log.warning("click_lost", error=reason_of(error))
