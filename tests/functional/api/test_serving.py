@@ -20,6 +20,7 @@ from nexus_marketing.core.errors import ConfigurationError
 from nexus_marketing.db.engines import DatabaseSettings
 from nexus_marketing.server import run_granian
 from nexus_marketing.settings import Settings
+from nexus_marketing.settings.readers import GROUPS, READERS
 from tests.common import databases, servers
 from tests.common.serving import ROOT, SECRET, make_key, serving, written
 
@@ -44,10 +45,8 @@ def test_an_ini_file_names_settings_that_exist(name: str) -> None:
 
 
 def test_the_files_together_name_every_setting() -> None:
-    from nexus_marketing import settings
-
-    known = {f"nexus.{name}" for name in settings._READERS}
-    known |= {f"nexus.{name}" for name in settings._GROUPED}
+    known = {f"nexus.{name}" for name in READERS}
+    known |= {f"nexus.{group}.{name}" for group, (_, readers) in GROUPS.items() for name in readers}
     assert known <= keys_of("development.ini") | keys_of("production.ini")
 
 
