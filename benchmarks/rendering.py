@@ -20,7 +20,7 @@ from nexus_marketing.core.errors import ValidationError
 from nexus_marketing.core.templates import parse_message
 from nexus_marketing.db.queries.deliveries import Recipient
 from nexus_marketing.delivery.composing import Composer, SendContent
-from nexus_marketing.delivery.handover import MAX_WINDOW
+from nexus_marketing.delivery.pace import MAX_WINDOW
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.smtp.headers import date_value
 from tests.common.databases import sqlite_runtime

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from nexus_marketing.core.campaigns import MessageClass
 from nexus_marketing.core.contracts import IN_USE, ChannelSession, Outcome, OutcomeKind, Submission
 from nexus_marketing.core.deliveries import DeliveryState, HoldReason, SkipReason
 from nexus_marketing.core.pacing.breaker import Breaker, Verdict
@@ -24,15 +23,12 @@ from nexus_marketing.delivery.composing import Composer
 from nexus_marketing.delivery.gate import Gate
 from nexus_marketing.delivery.journal import HandOverJournal
 from nexus_marketing.delivery.outcomes import RetryPolicy, settlement, understood, withheld
+from nexus_marketing.delivery.pace import Pace
 from nexus_marketing.runtime import Runtime
 from nexus_marketing.telemetry import get_logger
 
 log = get_logger(__name__)
-
 Result = TypeVar("Result")
-
-MAX_WINDOW = 128
-_WINDOW_SECONDS = 0.010
 _DATABASE_RETRY_SECONDS = 0.2
 #: So long a worker waits for a database that is away, with what it has on the wire.
 _OUTAGE_SECONDS = 120.0
@@ -48,34 +44,6 @@ _NO_ANSWERS = frozenset({OutcomeKind.NOT_SENT, OutcomeKind.PERMANENT_SENDER, Out
 
 class LeaseLost(Exception):
     """Somebody else holds the chunk now: nothing more may be sent or settled under this fence."""
-
-
-@dataclass(slots=True)
-class Pace:
-    """The hand-over rate a worker sees, messages per second; decides how wide a window is.
-
-    ``wire_rate`` leaves out the time that commits were waited for. Windows go by it: with a slow disk they would
-    become narrow, and so there would be more commits to wait for.
-    """
-
-    rate: float = 0.0
-    wire_rate: float = 0.0
-
-    def window(self, max_in_flight: int, message_class: MessageClass) -> int:
-        """W = clamp(connections, 10 ms of messages, 128); transactional mail stays at connections."""
-        if message_class is MessageClass.TRANSACTIONAL:
-            return max(1, max_in_flight)
-        return max(max_in_flight, min(MAX_WINDOW, int(self.wire_rate * _WINDOW_SECONDS)), 1)
-
-    def saw(self, messages: int, seconds: float, waited_seconds: float = 0.0) -> None:
-        """Learn from a window that took so long, the wait for commits included."""
-        if messages and seconds > waited_seconds:
-            self.rate = _smoothed(self.rate, messages / seconds)
-            self.wire_rate = _smoothed(self.wire_rate, messages / (seconds - waited_seconds))
-
-
-def _smoothed(rate: float, seen: float) -> float:
-    return 0.5 * rate + 0.5 * seen if rate else seen
 
 
 @dataclass(frozen=True, slots=True)

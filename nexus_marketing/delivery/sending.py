@@ -33,9 +33,10 @@ from nexus_marketing.db.tenancy import find, open_session
 from nexus_marketing.delivery.admission import Admission
 from nexus_marketing.delivery.composing import Composer, load_content
 from nexus_marketing.delivery.gate import Decided, Gate
-from nexus_marketing.delivery.handover import ChunkHandOver, ChunkResult, Pace, Parts
+from nexus_marketing.delivery.handover import ChunkHandOver, ChunkResult, Parts
 from nexus_marketing.delivery.journal import HandOverJournal
 from nexus_marketing.delivery.outcomes import withheld
+from nexus_marketing.delivery.pace import Pace
 from nexus_marketing.delivery.patience import LONGEST_SECONDS
 from nexus_marketing.delivery.renders import keep
 from nexus_marketing.delivery.ways import NO_SESSION, Chosen, Prepared, Ways, asker_of, via

@@ -16,7 +16,7 @@ from nexus_marketing.db.queries.completion import broken_invariants
 from nexus_marketing.db.queries.deliveries import claim_chunk, sends_with_work
 from nexus_marketing.db.queries.rates import Asker, take_grant
 from nexus_marketing.db.tenancy import open_session
-from nexus_marketing.delivery.handover import Pace
+from nexus_marketing.delivery.pace import Pace
 from nexus_marketing.delivery.recovery import recover_expired
 from nexus_marketing.delivery.sending import Sender
 from nexus_marketing.services.campaigns.moving import move_campaign

@@ -17,7 +17,8 @@ from nexus_marketing.db.queries.settling import Settlement
 from nexus_marketing.db.queries.windows import Left, PendingClose, PendingWindow, Window, WindowAnswer
 from nexus_marketing.db.tenancy import open_session
 from nexus_marketing.delivery import sending
-from nexus_marketing.delivery.handover import ChunkHandOver, Pace
+from nexus_marketing.delivery.handover import ChunkHandOver
+from nexus_marketing.delivery.pace import Pace
 from nexus_marketing.delivery.planning import SendRef, plan_send
 from nexus_marketing.delivery.recovery import recover_expired
 from nexus_marketing.services.campaigns.moving import move_campaign

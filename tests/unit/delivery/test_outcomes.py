@@ -11,8 +11,8 @@ from nexus_marketing.core.campaigns import MessageClass
 from nexus_marketing.core.contracts import Outcome, OutcomeKind
 from nexus_marketing.core.deliveries import DeliveryState, HoldReason
 from nexus_marketing.db.queries.settling import Settlement
-from nexus_marketing.delivery.handover import MAX_WINDOW, Pace
 from nexus_marketing.delivery.outcomes import RetryPolicy, settlement, unknown, withheld
+from nexus_marketing.delivery.pace import MAX_WINDOW, Pace
 
 pytestmark = pytest.mark.req("REL-005", "REL-007")
 

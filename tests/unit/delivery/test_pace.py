@@ -3,7 +3,7 @@
 import pytest
 
 from nexus_marketing.core.campaigns import MessageClass
-from nexus_marketing.delivery.handover import MAX_WINDOW, Pace
+from nexus_marketing.delivery.pace import MAX_WINDOW, Pace
 
 pytestmark = pytest.mark.req("REL-001", "REL-006")
 
